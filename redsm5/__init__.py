@@ -1,0 +1,27 @@
+"""Storage-bounded, resumable hyperparameter search for depression-symptom detection on ReDSM5."""
+
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+__version__ = version("redsm5")
+
+
+@cache
+def code_version() -> str:
+    """The version of this code, with the commit where it is run from a checkout: 0.1.0+g1a2b3c4."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return __version__
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+g{described.stdout.strip()}"

@@ -1,0 +1,124 @@
+"""Where in a post an annotated sentence stands: exactly, after normalization, or approximately.
+
+The annotators' sentences are not always verbatim: quotes were straightened, whitespace was collapsed, some were edited.
+Whatever method finds the sentence, the offsets returned are those of the original text.
+"""
+
+import unicodedata
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from rapidfuzz import fuzz
+
+# partial_ratio, 0 to 100. In the public sample the best score of a sentence in a post that it does not belong to is 75
+# (400 pairs); a wrong span teaches the model something false, a missing one is only counted: so stay clear of that.
+FUZZY_CUTOFF = 80.0
+# A handful of characters resembles something in any long post.
+FUZZY_MIN_CHARS = 12
+
+_PLAIN = str.maketrans(
+    {**dict.fromkeys("‘’‚‛′`´", "'"), **dict.fromkeys("“”„‟″«»", '"'), **dict.fromkeys("‐‑‒–—―−", "-")},
+)
+
+
+class Alignment(NamedTuple):
+    """text[start:end] is the sentence; `method` says how it was found."""
+
+    start: int
+    end: int
+    method: Literal["exact", "normalized", "fuzzy"]
+
+
+def align(sentence: str, text: str) -> Alignment | None:
+    """The first place of `sentence` in `text` in characters, or None if nothing there resembles it enough.
+
+    Places that begin and end at a word's boundary are preferred to those inside a word.
+    """
+    sentence = sentence.strip()
+    if not sentence:
+        return None
+    if (start := _find(sentence, text)) is not None:
+        return Alignment(start, start + len(sentence), "exact")
+    plain_text, origins = _normalize(text)
+    needle = _normalize(sentence)[0].strip()
+    if not needle:
+        return None
+    if (start := _find(needle, plain_text)) is not None:
+        return Alignment(*_original(start, start + len(needle), origins, text), "normalized")
+    if (window := _resembling(needle, plain_text)) is not None:
+        return Alignment(*_original(*window, origins, text), "fuzzy")
+    return None
+
+
+def _find(needle: str, text: str) -> int | None:
+    """The first occurrence that cuts no word, else the first occurrence."""
+    first = start = text.find(needle)
+    while start >= 0:
+        if not _cuts_word(text, start) and not _cuts_word(text, start + len(needle)):
+            return start
+        start = text.find(needle, start + 1)
+    return first if first >= 0 else None
+
+
+def _cuts_word(text: str, position: int) -> bool:
+    return 0 < position < len(text) and text[position - 1].isalnum() and text[position].isalnum()
+
+
+@lru_cache(maxsize=4)
+def _normalize(text: str) -> tuple[str, list[int]]:
+    """Plain quotes and dashes, NFKD, case folded, whitespace runs as one space; and each character's original index.
+
+    NFKD and not NFKC, since decomposing goes character by character and so keeps the way back to the original exact;
+    for comparing two strings the two forms are equivalent.
+    """
+    characters: list[str] = []
+    origins: list[int] = []
+    for index, character in enumerate(text):
+        for plain in _plain(character):
+            if plain == " " and characters and characters[-1] == " ":
+                continue
+            characters.append(plain)
+            origins.append(index)
+    return "".join(characters), origins
+
+
+@lru_cache(maxsize=4096)
+def _plain(character: str) -> str:
+    if unicodedata.category(character) == "Cf":  # zero-width spaces, soft hyphens, byte order marks
+        return ""
+    folded = unicodedata.normalize("NFKD", character.translate(_PLAIN)).casefold()
+    return "".join(" " if c.isspace() else c for c in unicodedata.normalize("NFKD", folded))
+
+
+def _original(start: int, end: int, origins: list[int], text: str) -> tuple[int, int]:
+    """A range of the normalized text as a range of the original one that leaves no accent behind."""
+    first, last = origins[start], origins[end - 1] + 1
+    while last < len(text) and unicodedata.combining(text[last]):
+        last += 1
+    return first, last
+
+
+def _resembling(needle: str, text: str) -> tuple[int, int] | None:
+    if len(needle) < FUZZY_MIN_CHARS:
+        return None
+    if len(needle) > len(text):  # partial_ratio would look for the post in the sentence instead
+        return (0, len(text)) if fuzz.ratio(needle, text) >= FUZZY_CUTOFF else None
+    found = fuzz.partial_ratio_alignment(needle, text, score_cutoff=FUZZY_CUTOFF)
+    if found is None:
+        return None
+    start, end = _nearest_boundary(text, found.dest_start), _nearest_boundary(text, found.dest_end)
+    while end < len(text) and text[end] in ".!?":
+        end += 1
+    inside = text[start:end]
+    start, end = start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())
+    return (start, end) if start < end else None
+
+
+def _nearest_boundary(text: str, position: int) -> int:
+    """The window has the sentence's length and so cuts words: go to the nearer end of the one that is cut."""
+    left = right = position
+    while _cuts_word(text, left):
+        left -= 1
+    while _cuts_word(text, right):
+        right += 1
+    return left if position - left <= right - position else right

@@ -1,0 +1,53 @@
+"""What a post is once it has been read: text, nine labels, and the evidence for them as character offsets.
+
+Everything downstream (splits, tokens, metrics) works on these types; nobody else looks at the CSV files.
+"""
+
+from dataclasses import dataclass
+
+# The order is part of every checkpoint (it is the order of the model's outputs) and of the data fingerprint.
+SYMPTOMS = (
+    "DEPRESSED_MOOD",
+    "WORTHLESSNESS",
+    "SUICIDAL_THOUGHTS",
+    "FATIGUE",
+    "ANHEDONIA",
+    "SLEEP_ISSUES",
+    "COGNITIVE_ISSUES",
+    "APPETITE_CHANGE",
+    "PSYCHOMOTOR",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters [start, end) of a post's text that speak about the symptom SYMPTOMS[symptom]."""
+
+    symptom: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """One post.
+
+    Attributes:
+        labels: nine values 0 or 1, in the order of SYMPTOMS.
+        evidence: spans with status 1, sorted by (start, end, symptom). A label may stand without one: its sentence was not aligned.
+        negatives: spans with status 0, sorted likewise: looked at by the annotator, symptom absent.
+    """
+
+    post_id: str
+    text: str
+    labels: tuple[int, ...]
+    evidence: tuple[Span, ...]
+    negatives: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """All posts, sorted by post_id, and what was counted while reading them (the keys are in `read_corpus`)."""
+
+    posts: tuple[Post, ...]
+    counts: dict[str, int]

@@ -1,0 +1,101 @@
+"""Errors that a person can cause or must act on, each with an exit code and a remedy.
+
+They are raised where the cause is known and turned into one message in one place (`exit_with_message`); the codes are
+those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 no valid checkpoint, 75 interrupted.
+"""
+
+import sys
+from collections.abc import Callable
+
+
+class RedSM5Error(Exception):
+    """What went wrong, where, and what to do about it.
+
+    Args:
+        what: the fault in one sentence, with the value that caused it. Never post text, never a token.
+        where: file and line, configuration key or trial; left out where `what` says it.
+        remedy: what the person can do.
+    """
+
+    exit_code = 2
+    kind = "error"
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(self.message())
+
+    def message(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}\n  {self.remedy}" if self.remedy else head
+
+
+class ConfigError(RedSM5Error):
+    """A key, value or combination of the configuration is refused."""
+
+    exit_code = 1
+    kind = "configuration"
+
+
+class InputError(RedSM5Error):
+    """A file that we were given is missing, malformed or inconsistent."""
+
+    exit_code = 1
+    kind = "input"
+
+
+class LockedError(RedSM5Error):
+    """Another process holds the lock that this one needs."""
+
+    exit_code = 1
+    kind = "locked"
+
+
+class IncompatibleCheckpointError(RedSM5Error):
+    """A checkpoint of another architecture, head, data set or format was to be loaded."""
+
+    exit_code = 1
+    kind = "incompatible_checkpoint"
+
+
+class TrainingError(RedSM5Error):
+    """Training cannot go on: the loss is not finite, memory ran out, an operation failed."""
+
+    exit_code = 2
+    kind = "training"
+
+
+class NotFiniteError(TrainingError):
+    """The training loss is NaN or infinite."""
+
+    kind = "not_finite"
+
+
+class DiskError(RedSM5Error):
+    """The disk or the byte budget has no room."""
+
+    exit_code = 3
+    kind = "disk"
+
+
+class NoCheckpointError(RedSM5Error):
+    """No checkpoint is left that verifies."""
+
+    exit_code = 4
+    kind = "no_checkpoint"
+
+
+class Interrupted(RedSM5Error):
+    """A signal asked the process to stop; what it was doing can be resumed."""
+
+    exit_code = 75
+    kind = "interrupted"
+
+
+def exit_with_message(main: Callable[[], int]) -> None:
+    """Run a script's `main` and exit with its code, or with an error's message and code: never a traceback for these."""
+    try:
+        code = main()
+    except RedSM5Error as error:
+        print(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error.message()}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)

@@ -1,0 +1,250 @@
+"""Scores of both tasks from plain arrays and character offsets: no model, no torch.
+
+What a split cannot tell (no positive post, no pair with evidence) is None with a reason in `undefined`, never 0 or NaN.
+
+Shapes: P posts, C criteria.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from redsm5.errors import NotFiniteError
+from redsm5.records import CriteriaMetrics, CriterionMetrics, EvidenceMetrics
+
+CharSpan = tuple[int, int]
+"""Characters [start, end) of a post's text."""
+
+Pair = tuple[int, int]
+"""Position of the post, position of the symptom."""
+
+NO_POSTS = "there are no posts in this split"
+NO_POSITIVES = "no post of this split has the symptom"
+NO_POSITIVES_AT_ALL = "no post of this split has any of the symptoms"
+NO_EVIDENCE = "no pair of post and symptom in this split has evidence"
+ALL_EVIDENCE = "every pair of post and symptom in this split has evidence"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# criteria
+
+
+def criteria_metrics(
+    probabilities_PC: NDArray[np.floating],
+    labels_PC: NDArray[np.integer],
+    thresholds_C: NDArray[np.floating],
+    symptoms: Sequence[str],
+) -> CriteriaMetrics:
+    """Multi-label scores, each as scikit-learn defines it. A symptom counts as present from its threshold on.
+
+    accuracy is the exact-match ratio: the share of posts of which all C labels are right, as `accuracy_score` has it
+    for indicator matrices. For one criterion, precision = tp / (tp + fp), recall = tp / (tp + fn),
+    F1 = 2 tp / (2 tp + fp + fn), 0 where nothing was predicted (`zero_division=0`); pr_auc is average precision,
+    sum over n of (R_n - R_{n-1}) P_n without interpolation (`average_precision_score`). The macro scores are means over
+    the criteria that have positives in the split; weighted is the mean by support; micro pools the counts of all
+    criteria, false alarms for criteria without positives included.
+
+    >>> m = criteria_metrics(np.array([[0.9], [0.2], [0.6]]), np.array([[1], [1], [0]]), np.array([0.5]), ["FATIGUE"])
+    >>> m.f1_macro, m.per_criterion[0].confusion_matrix
+    (0.5, [[0, 1], [1, 1]])
+
+    Args:
+        probabilities_PC: in [0, 1].
+        labels_PC: 0 or 1.
+        thresholds_C: decision thresholds.
+        symptoms: names of the C criteria, in the order of the columns.
+
+    Raises:
+        ValueError: the shapes do not fit, or a label is neither 0 nor 1.
+        NotFiniteError: a probability is NaN or infinite.
+    """
+    criteria = (len(symptoms),)
+    if probabilities_PC.shape != labels_PC.shape or not labels_PC.shape[1:] == thresholds_C.shape == criteria:
+        raise ValueError(
+            f"probabilities {probabilities_PC.shape}, labels {labels_PC.shape}, thresholds {thresholds_C.shape} and "
+            f"{len(symptoms)} symptoms do not fit"
+        )
+    if not np.isin(labels_PC, (0, 1)).all():
+        raise ValueError("labels are 0 or 1")
+    if not np.isfinite(probabilities_PC).all():
+        raise NotFiniteError("the model predicts probabilities that are not finite")
+
+    truth_PC = labels_PC.astype(np.bool_)
+    predicted_PC = probabilities_PC >= thresholds_C
+    rows = [
+        _criterion(name, probabilities_PC[:, c], truth_PC[:, c], predicted_PC[:, c]) for c, name in enumerate(symptoms)
+    ]
+    positive = [row for row in rows if row.support]
+    tp, fp, fn = (
+        int(np.sum(hits)) for hits in (predicted_PC & truth_PC, predicted_PC & ~truth_PC, ~predicted_PC & truth_PC)
+    )
+    f1, precision, recall, pr_auc = (
+        [value for row in positive if (value := getattr(row, field)) is not None]
+        for field in ("f1", "precision", "recall", "pr_auc")
+    )
+    scores = {
+        "accuracy": float((predicted_PC == truth_PC).all(axis=1).mean()) if len(truth_PC) else None,
+        "f1_macro": _mean(f1),
+        "f1_micro": _f1(tp, fp, fn) if positive else None,
+        "f1_weighted": float(np.average(f1, weights=[row.support for row in positive])) if positive else None,
+        "precision_macro": _mean(precision),
+        "recall_macro": _mean(recall),
+        "macro_pr_auc": _mean(pr_auc),
+    }
+    reason = NO_POSITIVES_AT_ALL if len(truth_PC) else NO_POSTS
+    return CriteriaMetrics(
+        **scores, per_criterion=rows, undefined={name: reason for name, score in scores.items() if score is None}
+    )
+
+
+def _criterion(
+    name: str, probabilities_P: NDArray[np.floating], labels_P: NDArray[np.bool_], predicted_P: NDArray[np.bool_]
+) -> CriterionMetrics:
+    tp = int((predicted_P & labels_P).sum())
+    fp = int((predicted_P & ~labels_P).sum())
+    fn = int((~predicted_P & labels_P).sum())
+    confusion = [[len(labels_P) - tp - fp - fn, fp], [fn, tp]]
+    if tp + fn == 0:
+        return CriterionMetrics(
+            id=name,
+            f1=None,
+            precision=None,
+            recall=None,
+            pr_auc=None,
+            support=0,
+            confusion_matrix=confusion,
+            undefined=dict.fromkeys(("f1", "precision", "recall", "pr_auc"), NO_POSITIVES),
+        )
+    return CriterionMetrics(
+        id=name,
+        f1=_f1(tp, fp, fn),
+        precision=tp / (tp + fp) if tp + fp else 0.0,
+        recall=tp / (tp + fn),
+        pr_auc=float(average_precision_score(labels_P, probabilities_P)),
+        support=tp + fn,
+        confusion_matrix=confusion,
+    )
+
+
+def _f1(tp: int, fp: int, fn: int) -> float:
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# evidence
+
+
+def evidence_metrics(
+    predicted: Mapping[Pair, CharSpan | None], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]
+) -> EvidenceMetrics:
+    """How well the predicted span of each (post, symptom) pair meets the annotated ones.
+
+    Spans are compared without the whitespace at their ends; a predicted span of nothing else is none. Over the pairs
+    with gold spans:
+    exact_match is the share of pairs whose prediction equals one of them; f1 the mean over pairs of the best token F1
+    against one of them, 0 for no prediction (both as in SQuAD, Rajpurkar et al. 2016, section 6.1; tokens are the
+    whitespace-separated words that a span touches, told apart by position and not by spelling); char_precision,
+    char_recall and char_f1 count characters of the text, pooled over pairs, against the union of the gold spans, with
+    precision 0 where nothing was predicted. Over the pairs without: null_span_accuracy is the share predicted None.
+
+    The prediction below touches 3 words, the gold span 2, and 2 are shared: F1 = 2 * 2 / (3 + 2). Of its 12 characters
+    8 are in the gold span, which has 8.
+
+    >>> m = evidence_metrics({(0, 5): (2, 14), (0, 6): None}, {(0, 5): [(6, 14)], (0, 6): []}, ["I can not even sleep"])
+    >>> m.exact_match, m.f1, m.char_precision, m.char_recall, m.null_span_accuracy
+    (0.0, 0.8, 0.6666666666666666, 1.0, 1.0)
+
+    Args:
+        predicted: for each pair that is scored, the model's span, or None where it sees no evidence.
+        gold: for the same pairs, the annotated spans, none where the symptom has none. A pair with the label but
+            without an aligned span belongs in neither: the caller leaves it out and counts it.
+        texts: of the posts, by their position.
+
+    Raises:
+        ValueError: the pairs differ, a span is not inside its text, or a gold span holds only whitespace.
+    """
+    if predicted.keys() != gold.keys():
+        raise ValueError(f"{len(predicted.keys() ^ gold.keys())} pairs are only in one of predicted and gold")
+    exact: list[bool] = []
+    token_f1: list[float] = []
+    nulls: list[bool] = []
+    shared_chars = predicted_chars = gold_chars = 0
+    words = {post: _words(texts[post]) for post in {post for (post, _), spans in gold.items() if spans}}
+    for (post, symptom), spans in gold.items():
+        text = texts[post]
+        guess = _strip(text, predicted[post, symptom])
+        if not spans:
+            nulls.append(guess is None)
+            continue
+        answers = [answer for span in spans if (answer := _strip(text, span)) is not None]
+        if len(answers) < len(spans):
+            raise ValueError(f"a gold span of post {post}, symptom {symptom} holds only whitespace")
+        union = _union(answers)
+        gold_chars += sum(end - start for start, end in union)
+        exact.append(guess in answers)
+        token_f1.append(max(_token_f1(words[post], guess, answer) for answer in answers) if guess else 0.0)
+        if guess:
+            predicted_chars += guess[1] - guess[0]
+            shared_chars += sum(_overlap(guess, answer) for answer in union)
+
+    scores = {
+        "exact_match": _mean(exact),
+        "f1": _mean(token_f1),
+        "char_f1": 2 * shared_chars / (predicted_chars + gold_chars) if exact else None,
+        "char_precision": (shared_chars / predicted_chars if predicted_chars else 0.0) if exact else None,
+        "char_recall": shared_chars / gold_chars if exact else None,
+        "null_span_accuracy": _mean(nulls),
+    }
+    undefined = {
+        name: ALL_EVIDENCE if name == "null_span_accuracy" and gold else NO_EVIDENCE if gold else NO_POSTS
+        for name, score in scores.items()
+        if score is None
+    }
+    return EvidenceMetrics(**scores, undefined=undefined)
+
+
+def _strip(text: str, span: CharSpan | None) -> CharSpan | None:
+    """The span without the whitespace at its ends; None where nothing is left."""
+    if span is None:
+        return None
+    start, end = span
+    if not 0 <= start <= end <= len(text):
+        raise ValueError(f"span ({start}, {end}) is not inside a text of {len(text)} characters")
+    covered = text[start:end]
+    start += len(covered) - len(covered.lstrip())
+    return (start, start + len(covered.strip())) if covered.strip() else None
+
+
+def _words(text: str) -> tuple[list[int], list[int]]:
+    """Where the whitespace-separated words start and end."""
+    found = [match.span() for match in re.finditer(r"\S+", text)]
+    return [start for start, _ in found], [end for _, end in found]
+
+
+def _token_f1(words: tuple[list[int], list[int]], a: CharSpan, b: CharSpan) -> float:
+    """2 |A & B| / (|A| + |B|) over the words that two spans touch; a stripped span touches at least one."""
+    starts, ends = words
+    (a_first, a_last), (b_first, b_last) = ((bisect_right(ends, s), bisect_left(starts, e)) for s, e in (a, b))
+    return 2 * _overlap((a_first, a_last), (b_first, b_last)) / (a_last - a_first + b_last - b_first)
+
+
+def _overlap(a: CharSpan, b: CharSpan) -> int:
+    return max(0, min(a[1], b[1]) - max(a[0], b[0]))
+
+
+def _union(spans: Sequence[CharSpan]) -> list[CharSpan]:
+    """The same characters in spans that do not overlap."""
+    union: list[CharSpan] = []
+    for start, end in sorted(spans):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((start, end))
+    return union

@@ -1,0 +1,172 @@
+"""Files that survive a crash: atomic replacement, appended lines, locks between processes.
+
+After `write_atomic` returns, power loss leaves the new content; before that, the old one. A reader never sees half.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from redsm5.errors import LockedError
+
+
+def make_private() -> None:
+    """From here on, what this process and its children create is readable by their user alone."""
+    os.umask(0o077)
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make the names in a folder durable: a created, renamed or removed entry is only then on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_dir(folder: Path) -> None:
+    """Create a folder, and its missing parents, durably."""
+    if folder.is_dir():
+        return
+    make_dir(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    fsync_dir(folder.parent)
+
+
+def write_durable(path: Path, content: bytes) -> None:
+    """Write a new file and fsync it. Its name is durable only once its folder is."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, durably. One writer at a time: its temporary file always has the same name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_durable(temporary, content)
+    temporary.rename(path)
+    fsync_dir(path.parent)
+
+
+def append_durable(path: Path, content: bytes) -> None:
+    """Append lines to a file that has whole lines, durably. One writer at a time, which cut a torn tail before."""
+    fresh = not path.exists()
+    with path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if fresh:
+        fsync_dir(path.parent)
+
+
+def cut_torn_tail(path: Path) -> int:
+    """Cut what follows the last newline, which a crash left half written; return how many bytes that was."""
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        return 0
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return 0
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return 0
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+        file.flush()
+        os.fsync(file.fileno())
+        return size - whole
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where the file is missing or is none."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON Lines file; a torn last one does not count."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+class Lock:
+    """An exclusive flock on a file that is never renamed or removed; it ends with the process, however that ends.
+
+    A forked child closes its copy, or the lock would outlive the process that took it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        os.register_at_fork(after_in_child=self._close)
+
+    def acquire(self, timeout_s: float = 0.0) -> bool:
+        """Take the lock within `timeout_s` seconds; False where another process holds it."""
+        make_dir(self.path.parent)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    return False
+                time.sleep(0.02)
+            else:
+                self._fd = fd
+                return True
+
+    def release(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        if not self.acquire(timeout_s=60.0):
+            raise LockedError(f"{self.path} is held by another process", remedy="Wait for it to end, or stop it.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Whether the lock could be taken at once; it is held for the length of the block."""
+    lock = Lock(path)
+    taken = lock.acquire()
+    try:
+        yield taken
+    finally:
+        lock.release()
+
+
+def tree_bytes(folder: Path) -> int:
+    """The sum of st_size of all files below a folder, which may change while we look."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,57 @@
+"""The names of everything in an experiments folder: the one place that spells them.
+
+```
+experiments/
+  optuna.journal  mlflow.db  mlartifacts/
+  study_<uuid>/   study.json  events.jsonl  index.json  lock  claims/  control/  logs/
+  trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
+                  evaluation_report.json  logs/  lock  checkpoints/epoch-0003/
+```
+"""
+
+from pathlib import Path
+
+OPTUNA_JOURNAL = "optuna.journal"
+MLFLOW_DB = "mlflow.db"
+MLFLOW_ARTIFACTS = "mlartifacts"
+LOCK = "lock"
+LOGS = "logs"
+
+STUDY = "study.json"
+EVENTS = "events.jsonl"
+INDEX = "index.json"
+CONTROL = "control"
+CLAIMS = "claims"
+
+CONFIG = "config.json"
+TRIAL = "trial.json"
+METRICS = "metrics.jsonl"
+DECISIONS = "decisions.jsonl"
+RETENTION = "retention.jsonl"
+SHIPPED = "shipped.json"
+REPORT = "evaluation_report.json"
+CHECKPOINTS = "checkpoints"
+
+WEIGHTS = "model.safetensors"
+STATE_TENSORS = "training_state.safetensors"
+STATE_JSON = "training_state.json"
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+
+
+def study_dir(experiments: Path, study_id: str) -> Path:
+    return experiments / f"study_{study_id}"
+
+
+def trial_dir(experiments: Path, trial_id: str) -> Path:
+    return experiments / f"trial_{trial_id}"
+
+
+def study_dirs(experiments: Path) -> list[Path]:
+    """Every study's folder, in the order of their names."""
+    return sorted(p for p in experiments.glob("study_*") if p.is_dir())
+
+
+def trial_dirs(experiments: Path) -> list[Path]:
+    """Every trial's folder, in the order of their names."""
+    return sorted(p for p in experiments.glob("trial_*") if p.is_dir())

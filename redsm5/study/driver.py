@@ -1,0 +1,288 @@
+"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells the result; until all are done.
+
+It imports neither torch nor transformers and outlives any trial. Whatever interrupts it, the next run goes on with the
+trial that was interrupted and proposes afterwards what it would have proposed without the interruption.
+"""
+
+import math
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from redsm5 import files, paths
+from redsm5.config import Config, with_parameters
+from redsm5.data import load_splits
+from redsm5.errors import DiskError, Interrupted, TrainingError
+from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord, from_json_number, now
+from redsm5.study import search
+from redsm5.study.launch import Launched, launch_trial, wait_unlocked
+from redsm5.study.registry import Scoreboard, open_study
+from redsm5.study.signals import StopRequest
+from redsm5.study.status import StatusLine, size_text
+from redsm5.study.trial import create_trial, finish_leftovers, read_record, write_record
+from redsm5.tracking.logs import open_logs
+from redsm5.tracking.shipper import Shipper, tracking_uri
+
+POLL_S = 0.1
+STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
+FAILURES_IN_A_ROW = 3
+
+
+class Driver:
+    """One worker on one study."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.experiments = Path(config.experiments)
+        self.stop = StopRequest()
+        self.posts = load_splits(config.data).counts  # refuses bad data before anything is written
+        files.make_dir(self.experiments)
+        with files.Lock(self.experiments / paths.LOCK):
+            record = open_study(config)
+            self.folder = paths.study_dir(self.experiments, record.study_id)
+            self.board = Scoreboard(self.experiments, record)
+            self.optuna = optuna.create_study(
+                study_name=f"{record.name}-{record.study_id[:8]}",
+                storage=search.open_storage(config),
+                direction="maximize",
+                pruner=search.make_pruner(config),
+                load_if_exists=True,
+            )
+            with files.Lock(self.folder / paths.LOCK):
+                self.board.write()
+        self.log = open_logs(self.folder / paths.LOGS)
+        self.status = StatusLine()
+        self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
+        self._failures: list[str] = []
+
+    def run(self) -> None:
+        """Run or continue the study until its trials are done.
+
+        Raises:
+            Interrupted: a signal came; the trial at hand can be resumed.
+            TrainingError: trials fail one after another for the same reason.
+            DiskError: a trial found no room.
+        """
+        wanted, name = self.config.study.trials, self.config.study.name
+        self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.posts)
+        self.shipper.start()
+        outcome = "stopped"
+        try:
+            self._recover()
+            while (trial := self._next_trial()) is not None:
+                claim, number, trial_id = trial
+                with self.status:
+                    self._run_trial(number, trial_id)
+                claim.release()
+            outcome = "completed"
+        except Interrupted:
+            outcome = "paused"
+            raise
+        finally:
+            with files.Lock(self.folder / paths.LOCK):
+                self.board.write(state=outcome)
+            self.log.info("shipping the last metrics to MLflow")
+            if left := self.shipper.close():
+                self.log.warning("metrics wait in the journals: `just sync` ships them", rows=left)
+        best = self.board.study.best
+        self.log.info(
+            f"study {name} is complete: {self._finished()} trials",
+            best=best and f"{best.value:.4f} in trial {best.number}",
+            on_disk=size_text(self.board.bytes()),
+        )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # which trial is next
+
+    def _recover(self) -> None:
+        """Finish what a killed driver left half told or half cleaned up, and take all trials into the index."""
+        known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
+        self.board.refresh(known)
+        for trial_id in known:
+            folder = paths.trial_dir(self.experiments, trial_id)
+            finish_leftovers(folder, self.config)
+            self.shipper.watch(folder)
+
+    def _next_trial(self) -> tuple[files.Lock, int, str] | None:
+        """A trial to work on and the claim to it: an interrupted one first; None when enough are done.
+
+        Counting and asking happen under one lock, so that many workers end at exactly n. It is not the lock of the
+        study's files, for which a trial would wait while a proposal is computed.
+        """
+        while True:
+            self._raise_if_stopped()
+            with files.Lock(self.folder / paths.CLAIMS / "asking.lock"):
+                open_trials = search.unfinished(self.optuna)
+                for frozen in open_trials:
+                    claim = files.Lock(self._claim(frozen.number))
+                    if claim.acquire():
+                        trial_id = self._ensure_created(frozen)
+                        record = read_record(paths.trial_dir(self.experiments, trial_id))
+                        if record and record.state in FINISHED:  # it ended, and then its driver did
+                            self._tell(frozen.number, record)
+                            claim.release()
+                            break
+                        return claim, frozen.number, trial_id
+                else:
+                    if self._finished() + len(open_trials) < self.config.study.trials:
+                        self.optuna.ask()
+                    elif not open_trials:
+                        return None
+                    else:
+                        time.sleep(1.0)  # other workers are at the last ones; one that dies leaves its trial to us
+
+    def _ensure_created(self, frozen: optuna.trial.FrozenTrial) -> str:
+        """Draw the trial's parameters, tie it to a uuid and make its folder, as far as that has not been done."""
+        trial = optuna.Trial(self.optuna, frozen._trial_id)
+        trial_id = trial.user_attrs.get(search.TRIAL_ID)
+        if trial_id is None:
+            search.draw(self.optuna, trial, self.config)
+            trial_id = str(uuid.uuid4())
+            trial.set_user_attr(search.TRIAL_ID, trial_id)
+        if read_record(paths.trial_dir(self.experiments, trial_id)) is None:
+            seed = search.seed_for(self.config.study.seed, frozen.number, "training")
+            parameters = dict(optuna.Trial(self.optuna, frozen._trial_id).params)
+            create_trial(
+                with_parameters(self.config, {**parameters, "train.seed": seed}),
+                trial_id=trial_id,
+                study_id=self.board.study.study_id,
+                number=frozen.number,
+                parameters=parameters,
+            )
+        return str(trial_id)
+
+    def _claim(self, number: int) -> Path:
+        """The lock of the worker that works on a trial; the trial's own lock is its training process's."""
+        return self.folder / paths.CLAIMS / f"{number}.lock"
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # one trial
+
+    def _run_trial(self, number: int, trial_id: str) -> None:
+        """Launch a trial, again if it is killed, and tell Optuna how it ended."""
+        folder = paths.trial_dir(self.experiments, trial_id)
+        self.shipper.watch(folder)
+        places: list[tuple[int, int]] = []
+        while True:
+            wait_unlocked(folder)  # a trial that outlived its driver stops by itself
+            before = read_record(folder)
+            assert before is not None
+            places.append((before.epoch, before.step))
+            word = "resuming" if before.started_at else "starting"
+            self.log.info(f"{word} trial {number}", **before.parameters)
+            self._train(number, trial_id, folder)
+            record = read_record(folder)
+            assert record is not None
+            if record.state in FINISHED:
+                break
+            record = self._note_killed(folder, record)
+            self._show(trial_id)
+            if record.exit_code == DiskError.exit_code:
+                raise DiskError(record.error.message if record.error else "no room", where=f"trial {number}")
+            self._raise_if_stopped()
+            if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
+                error = ErrorRecord(kind="killed", message=f"it died {STARTS_WITHOUT_PROGRESS} times at the same place")
+                write_record(
+                    folder,
+                    record.model_copy(update={"state": "failed", "exit_code": 2, "error": error, "finished_at": now()}),
+                )
+                break
+        self._finish(number, trial_id, folder)
+
+    def _train(self, number: int, trial_id: str, folder: Path) -> None:
+        """Launch the trial's process and stay with it until it has ended."""
+        launched = launch_trial(self.config, trial_id, output=folder / paths.LOGS / "output.log")
+        forwarded = False
+        while not launched.poll():
+            if self.stop.requested and not forwarded:
+                launched.signal(signal.SIGTERM)
+                forwarded = True
+            if self.config.study.pruner != "none":
+                self._decide(number, trial_id, folder)
+            self._show(trial_id)
+            time.sleep(POLL_S)
+        launched.wait()
+
+    def _note_killed(self, folder: Path, record: TrialRecord) -> TrialRecord:
+        """A trial that ended without saying so was killed; it is interrupted."""
+        if record.state == "interrupted":
+            return record
+        self.log.warning(f"trial {record.number} ended without an outcome; see its logs/output.log", epoch=record.epoch)
+        error = ErrorRecord(kind="killed", message="the process ended without an outcome")
+        record = record.model_copy(update={"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error})
+        write_record(folder, record)
+        return record
+
+    def _decide(self, number: int, trial_id: str, folder: Path) -> None:
+        """Report each new epoch's score to Optuna and write down whether its pruner ends the trial."""
+        frozen = self.optuna.get_trials(deepcopy=False)[number]
+        decided = {line["epoch"] for line in files.read_lines(folder / paths.DECISIONS)}
+        for row in files.read_lines(folder / paths.METRICS):
+            if row["metric"] != self.config.study.metric or row["epoch"] in decided:
+                continue
+            value, epoch = float(from_json_number(row["value"])), int(row["epoch"])
+            trial = optuna.Trial(self.optuna, frozen._trial_id)
+            if math.isfinite(value) and epoch not in frozen.intermediate_values:
+                trial.report(value, epoch)
+            prune = trial.should_prune()
+            reason = f"{self.config.study.metric} {value:.4f} is below the median of the trials before" if prune else None
+            decision = Decision(epoch=epoch, prune=prune, reason=reason)
+            files.cut_torn_tail(folder / paths.DECISIONS)
+            files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")
+            decided.add(epoch)
+
+    def _finish(self, number: int, trial_id: str, folder: Path) -> None:
+        record = read_record(folder)
+        assert record is not None
+        finish_leftovers(folder, self.config)
+        self._tell(number, record)
+        self._show(trial_id)
+        facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}
+        if record.error:
+            facts = {"reason": f"{record.error.kind}: {record.error.message}"}
+        left = self.board.seconds_left()
+        self.log.info(
+            f"trial {number} {record.state}: {self._finished()} of {self.config.study.trials} done",
+            **facts,
+            on_disk=size_text(self.board.bytes()),
+            minutes_left=None if left is None else round(left / 60, 1),
+        )
+        self._failures = [*self._failures, record.error.kind] if record.state == "failed" and record.error else []
+        if len(self._failures) >= FAILURES_IN_A_ROW and len(set(self._failures[-FAILURES_IN_A_ROW:])) == 1:
+            raise TrainingError(
+                f"{FAILURES_IN_A_ROW} trials in a row failed for the same reason: {facts['reason']}",
+                remedy="Mend the cause and run the same command again: the study goes on.",
+            )
+
+    def _tell(self, number: int, record: TrialRecord) -> None:
+        if record.state == "completed" and record.best and math.isfinite(record.best.value):
+            self.optuna.tell(number, record.best.value)
+        else:
+            state = TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL
+            self.optuna.tell(number, state=state)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # what is seen
+
+    def _show(self, trial_id: str) -> None:
+        """Renew the index, where the trial's record changed, and the line on the terminal."""
+        before = self.board.trials.get(trial_id)
+        self.board.refresh([trial_id])
+        record = self.board.trials[trial_id]
+        if record != before:
+            with files.Lock(self.folder / paths.LOCK):
+                self.board.write()
+        self.status.show(self.board, record)
+
+    def _finished(self) -> int:
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return len(self.optuna.get_trials(deepcopy=False, states=states))
+
+    def _raise_if_stopped(self) -> None:
+        if self.stop.requested:
+            raise Interrupted("the study is resumable: run the same command again to go on")

@@ -1,0 +1,78 @@
+"""How a trial's process is started: `accelerate launch scripts/train.py`, in its own session, dying with its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from redsm5 import files, paths
+from redsm5.config import LAUNCH_DIR, Config
+from redsm5.study.signals import die_with_parent
+
+TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
+
+
+class Launched:
+    """A trial's process, seen from the one that launched it."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self._folder, self._process = folder, process
+
+    def poll(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def wait(self) -> None:
+        """Wait until it has ended and no process of the trial holds its lock."""
+        self._process.wait()
+        wait_unlocked(self._folder)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all processes of the trial."""
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launched:
+    """Start the process that trains a trial whose folder exists; what it prints goes to `output`, or where ours goes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), str(TRAIN_SCRIPT)]
+    command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}"]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    folder = paths.trial_dir(Path(config.experiments), trial_id)
+    sink = None
+    if output is not None:
+        files.make_dir(output.parent)
+        sink = output.open("ab")
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=sink and subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    if sink:
+        sink.close()
+    return Launched(folder, process)
+
+
+def wait_unlocked(folder: Path) -> None:
+    """Wait until no process holds the trial's lock."""
+    while True:
+        with files.try_lock(folder / paths.LOCK) as free:
+            if free:
+                return
+        time.sleep(0.1)
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra's override grammar takes it, whatever is in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,106 @@
+"""Studies on disk: find or make one by its name, and keep study.json and index.json true."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from redsm5 import files, paths
+from redsm5.config import MAY_CHANGE, Config, differences
+from redsm5.errors import ConfigError
+from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord, milliseconds, now
+
+
+def find_study(experiments: Path, name: str) -> StudyRecord | None:
+    """The study of this name, or None."""
+    for folder in paths.study_dirs(experiments):
+        document = files.read_json(folder / paths.STUDY)
+        if document and document["name"] == name:
+            return StudyRecord.model_validate(document)
+    return None
+
+
+def open_study(config: Config) -> StudyRecord:
+    """The study that the configuration names, made if there is none. The caller holds the lock of the experiments folder.
+
+    Raises:
+        ConfigError: it was made with another configuration, apart from what a second run may change.
+    """
+    experiments = Path(config.experiments)
+    snapshot = config.model_dump(mode="json")
+    found = find_study(experiments, config.study.name)
+    if found is None:
+        study_id = str(uuid.uuid4())
+        found = StudyRecord(
+            study_id=study_id,
+            name=config.study.name,
+            state="running",
+            created_at=now(),
+            metric=config.study.metric,
+            trials=TrialCounts(wanted=config.study.trials),
+            config=snapshot,
+        )
+        files.make_dir(paths.study_dir(experiments, study_id) / paths.CONTROL)
+    changed = {k: v for k, v in differences(found.config, snapshot).items() if k not in MAY_CHANGE}
+    if changed:
+        lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
+        raise ConfigError(
+            f"study {config.study.name} was begun with another configuration:\n{lines}",
+            remedy=f"Give the same again, or another study.name. A second run may change {', '.join(MAY_CHANGE[:4])}.",
+        )
+    trials = found.trials.model_copy(update={"wanted": config.study.trials})
+    return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
+
+
+class Scoreboard:
+    """study.json and index.json, from what the trials' own records say.
+
+    Args:
+        experiments: the folder.
+        study: the study's record; its counts and best are kept here.
+    """
+
+    def __init__(self, experiments: Path, study: StudyRecord) -> None:
+        self.study = study
+        self._experiments, self._folder = experiments, paths.study_dir(experiments, study.study_id)
+        index = files.read_json(self._folder / paths.INDEX)
+        rows = StudyIndex.model_validate(index).trials if index else []
+        self.trials = {row.trial_id: row for row in rows}
+
+    def refresh(self, trial_ids: list[str]) -> None:
+        """Take in what these trials' records say now."""
+        for trial_id in trial_ids:
+            document = files.read_json(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL)
+            if document:
+                self.trials[trial_id] = TrialRecord.model_validate(document)
+
+    def write(self, **changes: Any) -> None:
+        """Replace both files. The caller holds the study's lock."""
+        records = sorted(self.trials.values(), key=lambda r: r.number or 0)
+        completed = [r for r in records if r.state == "completed" and r.best]
+        best = max(completed, key=lambda r: r.best.value if r.best else 0.0, default=None)
+        counts = TrialCounts(
+            wanted=self.study.trials.wanted,
+            finished=sum(r.state in FINISHED for r in records),
+            running=sum(r.state in ("preparing", "running", "finishing") for r in records),
+        )
+        best_row = None
+        if best and best.best and best.number is not None:
+            best_row = StudyBest(trial_id=best.trial_id, number=best.number, value=best.best.value)
+        self.study = self.study.model_copy(update={"trials": counts, "best": best_row, **changes})
+        index = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=records)
+        files.write_atomic(self._folder / paths.INDEX, index.to_json())
+        files.write_atomic(self._folder / paths.STUDY, self.study.to_json())
+
+    def seconds_left(self) -> float | None:
+        """What the trials still wanted will take, if they take as long as those that are finished."""
+        times = [_seconds(r) for r in self.trials.values() if r.state in FINISHED and r.started_at and r.finished_at]
+        wanted = self.study.trials.wanted - self.study.trials.finished
+        return sum(times) / len(times) * wanted if times else None
+
+    def bytes(self) -> int:
+        return sum(r.bytes for r in self.trials.values())
+
+
+def _seconds(record: TrialRecord) -> float:
+    assert record.started_at and record.finished_at
+    return (milliseconds(record.finished_at) - milliseconds(record.started_at)) / 1000

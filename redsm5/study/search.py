@@ -1,0 +1,106 @@
+"""What a trial is to try: Optuna's storage, samplers and pruners, seeded so that an interruption changes nothing.
+
+The proposals of trial n depend on the study's seed, on n and on the trials before it; a sampler is made anew for each.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from redsm5 import files, paths
+from redsm5.config import CategoricalParameter, Config
+from redsm5.errors import ConfigError
+
+TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
+
+
+class _RepairingLock:
+    """Optuna's journal lock as an flock, which a killed process cannot leave behind; it cuts a torn last line first."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal, self._lock = journal, files.Lock(journal.with_name(f"{journal.name}.lock"))
+
+    def acquire(self) -> bool:
+        if self._lock.acquire(timeout_s=60.0):
+            files.cut_torn_tail(self._journal)
+            return True
+        return False
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def open_storage(config: Config) -> BaseStorage:
+    """Optuna's storage: a journal file in the experiments folder, or the database that `study.storage` names.
+
+    Raises:
+        ConfigError: the database cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if config.study.storage is None:
+        path = Path(config.experiments) / paths.OPTUNA_JOURNAL
+        lock = _RepairingLock(path)
+        lock.acquire()
+        lock.release()
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, lock)))
+    try:
+        return RDBStorage(config.study.storage)
+    except Exception as error:  # SQLAlchemy's drivers have no common base
+        raise ConfigError(
+            f"study.storage cannot be opened ({type(error).__name__})",
+            remedy="Give an Optuna URL such as postgresql://user@host/db whose driver is installed.",
+        ) from None
+
+
+def seed_for(study_seed: int, number: int, purpose: str) -> int:
+    """A seed for one purpose of one trial: the first 31 bits of SHA-256 over the three."""
+    digest = hashlib.sha256(f"{study_seed}:{number}:{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def make_sampler(config: Config, number: int) -> BaseSampler:
+    """The sampler of trial `number`."""
+    seed = seed_for(config.study.seed, number, "sampler")
+    return RandomSampler(seed=seed) if config.study.sampler == "random" else TPESampler(seed=seed)
+
+
+def make_pruner(config: Config) -> optuna.pruners.BasePruner:
+    """The pruner: none, or the median of the trials before at the same epoch (Optuna's MedianPruner, its defaults)."""
+    return optuna.pruners.NopPruner() if config.study.pruner == "none" else optuna.pruners.MedianPruner()
+
+
+def draw(study: optuna.Study, trial: optuna.Trial, config: Config) -> dict[str, Any]:
+    """Draw every parameter of a trial, in the order of the search space; one that was half drawn is completed as if
+    it had not been interrupted, since a second pass over the same stream would begin in its middle.
+    """
+    if trial.params:
+        replayed = optuna.create_study(direction="maximize", sampler=make_sampler(config, trial.number))
+        replayed.add_trials([t for t in study.get_trials(deepcopy=False) if t.number < trial.number])
+        fixed = _suggest(replayed.ask(), config)
+        study.sampler = PartialFixedSampler(fixed, RandomSampler(seed=0))
+    else:
+        study.sampler = make_sampler(config, trial.number)
+    resumed = optuna.Trial(study, trial._trial_id)
+    return _suggest(resumed, config)
+
+
+def _suggest(trial: optuna.Trial, config: Config) -> dict[str, Any]:
+    for name, parameter in config.search.space.items():
+        if isinstance(parameter, CategoricalParameter):
+            trial.suggest_categorical(name, parameter.choices)
+        elif parameter.type == "int":
+            trial.suggest_int(name, int(parameter.low), int(parameter.high), log=parameter.log)
+        else:
+            trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+    return dict(trial.params)
+
+
+def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Optuna's running trials: being trained, interrupted, or half asked for."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

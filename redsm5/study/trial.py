@@ -1,0 +1,229 @@
+"""The life of one trial: queued, preparing, running, finishing, then completed, failed or pruned; or interrupted.
+
+`trial.json` is the truth about it, since `accelerate launch` flattens exit codes. It is replaced atomically and durable
+before the process exits. No outcome and no live lock means that the process was killed.
+"""
+
+import errno
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from redsm5 import files, paths
+from redsm5.config import Config, compose, differences, validate
+from redsm5.errors import ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
+from redsm5.records import FINISHED, Best, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
+from redsm5.storage.retention import Policy
+from redsm5.storage.store import CheckpointStore
+from redsm5.study.signals import StopRequest
+from redsm5.tracking.logs import open_logs, redact
+
+DECISION_TIMEOUT_S = 60.0
+MAY_CHANGE_ON_RESUME = ("experiments", "trial.id", "launch", "study.tracking_uri")
+
+
+def create_trial(
+    config: Config,
+    *,
+    trial_id: str | None = None,
+    study_id: str | None = None,
+    number: int | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> TrialRecord:
+    """Make a trial's folder with its configuration, in state queued. Doing it again with the same id is harmless."""
+    trial_id = trial_id or str(uuid.uuid4())
+    config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": trial_id})})
+    folder = paths.trial_dir(Path(config.experiments), trial_id)
+    files.make_dir(folder)
+    files.write_atomic(folder / paths.CONFIG, json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n")
+    record = TrialRecord(
+        trial_id=trial_id,
+        study_id=study_id,
+        number=number,
+        state="queued",
+        created_at=now(),
+        epochs=config.train.epochs,
+        parameters=parameters or {},
+    )
+    write_record(folder, record)
+    return record
+
+
+def read_record(folder: Path) -> TrialRecord | None:
+    """trial.json, or None where there is none."""
+    document = files.read_json(folder / paths.TRIAL)
+    return TrialRecord.model_validate(document) if document else None
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """Replace trial.json; a trial of a study whose state changed adds a line to the study's events."""
+    before = read_record(folder)
+    files.write_atomic(folder / paths.TRIAL, record.to_json())
+    if record.study_id is None or record.number is None or before and before.state == record.state:
+        return
+    study = paths.study_dir(folder.parent, record.study_id)
+    event = Event(
+        timestamp=now(),
+        trial_id=record.trial_id,
+        number=record.number,
+        state=record.state,
+        message=record.error.message if record.error else None,
+    )
+    with files.Lock(study / paths.LOCK):
+        files.cut_torn_tail(study / paths.EVENTS)
+        files.append_durable(study / paths.EVENTS, event.model_dump_json().encode() + b"\n")
+
+
+def trial_config(overrides: Sequence[str]) -> Config:
+    """The configuration of the trial that `trial.id` names, as saved with it.
+
+    Raises:
+        ConfigError: there is no such trial, or an override would change what the trial was started with.
+    """
+    asked = compose(overrides)
+    assert asked.trial.id is not None
+    folder = paths.trial_dir(Path(asked.experiments), asked.trial.id)
+    saved = files.read_json(folder / paths.CONFIG)
+    if saved is None:
+        raise ConfigError(
+            f"trial.id={asked.trial.id}: no such trial in {asked.experiments}",
+            remedy="`just studies` lists the studies; leave trial.id out to start a new trial.",
+        )
+    named = {word.partition("=")[0].lstrip("+") for word in overrides}
+    changed = differences(saved, asked.model_dump(mode="json"))
+    refused = [
+        f"{key}: {a} when the trial began, {b} now"
+        for key, (a, b) in changed.items()
+        if key not in MAY_CHANGE_ON_RESUME and (key in named or key.split(".")[0] in named)
+    ]
+    if refused:
+        raise ConfigError(
+            f"trial {asked.trial.id} cannot be resumed with another configuration: {'; '.join(refused)}",
+            remedy="Leave these out, or start a new trial without trial.id.",
+        )
+    return validate({**saved, "experiments": asked.experiments})
+
+
+def finish_leftovers(folder: Path, config: Config) -> None:
+    """Do what a finished trial still had to do when it was killed: drop its training state and litter."""
+    leftovers = [*folder.glob("checkpoints/*/training_state.*"), *folder.glob("checkpoints/.*")]
+    record = read_record(folder)
+    if record is None or record.state not in FINISHED or config.retention.keep_all or not leftovers:
+        return
+    with files.try_lock(folder / paths.LOCK) as held:
+        if held:
+            store = open_store(folder, config, log=lambda *_, **__: None)
+            store.finish()
+            write_record(folder, record.model_copy(update={"bytes": store.bytes()}))
+
+
+def open_store(folder: Path, config: Config, log: Any) -> CheckpointStore:
+    """The trial's checkpoints under the policy of its configuration."""
+    r = config.retention
+    policy = Policy(keep_last_n=r.keep_last_n, keep_best_k=r.keep_best_k, keep_all=r.keep_all)
+    return CheckpointStore(folder, policy, log)
+
+
+class TrialRun:
+    """A trial as seen by the process that trains it, which holds its lock."""
+
+    def __init__(self, folder: Path, config: Config, lock: files.Lock, record: TrialRecord) -> None:
+        self.folder, self.config, self.record = folder, config, record
+        self._lock = lock
+        self.stop = StopRequest()
+        self.log = open_logs(folder / paths.LOGS)
+
+    @classmethod
+    def open(cls, config: Config) -> Self:
+        """Take the trial's lock and note that it is preparing.
+
+        Raises:
+            LockedError: another process is at this trial.
+        """
+        assert config.trial.id is not None
+        folder = paths.trial_dir(Path(config.experiments), config.trial.id)
+        lock = files.Lock(folder / paths.LOCK)
+        if not lock.acquire(timeout_s=2.0):
+            raise LockedError(
+                f"trial {config.trial.id} is being worked on by another process",
+                remedy="Wait for it to end, or stop it; a trial has one process at a time.",
+            )
+        record = read_record(folder)
+        assert record is not None, "create_trial comes first"
+        run = cls(folder, config, lock, record)
+        if not run.done:
+            resumed = record.started_at is not None
+            run.update(
+                state="preparing",
+                started_at=record.started_at or now(),
+                finished_at=None,
+                exit_code=None,
+                error=None,
+                resumes=record.resumes + resumed,
+            )
+        return run
+
+    @property
+    def done(self) -> bool:
+        return self.record.state in FINISHED
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of trial.json."""
+        self.record = self.record.model_copy(update=changes)
+        write_record(self.folder, self.record)
+
+    def decision(self, epoch: int) -> Decision:
+        """What the driver's pruner says after this epoch. It waits for it; a replayed epoch finds what was said before.
+
+        Raises:
+            Interrupted: a signal came, or the driver has been silent for a minute.
+        """
+        deadline = time.monotonic() + DECISION_TIMEOUT_S
+        while True:
+            for line in files.read_lines(self.folder / paths.DECISIONS):
+                if line["epoch"] == epoch:
+                    return Decision.model_validate(line)
+            if self.stop.requested or time.monotonic() > deadline:
+                silent = "" if self.stop.requested else f"; the driver said nothing for {DECISION_TIMEOUT_S:.0f} s"
+                raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")
+            time.sleep(0.05)
+
+    def end(self, state: TrialState, exit_code: int, error: ErrorRecord | None = None, **changes: Any) -> None:
+        self.update(state=state, exit_code=exit_code, error=error, finished_at=now(), **changes)
+
+    @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Turn whatever ends the block into the trial's outcome, and into this process's exit code."""
+        try:
+            yield
+        except Interrupted as error:
+            self.end("interrupted", error.exit_code, _error_record(error))
+            self.log.warning("interrupted", reason=error.what)
+        except Exception as error:
+            kind, code = classify(error)
+            self.log.error(f"trial failed: {kind}", reason=_error_record(error).message, exc_info=True)
+            self.end("interrupted" if code == DiskError.exit_code else "failed", code, _error_record(error))
+        code = self.record.exit_code
+        self._lock.release()
+        sys.exit(code if code is not None else 2)
+
+
+def classify(error: Exception) -> tuple[str, int]:
+    """What kind of failure this is, in a word that is equal for equal causes, and its exit code."""
+    if isinstance(error, RedSM5Error):
+        return error.kind, error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError.kind, DiskError.exit_code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out_of_memory", NotFiniteError.exit_code
+    return type(error).__name__, 2
+
+
+def _error_record(error: Exception) -> ErrorRecord:
+    message = error.what if isinstance(error, RedSM5Error) else str(error)
+    return ErrorRecord(kind=classify(error)[0], message=redact(message)[:500])

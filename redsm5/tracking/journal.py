@@ -1,0 +1,109 @@
+"""A trial's metric journal: one JSON object a line, appended, durable before the checkpoint of the same epoch.
+
+For each (metric, step) the first line wins, so a stretch that is trained again after a crash adds nothing. A replayed
+value that differs is a determinism fault and is logged as one; `system_*` depends on the clock and is excepted.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import SupportsFloat
+
+from redsm5 import files, paths
+from redsm5.errors import NotFiniteError
+from redsm5.records import MetricRow, now
+
+
+def read_metrics(trial_dir: Path) -> list[MetricRow]:
+    """The journal's rows, one a (metric, step), in the order in which they were written."""
+    rows: dict[tuple[str, int], MetricRow] = {}
+    for line in files.read_lines(trial_dir / paths.METRICS):
+        row = MetricRow.model_validate(line)
+        rows.setdefault((row.metric, row.step), row)
+    return list(rows.values())
+
+
+class Journal:
+    """The writer's side. Whoever opens it holds the trial's lock.
+
+    Args:
+        trial_dir: the trial's folder.
+        trial_id: its uuid.
+        log: called with a sentence and its facts for every determinism fault.
+    """
+
+    def __init__(self, trial_dir: Path, trial_id: str, log: Callable[..., object]) -> None:
+        path = trial_dir / paths.METRICS
+        files.cut_torn_tail(path)
+        self._trial_id, self._log = trial_id, log
+        self._values = {(row.metric, row.step): row.value for row in read_metrics(trial_dir)}
+        self._pending: list[bytes] = []
+        self._file = path.open("ab")
+        files.fsync_dir(trial_dir)
+
+    def add(self, metric: str, value: float, *, step: int, epoch: int) -> None:
+        """Note a value; it is durable after the next `commit`."""
+        known = self._values.get((metric, step))
+        if known is None:
+            row = MetricRow(
+                trial_id=self._trial_id, metric=metric, step=step, epoch=epoch, value=value, timestamp=now()
+            )
+            self._values[(metric, step)] = value
+            self._pending.append(row.model_dump_json().encode() + b"\n")
+        elif known != value and not (math.isnan(known) and math.isnan(value)) and not metric.startswith("system_"):
+            self._log("determinism fault: a replayed value differs", metric=metric, step=step, first=known, now=value)
+
+    def commit(self) -> None:
+        """Write what was noted; when this returns, it is on disk."""
+        self._file.write(b"".join(self._pending))
+        self._pending.clear()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.commit()
+        self._file.close()
+
+
+class StepLosses:
+    """The training loss of each optimizer step, on its way to the journal.
+
+    A loss stays where it was computed for LOOK_EVERY steps, so that the loop does not wait for the device.
+
+    Raises:
+        NotFiniteError: from `end_of_step` and `commit`, when a loss is NaN or infinite.
+    """
+
+    LOOK_EVERY = 20
+
+    def __init__(self, journal: Journal, *, epochs_done: int) -> None:
+        self._journal, self._epochs_done = journal, epochs_done
+        self._current: list[SupportsFloat] = []
+        self._steps: dict[int, list[SupportsFloat]] = {}
+        self.last = math.nan
+
+    def add(self, loss: SupportsFloat) -> None:
+        """The loss of one batch of the step at hand."""
+        self._current.append(loss)
+
+    def end_of_step(self, step: int) -> None:
+        """The batches since the last call were those of this optimizer step."""
+        self._steps[step], self._current = self._current, []
+        if len(self._steps) >= self.LOOK_EVERY:
+            self._look()
+
+    def commit(self) -> None:
+        """Every step so far is in the journal and on disk."""
+        self._look()
+        self._journal.commit()
+
+    def _look(self) -> None:
+        for step, losses in self._steps.items():
+            self.last = sum(map(float, losses)) / len(losses)
+            if not math.isfinite(self.last):
+                raise NotFiniteError(
+                    f"the loss is {self.last} at step {step}", remedy="Lower train.learning_rate or max_grad_norm."
+                )
+            self._journal.add("train_loss", self.last, step=step, epoch=self._epochs_done)
+        self._steps.clear()

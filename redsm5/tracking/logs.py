@@ -1,0 +1,271 @@
+"""The log: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
+
+A line of the file is {"timestamp", "severity", "message", "context"}. The file is rotated at midnight UTC or at 1 GB,
+and 14 rotated ones are kept. Several processes may write to the same one. Nothing that goes wrong with the log, a full
+disk for one, reaches the code that logs. What libraries say through `logging` and `warnings` comes out here as well.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from redsm5 import files
+from redsm5.records import now, to_json_number
+
+FILE = "log.jsonl"
+MAX_BYTES = 1_000_000_000
+KEPT = 14
+REDACTED = "[redacted]"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# redaction
+
+# Rather a harmless word too many than a secret: what follows a name like these is taken for one.
+_SECRET_NAME = (
+    r"(?:api[_-]?keys?|apikey|(?:access|secret|private|account|auth|encryption)[_-]?key(?:[_-]id)?"
+    r"|secret|token(?!s)|passw(?:or)?d|passphrase|pwd|credentials?|authorization)"
+)
+_SECRET_KEY = re.compile(rf"(?i)(?:^|[_.\s-]){_SECRET_NAME}$")
+_VALUE = r"""(?:"[^"]*"|'[^']*'|(?:(?:bearer|basic|token)\s+)?[^\s"',;&)}\]]+)"""
+
+_REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", REDACTED),
+        # scheme://user:password@host; a password may hold "/" and "@", so up to the last "@" of the word.
+        (r"""(://[^\s:/@]*(?:@[^\s:/@]*)?:)[^\s"'<>]{1,300}(?=@)""", rf"\1{REDACTED}"),
+        # Hugging Face, but not hf_transfer and other names of things.
+        (r"(?<![A-Za-z0-9])hf_(?!(?:transfer|transformers|token|home|hub|datasets|xet)\b)[A-Za-z0-9]{4,}", REDACTED),
+        (r"(?<![A-Za-z0-9])api_org_[A-Za-z0-9]{4,}", REDACTED),
+        (r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{6,}", REDACTED),
+        (r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[0-9A-Z]{12,}", REDACTED),
+        (r"(?<![A-Za-z0-9])(?:gh[oprsu]_|github_pat_|glpat-|xox[abeoprs]-|AIza|ya29\.|pypi-)[\w.-]{10,}", REDACTED),
+        (r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
+        (rf"(?i)({_SECRET_NAME}[\"']?\s*[:=]\s*){_VALUE}", rf"\1{REDACTED}"),
+        (r"(?i)(?<![A-Za-z0-9])(key=)(?!\[redacted)[^\s\"',;&)}\]]+", rf"\1{REDACTED}"),
+        (r"(?i)\b(bearer\s+)[\w.~+/=-]{4,}", rf"\1{REDACTED}"),
+        (r"(?<![\w.+%-])[\w.+%-]++@[\w-]+(?:\.[\w-]+)+", REDACTED),
+    )
+)
+
+
+def redact(text: str) -> str:
+    """The text with "[redacted]" in the place of tokens, API keys, Bearer headers, passwords in URLs and e-mails."""
+    for pattern, replacement in _REDACTIONS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    """The value as JSON can hold it, redacted all the way down; what goes by a secret's name is redacted whole."""
+    if isinstance(value, dict):
+        return {redact(str(name)): _plain(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, key) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return to_json_number(value)
+    return REDACTED if _SECRET_KEY.search(key) else redact(str(value))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the file
+
+
+def _append(path: Path, line: bytes, max_bytes: int) -> None:
+    """Append a whole line, or nothing. Opened for every line, so that forks and other writers need no care.
+
+    Raises:
+        OSError: the line is not in the file.
+    """
+    files.make_dir(path.parent)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            with suppress(OSError):  # a file system without locks: lines are still appended whole
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            status = os.fstat(fd)
+            if not _is_at(path, status):
+                continue  # another process rotated it in between
+            if _is_due(status, len(line), max_bytes):
+                _rotate(path, status)
+                continue
+            if status.st_size and os.pread(fd, 1, status.st_size - 1) != b"\n":
+                line = b"\n" + line  # what a crash tore stays on a line of its own
+            if os.write(fd, line) < len(line):
+                os.ftruncate(fd, status.st_size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return
+        finally:
+            os.close(fd)
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), status)
+    except FileNotFoundError:
+        return False
+
+
+def _is_due(status: os.stat_result, more: int, max_bytes: int) -> bool:
+    too_big = status.st_size + more > max_bytes
+    return status.st_size > 0 and (too_big or _day(status) != datetime.now(UTC).date().isoformat())
+
+
+def _day(status: os.stat_result) -> str:
+    """The day of the last line."""
+    return datetime.fromtimestamp(status.st_mtime, UTC).date().isoformat()
+
+
+def _rotate(path: Path, status: os.stat_result) -> None:
+    """Rename the file to log.jsonl.<day>.<number> and delete the oldest beyond KEPT."""
+    day = _day(status)
+    number = max((n for d, n, _ in _rotated(path) if d == day), default=0) + 1
+    path.rename(path.with_name(f"{path.name}.{day}.{number:03d}"))
+    for _, _, old in _rotated(path)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _rotated(path: Path) -> list[tuple[str, int, Path]]:
+    """Day, number and path of the rotated files, oldest first."""
+    found = (
+        (re.fullmatch(r"(\d{4}-\d\d-\d\d)\.(\d+)", p.name[len(path.name) + 1 :]), p) for p in path.parent.iterdir()
+    )
+    return sorted((m[1], int(m[2]), p) for m, p in found if m and p.name.startswith(path.name))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the logger
+
+
+def open_logs(folder: Path | None, *, terminal: bool = True, max_bytes: int = MAX_BYTES) -> FilteringBoundLogger:
+    """A structlog logger: `log.info("trial done", epoch=3)`; DEBUG is dropped.
+
+    A traceback (`exc_info=True`, or `log.exception`) goes to the file as `context.exception`, never to the terminal.
+    The logger opened last also gets what libraries warn of, in place of their own output; a library that sets up its
+    own output when it is imported (transformers, Optuna, MLflow) must have been imported before.
+
+    Args:
+        folder: where log.jsonl is written, with mode 0600; made with 0700 where missing. None for no file.
+        terminal: whether to write to standard error.
+        max_bytes: the size at which the file is rotated.
+    """
+    output = _Output(folder / FILE if folder else None, terminal, max_bytes)
+    log = cast(
+        FilteringBoundLogger,
+        structlog.wrap_logger(
+            output,
+            processors=[structlog.processors.add_log_level],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        ),
+    )
+    _take_over_libraries(log)
+    return log
+
+
+class _Output:
+    """Where structlog hands over an event: the two outputs, and the promise that neither fails the caller."""
+
+    def __init__(self, path: Path | None, terminal: bool, max_bytes: int) -> None:
+        self._path, self._terminal, self._max_bytes = path, terminal, max_bytes
+        self._failing = False
+
+    def write(self, /, event: object, level: str, exc_info: Any = None, **context: Any) -> None:
+        # Everything is caught: a broken __str__ or a closed terminal is no reason to lose a night's training.
+        try:
+            message, facts = redact(str(event)), _plain(context)
+        except Exception as error:
+            message, facts = f"a line that cannot be shown: {type(error).__name__}", {}
+        if self._terminal:
+            with suppress(OSError, ValueError):
+                print(_terminal_line(message, level, facts), file=sys.stderr, flush=True)
+        if self._path is None:
+            return
+        try:
+            if exc_info:
+                facts["exception"] = redact(_traceback(exc_info))
+            record = {"timestamp": now(), "severity": level.upper(), "message": message, "context": facts}
+            line = json.dumps(record, allow_nan=False).encode() + b"\n"
+            _append(self._path, line, self._max_bytes)
+            self._failing = False
+        except Exception as error:
+            if self._terminal and not self._failing:
+                with suppress(OSError, ValueError):
+                    print(_terminal_line("the log file cannot be written", "warning", {"why": error}), file=sys.stderr)
+            self._failing = True
+
+    info = warning = error = critical = write
+
+
+def _terminal_line(message: str, level: str, facts: dict[str, Any]) -> str:
+    pairs = "".join(f"  {name}={_shown(value)}" for name, value in facts.items())
+    line = f"{datetime.now():%H:%M:%S}  {level.upper():<8}  {message}{pairs}"
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", line)  # no escape sequences
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and re.fullmatch(r"[^\s\"=]+", value):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _traceback(exc_info: Any) -> str:
+    if isinstance(exc_info, BaseException):
+        error: BaseException | None = exc_info
+    else:
+        error = (exc_info if isinstance(exc_info, tuple) else sys.exc_info())[1]
+    return "".join(traceback.format_exception(error)) if error else ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# libraries
+
+
+class _FromLibraries(logging.Handler):
+    """The root handler of `logging`: what a library warns of becomes a line of our log."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # the library's arguments do not fit its format
+            message = str(record.msg)
+        level = max(known for known in (30, 40, 50) if known <= record.levelno)
+        self._log.log(level, message, library=record.name, exc_info=record.exc_info)
+
+
+def _take_over_libraries(log: FilteringBoundLogger) -> None:
+    root = logging.getLogger()
+    for logger in [root, *logging.Logger.manager.loggerDict.values()]:
+        if isinstance(logger, logging.Logger):
+            for handler in [*logger.handlers]:
+                if type(handler) in (logging.StreamHandler, _FromLibraries):
+                    logger.removeHandler(handler)
+                    logger.propagate = True
+    root.addHandler(_FromLibraries(log))
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        log.warning(str(message), category=category.__name__, where=f"{filename}:{lineno}")
+
+    warnings.showwarning = show

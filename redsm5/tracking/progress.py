@@ -1,0 +1,36 @@
+"""An epoch's progress bar on a terminal; nothing elsewhere, where the log has a line for each epoch."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar(Protocol):
+    def advance(self) -> None: ...
+
+
+class _NoBar:
+    def advance(self) -> None:
+        return
+
+
+class _RichBar:
+    def __init__(self, progress: Progress, description: str, total: int, done: int) -> None:
+        self._progress, self._task = progress, progress.add_task(description, total=total, completed=done)
+
+    def advance(self) -> None:
+        self._progress.advance(self._task)
+
+
+@contextmanager
+def epoch_progress(epoch: int, epochs: int, batches: int, done: int) -> Iterator[Bar]:
+    """A bar over the batches of one epoch, of which `done` were trained before an interruption."""
+    if not sys.stderr.isatty():
+        yield _NoBar()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        yield _RichBar(progress, f"epoch {epoch} of {epochs}", batches, done)

@@ -1,0 +1,150 @@
+"""Train one trial whose folder exists: accelerate launch scripts/train.py trial.id=UUID experiments=DIR.
+
+`just train` and `just hpo` make the folder and launch this. It trains until the trial has its outcome in trial.json;
+run again, it goes on where it was, and does nothing if the trial is finished.
+"""
+
+import sys
+
+from accelerate import Accelerator, skip_first_batches
+
+from redsm5.data import SYMPTOMS, load_splits
+from redsm5.data.batches import eval_loader, train_loader
+from redsm5.data.tokenize import build_tokenizer, encode
+from redsm5.errors import Interrupted, RedSM5Error
+from redsm5.evaluation.predict import predict, score, validation_metrics
+from redsm5.evaluation.report import evaluate_trial, write_report
+from redsm5.files import make_private
+from redsm5.model import (
+    MultiTaskModel,
+    build_optimizer,
+    build_schedule,
+    multitask_loss,
+    set_deterministic,
+    steps_per_epoch,
+)
+from redsm5.records import Best
+from redsm5.storage.checkpoint import Identity, TrainingState, resume, save, seed_everything
+from redsm5.study.signals import die_with_parent
+from redsm5.study.trial import TrialRun, open_store, trial_config
+from redsm5.tracking.journal import Journal, StepLosses
+from redsm5.tracking.progress import epoch_progress
+
+make_private()
+die_with_parent()
+try:
+    config = trial_config(sys.argv[1:])
+    trial = TrialRun.open(config)
+except RedSM5Error as error:
+    sys.exit(f"error: {error.message()}")
+
+with trial.outcome():
+    # -----------------------------------------------------------------------------------------------------------------
+    # data, model, optimizer
+
+    accelerator = Accelerator(
+        gradient_accumulation_steps=config.train.accumulation_steps,
+        mixed_precision=config.train.mixed_precision,
+        cpu=config.launch == "cpu",
+    )
+    set_deterministic(config.train.deterministic)
+    seed_everything(config.train.seed)
+
+    splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
+    tokenizer = build_tokenizer(config.model.model_id, splits.train)
+    train_set = encode(splits.train, tokenizer, config.model.max_length)
+    validation_set = encode(splits.validation, tokenizer, config.model.max_length)
+    trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
+
+    model = MultiTaskModel(config.model, vocab_size=len(tokenizer), criteria=len(SYMPTOMS))
+    train_batches = train_loader(train_set, config.train.batch_size, config.train.seed, tokenizer.pad_token_id)
+    validation_batches = eval_loader(validation_set, config.train.batch_size, tokenizer.pad_token_id)
+    optimizer = build_optimizer(model, config.train)
+    model, optimizer, train_batches, validation_batches = accelerator.prepare(
+        model, optimizer, train_batches, validation_batches
+    )
+    epoch_steps = steps_per_epoch(len(train_batches), config.train)
+    schedule = build_schedule(optimizer.optimizer, config.train, total_steps=epoch_steps * config.train.epochs)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # resume: everything that the next step depends on, or nothing at all
+
+    journal = Journal(trial.folder, config.trial.id, log=trial.log.error)
+    store = open_store(trial.folder, config, log=trial.log.info)
+    bare_model = accelerator.unwrap_model(model)
+    state = TrainingState(bare_model, optimizer.optimizer, schedule, accelerator.scaler)
+    identity = Identity.of(config, bare_model, splits.fingerprint)
+    at = resume(store, state, identity, log=trial.log.warning)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # train
+
+    if trial.record.state != "finishing":
+        trial.update(state="running", epoch=at.epochs_done, step=at.step)
+    while at.epochs_done < config.train.epochs and at.stop_reason is None:
+        epoch = at.epochs_done + 1
+        train_batches.set_epoch(epoch)
+        model.train()
+        losses = StepLosses(journal, epochs_done=at.epochs_done)
+        with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done) as bar:
+            for batch in skip_first_batches(train_batches, at.batches_done):
+                with accelerator.accumulate(model):
+                    outputs = model(batch["input_ids_BT"], batch["attention_mask_BT"])
+                    loss = multitask_loss(outputs, batch, config.train.task_weights)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                losses.add(loss.detach())
+                at.batches_done += 1
+                bar.advance()
+                if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
+                    at.step += 1
+                    losses.end_of_step(at.step)
+                    if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
+                        schedule.step()
+                    stop, every = trial.stop.requested, config.train.checkpoint_every_steps
+                    if at.batches_done < len(train_batches) and (stop or every and at.step % every == 0):
+                        losses.commit()
+                        save(store, state, identity, score=None, metrics={})
+                        if stop:
+                            raise Interrupted(f"stopped at step {at.step}, in epoch {epoch}")
+
+        losses.commit()
+        predictions = predict(model, validation_batches, accelerator, config.train.task_weights)
+        metrics = {"val_loss": predictions.loss} | validation_metrics(score(predictions, validation_set))
+        for name, value in metrics.items():
+            journal.add(name, value, step=at.step, epoch=epoch)
+        journal.commit()  # on disk before the checkpoint that they belong to
+
+        objective = metrics[config.study.metric]
+        at.epochs_done, at.batches_done = epoch, 0
+        at.observe(objective, patience=config.train.patience)
+        if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
+            at.stop_reason = f"pruned: {decision.reason}"
+        save(store, state, identity, score=objective, metrics=metrics)
+        trial.update(
+            epoch=epoch,
+            step=at.step,
+            best=Best(epoch=at.best_epoch, value=at.best_score) if at.best_epoch else None,
+            bytes=store.bytes(),
+        )
+        trial.log.info(
+            f"epoch {epoch} of {config.train.epochs}",
+            step=at.step,
+            train_loss=round(losses.last, 4),
+            val_loss=round(predictions.loss, 4),
+            **{config.study.metric: round(objective, 4)},
+        )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # the trial ends with its report: durable first, then the training state goes and the best weights stay
+
+    pruned = (at.stop_reason or "").startswith("pruned")
+    if not pruned:
+        trial.update(state="finishing")
+        write_report(store, evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator))
+    trial.end("pruned" if pruned else "completed", 0)
+    store.finish()
+    trial.update(bytes=store.bytes())

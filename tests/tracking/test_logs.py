@@ -1,0 +1,354 @@
+"""The log tells people and programs what happened, tells nobody a secret, and fails nobody."""
+
+import json
+import logging
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from redsm5.records import TIME_PATTERN
+from redsm5.tracking import logs
+from redsm5.tracking.logs import open_logs, redact
+
+
+@pytest.fixture(autouse=True)
+def _give_libraries_back():
+    root, show = logging.getLogger(), warnings.showwarning
+    handlers = [*root.handlers]
+    yield
+    root.handlers[:], warnings.showwarning = handlers, show
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# redaction
+
+SECRETS = {
+    "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH": "hf_",
+    "hf_Ab12": "hf_",
+    "sk-proj-abc123DEF456_ghi": "sk-",
+    "AKIAIOSFODNN7EXAMPLE": "AKIA",
+    "ghp_abcdefghijklmnopqrstuvwxyz0123456789": "ghp_",
+    "github_pat_11ABCDEFG0abcdefghij_klmnop": "github_pat_",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-DEF_123": "eyJ",
+    "someone.else+tag@mail.example.org": "someone",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "around", ["{}", "got {}, gone", "({})", "'{}'", "x={}", "https://host/a?b={}", "line\n{}\nline"]
+)
+def test_secrets_go_wherever_they_stand(secret, around):
+    got = redact(around.format(secret))
+    assert secret not in got
+    assert SECRETS[secret] not in got
+    assert "[redacted]" in got
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("api_key: 1234abcd", "api_key: [redacted]"),
+        ("api-key=1234abcd more", "api-key=[redacted] more"),
+        ("OPENAI_API_KEY=1234", "OPENAI_API_KEY=[redacted]"),
+        ('{"api_key": "two words"}', '{"api_key": [redacted]}'),
+        ("{'apikey': 'x', 'lr': 1}", "{'apikey': [redacted], 'lr': 1}"),
+        ("https://host/v1?key=AbC123&page=2", "https://host/v1?key=[redacted]&page=2"),
+        ("aws_secret_access_key = wJalr/XUtn+FEMI", "aws_secret_access_key = [redacted]"),
+        ("AWS_ACCESS_KEY_ID=abc", "AWS_ACCESS_KEY_ID=[redacted]"),
+        ("HF_TOKEN=abc", "HF_TOKEN=[redacted]"),
+        ("password=hunter2;", "password=[redacted];"),
+        ("Authorization: Bearer abc.def-123", "Authorization: [redacted]"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: [redacted]"),
+        ("header bearer abc.def-123 sent", "header bearer [redacted] sent"),
+        ("postgresql://me:pa55@db:5432/optuna", "postgresql://me:[redacted]@db:5432/optuna"),
+        ("postgresql+psycopg2://me:p@ss/w@db.host.org/x", "postgresql+psycopg2://me:[redacted]@db.host.org/x"),
+        ("redis://:secret@host", "redis://:[redacted]@host"),
+        ("http://a:b@h and https://c:d@i", "http://a:[redacted]@h and https://c:[redacted]@i"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "[redacted]"),
+    ],
+)
+def test_secrets_with_a_name_or_a_place_go_and_the_rest_stays(text, left):
+    assert redact(text) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trial 3 of 20: val_f1_macro 0.512 at epoch 4, task-1234567 risk-averse",
+        "http://127.0.0.1:5000/api?max_tokens=512",
+        "install hf_transfer, set HF_HUB_OFFLINE",
+        "mental/mental-bert-base-uncased at 1a2b3c4d5e6f",
+        "7f3c0000-0000-4000-8000-000000000001/checkpoints/epoch-0003",
+        "/home/someone/experiments/study_x: 12.5 GB of 40 GB",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "a." * 100_000, "://" * 60_000, "key" * 60_000, "a:" * 100_000])
+def test_long_text_is_redacted_in_no_time(text):
+    start = time.perf_counter()
+    redact(text)
+    assert time.perf_counter() - start < 2
+
+
+def test_neither_output_holds_a_secret(tmp_path, capsys):
+    log = open_logs(tmp_path)
+
+    class Client:
+        def __str__(self):
+            return "Client(token=t0psecret)"
+
+    try:
+        raise RuntimeError("401 for hf_abcdefgh12345678 of me@mail.org")
+    except RuntimeError:
+        log.exception(
+            "refused: Bearer abcdefgh.1234",
+            url="https://me:pa55@host/x",
+            nested={"list": ["sk-abcdef123456", {"deep": "x@mail.org"}], "t@mail.org": 1},
+            password="short",
+            hub={"access_token": "plain", "tokens": 12},
+            client=Client(),
+        )
+    both = (tmp_path / "log.jsonl").read_text() + capsys.readouterr().err
+    for secret in ("hf_abc", "mail.org", "abcdefgh.1234", "pa55", "sk-abc", "short", "plain", "t0psecret"):
+        assert secret not in both
+    context = lines(tmp_path)[0]["context"]
+    assert context["nested"] == {"list": ["[redacted]", {"deep": "[redacted]"}], "[redacted]": 1}
+    assert context["hub"] == {"access_token": "[redacted]", "tokens": 12}
+    assert "401 for [redacted] of [redacted]" in context["exception"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the two outputs
+
+
+def test_a_line_for_people_and_a_line_for_programs(tmp_path, capsys):
+    log = open_logs(tmp_path / "logs").bind(trial=3)
+    log.info("epoch done", epoch=2, loss=0.123456789, note="two words", path=tmp_path)
+    log.debug("never seen")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    pattern = (
+        rf'\d\d:\d\d:\d\d  INFO      epoch done  trial=3  epoch=2  loss=0.123457  note="two words"  path={tmp_path}\n'
+    )
+    assert re.fullmatch(pattern, shown.err)
+    (line,) = lines(tmp_path / "logs")
+    assert list(line) == ["timestamp", "severity", "message", "context"]
+    assert re.fullmatch(TIME_PATTERN, line["timestamp"])
+    assert (line["severity"], line["message"]) == ("INFO", "epoch done")
+    assert line["context"]["loss"] == 0.123456789
+    assert line["context"]["path"] == str(tmp_path)
+
+
+def test_a_traceback_is_in_the_file_and_not_on_the_terminal(tmp_path, capsys):
+    log = open_logs(tmp_path)
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError as error:
+        log.error("failed", exc_info=True)
+        log.warning("again", exc_info=error)
+    assert "Traceback" not in capsys.readouterr().err
+    for line in lines(tmp_path):
+        assert line["context"]["exception"].startswith("Traceback")
+        assert "ZeroDivisionError" in line["context"]["exception"]
+
+
+def test_every_line_is_json_whatever_is_logged(tmp_path):
+    log = open_logs(tmp_path, terminal=False)
+
+    class Broken:
+        def __str__(self):
+            raise RuntimeError("no")
+
+    circle: dict[str, object] = {}
+    circle["self"] = circle
+    log.info("not finite", value=float("nan"), other=[float("inf")], flag=True, none=None)
+    log.info("line\nbreak \ud800 \x00 \u2028", value=b"bytes", many={1})
+    log.info("broken", value=Broken())
+    log.info("circle", value=circle)
+    log.info("percent % s stays")
+    first, second, *_, last = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in (tmp_path / "log.jsonl").read_text().split("\n")
+        if line
+    ]
+    assert first["context"] == {"value": "NaN", "other": ["Infinity"], "flag": True, "none": None}
+    assert second["message"].startswith("line\nbreak")
+    assert last["message"] == "percent % s stays"
+    assert len(lines(tmp_path)) == 5
+
+
+def test_escape_sequences_do_not_reach_the_terminal(capsys):
+    open_logs(None).info("\x1b[2Jgone", name="\x1b]0;x")
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_terminal_only_and_file_only(tmp_path, capsys):
+    open_logs(None).warning("for people")
+    assert "for people" in capsys.readouterr().err
+    open_logs(tmp_path, terminal=False).warning("for programs")
+    assert capsys.readouterr().err == ""
+    assert lines(tmp_path)[0]["message"] == "for programs"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# rotation
+
+
+def test_the_file_is_private(tmp_path):
+    umask = os.umask(0)
+    try:
+        open_logs(tmp_path / "a" / "logs", terminal=False).info("x")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "a" / "logs").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "a" / "logs" / "log.jsonl").stat().st_mode) == 0o600
+
+
+def test_rotated_by_size_no_line_is_lost(tmp_path):
+    log = open_logs(tmp_path, terminal=False, max_bytes=1000)
+    for n in range(50):
+        log.info("x", n=n)
+    found = [*sorted(tmp_path.glob("log.jsonl.*")), tmp_path / "log.jsonl"]
+    assert 2 < len(found) <= 15
+    assert all(path.stat().st_size <= 1000 for path in found)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in found)
+    assert [json.loads(line)["context"]["n"] for path in found for line in path.open()] == list(range(50))
+
+
+def test_fourteen_are_kept_the_newest(tmp_path):
+    log = open_logs(tmp_path, terminal=False, max_bytes=1)
+    for n in range(30):
+        log.info("x", n=n)
+    rotated = sorted(tmp_path.glob("log.jsonl.*"))
+    assert len(rotated) == 14
+    assert [json.loads(path.read_text())["context"]["n"] for path in rotated] == list(range(15, 29))
+
+
+def test_rotated_at_midnight(tmp_path):
+    log = open_logs(tmp_path, terminal=False)
+    log.info("of yesterday")
+    log.info("of yesterday too")
+    before = 1_769_860_000  # 2026-01-31T11:46:40Z
+    os.utime(tmp_path / "log.jsonl", (before, before))
+    log.info("of today")
+    assert [line["message"] for line in lines(tmp_path)] == ["of today"]
+    assert len((tmp_path / "log.jsonl.2026-01-31.001").read_text().splitlines()) == 2
+
+
+def test_other_files_in_the_folder_stay(tmp_path):
+    others = [tmp_path / name for name in ("output.log", "log.jsonl.bak", "other.jsonl.2020-01-01.001")]
+    for path in others:
+        path.write_text("x")
+    log = open_logs(tmp_path, terminal=False, max_bytes=1)
+    for _ in range(20):
+        log.info("x")
+    assert all(path.exists() for path in others)
+
+
+def test_many_writers_lose_no_line(tmp_path):
+    """Each thread has its own logger, as each process would: they share nothing but the file."""
+
+    def write(worker):
+        log = open_logs(tmp_path, terminal=False, max_bytes=4000)
+        for n in range(40):
+            log.info("x" * 50, worker=worker, n=n)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    found = [json.loads(line) for path in tmp_path.glob("log.jsonl*") for line in path.open()]
+    assert {(line["context"]["worker"], line["context"]["n"]) for line in found} == {
+        (worker, n) for worker in range(4) for n in range(40)
+    }
+    assert len(found) == 160
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what goes wrong
+
+
+def test_a_full_disk_does_not_reach_the_caller_and_is_said_once(tmp_path, capsys):
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    log = open_logs(tmp_path)
+    log.info("one")
+    log.info("two")
+    shown = capsys.readouterr().err
+    assert "one" in shown
+    assert "two" in shown
+    assert shown.count("No space left on device") == 1
+
+
+def test_a_line_that_does_not_fit_leaves_no_half(tmp_path):
+    """A limit on the file's size makes the kernel write half a line, as a disk that fills up does."""
+    script = (
+        "import resource, sys, pathlib; from redsm5.tracking.logs import open_logs\n"
+        "log = open_logs(pathlib.Path(sys.argv[1]), terminal=False); log.info('fits')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY)); log.info('x' * 300)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, ) * 2); log.info('fits again')\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    assert [line["message"] for line in lines(tmp_path)] == ["fits", "fits again"]
+
+
+def test_a_torn_line_spoils_only_itself(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"timestamp": "20')
+    open_logs(tmp_path, terminal=False).info("whole")
+    torn, whole = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert torn == '{"timestamp": "20'
+    assert json.loads(whole)["message"] == "whole"
+
+
+def test_a_folder_that_cannot_be_made_and_a_closed_terminal_do_not_reach_the_caller(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with open(os.devnull, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+    open_logs(tmp_path / "file" / "logs").info("x")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# libraries
+
+
+def test_what_libraries_warn_of_comes_out_here_redacted(tmp_path, capsys):
+    library = logging.getLogger("some.library")
+    library.addHandler(own := logging.StreamHandler(sys.stderr))
+    library.propagate = False
+    open_logs(tmp_path)
+    library.info("too chatty")
+    library.warning("retry %s with hf_abcdefgh12345678", 2)
+    library.log(35, "between")
+    library.error("%s of %s", 1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old: me@mail.org", DeprecationWarning, stacklevel=1)
+    first, second, third, fourth = lines(tmp_path)
+    assert first["message"] == "retry 2 with [redacted]"
+    assert first["context"]["library"] == "some.library"
+    assert (second["severity"], third["severity"]) == ("WARNING", "ERROR")
+    assert fourth["message"] == "old: [redacted]"
+    assert fourth["context"]["category"] == "DeprecationWarning"
+    assert own not in library.handlers
+    assert capsys.readouterr().err.count("retry") == 1
+
+
+def test_the_logger_opened_last_gets_them(tmp_path):
+    open_logs(tmp_path / "a", terminal=False)
+    open_logs(tmp_path / "b", terminal=False)
+    logging.getLogger("x").warning("for b")
+    assert not (tmp_path / "a").exists()
+    assert len(lines(tmp_path / "b")) == 1
+    assert sum(isinstance(h, logs._FromLibraries) for h in logging.getLogger().handlers) == 1
