@@ -120,7 +120,7 @@ with trial.outcome():
 
         objective = metrics[config.study.metric]
         at.epochs_done, at.batches_done = epoch, 0
-        at.observe(objective, patience=config.train.patience)
+        at.observe(objective, epoch=epoch, patience=config.train.patience)
         if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
             at.stop_reason = f"pruned: {decision.reason}"
         save(store, state, identity, score=objective, metrics=metrics)

@@ -6,6 +6,7 @@ span (0, 0) means that the post holds no evidence (Devlin et al. 2019, section 4
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 MAX_SPAN_TOKENS = 64  # longer than nearly every sentence; keeps a span from swallowing half a post
 
@@ -19,11 +20,12 @@ class StartEndLinearHead(nn.Module):
         self.linear = nn.Linear(hidden_size, criteria * 2)
 
     def forward(self, states_BTH: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """logits_BCT2; padding has the lowest value there is."""
+        """logits_BCT2; padding and the closing special token, which no evidence holds, have the lowest value there is."""
         B, T, _ = states_BTH.shape
         logits_BCT2 = self.linear(self.dropout(states_BTH)).view(B, T, -1, 2).transpose(1, 2)
-        padding_B1T1 = attention_mask_BT[:, None, :, None] == 0
-        masked: Tensor = logits_BCT2.masked_fill(padding_B1T1, torch.finfo(logits_BCT2.dtype).min)
+        before_last_BT = F.pad(attention_mask_BT[:, 1:], (0, 1))  # 1 where another token follows
+        no_text_B1T1 = before_last_BT[:, None, :, None] == 0
+        masked: Tensor = logits_BCT2.masked_fill(no_text_B1T1, torch.finfo(logits_BCT2.dtype).min)
         return masked
 
 

@@ -44,6 +44,8 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
     command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}"]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if config.launch == "cpu":
+        environment.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     sink = None
     if output is not None:

@@ -5,6 +5,7 @@ A crash between the two ships a stretch again, which MLflow's SQL stores keep on
 timestamp. A run is looked up by its trial_id before one is made.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         self.uri = uri
         self._artifacts = artifacts
         self._client: MlflowClient = MlflowClient(tracking_uri=uri)
