@@ -69,7 +69,7 @@ class ModelConfig(_Section):
     max_length: Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
     input_format: Literal["multi_label"]
     criteria_head_type: Literal["linear"]
-    criteria_pooling: Literal["cls"]
+    criteria_pooling: Literal["cls", "attention"]
     criteria_dropout: Fraction
     evidence_head_type: Literal["start_end_linear"]
     evidence_dropout: Fraction

@@ -34,7 +34,8 @@ class Post:
 
     Attributes:
         labels: nine values 0 or 1, in the order of SYMPTOMS.
-        evidence: spans with status 1, sorted by (start, end, symptom). A label may stand without one: its sentence was not aligned.
+        evidence: spans with status 1, sorted by (start, end, symptom). A label may stand without one: its sentence was
+            not aligned.
         negatives: spans with status 0, sorted likewise: looked at by the annotator, symptom absent.
     """
 

@@ -56,7 +56,8 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
     assigned = {post_id: name for name, ids in names.items() for post_id in ids}
     if sum(map(len, names.values())) != len(posts) or assigned.keys() != {post.post_id for post in posts}:
         raise RuntimeError("the splits overlap or leave posts out")
-    return Assignment(*(tuple(names[name]) for name in names), fingerprint=fingerprint(posts, assigned))
+    train_ids, validation_ids, test_ids = (tuple(ids) for ids in names.values())
+    return Assignment(train_ids, validation_ids, test_ids, fingerprint(posts, assigned))
 
 
 def _draw(posts: Sequence[Post], size: int, seed: int) -> tuple[list[Post], list[Post]]:

@@ -108,7 +108,8 @@ def _compose(draft: _Draft, rng: random.Random) -> tuple[str, list[tuple[str, ..
             text += "\n\n" if rng.random() < 0.1 else " "
         spaced = sentence.judgements and rng.random() < SPACED
         text += _replace_a_space(sentence.text, rng.choice(("\n", "  ")), rng) if spaced else sentence.text
-        annotated = _drop_a_word(sentence.text, rng) if rng.random() < EDITED else sentence.text
+        edited = sentence.judgements and rng.random() < EDITED
+        annotated = _drop_a_word(sentence.text, rng) if edited else sentence.text
         for symptom, status in sentence.judgements:
             sentence_id = f"{draft.post_id}_{index}"
             rows.append((draft.post_id, sentence_id, annotated, symptom, str(status), _explain(symptom, status, rng)))

@@ -1,4 +1,4 @@
-"""Posts as tokens, with what a trial needs to know about them: labels, evidence positions, and the way back to the text.
+"""Posts as tokens, with what a trial needs to know of them: labels, evidence positions, and the way back to the text.
 
 Positions: evidence is the range of tokens (start, end), both inclusive, that covers its characters; (0, 0), the first
 special token, stands for "no evidence".
@@ -84,7 +84,7 @@ def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
         special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",

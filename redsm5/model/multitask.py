@@ -11,6 +11,7 @@ from redsm5.config import ModelConfig
 from redsm5.model.criteria_heads import LinearCriteriaHead
 from redsm5.model.encoder import build_encoder
 from redsm5.model.evidence_heads import StartEndLinearHead
+from redsm5.model.pooling import build_pooling
 
 HEAD_FIELDS = (
     "input_format",
@@ -29,6 +30,7 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         self.encoder = build_encoder(config, vocab_size=vocab_size)
         hidden_size: int = self.encoder.config.hidden_size
+        self.pooling = build_pooling(config.criteria_pooling, hidden_size)
         self.criteria_head = LinearCriteriaHead(hidden_size, criteria, config.criteria_dropout)
         self.evidence_head = StartEndLinearHead(hidden_size, criteria, config.evidence_dropout)
 
@@ -36,7 +38,7 @@ class MultiTaskModel(nn.Module):
         """criteria_logits_BC and evidence_logits_BCT2."""
         states_BTH = self.encoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT).last_hidden_state
         return {
-            "criteria_logits_BC": self.criteria_head(states_BTH),
+            "criteria_logits_BC": self.criteria_head(self.pooling(states_BTH, attention_mask_BT)),
             "evidence_logits_BCT2": self.evidence_head(states_BTH, attention_mask_BT),
         }
 
