@@ -25,6 +25,7 @@ class ObjectiveChart(PlotextPlot):
         self.plt.clear_figure()
         self.plt.xaxes(True, False)
         self.plt.yaxes(True, False)
+        self.plt.yfrequency(3)
         self.plt.xlim(-0.5, last + 0.5)
         step = max(1, (last + 5) // 6)
         ticks = [*range(0, last + 1, step)]
@@ -32,7 +33,8 @@ class ObjectiveChart(PlotextPlot):
         if scored:
             numbers, values, completed = zip(*scored, strict=True)
             margin = (max(values) - min(values)) * 0.05 or 0.01
-            self.plt.ylim(min(values) - margin, max(values) + margin)
+            bottom = min(values) - margin
+            self.plt.ylim(bottom if min(values) < 0 else max(0.0, bottom), max(values) + margin)
             best = [(n, v) for n, v, done in scored if done]
             if best:
                 # As a staircase: the best stays what it is until a trial beats it.

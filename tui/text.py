@@ -56,6 +56,10 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit in ("B", "kB", "MB") else f"{value:.1f} {unit}"
 
 
+def trials(count: int) -> str:
+    return f"{count} trial" if count == 1 else f"{count} trials"
+
+
 def duration(seconds: float) -> str:
     """4:12, 1:04:12, 2 d 3 h."""
     minutes, s = divmod(max(0, int(seconds)), 60)
@@ -114,7 +118,7 @@ def title(snapshot: Snapshot) -> Text:
 def status(snapshot: Snapshot) -> Text:
     """State of the study, and how far it is."""
     if snapshot.study is None:
-        return Text(f"{len(snapshot.trials)} trials" if snapshot.trials else "")
+        return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
     begun = sum(count for name, count in snapshot.counts.items() if name != "queued")
     return state(snapshot.study.state).append(f"   trial {begun} of {snapshot.study.trials.wanted}", "default")
 
@@ -142,11 +146,11 @@ def empty(snapshot: Snapshot) -> Text:
 def storage(snapshot: Snapshot) -> Text:
     free = 100 * snapshot.disk_free / snapshot.disk_total if snapshot.disk_total else 0
     lines = [
-        f"{size(snapshot.bytes)} in checkpoints of {sum(t.bytes > 0 for t in snapshot.trials)} trials",
+        f"{size(snapshot.bytes)} of checkpoints, {trials(sum(t.bytes > 0 for t in snapshot.trials))}",
         f"disk {size(snapshot.disk_free)} free of {size(snapshot.disk_total)} ({free:.0f}%)",
     ]
     if snapshot.unreadable:
-        lines.append(f"{snapshot.unreadable} files cannot be read")
+        lines.append(f"unreadable files: {snapshot.unreadable}")
     return Text("\n".join(lines))
 
 
@@ -188,7 +192,10 @@ def happening(snapshot: Snapshot, now: datetime, most: int = 3) -> Text:
         return Text(_idle(snapshot))
     if len(active) == 1:
         return Text("\n").join(_at_work(snapshot, active[0], now))
-    lines = [_at_work(snapshot, trial, now)[0] for trial in active[:most]]
+    lines = [
+        _at_work(snapshot, trial, now)[0].append(f"  {value(trial.best.value)}" if trial.best else "")
+        for trial in active[:most]
+    ]
     if len(active) > most:
         lines.append(Text(f"and {len(active) - most} more at work", DIM))
     return Text("\n").join(lines)
@@ -199,7 +206,7 @@ def _idle(snapshot: Snapshot) -> str:
     if study is None:
         return "Nothing is running."
     if study.state == "completed":
-        return f"All {study.trials.wanted} trials are done: `just summary {clean(study.name)}` sums them up."
+        return f"The study is done: `just summary {clean(study.name)}` sums it up."
     held = f" {waiting} interrupted:" if waiting else ""
     return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` goes on."
 
@@ -213,7 +220,7 @@ def _at_work(snapshot: Snapshot, trial: TrialRecord, now: datetime) -> list[Text
         f"  {trial.state}  epoch {trial.epoch} of {trial.epochs} ",
         ("━" * full, "cyan"),
         ("─" * (BAR - full), DIM),
-        f" {share:4.0%}  {value(trial.best.value) if trial.best else ''}",
+        f" {share:4.0%}",
     )
     scores = Text("  ")
     row = snapshot.latest.get(trial.trial_id)

@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 from rapidfuzz import fuzz
 
 # partial_ratio, 0 to 100. In the public sample the best score of a sentence in a post that it does not belong to is 75
-# (400 pairs); a wrong span teaches the model something false, a missing one is only counted: so stay clear of that.
-FUZZY_CUTOFF = 80.0
+# (128 pairs) for sentences of less than 40 characters, 54 (266 pairs) for longer ones. A wrong span teaches the model
+# something false, a missing one is only counted: so stay well clear of both.
+FUZZY_CUTOFF_SHORT, FUZZY_CUTOFF_LONG = 80.0, 65.0
+FUZZY_LONG_CHARS = 40
 # A handful of characters resembles something in any long post.
 FUZZY_MIN_CHARS = 12
 
@@ -101,16 +103,17 @@ def _original(start: int, end: int, origins: list[int], text: str) -> tuple[int,
 def _resembling(needle: str, text: str) -> tuple[int, int] | None:
     if len(needle) < FUZZY_MIN_CHARS:
         return None
+    cutoff = FUZZY_CUTOFF_LONG if len(needle) >= FUZZY_LONG_CHARS else FUZZY_CUTOFF_SHORT
     if len(needle) > len(text):  # partial_ratio would look for the post in the sentence instead
-        return (0, len(text)) if fuzz.ratio(needle, text) >= FUZZY_CUTOFF else None
-    found = fuzz.partial_ratio_alignment(needle, text, score_cutoff=FUZZY_CUTOFF)
+        return (0, len(text)) if fuzz.ratio(needle, text) >= cutoff else None
+    found = fuzz.partial_ratio_alignment(needle, text, score_cutoff=cutoff)
     if found is None:
         return None
     start, end = _nearest_boundary(text, found.dest_start), _nearest_boundary(text, found.dest_end)
     while end < len(text) and text[end] in ".!?":
         end += 1
     inside = text[start:end]
-    start, end = start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())
+    start, end = start + len(inside) - len(inside.lstrip(" .,;:!?)-")), end - len(inside) + len(inside.rstrip())
     return (start, end) if start < end else None
 
 

@@ -1,7 +1,7 @@
 """Batches of encoded posts: padding, and an order of training that is a pure function of (seed, epoch).
 
 Shapes: B posts in a batch, T tokens (the longest of the batch, rounded up), C = 9 symptoms. The loaders are plain torch
-DataLoaders, to be given to `accelerator.prepare`. After that set the epoch (counted from 0) on the prepared loader:
+DataLoaders, to be given to `accelerator.prepare`. After that set the epoch on the prepared loader:
 `loader.set_epoch(epoch)`; Accelerate passes it on to the sampler and keeps it in `skip_first_batches`.
 """
 
@@ -37,10 +37,11 @@ class EpochSampler(Sampler[int]):
         yield from torch.randperm(self.size, generator=generator).tolist()
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> Batch:
     """input_ids_BT, attention_mask_BT (1 = token), starts_BC, ends_BC, index_B as int64; labels_BC as float32."""
     lengths = [len(example["input_ids"]) for example in examples]
     width = -(-max(lengths) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
+    width = min(width, max_length)  # the encoder has no positions beyond
     input_ids_BT = torch.full((len(examples), width), pad_id)
     attention_mask_BT = torch.zeros_like(input_ids_BT)
     for b, (example, length) in enumerate(zip(examples, lengths, strict=True)):
@@ -71,7 +72,7 @@ def _loader(dataset: EncodedPosts, batch_size: int, pad_id: int, sampler: Sample
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        collate_fn=partial(collate, pad_id=pad_id),
+        collate_fn=partial(collate, pad_id=pad_id, max_length=dataset.max_length),
         num_workers=0,
         # A DataLoader draws a number whenever it is iterated. From a generator of its own, an epoch that is resumed in
         # the middle leaves torch's global one (dropout) where an uninterrupted epoch would.

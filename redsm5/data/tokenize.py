@@ -7,6 +7,7 @@ special token, stands for "no evidence".
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY_SIZE = 2000
-ALPHABET_SIZE = 150  # so that posts full of emoji or of another script leave room for words
+# Of the training posts' characters, besides a-z and 0-9: posts full of emoji or of another script leave room for words.
+ALPHABET_SIZE = 150
 
 
 def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
@@ -69,7 +71,7 @@ def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
     for word, count in words.items():
         for character in word:
             characters[character] += count
-    alphabet = _most_frequent(characters)[:ALPHABET_SIZE]
+    alphabet = dict.fromkeys([*ascii_lowercase, *digits, *_most_frequent(characters)[:ALPHABET_SIZE]])
     pieces = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet), *_most_frequent(words)]
     vocabulary = list(dict.fromkeys(pieces))[:VOCABULARY_SIZE]
 
@@ -122,6 +124,7 @@ class EncodedPosts(Dataset[Example]):
         has_gold_NC: bool, whether the symptom has aligned evidence in the post, within the window or not.
         truncated_posts: posts that were longer than the window.
         evidence_spans, lost_spans: how many spans of aligned evidence there are, and how many of them the window cuts.
+        max_length: the window in tokens.
     """
 
     post_ids: list[str]
@@ -136,6 +139,7 @@ class EncodedPosts(Dataset[Example]):
     truncated_posts: int
     evidence_spans: int
     lost_spans: int
+    max_length: int
 
     def __len__(self) -> int:
         return len(self.post_ids)
@@ -182,6 +186,7 @@ def encode(posts: Sequence[Post], tokenizer: "PreTrainedTokenizerFast", max_leng
         truncated_posts=sum(bool(encoding.overflowing) for encoding in encodings),
         evidence_spans=sum(len(post.evidence) for post in posts),
         lost_spans=lost_spans,
+        max_length=max_length,
     )
 
 

@@ -24,7 +24,7 @@ from redsm5.study.launch import Launched, launch_trial, wait_unlocked
 from redsm5.study.registry import Scoreboard, open_study
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
-from redsm5.study.trial import create_trial, finish_leftovers, read_record, write_record
+from redsm5.study.trial import create_trial, finish_leftovers, note_killed, read_record, write_record
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -180,7 +180,9 @@ class Driver:
             assert record is not None
             if record.state in FINISHED:
                 break
-            record = self._note_killed(folder, record)
+            if record.state != "interrupted":
+                self.log.warning(f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log"))
+            record = note_killed(folder, record)
             self._show(trial_id)
             if record.exit_code == DiskError.exit_code:
                 raise DiskError(record.error.message if record.error else "no room", where=f"trial {number}")
@@ -207,16 +209,6 @@ class Driver:
             self._show(trial_id)
             time.sleep(POLL_S)
         launched.wait()
-
-    def _note_killed(self, folder: Path, record: TrialRecord) -> TrialRecord:
-        """A trial that ended without saying so was killed; it is interrupted."""
-        if record.state == "interrupted":
-            return record
-        self.log.warning(f"trial {record.number} ended without an outcome; see its logs/output.log", epoch=record.epoch)
-        error = ErrorRecord(kind="killed", message="the process ended without an outcome")
-        record = record.model_copy(update={"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error})
-        write_record(folder, record)
-        return record
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial."""

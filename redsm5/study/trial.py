@@ -79,6 +79,16 @@ def write_record(folder: Path, record: TrialRecord) -> None:
         files.append_durable(study / paths.EVENTS, event.model_dump_json().encode() + b"\n")
 
 
+def note_killed(folder: Path, record: TrialRecord) -> TrialRecord:
+    """The record of a trial whose process has ended unfinished: one that did not say so was killed, and is interrupted."""
+    if record.state == "interrupted":
+        return record
+    error = ErrorRecord(kind="killed", message="the process ended without an outcome")
+    record = record.model_copy(update={"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error})
+    write_record(folder, record)
+    return record
+
+
 def trial_config(overrides: Sequence[str]) -> Config:
     """The configuration of the trial that `trial.id` names, as saved with it.
 

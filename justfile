@@ -1,0 +1,125 @@
+# Every command that a person types; `just` alone lists them. Arguments go through unchanged, exit codes come back so.
+
+set positional-arguments
+set shell := ["sh", "-cu"]
+
+python := ".venv/bin/python"
+
+[private]
+default: help
+
+# List the commands
+help:
+    @"{{ just_executable() }}" --justfile "{{ justfile() }}" --list --unsorted --list-heading 'just COMMAND [ARGUMENTS]
+    '
+
+# Make .venv from the lock; instant when it is up to date, and run by all other commands
+[no-exit-message]
+setup:
+    #!/bin/sh
+    # The stamp names what was installed, and where: a virtual environment cannot be moved. It is written last.
+    set -eu
+    stamp="{{ sha256_file('constraints.txt') }} {{ sha256_file('pyproject.toml') }} $PWD"
+    up_to_date() { [ -x {{ python }} ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ]; }
+    refuse() { printf 'error: %s\n' "$1" "  $2" >&2; exit 1; }
+    up_to_date && exit 0
+
+    python3=${PYTHON:-python3}
+    command -v "$python3" >/dev/null || refuse "$python3 is not installed" "Install Python 3.11 or newer, or set PYTHON."
+    "$python3" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        refuse "$("$python3" -V 2>&1) is too old" "Install Python 3.11 or newer, or set PYTHON=/path/to/a/newer/python3."
+    "$python3" -c 'import ensurepip, venv' 2>/dev/null ||
+        refuse "$python3 cannot make virtual environments" "Install its venv module (Debian and Ubuntu: apt install python3-venv)."
+
+    # Several workers may start at once in a fresh checkout: one installs, the others wait for it.
+    exec 9<justfile
+    if command -v flock >/dev/null; then flock 9 || true; fi
+    up_to_date && exit 0
+    echo "Installing into .venv; the first time takes some minutes." >&2
+    rm -f .venv/stamp
+    {{ python }} -c 'import pip, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null &&
+        grep -qsF "$PWD/.venv" .venv/bin/activate || "$python3" -m venv --clear .venv
+    {{ python }} -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
+        refuse "the installation failed, see above" "Mend the cause (network? disk?) and run the command again: it goes on from here."
+    printf '%s\n' "$stamp" >.venv/stamp
+
+# Run or continue a study: just hpo study.name=night study.trials=100 model=mental_bert data=csv data.dir=DIR
+[no-exit-message]
+hpo *overrides: setup
+    @exec {{ python }} scripts/hpo.py "$@"
+
+# Train one trial; trial.id=<uuid> resumes that one
+[no-exit-message]
+train *overrides: setup
+    @exec {{ python }} scripts/launch.py "$@"
+
+# Evaluate a trial's kept best checkpoints again: just evaluate --trial-id <uuid> [--split test]
+[no-exit-message]
+evaluate *flags: setup
+    @exec {{ python }} scripts/evaluate.py "$@"
+
+# Ship waiting metrics to MLflow
+[no-exit-message]
+sync *flags: setup
+    @exec {{ python }} scripts/sync.py "$@"
+
+# Watch the experiments in the terminal
+[no-exit-message]
+tui *flags: setup
+    @exec {{ python }} -m tui "$@"
+
+# Open MLflow's own UI on localhost
+[no-exit-message]
+mlflow *flags: setup
+    #!/bin/sh
+    set -eu
+    database="${REDSM5_EXPERIMENTS:-experiments}/mlflow.db"
+    if [ ! -f "$database" ]; then
+        printf 'error: %s\n' "$database is not there" "  Run \`just hpo\` first, or set REDSM5_EXPERIMENTS." >&2
+        exit 1
+    fi
+    umask 077
+    export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+    exec {{ python }} -m mlflow ui --backend-store-uri "sqlite:///$database" --host 127.0.0.1 "$@"
+
+# Run the tests; arguments go to pytest
+[no-exit-message]
+test *args: setup
+    @exec {{ python }} -m pytest -m "not long" "$@"
+
+# Run the tests, those that take long too
+[no-exit-message]
+test-long *args: setup
+    @exec {{ python }} -m pytest "$@"
+
+# Check style, formatting and the direction of imports
+lint: setup
+    .venv/bin/ruff check .
+    .venv/bin/black --check --quiet --diff .
+    .venv/bin/lint-imports --no-logo
+
+# Sort imports, mend what can be mended, format
+format: setup
+    .venv/bin/ruff check --fix .
+    .venv/bin/black .
+
+# Check the types
+typecheck: setup
+    .venv/bin/mypy
+
+# Write redsm5/schemas/ anew from redsm5/records.py; --check only compares
+[no-exit-message]
+schemas *flags: setup
+    @exec {{ python }} scripts/schemas.py "$@"
+
+# All that CI runs: lint, typecheck, schemas, tests with their coverage
+check: lint typecheck (schemas "--check")
+    {{ python }} -m pytest -m "not long" --cov --cov-report=term
+
+# Renew poetry.lock and constraints.txt after a change of the dependencies; needs poetry with poetry-plugin-export
+lock:
+    poetry lock
+    # torch pins its CUDA libraries itself; the first pattern of a marker only repeats requires-python
+    poetry export --all-extras --without-hashes \
+        | sed -E -e '/^(-|nvidia-|cuda-|triton)/d' -e 's/ ; python_version >= "3.11" and python_version < "4.0"( and )?/ ; /' \
+            -e 's/ ; $//' -e 's/^([^=]+)\[[^]]*\]/\1/' >constraints.txt

@@ -1,0 +1,59 @@
+"""Train one trial and ship its metrics: `just train [overrides]`; with trial.id=UUID, go on with that trial."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+from redsm5 import paths
+from redsm5.config import compose
+from redsm5.data import load_splits
+from redsm5.errors import exit_with_message
+from redsm5.files import make_dir, make_private
+from redsm5.records import FINISHED
+from redsm5.study.launch import launch_trial
+from redsm5.study.signals import StopRequest
+from redsm5.study.trial import create_trial, note_killed, read_record, trial_config
+from redsm5.tracking.logs import open_logs
+from redsm5.tracking.shipper import Shipper, tracking_uri
+
+
+def main() -> int:
+    make_private()
+    stop = StopRequest()
+    config = compose(sys.argv[1:])
+    if config.trial.id is None:
+        load_splits(config.data)  # refuses bad data before anything is written
+        make_dir(Path(config.experiments))
+        trial_id = create_trial(config).trial_id
+    else:
+        config = trial_config(sys.argv[1:])
+        trial_id = config.trial.id or ""
+    folder = paths.trial_dir(Path(config.experiments), trial_id)
+    log = open_logs(folder / paths.LOGS)
+    log.info(f"trial {trial_id}", folder=str(folder))
+
+    launched = launch_trial(config, trial_id, output=None)
+    forwarded = False
+    while not launched.poll():
+        if stop.requested and not forwarded:
+            launched.signal(signal.SIGTERM)
+            forwarded = True
+        time.sleep(0.1)
+    launched.wait()
+
+    record = read_record(folder)
+    assert record is not None
+    if record.state not in FINISHED:
+        record = note_killed(folder, record)
+    shipper = Shipper(tracking_uri(config), Path(config.experiments) / paths.MLFLOW_ARTIFACTS, log.warning)
+    shipper.watch(folder)
+    shipper.start()
+    if left := shipper.close():
+        log.warning("metrics wait in the journal: `just sync` ships them", rows=left)
+    outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
+    log.info(f"trial {record.state}", outcome=outcome)
+    return record.exit_code if record.exit_code is not None else 2
+
+
+exit_with_message(main)

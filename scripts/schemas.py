@@ -1,0 +1,38 @@
+"""Write redsm5/schemas/ from the models in redsm5/records.py, or compare: `just schemas [--check]`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from redsm5 import records
+
+SCHEMAS_DIR = Path(records.__file__).parent / "schemas"
+
+
+def differing(wanted: dict[Path, str]) -> list[Path]:
+    """The schema files that are missing, differ or belong to no model."""
+    stale = set(SCHEMAS_DIR.glob("*.json")) - set(wanted)
+    return sorted(stale | {path for path, text in wanted.items() if not path.exists() or path.read_text() != text})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just schemas", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that differ")
+    arguments = parser.parse_args()
+    wanted = {SCHEMAS_DIR / f"{name}.json": records.schema(name) for name in records.SCHEMAS}
+    paths = differing(wanted)
+    if arguments.check:
+        for path in paths:
+            print(f"{path} differs from redsm5/records.py: run `just schemas`", file=sys.stderr)
+        return int(bool(paths))
+    SCHEMAS_DIR.mkdir(exist_ok=True)
+    for path in paths:
+        if path in wanted:
+            path.write_text(wanted[path])
+        else:
+            path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Every bad file is either accepted or named by file, line, value and remedy; no message holds a post's text."""
+
+import csv
+import stat
+from pathlib import Path
+
+import pytest
+
+from redsm5.data.posts import SYMPTOMS, Span
+from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
+from redsm5.errors import InputError
+
+SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
+
+SECRET = "A secret sentence, nobody's business."
+POSTS = f'post_id,text\na,"{SECRET} I am tired. Bye."\nb,Nothing here.\n'
+ANNOTATIONS = (
+    "post_id,sentence_id,sentence_text,DSM5_symptom,status,explanation\n"
+    "a,a_1,I am tired.,FATIGUE,1,says so\n"
+    "b,b_0,Nothing here.,ANHEDONIA,0,\n"
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(posts=POSTS, annotations=ANNOTATIONS):
+        for name, content in ((POSTS_FILE, posts), (ANNOTATIONS_FILE, annotations)):
+            if content is not None:
+                (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_corpus(tmp_path)
+
+    return read
+
+
+def label(post, symptom):
+    return post.labels[SYMPTOMS.index(symptom)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is read
+
+
+def test_labels_and_spans_come_from_the_status(read):
+    a, b = read().posts
+    assert (a.post_id, b.post_id) == ("a", "b")
+    assert sum(a.labels) == label(a, "FATIGUE") == 1
+    assert [a.text[s.start : s.end] for s in a.evidence] == ["I am tired."]
+    assert a.evidence[0].symptom == SYMPTOMS.index("FATIGUE")
+    assert sum(b.labels) == 0
+    assert b.negatives == (Span(SYMPTOMS.index("ANHEDONIA"), 0, 13),)
+
+
+def test_counts_add_up(read):
+    counts = read().counts
+    assert counts["posts"] == 2
+    assert counts["posts_without_symptom"] == 1
+    assert counts["annotations"] == 2
+    assert counts["evidence"] == counts["aligned_exact"] == 1
+    assert counts["hard_negatives"] == 1
+    rest = ("aligned_normalized", "aligned_fuzzy", "unaligned", "special_case", "contradictions")
+    assert not any(counts[name] for name in (*rest, "duplicate_annotations", "hard_negatives_unaligned"))
+
+
+def test_a_sentence_that_is_not_in_the_post_is_counted_and_its_label_stands(read):
+    corpus = read(annotations=ANNOTATIONS.replace("I am tired.", "Quite another matter altogether"))
+    assert label(corpus.posts[0], "FATIGUE") == 1
+    assert corpus.posts[0].evidence == ()
+    assert corpus.counts["unaligned"] == 1
+
+
+def test_a_sentence_may_have_two_symptoms(read):
+    corpus = read(annotations=ANNOTATIONS + "a,a_1,I am tired.,SLEEP_ISSUES,1,\n")
+    assert [SYMPTOMS[span.symptom] for span in corpus.posts[0].evidence] == ["FATIGUE", "SLEEP_ISSUES"]
+
+
+def test_special_case_is_counted_and_no_criterion(read):
+    corpus = read(annotations=ANNOTATIONS + "b,b_0,Nothing here.,SPECIAL_CASE,1,\n")
+    assert sum(corpus.posts[1].labels) == 0
+    assert corpus.counts["special_case"] == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_contradiction_counts_as_present_in_whatever_order(read, order):
+    rows = ["a,a_1,I am tired.,FATIGUE,1,\n", "a,a_1,I am tired.,FATIGUE,0,\n"]
+    corpus = read(annotations=ANNOTATIONS.splitlines(keepends=True)[0] + "".join(rows[::order]))
+    assert label(corpus.posts[0], "FATIGUE") == 1
+    assert corpus.posts[0].negatives == ()
+    assert corpus.counts["contradictions"] == 1
+
+
+def test_the_order_of_rows_does_not_matter(read):
+    head, *rows = ANNOTATIONS.splitlines(keepends=True)
+    more = [*rows, "a,a_2,Bye.,SLEEP_ISSUES,1,\n", "a,a_1,I am tired.,ANHEDONIA,1,\n"]
+    posts_head, *posts_rows = POSTS.splitlines(keepends=True)
+    assert read(annotations=head + "".join(more)) == read(
+        posts=posts_head + "".join(reversed(posts_rows)), annotations=head + "".join(reversed(more))
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is harmless
+
+
+@pytest.mark.parametrize(
+    ("posts", "annotations"),
+    [
+        ("\ufeff" + POSTS, "\ufeff" + ANNOTATIONS),
+        (POSTS.replace("\n", "\r\n"), ANNOTATIONS.replace("\n", "\r\n")),
+        (POSTS.replace("post_id,text", " post_id , text"), ANNOTATIONS),
+        (POSTS.replace("\na,", "\n a ,"), ANNOTATIONS.replace("\nb,", "\nb ,")),
+        (POSTS, ANNOTATIONS.replace(",says so", ",NaN")),
+        (POSTS, ANNOTATIONS.replace(",says so", ",").replace("FATIGUE", " fatigue ")),
+        (POSTS, ANNOTATIONS.replace(",1,", ",1.0,").replace(",0,", ",0.0,")),
+        (POSTS + "\n\n", ANNOTATIONS + ",,,,,\n"),
+        (POSTS.removesuffix("\n"), ANNOTATIONS.removesuffix("\n")),
+    ],
+    ids=[
+        "bom",
+        "crlf",
+        "header_spaces",
+        "id_spaces",
+        "nan_explanation",
+        "lower_case",
+        "float_status",
+        "blank_rows",
+        "no_last_newline",
+    ],
+)
+def test_harmless_differences_give_the_same_corpus(read, posts, annotations):
+    assert read(posts, annotations) == read()
+
+
+def test_additional_columns_and_a_missing_explanation_are_accepted(read):
+    posts = "\n".join(line + ",x" for line in POSTS.splitlines())
+    annotations = "\n".join(line.rpartition(",")[0] for line in ANNOTATIONS.splitlines())
+    assert read(posts, annotations) == read()
+
+
+def test_repeated_rows_are_counted_once(read):
+    corpus = read(annotations=ANNOTATIONS + ANNOTATIONS.splitlines(keepends=True)[1])
+    assert corpus.counts["duplicate_annotations"] == 1
+    assert corpus.counts["evidence"] == 1
+
+
+def test_a_line_break_within_a_text_is_the_same_from_windows(read):
+    posts = POSTS.replace("I am tired. Bye", "I am\ntired. Bye")
+    assert read(posts.replace("\n", "\r\n")) == read(posts)
+    assert read(posts).counts["aligned_normalized"] == 1
+
+
+def test_a_post_longer_than_the_csv_modules_limit_is_read(read):
+    text = "word " * 100_000 + "I am tired."
+    corpus = read(posts=f"post_id,text\na,{text}\nb,Nothing here.\n")
+    assert corpus.posts[0].text == text
+    assert corpus.counts["aligned_exact"] == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is refused
+
+BAD_POSTS = {
+    "missing_column": (POSTS.replace("post_id,text", "post_id,body"), 1, "column text is missing", "post_id, text"),
+    "no_header": (POSTS.split("\n", 1)[1], 1, "column post_id is missing", "first line"),
+    "column_twice": ("text,post_id,text\n" + "x,a,y\n", 1, "column text occurs twice", "first line"),
+    "duplicate_id": (POSTS + "a,Once more.\n", 4, "post_id 'a' occurs twice, first in line 2", "Remove one"),
+    "empty_text": (POSTS + 'c,"  "\n', 4, "text is empty", "Fill in text"),
+    "nan_text": (POSTS + "c,NaN\n", 4, "text is NaN", "Fill in text"),
+    "empty_id": (POSTS + ",Some text\n", 4, "post_id is empty", "Fill in post_id"),
+    "latin1": (POSTS.encode() + "c,caf\xe9\n".encode("latin-1"), 4, "byte 0xe9 is not UTF-8", "Save the file as UTF-8"),
+    "utf16": (POSTS.encode("utf-16"), 1, "is not UTF-8", "Save the file as UTF-8"),
+    "nul": (POSTS + "c,nu\0l\n", 4, "NUL byte", "Save the file as UTF-8"),
+    "too_many_fields": (POSTS + f"c,{SECRET},more\n", 4, "4 fields, the header has 2", "commas"),
+    "too_few_fields": (POSTS + "c\n", 4, "1 fields, the header has 2", "commas"),
+    "open_quote": (POSTS + f'c,"{SECRET}\nd,and so on\n', 4, "never closed", "quotes"),
+    "text_after_quote": (POSTS + f'c,"{SECRET}" he said\n', 4, "text follows a closing quote", "double the quotes"),
+    "line_after_multiline_record": ('post_id,text\na,"one\ntwo\nthree"\nb,\n', 5, "text is empty", "Fill in text"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_POSTS)
+def test_bad_posts_are_refused_by_file_line_value_and_remedy(read, case):
+    posts, line, what, remedy = BAD_POSTS[case]
+    check_refusal(lambda: read(posts=posts), f"{POSTS_FILE}, line {line}: ", what, remedy)
+
+
+BAD_ANNOTATIONS = {
+    "missing_column": (ANNOTATIONS.replace("status", "state"), 1, "column status is missing", "DSM5_symptom, status"),
+    "unknown_post": (ANNOTATIONS + "z,z_1,Hm.,FATIGUE,1,\n", 4, f"post_id 'z' is not in {POSTS_FILE}", "same release"),
+    "unknown_symptom": (ANNOTATIONS + "a,a_1,Hm.,FATIQUE,1,\n", 4, "DSM5_symptom 'FATIQUE'", "Did you mean FATIGUE?"),
+    "empty_symptom": (ANNOTATIONS + "a,a_1,Hm.,,1,\n", 4, "DSM5_symptom ''", "SPECIAL_CASE"),
+    "unknown_status": (ANNOTATIONS + "a,a_1,Hm.,FATIGUE,2,\n", 4, "unknown status '2'", "1 (symptom present) or 0"),
+    "empty_status": (ANNOTATIONS + "a,a_1,Hm.,FATIGUE,,\n", 4, "unknown status ''", "1 (symptom present) or 0"),
+    "empty_sentence": (ANNOTATIONS + "a,a_1,,FATIGUE,1,\n", 4, "sentence_text is empty", "Fill in sentence_text"),
+    "columns_swapped": (ANNOTATIONS + f'a,a_1,FATIGUE,"{SECRET}",1,\n', 4, "37 characters, not shown", "SPECIAL_CASE"),
+    "id_swapped": (ANNOTATIONS + f'"{SECRET}",a_1,Hm.,FATIGUE,1,\n', 4, "37 characters, not shown", "same release"),
+    "short_row": (ANNOTATIONS + "a,a_1,Hm.,FATIGUE,1\n", 4, "5 fields, the header has 6", "commas"),
+    "broken_utf8": (ANNOTATIONS.encode().replace(b"says so", b"\xff"), 2, "byte 0xff is not UTF-8", "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
+def test_bad_annotations_are_refused_by_file_line_value_and_remedy(read, case):
+    annotations, line, what, remedy = BAD_ANNOTATIONS[case]
+    check_refusal(lambda: read(annotations=annotations), f"{ANNOTATIONS_FILE}, line {line}: ", what, remedy)
+
+
+def check_refusal(action, where, what, remedy):
+    with pytest.raises(InputError) as caught:
+        action()
+    error = caught.value
+    assert where in error.message()
+    assert what in error.what
+    assert remedy in error.remedy
+    assert error.exit_code == 1
+    # Neither the message nor the chain that a log would print may hold a post's words.
+    while caught is not None and error is not None:
+        assert "secret" not in str(error)
+        error = error.__cause__ if error.__cause__ or error.__suppress_context__ else error.__context__
+
+
+@pytest.mark.parametrize(("posts", "what"), [("", "empty"), ("post_id,text\n", "no posts"), ("\n\n", "empty")])
+def test_a_file_without_posts_is_refused(read, posts, what):
+    check_refusal(lambda: read(posts=posts), POSTS_FILE, what, "")
+
+
+def test_posts_without_any_annotation_are_read(read):
+    corpus = read(annotations=ANNOTATIONS.splitlines(keepends=True)[0])
+    assert corpus.counts["posts_without_symptom"] == 2
+
+
+@pytest.mark.parametrize("missing", [POSTS_FILE, ANNOTATIONS_FILE])
+def test_a_missing_file_is_named(read, missing):
+    files = {"posts": None} if missing == POSTS_FILE else {"annotations": None}
+    check_refusal(lambda: read(**files), missing, "the file is missing", "data.dir")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    check_refusal(lambda: read_corpus(tmp_path / "gone"), str(tmp_path / "gone"), "does not exist", POSTS_FILE)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    (tmp_path / POSTS_FILE).mkdir(mode=stat.S_IRWXU)
+    check_refusal(lambda: read_corpus(tmp_path), POSTS_FILE, "cannot be read", "permissions")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the authors' sample
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the public sample of ReDSM5 is not beside this checkout")
+def test_the_authors_sample_is_read_and_nothing_is_lost_silently():
+    corpus = read_corpus(SAMPLE)
+    with (SAMPLE / ANNOTATIONS_FILE).open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    counts = corpus.counts
+    assert counts["posts"] == 17
+    assert counts["annotations"] == len(rows) == counts["evidence"] + counts["hard_negatives"] == 25
+    aligned = counts["aligned_exact"] + counts["aligned_normalized"] + counts["aligned_fuzzy"]
+    assert aligned == sum(len(post.evidence) for post in corpus.posts)
+    assert aligned + counts["unaligned"] == counts["evidence"] == sum(row["status"] == "1" for row in rows)
+    present = {(row["post_id"], row["DSM5_symptom"]) for row in rows if row["status"] == "1"}
+    assert {(p.post_id, s) for p in corpus.posts for s in SYMPTOMS if label(p, s)} == present

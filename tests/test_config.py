@@ -1,0 +1,183 @@
+"""The configuration: every fault is one message that names the key, the value and what to do; what is good composes."""
+
+import json
+
+import pytest
+
+from redsm5.config import (
+    CONF_DIR,
+    LAUNCH_DIR,
+    Config,
+    compose,
+    differences,
+    known_keys,
+    validate,
+    with_parameters,
+)
+from redsm5.errors import ConfigError
+
+RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
+SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"
+TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
+
+# The words of a command line, and what the message must hold: the key, the value, and what is allowed or to be done.
+BAD = {
+    "unknown key": (["train.epoch=3"], ["train.epoch=3", "nearest: train.epochs"]),
+    "unknown key of a section": (["model.dropout=0.1"], ["model.dropout=0.1", "model has: model_id"]),
+    "unknown key at the top": (["seeds=1"], ["unknown key seeds=1", "experiments, launch"]),
+    "unknown group": (["modle=tiny"], ["modle=tiny", "nearest: model"]),
+    "key of an unknown section": (["tran.epochs=3"], ["tran", "nearest: train"]),
+    "unknown choice of a group": (["model=tny"], ["model=tny", "nearest: tiny", "Allowed: bert_base"]),
+    "unknown choice, none near": (["retention=x"], ["retention=x", "Allowed: default, keep_all"]),
+    "words for a number": (["train.epochs=many"], ["train.epochs=many", "a valid integer"]),
+    "a fraction for a whole number": (["train.epochs=2.5"], ["train.epochs=2.5", "a valid integer"]),
+    "a number for yes or no": (["train.deterministic=1"], ["train.deterministic=1", "a valid boolean"]),
+    "null where a name is needed": (["study.name=null"], ["study.name=None", "a valid string"]),
+    "below the range": (["train.epochs=0"], ["train.epochs=0", "at least 1"]),
+    "above the range": (["train.epochs=10000"], ["train.epochs=10000", "at most 9999"]),
+    "an open end": (["train.learning_rate=0"], ["train.learning_rate=0", "greater than 0"]),
+    "nested, above the range": (["train.task_weights.criteria=3"], ["train.task_weights.criteria=3", "at most 2"]),
+    "too few posts": (["data.posts=59"], ["data.posts=59", "at least 60"]),
+    "a negative seed": (["study.seed=-1"], ["study.seed=-1", "at least 0"]),
+    "nothing to keep": (["retention.keep_last_n=-1"], ["retention.keep_last_n=-1", "at least 0"]),
+    "no member of the list": (["train.mixed_precision=fp8"], ["train.mixed_precision=fp8", "'bf16'", "nearest: fp16"]),
+    "csv without its folder": (["data=csv"], ["data.dir is missing", "data.source=csv", "Add data.dir=..."]),
+    "a folder for invented posts": (["data.dir=/x"], ["data.dir=/x", "data.source=synthetic", "Leave data.dir out"]),
+    "a count of posts with csv": (["data=csv", "data.dir=/x", "data.posts=99"], ["data.posts=99", "Leave data.posts out"]),
+    "a loss as the metric": (["study.metric=val_loss"], ["study.metric=val_loss", "maximized", "val_f1_macro"]),
+    "a metric that nobody logs": (["study.metric=val_f1"], ["study.metric=val_f1", "nearest: val_f1_m", "Allowed:"]),
+    "an unknown launch": (["launch=gpus"], ["launch=gpus", "nearest: gpu", "Allowed: cpu"]),
+    "no equals sign": (["train.epochs"], ["'train.epochs'", "key=value"]),
+    "an open bracket": (["train.epochs=["], ["'['", "Quote"]),
+    "two values": (["train.epochs=1,2"], ["train.epochs=1,2", "key=value"]),
+    "a key taken away": (["~study.name"], ["study.name is missing"]),
+    "a key added that is there": (["+train.epochs=3"], ["train.epochs", "key=value"]),
+    "more best than may be": (
+        ["retention.keep_best_k=3"],
+        ["retention.keep_best_k=3", "keep_best_k_max=2", "Set retention.keep_best_k_max=3"],
+    ),
+    "a study's name with a slash": (["study.name=a/b"], ["study.name=a/b", "A-Za-z0-9"]),
+    "a study's name that is hidden": (["study.name=.a"], ["study.name=.a", "A-Za-z0-9"]),
+    "a trial's id that is none": (["trial.id=0b5c"], ["trial.id=0b5c", "0-9a-f"]),
+    "a length that is no multiple": (["model.max_length=100"], ["model.max_length=100", "a multiple of 8"]),
+    "a length beyond every model": (["model.max_length=8200"], ["model.max_length=8200", "at most 8192"]),
+    "no folder for experiments": (["experiments="], ["experiments=", "at least 1 character"]),
+    "space: an unknown key": (
+        ["search.space={train.learning_rat:{type:float,low:0.1,high:0.2}}"],
+        ["search.space", "train.learning_rat=", "nearest: train.learning_rate"],
+    ),
+    "space: a key that no search varies": (
+        ["search.space={study.seed:{type:int,low:1,high:2}}"],
+        ["search.space", "study.seed", "A search varies keys of model and train"],
+    ),
+    "space: an end out of range": ([RATE % (0.1, 2, "false")], ["search.space", "train.learning_rate=2.0", "at most 1"]),
+    "space: low above high": (
+        [RATE % (0.2, 0.1, "false")],
+        ["search.space", "train.learning_rate", "low=0.2", "high=0.1", "Exchange the two"],
+    ),
+    "space: log from 0": (
+        [RATE % (0, 0.1, "true")],
+        ["search.space", "train.learning_rate", "low=0", "A logarithmic range starts above 0"],
+    ),
+    "space: int between": (
+        ["search.space={train.epochs:{type:int,low:1.5,high:4}}"],
+        ["search.space", "train.epochs", "low=1.5", "Use whole numbers"],
+    ),
+    "space: no choice": ([SIZE % "[]"], ["search.space.train.batch_size.choices=[]", "at least 1"]),
+    "space: a choice of a wrong type": ([SIZE % "[8,x]"], ["search.space", "train.batch_size=x", "a valid integer"]),
+    "space: an unknown distribution": (
+        ["search.space={train.epochs:{type:normal,low:1,high:2}}"],
+        ["search.space.train.epochs", "'normal'", "'categorical', 'int', 'float'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_configuration_names_the_key_the_value_and_the_remedy(case: str) -> None:
+    overrides, expected = BAD[case]
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    message = str(caught.value)
+    assert [words for words in expected if words not in message] == [], message
+    assert caught.value.remedy, "what can the person do?"
+    assert caught.value.exit_code == 1
+
+
+def test_several_faults_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["train.epochs=0", "model.max_length=100", "data.posts=1"])
+    for key in ("train.epochs=0", "model.max_length=100", "data.posts=1"):
+        assert key in str(caught.value)
+
+
+def test_a_remedy_never_names_the_refused_key_as_its_own_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["search.space={study.seed:{type:int,low:1,high:2}}"])
+    assert "nearest: study.seed" not in str(caught.value)
+
+
+CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONF_DIR.glob("*/*.yaml"))]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes(choice: str) -> None:
+    config = compose([choice, *(["data.dir=/posts"] if choice == "data=csv" else [])])
+    assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize("launch", sorted(p.stem for p in LAUNCH_DIR.glob("*.yaml")))
+def test_every_launch_composes(launch: str) -> None:
+    assert compose([f"launch={launch}"]).launch == launch
+
+
+def test_a_value_given_beats_the_groups_and_the_model_s_own_defaults() -> None:
+    assert compose([]).train.epochs == compose(["model=tiny"]).train.epochs == 6
+    assert compose(["train.epochs=2", "model=tiny"]).train.epochs == 2
+    assert compose(["model=bert_base"]).train.learning_rate == pytest.approx(2e-5)
+    assert compose(["retention=keep_all"]).retention.keep_all
+
+
+def test_a_configuration_survives_json() -> None:
+    config = compose(["study.pruner=median", "train.patience=2", f"trial.id={TRIAL_ID}", "retention.keep_last_n=0"])
+    text = json.dumps(config.model_dump(mode="json"))
+    assert Config.model_validate_json(text) == config
+    assert validate(json.loads(text)) == config
+
+
+def test_with_parameters_replaces_these_values_alone() -> None:
+    config = compose([])
+    changed = with_parameters(config, {"train.task_weights.criteria": 2.0, "model.criteria_dropout": 0.25})
+    assert differences(config.model_dump(), changed.model_dump()) == {
+        "model.criteria_dropout": (0.1, 0.25),
+        "train.task_weights.criteria": (1.0, 2.0),
+    }
+    assert config == compose([]), "the configuration given stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.learning_rte", 0.1, "nearest: train.learning_rate"),
+        ("trai.learning_rate", 0.1, "nearest: train.learning_rate"),
+        ("train.batch_size", 0, "at least 1"),
+    ],
+)
+def test_with_parameters_refuses_what_the_configuration_would(key: str, value: float, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}={value}") as caught:
+        with_parameters(compose([]), {key: value})
+    assert words in str(caught.value)
+
+
+def test_differences_name_each_key_with_both_values_and_a_search_space_as_one() -> None:
+    before, after = compose([]).model_dump(), compose(["study.seed=7", "search=default"]).model_dump()
+    changed = differences(before, after)
+    assert set(changed) == {"study.seed", "search.space"}
+    assert changed["study.seed"] == (42, 7)
+    assert differences({"a": 1}, {"b": {"c": 2}}) == {"a": (1, None), "b.c": (None, 2)}
+    assert differences(before, before) == {}
+
+
+def test_known_keys_are_those_that_an_override_may_name() -> None:
+    config = compose([])
+    assert {"train.epochs", "train.task_weights.evidence", "search.space", "trial.id", "launch"} <= set(known_keys(config))
+    assert "search" not in known_keys(config)
