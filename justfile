@@ -10,8 +10,7 @@ default: help
 
 # List the commands
 help:
-    @"{{ just_executable() }}" --justfile "{{ justfile() }}" --list --unsorted --list-heading 'just COMMAND [ARGUMENTS]
-    '
+    @"{{ just_executable() }}" --justfile "{{ justfile() }}" --list --unsorted
 
 # Make .venv from the lock; instant when it is up to date, and run by all other commands
 [no-exit-message]
@@ -116,7 +115,7 @@ schemas *flags: setup
 check: lint typecheck (schemas "--check")
     {{ python }} -m pytest -m "not long" --cov --cov-report=term
 
-# Renew poetry.lock and constraints.txt after a change of the dependencies; needs poetry with poetry-plugin-export
+# Renew the lock after a change of dependencies; needs poetry and poetry-plugin-export
 lock:
     poetry lock
     # torch pins its CUDA libraries itself; the first pattern of a marker only repeats requires-python

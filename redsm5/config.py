@@ -24,7 +24,15 @@ CONF_DIR = Path(__file__).parent / "conf"
 LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 
 # What a trial logs after each epoch and a study may maximize; the losses are logged too, but they fall as models rise.
-CRITERIA_METRICS = ("accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "macro_pr_auc")
+CRITERIA_METRICS = (
+    "accuracy",
+    "f1_macro",
+    "f1_micro",
+    "f1_weighted",
+    "precision_macro",
+    "recall_macro",
+    "macro_pr_auc",
+)
 EVIDENCE_METRICS = ("exact_match", "f1", "char_f1", "char_precision", "char_recall", "null_span_accuracy")
 VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_{m}" for m in EVIDENCE_METRICS))
 
@@ -140,9 +148,13 @@ class RangeParameter(_Section):
         if self.low > self.high:
             raise ConfigError(f"search.space: low={self.low} is above high={self.high}", remedy="Exchange the two.")
         if self.log and self.low <= 0:
-            raise ConfigError(f"search.space: low={self.low} with log: true", remedy="A logarithmic range starts above 0.")
+            raise ConfigError(
+                f"search.space: low={self.low} with log: true", remedy="A logarithmic range starts above 0."
+            )
         if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise ConfigError(f"search.space: low={self.low}, high={self.high} with type: int", remedy="Use whole numbers.")
+            raise ConfigError(
+                f"search.space: low={self.low}, high={self.high} with type: int", remedy="Use whole numbers."
+            )
         return self
 
     def ends(self) -> tuple[int, int] | tuple[float, float]:

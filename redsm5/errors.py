@@ -92,7 +92,7 @@ class Interrupted(RedSM5Error):
 
 
 def exit_with_message(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code, or with an error's message and code: never a traceback for these."""
+    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback."""
     try:
         code = main()
     except RedSM5Error as error:

@@ -69,7 +69,7 @@ with trial.outcome():
     # -----------------------------------------------------------------------------------------------------------------
     # resume: everything that the next step depends on, or nothing at all
 
-    journal = Journal(trial.folder, config.trial.id, log=trial.log.error)
+    journal = Journal(trial.folder, trial.record.trial_id, log=trial.log.error)
     store = open_store(trial.folder, config, log=trial.log.info)
     bare_model = accelerator.unwrap_model(model)
     state = TrainingState(bare_model, optimizer.optimizer, schedule, accelerator.scaler)
@@ -105,7 +105,7 @@ with trial.outcome():
                     if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                         schedule.step()
                     stop, every = trial.stop.requested, config.train.checkpoint_every_steps
-                    if at.batches_done < len(train_batches) and (stop or every and at.step % every == 0):
+                    if at.batches_done < len(train_batches) and (stop or (every and at.step % every == 0)):
                         losses.commit()
                         save(store, state, identity, score=None, metrics={})
                         if stop:
@@ -128,7 +128,7 @@ with trial.outcome():
             epoch=epoch,
             step=at.step,
             best=Best(epoch=at.best_epoch, value=at.best_score) if at.best_epoch else None,
-            bytes=store.bytes(),
+            bytes=store.size(),
         )
         trial.log.info(
             f"epoch {epoch} of {config.train.epochs}",
@@ -147,4 +147,4 @@ with trial.outcome():
         write_report(store, evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator))
     trial.end("pruned" if pruned else "completed", 0)
     store.finish()
-    trial.update(bytes=store.bytes())
+    trial.update(bytes=store.size())

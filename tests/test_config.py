@@ -43,7 +43,10 @@ BAD = {
     "no member of the list": (["train.mixed_precision=fp8"], ["train.mixed_precision=fp8", "'bf16'", "nearest: fp16"]),
     "csv without its folder": (["data=csv"], ["data.dir is missing", "data.source=csv", "Add data.dir=..."]),
     "a folder for invented posts": (["data.dir=/x"], ["data.dir=/x", "data.source=synthetic", "Leave data.dir out"]),
-    "a count of posts with csv": (["data=csv", "data.dir=/x", "data.posts=99"], ["data.posts=99", "Leave data.posts out"]),
+    "a count of posts with csv": (
+        ["data=csv", "data.dir=/x", "data.posts=99"],
+        ["data.posts=99", "Leave data.posts out"],
+    ),
     "a loss as the metric": (["study.metric=val_loss"], ["study.metric=val_loss", "maximized", "val_f1_macro"]),
     "a metric that nobody logs": (["study.metric=val_f1"], ["study.metric=val_f1", "nearest: val_f1_m", "Allowed:"]),
     "an unknown launch": (["launch=gpus"], ["launch=gpus", "nearest: gpu", "Allowed: cpu"]),
@@ -70,7 +73,10 @@ BAD = {
         ["search.space={study.seed:{type:int,low:1,high:2}}"],
         ["search.space", "study.seed", "A search varies keys of model and train"],
     ),
-    "space: an end out of range": ([RATE % (0.1, 2, "false")], ["search.space", "train.learning_rate=2.0", "at most 1"]),
+    "space: an end out of range": (
+        [RATE % (0.1, 2, "false")],
+        ["search.space", "train.learning_rate=2.0", "at most 1"],
+    ),
     "space: low above high": (
         [RATE % (0.2, 0.1, "false")],
         ["search.space", "train.learning_rate", "low=0.2", "high=0.1", "Exchange the two"],
@@ -179,5 +185,7 @@ def test_differences_name_each_key_with_both_values_and_a_search_space_as_one() 
 
 def test_known_keys_are_those_that_an_override_may_name() -> None:
     config = compose([])
-    assert {"train.epochs", "train.task_weights.evidence", "search.space", "trial.id", "launch"} <= set(known_keys(config))
+    assert {"train.epochs", "train.task_weights.evidence", "search.space", "trial.id", "launch"} <= set(
+        known_keys(config)
+    )
     assert "search" not in known_keys(config)

@@ -43,7 +43,10 @@ def predict(
 ) -> Predictions:
     """Run the model in evaluation mode over a prepared loader; every process gets all predictions."""
     model.eval()
-    losses, probabilities, spans, order = [], [], [], []
+    losses: list[Tensor] = []
+    probabilities: list[Tensor] = []
+    spans: list[Tensor] = []
+    order: list[Tensor] = []
     for batch in loader:
         outputs = model(batch["input_ids_BT"], batch["attention_mask_BT"])
         size = len(batch["index_B"])

@@ -52,7 +52,12 @@ def evaluate_trial(
     evaluated = []
     for checkpoint in best:
         manifest = load_best(store.folder / checkpoint.name, model, identity)
-        metrics = score(predict(accelerator.prepare_model(model, evaluation_mode=True), loader, accelerator, config.train.task_weights), dataset)
+        metrics = score(
+            predict(
+                accelerator.prepare_model(model, evaluation_mode=True), loader, accelerator, config.train.task_weights
+            ),
+            dataset,
+        )
         evaluated.append(
             EvaluatedCheckpoint(
                 checkpoint_id=f"{record.trial_id}/{checkpoint.name}",
@@ -63,7 +68,11 @@ def evaluate_trial(
                 test_metrics=metrics,
             )
         )
-    lost = {"truncated": dataset.truncated_posts, "evidence": dataset.evidence_spans, "lost_evidence": dataset.lost_spans}
+    lost = {
+        "truncated": dataset.truncated_posts,
+        "evidence": dataset.evidence_spans,
+        "lost_evidence": dataset.lost_spans,
+    }
     return EvaluationReport(
         report_id=str(uuid.uuid4()),
         trial_id=record.trial_id,

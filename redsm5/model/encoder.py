@@ -6,8 +6,7 @@ Shapes: B posts, T tokens, H hidden.
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
 from redsm5.config import ModelConfig
 from redsm5.errors import InputError
@@ -15,7 +14,7 @@ from redsm5.errors import InputError
 TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
 
-def build_encoder(config: ModelConfig, *, vocab_size: int) -> nn.Module:
+def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     """The encoder as a module that maps input_ids_BT and attention_mask_BT to last_hidden_state_BTH.
 
     Raises:
@@ -25,7 +24,9 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> nn.Module:
         tiny = BertConfig(vocab_size=vocab_size, max_position_embeddings=config.max_length, **TINY)
         return BertModel(tiny, add_pooling_layer=False)
     try:
-        encoder: nn.Module = AutoModel.from_pretrained(config.model_id, use_safetensors=_has_safetensors(config.model_id))
+        encoder: PreTrainedModel = AutoModel.from_pretrained(
+            config.model_id, use_safetensors=_has_safetensors(config.model_id)
+        )
     except (OSError, ValueError) as error:
         raise InputError(
             f"the encoder cannot be loaded: {str(error).splitlines()[0]}",

@@ -20,7 +20,7 @@ class StartEndLinearHead(nn.Module):
         self.linear = nn.Linear(hidden_size, criteria * 2)
 
     def forward(self, states_BTH: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """logits_BCT2; padding and the closing special token, which no evidence holds, have the lowest value there is."""
+        """logits_BCT2; padding and the closing special token, which are no evidence, have the lowest value there is."""
         B, T, _ = states_BTH.shape
         logits_BCT2 = self.linear(self.dropout(states_BTH)).view(B, T, -1, 2).transpose(1, 2)
         before_last_BT = F.pad(attention_mask_BT[:, 1:], (0, 1))  # 1 where another token follows

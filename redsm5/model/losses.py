@@ -39,7 +39,5 @@ def evidence_loss(logits_BCT2: Tensor, starts_BC: Tensor, ends_BC: Tensor, label
 def multitask_loss(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], weights: TaskWeights) -> Tensor:
     """The weighted sum of both tasks' losses, a scalar."""
     criteria = criteria_loss(outputs["criteria_logits_BC"], batch["labels_BC"])
-    evidence = evidence_loss(
-        outputs["evidence_logits_BCT2"], batch["starts_BC"], batch["ends_BC"], batch["labels_BC"]
-    )
+    evidence = evidence_loss(outputs["evidence_logits_BCT2"], batch["starts_BC"], batch["ends_BC"], batch["labels_BC"])
     return torch.add(weights.criteria * criteria, evidence, alpha=weights.evidence)

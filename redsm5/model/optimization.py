@@ -27,7 +27,7 @@ def steps_per_epoch(batches: int, config: TrainConfig) -> int:
 def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: int) -> LambdaLR:
     """Linear warm-up over `warmup_ratio` of the steps, then linearly to 0. Advanced once an optimizer step."""
     warmup_steps = round(config.warmup_ratio * total_steps)
-    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)
+    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)  # type: ignore[no-untyped-call]
     return schedule
 
 

@@ -16,7 +16,7 @@ class ClsPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """The mean of all tokens' states, each weighted by how well it meets a learned query (Yang et al. 2016, eq. 6-7)."""
+    """The mean of all tokens' states, weighted by how well each meets a learned query (Yang et al. 2016, eq. 6-7)."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()

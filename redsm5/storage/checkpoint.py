@@ -176,9 +176,7 @@ def save(
     return store.commit(manifest, state.pack())
 
 
-def resume(
-    store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]
-) -> Progress:
+def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]) -> Progress:
     """Load the newest checkpoint that verifies into the state, and return how far it had come.
 
     A damaged one is set aside and the next older one used; with none left, the trial starts at epoch 0 and says so.
@@ -232,11 +230,11 @@ def _split_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, Tensor], dic
     """An optimizer's state as tensors named `optimizer.<parameter>.<field>`, and the rest, which JSON can hold."""
     tensors, plain = {}, {}
     for index, fields in state_dict["state"].items():
-        for field, value in fields.items():
+        for name, value in fields.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{field}"] = value
+                tensors[f"optimizer.{index}.{name}"] = value
             else:
-                plain[f"{index}.{field}"] = value
+                plain[f"{index}.{name}"] = value
     return tensors, {"param_groups": state_dict["param_groups"], "plain": plain}
 
 
@@ -244,8 +242,6 @@ def _join_optimizer(tensors: Mapping[str, Tensor], plain: dict[str, Any]) -> dic
     state: dict[int, dict[str, Any]] = {}
     named = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
     for name, value in {**named, **plain["plain"]}.items():
-        index, _, field = name.partition(".")
-        state.setdefault(int(index), {})[field] = value
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
     return {"state": state, "param_groups": plain["param_groups"]}
-
-

@@ -53,7 +53,7 @@ class Step:
 
 
 def best(checkpoints: Sequence[Checkpoint], keep_best_k: int) -> list[Checkpoint]:
-    """The checkpoints with the `keep_best_k` highest scores and all tied with the last of them, best and oldest first."""
+    """The checkpoints with the `keep_best_k` highest scores and all tied with the last, best and oldest first."""
     scored = [(c.finite_score, c) for c in checkpoints if c.finite_score is not None]
     scored.sort(key=lambda pair: (-pair[0], pair[1].step))
     cut = scored[:keep_best_k][-1][0] if scored else math.inf

@@ -97,11 +97,12 @@ class CheckpointStore:
         checkpoints = self.checkpoints()
         return best(checkpoints, 1) or sorted(checkpoints, key=lambda c: c.step)[-1:]
 
-    def bytes(self) -> int:
+    def size(self) -> int:
+        """Bytes on disk, litter included."""
         return files.tree_bytes(self.folder)
 
     def commit(self, manifest: Manifest, contents: Mapping[str, bytes]) -> str:
-        """Write a checkpoint of these files and the manifest; when this returns, it is durable and the plan is carried out."""
+        """Write a checkpoint of these files and the manifest; then it is durable, and the plan is carried out."""
         mid_epoch = manifest.batches_done > 0
         name = checkpoint_name(epoch=manifest.epoch, step=manifest.step, mid_epoch=mid_epoch)
         contents = {**contents, paths.MANIFEST: manifest.to_json()}
@@ -188,7 +189,7 @@ class CheckpointStore:
             except DamagedCheckpoint:
                 continue  # `checkpoints` sets it aside
             for path in folder.iterdir():
-                if path.name in STATE_FILES and path.name not in listed or path.name == f".{paths.SUMS}.tmp":
+                if (path.name in STATE_FILES and path.name not in listed) or path.name == f".{paths.SUMS}.tmp":
                     path.unlink()
 
     def _record(self, step: Step, size: int) -> None:

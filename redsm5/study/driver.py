@@ -1,4 +1,4 @@
-"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells the result; until all are done.
+"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells the result.
 
 It imports neither torch nor transformers and outlives any trial. Whatever interrupts it, the next run goes on with the
 trial that was interrupted and proposes afterwards what it would have proposed without the interruption.
@@ -20,7 +20,7 @@ from redsm5.data import load_splits
 from redsm5.errors import DiskError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord, from_json_number, now
 from redsm5.study import search
-from redsm5.study.launch import Launched, launch_trial, wait_unlocked
+from redsm5.study.launch import launch_trial, wait_unlocked
 from redsm5.study.registry import Scoreboard, open_study
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
@@ -181,7 +181,9 @@ class Driver:
             if record.state in FINISHED:
                 break
             if record.state != "interrupted":
-                self.log.warning(f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log"))
+                self.log.warning(
+                    f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log")
+                )
             record = note_killed(folder, record)
             self._show(trial_id)
             if record.exit_code == DiskError.exit_code:
@@ -222,7 +224,9 @@ class Driver:
             if math.isfinite(value) and epoch not in frozen.intermediate_values:
                 trial.report(value, epoch)
             prune = trial.should_prune()
-            reason = f"{self.config.study.metric} {value:.4f} is below the median of the trials before" if prune else None
+            reason = (
+                f"{self.config.study.metric} {value:.4f} is below the median of the trials before" if prune else None
+            )
             decision = Decision(epoch=epoch, prune=prune, reason=reason)
             files.cut_torn_tail(folder / paths.DECISIONS)
             files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")

@@ -38,7 +38,7 @@ class Launched:
 
 
 def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launched:
-    """Start the process that trains a trial whose folder exists; what it prints goes to `output`, or where ours goes."""
+    """Start the process that trains a trial whose folder exists; its output goes to `output`, or where ours goes."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), str(TRAIN_SCRIPT)]
     command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}"]

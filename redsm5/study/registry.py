@@ -20,7 +20,7 @@ def find_study(experiments: Path, name: str) -> StudyRecord | None:
 
 
 def open_study(config: Config) -> StudyRecord:
-    """The study that the configuration names, made if there is none. The caller holds the lock of the experiments folder.
+    """The study that the configuration names, made if there is none. The caller holds the experiments folder's lock.
 
     Raises:
         ConfigError: it was made with another configuration, apart from what a second run may change.
@@ -102,5 +102,6 @@ class Scoreboard:
 
 
 def _seconds(record: TrialRecord) -> float:
-    assert record.started_at and record.finished_at
+    assert record.started_at
+    assert record.finished_at
     return (milliseconds(record.finished_at) - milliseconds(record.started_at)) / 1000

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request that the work at hand looks at where it can stop; and no process without its parent."""
+"""SIGTERM and SIGINT as a request, looked at where the work can stop; and no process without its parent."""
 
 import ctypes
 import os
@@ -40,5 +40,5 @@ def die_with_parent(number: int = signal.SIGTERM) -> None:
     """Have the kernel send this process a signal when its parent ends, so that no orphan trains on (Linux)."""
     parent = os.getppid()
     LIBC.prctl(PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent or parent == 1 and os.environ.get("REDSM5_LAUNCHED"):
+    if os.getppid() != parent or (parent == 1 and os.environ.get("REDSM5_LAUNCHED")):
         os.kill(os.getpid(), number)  # it ended before we asked

@@ -17,7 +17,7 @@ from typing import Any, Self
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate
 from redsm5.errors import ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
-from redsm5.records import FINISHED, Best, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
+from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.signals import StopRequest
@@ -64,7 +64,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
     """Replace trial.json; a trial of a study whose state changed adds a line to the study's events."""
     before = read_record(folder)
     files.write_atomic(folder / paths.TRIAL, record.to_json())
-    if record.study_id is None or record.number is None or before and before.state == record.state:
+    if record.study_id is None or record.number is None or (before and before.state == record.state):
         return
     study = paths.study_dir(folder.parent, record.study_id)
     event = Event(
@@ -80,7 +80,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def note_killed(folder: Path, record: TrialRecord) -> TrialRecord:
-    """The record of a trial whose process has ended unfinished: one that did not say so was killed, and is interrupted."""
+    """The record of a trial whose process has ended unfinished: one that did not say so was killed."""
     if record.state == "interrupted":
         return record
     error = ErrorRecord(kind="killed", message="the process ended without an outcome")
@@ -129,7 +129,7 @@ def finish_leftovers(folder: Path, config: Config) -> None:
         if held:
             store = open_store(folder, config, log=lambda *_, **__: None)
             store.finish()
-            write_record(folder, record.model_copy(update={"bytes": store.bytes()}))
+            write_record(folder, record.model_copy(update={"bytes": store.size()}))
 
 
 def open_store(folder: Path, config: Config, log: Any) -> CheckpointStore:
@@ -218,9 +218,8 @@ class TrialRun:
             kind, code = classify(error)
             self.log.error(f"trial failed: {kind}", reason=_error_record(error).message, exc_info=True)
             self.end("interrupted" if code == DiskError.exit_code else "failed", code, _error_record(error))
-        code = self.record.exit_code
         self._lock.release()
-        sys.exit(code if code is not None else 2)
+        sys.exit(2 if self.record.exit_code is None else self.record.exit_code)
 
 
 def classify(error: Exception) -> tuple[str, int]:

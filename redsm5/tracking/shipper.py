@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tenacity import Retrying, stop_after_attempt, wait_exponential
 
@@ -19,9 +19,6 @@ from redsm5.config import Config, flatten
 from redsm5.records import FINISHED, Shipped, TrialRecord, milliseconds
 from redsm5.tracking.journal import read_metrics
 from redsm5.tracking.logs import redact
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 BATCH_ROWS = 1000  # MLflow's limit for one log_batch
 BATCH_PARAMS = 100  # likewise
@@ -46,7 +43,7 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self.uri = uri
         self._artifacts = artifacts
-        self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=uri)
 
     def ship(self, folder: Path) -> bool:
         """Ship what a trial has that MLflow has not confirmed; True once a finished trial is there as a whole."""
@@ -68,7 +65,7 @@ class Tracker:
             self._client.log_batch(shipped.run_id, metrics=metrics)
             shipped = self._confirm(folder, shipped, rows=shipped.rows + len(batch))
         if shipped.state != record.state:
-            tags = {"state": record.state, "resumes": record.resumes, "exit_code": record.exit_code}
+            tags: dict[str, Any] = {"state": record.state, "resumes": record.resumes, "exit_code": record.exit_code}
             if record.error:
                 tags["error"] = f"{record.error.kind}: {record.error.message}"
             self._client.log_batch(shipped.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])

@@ -14,9 +14,7 @@ SCORES = st.one_of(
     st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, -0.5, math.nan, math.inf, -math.inf]),
     st.floats(allow_nan=True, allow_infinity=True),
 )
-POLICIES = st.builds(
-    Policy, keep_last_n=st.integers(0, 4), keep_best_k=st.integers(1, 4), keep_all=st.just(False)
-)
+POLICIES = st.builds(Policy, keep_last_n=st.integers(0, 4), keep_best_k=st.integers(1, 4), keep_all=st.just(False))
 EPOCH_STEPS = 10
 
 
