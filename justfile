@@ -20,7 +20,7 @@ setup:
     set -eu
     stamp="{{ sha256_file('constraints.txt') }} {{ sha256_file('pyproject.toml') }} $PWD"
     up_to_date() { [ -x {{ python }} ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ]; }
-    refuse() { printf 'error: %s\n' "$1" "  $2" >&2; exit 1; }
+    refuse() { printf 'error: %s\n  %s\n' "$1" "$2" >&2; exit 1; }
     up_to_date && exit 0
 
     python3=${PYTHON:-python3}
@@ -38,7 +38,7 @@ setup:
     rm -f .venv/stamp
     {{ python }} -c 'import pip, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null &&
         grep -qsF "$PWD/.venv" .venv/bin/activate || "$python3" -m venv --clear .venv
-    {{ python }} -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
+    {{ python }} -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
         refuse "the installation failed, see above" "Mend the cause (network? disk?) and run the command again: it goes on from here."
     printf '%s\n' "$stamp" >.venv/stamp
 
@@ -74,12 +74,12 @@ mlflow *flags: setup
     set -eu
     database="${REDSM5_EXPERIMENTS:-experiments}/mlflow.db"
     if [ ! -f "$database" ]; then
-        printf 'error: %s\n' "$database is not there" "  Run \`just hpo\` first, or set REDSM5_EXPERIMENTS." >&2
+        printf 'error: %s is not there\n  %s\n' "$database" 'Run `just hpo` first, or set REDSM5_EXPERIMENTS.' >&2
         exit 1
     fi
     umask 077
     export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
-    exec {{ python }} -m mlflow ui --backend-store-uri "sqlite:///$database" --host 127.0.0.1 "$@"
+    exec {{ python }} -m mlflow ui --backend-store-uri "sqlite:///$database" --host 127.0.0.1 --workers 1 "$@"
 
 # Run the tests; arguments go to pytest
 [no-exit-message]

@@ -41,6 +41,8 @@ class Tracker:
         from mlflow.tracking import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        if uri.startswith("sqlite:///"):
+            _create_database(Path(uri.removeprefix("sqlite:///")))
         self.uri = uri
         self._artifacts = artifacts
         self._client = MlflowClient(tracking_uri=uri)
@@ -110,6 +112,20 @@ class Tracker:
         shipped = shipped.model_copy(update=changes)
         files.write_atomic(folder / paths.SHIPPED, shipped.to_json())
         return shipped
+
+
+def _create_database(path: Path) -> None:
+    """Make a local MLflow database as a whole or not at all: MLflow refuses one that a kill left half migrated."""
+    from mlflow.tracking import MlflowClient
+
+    with files.Lock(path.with_name(f"{path.name}.lock")):
+        if path.exists():
+            return
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+        temporary.rename(path)
+        files.fsync_dir(path.parent)
 
 
 def waiting(folder: Path, uri: str) -> int:

@@ -1,0 +1,124 @@
+"""What the end-to-end tests share: real studies, run as a person runs them, compared after interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Short enough for a test, long enough to be interrupted in the middle.
+SMALL = ["data.posts=90", "model.max_length=64", "train.epochs=4", "study.trials=2"]
+VARIES = {"report_id", "trial_id", "study_id", "generated_at", "checkpoint_id", "path", "experiments", "id"}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(script: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a script in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, f"scripts/{script}", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+
+
+def run(script: str, *arguments: str, expect: int = 0) -> str:
+    """Run a script to its end and check its exit code; what it printed."""
+    process = start(script, *arguments)
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == expect, output
+    return output
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 120.0) -> Any:
+    """The first true value of the condition."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not come to pass in time")
+
+
+def records(experiments: Path) -> list[dict[str, Any]]:
+    """trial.json of all trials, by number."""
+    found = []
+    for path in experiments.glob("trial_*/trial.json"):
+        try:
+            found.append(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            continue
+    return sorted(found, key=lambda r: r["number"] or 0)
+
+
+def trial_at(experiments: Path, *, number: int, epoch: int, beyond_step: int = 0) -> Path | None:
+    """The folder of this trial once it has done so many epochs, and so many steps of the journal."""
+    for record in records(experiments):
+        if record["number"] == number and record["epoch"] >= epoch:
+            return experiments / f"trial_{record['trial_id']}"
+    return None
+
+
+def without_what_varies(document: Any) -> Any:
+    """The document but for ids, times and paths."""
+    if isinstance(document, dict):
+        return {k: without_what_varies(v) for k, v in document.items() if k not in VARIES}
+    return [without_what_varies(v) for v in document] if isinstance(document, list) else document
+
+
+def reports(experiments: Path) -> list[Any]:
+    """All trials' reports, by number, but for what varies."""
+    return [
+        without_what_varies(
+            json.loads((experiments / f"trial_{r['trial_id']}" / "evaluation_report.json").read_bytes())
+        )
+        for r in records(experiments)
+    ]
+
+
+def metrics(trial: Path) -> dict[tuple[str, int], Any]:
+    """The journal's values by (metric, step); each must stand there once."""
+    rows = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+    values = {(row["metric"], row["step"]): row["value"] for row in rows}
+    assert len(values) == len(rows), "a (metric, step) stands twice in the journal"
+    return values
+
+
+def all_metrics(experiments: Path) -> list[dict[tuple[str, int], Any]]:
+    return [metrics(experiments / f"trial_{r['trial_id']}") for r in records(experiments)]
+
+
+def weights(experiments: Path) -> list[dict[str, bytes]]:
+    """The kept checkpoints' weights, by trial and checkpoint."""
+    return [
+        {p.parent.name: p.read_bytes() for p in experiments.glob(f"trial_{r['trial_id']}/checkpoints/*/model.safetensors")}
+        for r in records(experiments)
+    ]
+
+
+def kill_group(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGKILL) -> None:
+    os.killpg(process.pid, number)
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiments of a small study that nothing interrupted."""
+    experiments = tmp_path_factory.mktemp("uninterrupted") / "experiments"
+    run("hpo.py", *SMALL, f"experiments={experiments}")
+    return experiments

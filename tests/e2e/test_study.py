@@ -1,0 +1,216 @@
+"""The main job, from posts to reports, and what interrupts it."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from redsm5.records import SCHEMAS
+from tests.e2e.conftest import (
+    ROOT,
+    SMALL,
+    all_metrics,
+    environment,
+    kill_group,
+    metrics,
+    records,
+    reports,
+    run,
+    start,
+    trial_at,
+    wait_for,
+    weights,
+)
+
+
+def schema_of(name: str) -> object:
+    return json.loads((ROOT / "redsm5" / "schemas" / f"{name}.json").read_text())
+
+
+def mlflow_rows(experiments: Path) -> dict[str, list[tuple[str, int, float, int]]]:
+    """By trial id: (metric, step, value, timestamp) of every row that MLflow's database holds."""
+    database = sqlite3.connect(experiments / "mlflow.db")
+    rows = database.execute(
+        "SELECT t.value, m.key, m.step, m.value, m.timestamp FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
+        "WHERE t.key = 'trial_id'"
+    ).fetchall()
+    database.close()
+    by_trial: dict[str, list[tuple[str, int, float, int]]] = {}
+    for trial_id, *row in rows:
+        by_trial.setdefault(trial_id, []).append(tuple(row))
+    return by_trial
+
+
+def test_every_trial_has_its_report_and_all_metrics_are_in_mlflow_once(uninterrupted: Path) -> None:
+    trials = records(uninterrupted)
+    assert [t["state"] for t in trials] == ["completed", "completed"]
+    assert len(reports(uninterrupted)) == 2
+    shipped = mlflow_rows(uninterrupted)
+    for trial in trials:
+        journal = metrics(uninterrupted / f"trial_{trial['trial_id']}")
+        keys = [(row[0], row[1]) for row in shipped[trial["trial_id"]]]
+        assert sorted(keys) == sorted(journal)
+
+
+def test_every_document_validates_against_its_committed_schema(uninterrupted: Path) -> None:
+    names = {"trial": "trial.json", "evaluation_report": "evaluation_report.json", "shipped": "shipped.json"}
+    for trial in uninterrupted.glob("trial_*"):
+        for name, file in names.items():
+            jsonschema.validate(json.loads((trial / file).read_text()), schema_of(name))
+        for line in (trial / "metrics.jsonl").read_text().splitlines():
+            jsonschema.validate(json.loads(line), schema_of("metric"))
+        for line in (trial / "retention.jsonl").read_text().splitlines():
+            jsonschema.validate(json.loads(line), schema_of("retention"))
+        for manifest in trial.glob("checkpoints/*/manifest.json"):
+            jsonschema.validate(json.loads(manifest.read_text()), schema_of("manifest"))
+    for study in uninterrupted.glob("study_*"):
+        jsonschema.validate(json.loads((study / "study.json").read_text()), schema_of("study"))
+        jsonschema.validate(json.loads((study / "index.json").read_text()), schema_of("index"))
+    assert set(names) < set(SCHEMAS)
+
+
+def test_no_post_text_leaves_the_data(uninterrupted: Path) -> None:
+    from redsm5.config import compose
+    from redsm5.data import load_splits, load_test
+
+    config = compose([*SMALL, f"experiments={uninterrupted}"])
+    splits = load_splits(config.data)
+    posts = [*splits.train, *splits.validation, *load_test(config.data).test]
+    pieces = [p.text[:40].encode() for p in posts if len(p.text) >= 40]
+    assert len(pieces) > 50
+    for path in uninterrupted.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [piece for piece in pieces if piece in content], path
+
+
+def test_what_is_left_is_the_weights_of_the_best_and_verifies(uninterrupted: Path) -> None:
+    for trial in uninterrupted.glob("trial_*"):
+        checkpoints = list((trial / "checkpoints").iterdir())
+        assert checkpoints
+        for checkpoint in checkpoints:
+            assert {p.name for p in checkpoint.iterdir()} == {"model.safetensors", "manifest.json", "SHA256SUMS"}
+            subprocess.run(["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=checkpoint, check=True)
+
+
+def test_a_second_run_has_nothing_to_do(uninterrupted: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.glob("trial_*/*.json")}
+    output = run("hpo.py", *SMALL, f"experiments={uninterrupted}")
+    assert "2 of 2" in output
+    assert {p: p.stat().st_mtime_ns for p in uninterrupted.glob("trial_*/*.json")} == before
+
+
+def test_another_configuration_is_refused_with_the_differences(uninterrupted: Path) -> None:
+    output = run("hpo.py", *SMALL, "train.batch_size=4", f"experiments={uninterrupted}", expect=1)
+    assert "train.batch_size: 8 then, 4 now" in output
+    assert "Traceback" not in output
+
+
+def test_kill_of_the_whole_group_and_of_the_trial_changes_no_result(uninterrupted: Path, tmp_path: Path) -> None:
+    """The driver's group dies by SIGKILL in mid-trial, and so does the trial; the next run ends as if nothing had been."""
+    arguments = [*SMALL, f"experiments={tmp_path / 'e'}"]
+    driver = start("hpo.py", *arguments)
+    folder = wait_for(lambda: trial_at(tmp_path / "e", number=0, epoch=2))
+    trainers = processes_of(folder.name.removeprefix("trial_"))
+    for pid in trainers:
+        os.kill(pid, signal.SIGKILL)
+    kill_group(driver)
+    assert trainers
+    run("hpo.py", *arguments)
+
+    first = records(tmp_path / "e")[0]
+    assert f"trial_{first['trial_id']}" == folder.name, "the same trial goes on"
+    assert first["resumes"] >= 1
+    assert reports(tmp_path / "e") == reports(uninterrupted)
+    assert all_metrics(tmp_path / "e") == all_metrics(uninterrupted)
+    assert weights(tmp_path / "e") == weights(uninterrupted)
+    for trial in records(tmp_path / "e"):
+        rows = mlflow_rows(tmp_path / "e")[trial["trial_id"]]
+        assert len({row[:2] for row in rows}) == len(rows) == len(metrics(tmp_path / "e" / f"trial_{trial['trial_id']}"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_resumable_study_and_a_checkpoint_in_mid_epoch(
+    uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = [*SMALL, f"experiments={tmp_path / 'e'}"]
+    driver = start("hpo.py", *arguments)
+    wait_for(lambda: trial_at(tmp_path / "e", number=0, epoch=1))
+    os.kill(driver.pid, number)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 75, output
+    assert "Traceback" not in output
+    record = records(tmp_path / "e")[0]
+    assert (record["state"], record["exit_code"]) == ("interrupted", 75)
+    run("hpo.py", *arguments)
+    assert reports(tmp_path / "e") == reports(uninterrupted)
+    assert all_metrics(tmp_path / "e") == all_metrics(uninterrupted)
+    assert weights(tmp_path / "e") == weights(uninterrupted)
+
+
+def processes_of(trial_id: str) -> list[int]:
+    """The processes that have this trial's id on their command line, but for the driver's launcher."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if f"trial.id={trial_id}".encode() in words and b"accelerate.commands.launch" not in words:
+                found.append(int(entry.name))
+    return found
+
+
+def test_two_workers_end_at_exactly_n_trials(tmp_path: Path) -> None:
+    arguments = [*SMALL, "study.trials=3", "train.epochs=1", f"experiments={tmp_path / 'e'}"]
+    workers = [start("hpo.py", *arguments) for _ in range(2)]
+    for worker in workers:
+        output, _ = worker.communicate(timeout=280)
+        assert worker.returncode == 0, output
+    trials = records(tmp_path / "e")
+    assert [t["number"] for t in trials] == [0, 1, 2]
+    assert {t["state"] for t in trials} == {"completed"}
+
+
+def test_three_failures_in_a_row_for_the_same_reason_stop_the_study(tmp_path: Path) -> None:
+    """A learning rate of 1 in fp32 with huge gradients makes the loss overflow; each trial says so."""
+    space = "search.space={train.learning_rate:{type:float,low:1.0,high:1.0},train.batch_size:null,"
+    arguments = [*SMALL, "study.trials=5", "train.max_grad_norm=1e38", "train.warmup_ratio=0.0"]
+    space = "{train.max_grad_norm:{type:float,low:1e37,high:1e38}}"
+    output = run(
+        "hpo.py", *arguments, f"++search.space={space}", "train.learning_rate=1.0", f"experiments={tmp_path / 'e'}", expect=2
+    )
+    assert "not_finite" in output
+    trials = records(tmp_path / "e")
+    assert [t["error"]["kind"] for t in trials] == ["not_finite"] * 3
+    assert "step" in trials[0]["error"]["message"]
+
+
+def test_train_alone_makes_one_trial_and_evaluate_gives_the_same_report(tmp_path: Path) -> None:
+    run("launch.py", "data.posts=90", "model.max_length=64", "train.epochs=2", f"experiments={tmp_path / 'e'}")
+    (record,) = records(tmp_path / "e")
+    before = reports(tmp_path / "e")
+    output = run("evaluate.py", "--trial-id", record["trial_id"], "--experiments", str(tmp_path / "e"))
+    assert "F1 macro" in output
+    assert reports(tmp_path / "e") == before
+    again = run("launch.py", f"trial.id={record['trial_id']}", f"experiments={tmp_path / 'e'}")
+    assert "completed" in again
+    assert records(tmp_path / "e")[0] == record
+
+
+def test_a_real_terminal_shows_the_live_line(tmp_path: Path) -> None:
+    """Under a pseudo-terminal the driver shows trial i of n, the best so far, bytes and the time left."""
+    command = [sys.executable, "scripts/hpo.py", *SMALL, "study.trials=1", "train.epochs=1", f"experiments={tmp_path}"]
+    shown = subprocess.run(
+        ["script", "-qec", " ".join(command), "/dev/null"], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stdout
+    assert "trial 1 of 1" in shown.stdout
+    assert "on disk" in shown.stdout
