@@ -92,7 +92,7 @@ class TaskWeights(_Section):
 
 
 class TrainConfig(_Section):
-    """Optimization. `batch_size` is posts a device and forward pass; `patience` counts epochs without a better score."""
+    """Optimization. `batch_size` is posts a device and forward; `patience` counts epochs without a better score."""
 
     epochs: Annotated[int, Field(ge=1, le=9999)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]

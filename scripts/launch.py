@@ -13,7 +13,7 @@ from redsm5.files import make_dir, make_private
 from redsm5.records import FINISHED
 from redsm5.study.launch import launch_trial
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, note_killed, read_record, trial_config
+from redsm5.study.trial import create_trial, finish_leftovers, note_killed, read_record, trial_config
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -31,6 +31,11 @@ def main() -> int:
         trial_id = config.trial.id or ""
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     log = open_logs(folder / paths.LOGS)
+    record = read_record(folder)
+    if record and record.state in FINISHED:
+        finish_leftovers(folder, config)
+        log.info(f"trial {record.state} already: nothing to do", report=str(folder / paths.REPORT))
+        return 0
     log.info(f"trial {trial_id}", folder=str(folder))
 
     launched = launch_trial(config, trial_id, output=None)

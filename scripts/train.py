@@ -37,6 +37,8 @@ try:
     trial = TrialRun.open(config)
 except RedSM5Error as error:
     sys.exit(f"error: {error.message()}")
+if trial.done:
+    sys.exit(0)
 
 with trial.outcome():
     # -----------------------------------------------------------------------------------------------------------------

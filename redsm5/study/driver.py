@@ -250,10 +250,12 @@ class Driver:
         )
         self._failures = [*self._failures, record.error.kind] if record.state == "failed" and record.error else []
         if len(self._failures) >= FAILURES_IN_A_ROW and len(set(self._failures[-FAILURES_IN_A_ROW:])) == 1:
-            raise TrainingError(
+            error = TrainingError(
                 f"{FAILURES_IN_A_ROW} trials in a row failed for the same reason: {facts['reason']}",
                 remedy="Mend the cause and run the same command again: the study goes on.",
             )
+            error.exit_code = record.exit_code or error.exit_code
+            raise error
 
     def _tell(self, number: int, record: TrialRecord) -> None:
         if record.state == "completed" and record.best and math.isfinite(record.best.value):

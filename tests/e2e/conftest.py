@@ -104,7 +104,10 @@ def all_metrics(experiments: Path) -> list[dict[tuple[str, int], Any]]:
 def weights(experiments: Path) -> list[dict[str, bytes]]:
     """The kept checkpoints' weights, by trial and checkpoint."""
     return [
-        {p.parent.name: p.read_bytes() for p in experiments.glob(f"trial_{r['trial_id']}/checkpoints/*/model.safetensors")}
+        {
+            p.parent.name: p.read_bytes()
+            for p in experiments.glob(f"trial_{r['trial_id']}/checkpoints/*/model.safetensors")
+        }
         for r in records(experiments)
     ]
 

@@ -52,7 +52,7 @@ def test_what_was_committed_is_read_back_and_sha256sum_agrees(tmp_path: Path, ma
     assert sha256sum_verifies(folder)
     listed = [line.split("  ")[1] for line in (folder / paths.SUMS).read_text().splitlines()]
     assert listed == sorted(ALL_FILES - {paths.SUMS})
-    assert store.bytes() == sum(p.stat().st_size for p in folder.iterdir())
+    assert store.size() == sum(p.stat().st_size for p in folder.iterdir())
 
 
 def test_names_tell_an_epoch_s_end_from_its_middle() -> None:
@@ -213,7 +213,7 @@ def test_a_checkpoint_without_its_description_is_set_aside_and_not_destroyed(
     assert (row.action, row.checkpoint) == ("set_aside", "epoch-0002")
     assert row.reason
     assert row.bytes == files.tree_bytes(aside)
-    assert again.bytes() == files.tree_bytes(again.folder), "what is set aside counts"
+    assert again.size() == files.tree_bytes(again.folder), "what is set aside counts"
 
 
 def test_what_was_set_aside_stays_until_the_trial_is_finished(tmp_path: Path, manifest: MakeManifest) -> None:
@@ -241,7 +241,16 @@ def test_a_trial_s_checkpoints_on_disk_and_the_record_of_them(tmp_path: Path, ma
     assert on_disk == {"epoch-0001": weights_only, "epoch-0003": weights_only, "epoch-0004": ALL_FILES}
     assert all(sha256sum_verifies(p) for p in store.folder.iterdir())
     assert [c.name for c in store.best()] == ["epoch-0001", "epoch-0003"]
-    assert [(r.checkpoint, r.action) for r in rows(tmp_path)] == []
+    assert [(r.checkpoint, r.action) for r in rows(tmp_path)] == [
+        ("epoch-0001", "keep"),
+        ("epoch-0001", "strip"),
+        ("epoch-0002", "keep"),
+        ("epoch-0001", "keep"),
+        ("epoch-0002", "delete"),
+        ("epoch-0003", "keep"),
+        ("epoch-0003", "strip"),
+        ("epoch-0004", "keep"),
+    ]
     for row in rows(tmp_path):
         assert row.reason
         assert row.bytes > 0
@@ -323,11 +332,15 @@ def test_a_kill_at_any_moment_leaves_the_newest_or_the_previous_checkpoint_valid
         resumable = [p for p in committed if paths.STATE_JSON in (p / paths.SUMS).read_text()]
         newest = max(resumable, key=lambda p: p.name)
         assert int(newest.name[-4:]) in (said, said + 1), "what was said to be durable is there"
-        assert {k: v for k, v in read_verified(newest).items() if k != paths.MANIFEST} == contents(int(newest.name[-4:]))
+        assert {k: v for k, v in read_verified(newest).items() if k != paths.MANIFEST} == contents(
+            int(newest.name[-4:])
+        )
         for checkpoint in committed:
             assert read_verified(checkpoint)[paths.WEIGHTS] == contents(int(checkpoint.name[-4:]))[paths.WEIGHTS]
         store = open_store(tmp_path)
         assert not list(store.folder.glob(".*")), "the next open removes the litter"
         assert all(sha256sum_verifies(store.folder / name) for name in store.names())
-        assert all(set(os.listdir(store.folder / name)) in (ALL_FILES, ALL_FILES - set(STATE_FILES)) for name in store.names())
+        assert all(
+            set(os.listdir(store.folder / name)) in (ALL_FILES, ALL_FILES - set(STATE_FILES)) for name in store.names()
+        )
     assert said > 5
