@@ -206,7 +206,7 @@ def _idle(snapshot: Snapshot) -> str:
     if study is None:
         return "Nothing is running."
     if study.state == "completed":
-        return f"The study is done: `just summary {clean(study.name)}` sums it up."
+        return "The study is done; each trial's evaluation_report.json says how it did."
     held = f" {waiting} interrupted:" if waiting else ""
     return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` goes on."
 

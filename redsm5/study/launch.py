@@ -7,8 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from redsm5 import files, paths
 from redsm5.config import LAUNCH_DIR, Config
+from redsm5.errors import ConfigError
 from redsm5.study.signals import die_with_parent
 
 TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
@@ -38,7 +41,16 @@ class Launched:
 
 
 def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launched:
-    """Start the process that trains a trial whose folder exists; its output goes to `output`, or where ours goes."""
+    """Start the process that trains a trial whose folder exists; its output goes to `output`, or where ours goes.
+
+    Raises:
+        ConfigError: `launch` asks for several processes a trial.
+    """
+    if OmegaConf.load(LAUNCH_DIR / f"{config.launch}.yaml").num_processes > 1:
+        raise ConfigError(
+            f"launch={config.launch} starts several processes for one trial, which training cannot do yet",
+            remedy="Use launch=cpu or launch=gpu; several workers may share a study.",
+        )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), str(TRAIN_SCRIPT)]
     command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}"]

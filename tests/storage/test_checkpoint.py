@@ -231,7 +231,9 @@ def test_with_descriptions_unreadable_too_the_trial_says_that_it_starts_at_epoch
 def test_a_new_trial_starts_at_epoch_0_and_has_nothing_to_say(tmp_path: Path) -> None:
     config = configuration()
     state, said = fresh(config), []
-    assert resume(store_at(tmp_path), state, identity_of(state, config), log=lambda s, **_: said.append(s)) == Progress()
+    assert (
+        resume(store_at(tmp_path), state, identity_of(state, config), log=lambda s, **_: said.append(s)) == Progress()
+    )
     assert said == []
 
 

@@ -65,7 +65,7 @@ def test_the_overview_says_it_all(sample):
 @pytest.mark.parametrize(
     ("states", "state", "says"),
     [
-        (("completed",) * 3, "completed", "`just summary night-search`"),
+        (("completed",) * 3, "completed", "The study is done"),
         (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` goes on."),
         (("completed",), "stopped", "`just hpo study.name=night-search` goes on."),
         ((), "running", "Nothing is running."),
