@@ -8,6 +8,7 @@ from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.errors import ConfigError
 from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord, milliseconds, now
+from redsm5.study.trial import snapshot_of
 
 
 def find_study(experiments: Path, name: str) -> StudyRecord | None:
@@ -26,7 +27,7 @@ def open_study(config: Config) -> StudyRecord:
         ConfigError: it was made with another configuration, apart from what a second run may change.
     """
     experiments = Path(config.experiments)
-    snapshot = config.model_dump(mode="json")
+    snapshot = snapshot_of(config)
     found = find_study(experiments, config.study.name)
     if found is None:
         study_id = str(uuid.uuid4())

@@ -37,10 +37,10 @@ def create_trial(
 ) -> TrialRecord:
     """Make a trial's folder with its configuration, in state queued. Doing it again with the same id is harmless."""
     trial_id = trial_id or str(uuid.uuid4())
-    config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": trial_id})})
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     files.make_dir(folder)
-    files.write_atomic(folder / paths.CONFIG, json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n")
+    snapshot = snapshot_of(config) | {"trial": {"id": trial_id}}
+    files.write_atomic(folder / paths.CONFIG, json.dumps(snapshot, indent=2).encode() + b"\n")
     record = TrialRecord(
         trial_id=trial_id,
         study_id=study_id,
@@ -52,6 +52,15 @@ def create_trial(
     )
     write_record(folder, record)
     return record
+
+
+def snapshot_of(config: Config) -> dict[str, Any]:
+    """The configuration as it is saved, reported and tracked: without the passwords that addresses may hold."""
+    snapshot = config.model_dump(mode="json")
+    for key in ("storage", "tracking_uri"):
+        if snapshot["study"][key] is not None:
+            snapshot["study"][key] = redact(snapshot["study"][key])
+    return snapshot
 
 
 def read_record(folder: Path) -> TrialRecord | None:

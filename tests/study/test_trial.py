@@ -1,0 +1,127 @@
+"""The life of a trial, as its files tell it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from redsm5 import files, paths
+from redsm5.config import Config, compose
+from redsm5.errors import ConfigError, DiskError, InputError, Interrupted, LockedError, NotFiniteError
+from redsm5.records import TrialRecord
+from redsm5.study.trial import (
+    TrialRun,
+    classify,
+    create_trial,
+    note_killed,
+    read_record,
+    snapshot_of,
+    trial_config,
+    write_record,
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return compose([f"experiments={tmp_path / 'e'}", "data.posts=60"])
+
+
+def folder_of(config: Config, record: TrialRecord) -> Path:
+    return paths.trial_dir(Path(config.experiments), record.trial_id)
+
+
+def test_no_password_of_an_address_is_saved(config: Config, tmp_path: Path) -> None:
+    secret = compose([f"experiments={tmp_path / 'e'}", "study.storage='postgresql://me:hunter22@host/db'"])
+    assert "hunter22" not in json.dumps(snapshot_of(secret))
+    record = create_trial(secret)
+    assert "hunter22" not in (folder_of(secret, record) / "config.json").read_text()
+
+
+def test_a_saved_trial_comes_back_with_its_own_configuration(config: Config) -> None:
+    record = create_trial(config)
+    loaded = trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}"])
+    assert loaded.data.posts == 60
+    assert loaded.trial.id == record.trial_id
+
+
+def test_a_trial_is_not_resumed_with_another_configuration(config: Config) -> None:
+    record = create_trial(config)
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.004 when the trial began, 0\.1 now"):
+        trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"])
+
+
+def test_a_trial_that_is_not_there_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match="no such trial"):
+        trial_config(["trial.id=00000000-0000-4000-8000-000000000000", f"experiments={config.experiments}"])
+
+
+def test_a_second_process_at_the_same_trial_is_refused(config: Config) -> None:
+    record = create_trial(config)
+    opened = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+    child = os.fork()
+    if child == 0:  # holds the lock until it is told to end
+        lock = files.Lock(folder_of(config, record) / paths.LOCK)
+        os._exit(0 if lock.acquire() and not os.read(0, 0) and _wait() else 1)
+    try:
+        _until_locked(folder_of(config, record) / paths.LOCK)
+        with pytest.raises(LockedError, match="another process"):
+            TrialRun.open(opened)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert TrialRun.open(opened).record.state == "preparing"
+
+
+def _wait() -> bool:
+    import time
+
+    time.sleep(60)
+    return True
+
+
+def _until_locked(path: Path) -> None:
+    while True:
+        with files.try_lock(path) as free:
+            if not free:
+                return
+
+
+def test_no_outcome_and_no_lock_means_killed(config: Config) -> None:
+    record = create_trial(config).model_copy(update={"state": "running"})
+    folder = folder_of(config, record)
+    write_record(folder, record)
+    killed = note_killed(folder, record)
+    assert (killed.state, killed.exit_code) == ("interrupted", 75)
+    assert killed.error is not None
+    assert killed.error.kind == "killed"
+    assert read_record(folder) == killed
+    assert note_killed(folder, killed) == killed
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "code", "kind"),
+    [
+        (NotFiniteError("the loss is nan at step 3"), "failed", 2, "not_finite"),
+        (Interrupted("stopped at step 3"), "interrupted", 75, "interrupted"),
+        (OSError(28, "No space left on device"), "interrupted", 3, "disk"),
+        (DiskError("no room"), "interrupted", 3, "disk"),
+        (MemoryError(), "failed", 2, "out_of_memory"),
+        (InputError("no such model"), "failed", 1, "input"),
+        (KeyError("labels"), "failed", 2, "KeyError"),
+    ],
+)
+def test_whatever_ends_a_trial_becomes_its_outcome(
+    config: Config, error: Exception, state: str, code: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = create_trial(config)
+    opened = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+    run = TrialRun.open(opened)
+    with pytest.raises(SystemExit) as exited, run.outcome():
+        raise error
+    outcome = read_record(run.folder)
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (exited.value.code, outcome.state, outcome.exit_code, outcome.error.kind) == (code, state, code, kind)
+    assert classify(error)[0] == kind
+    assert "Traceback" not in capsys.readouterr().err
