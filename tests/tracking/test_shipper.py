@@ -2,6 +2,7 @@
 
 import math
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -186,18 +187,19 @@ def test_while_mlflow_is_away_rows_wait_it_is_said_once_and_they_arrive_later(co
 
 def test_when_mlflow_is_back_the_shipper_says_so_and_ships(config: Config, folder: Path) -> None:
     said: list[str] = []
-    database = Path(config.experiments) / paths.MLFLOW_DB
-    away = database.with_suffix(".away")
-    database.rename(away)
-    database.mkdir()  # SQLite cannot open a folder
     shipper = Shipper(tracking_uri(config), Path(config.experiments), log=lambda sentence, **_: said.append(sentence))
     shipper.watch(folder)
+    shipper._ship_all(attempts=1)
+    write_rows(folder, [STEPS + 1], "train_loss")
+    with sqlite3.connect(Path(config.experiments) / paths.MLFLOW_DB) as database:
+        database.execute("ALTER TABLE metrics RENAME TO metrics_away")
     shipper._ship_all(attempts=1)
     shipper._ship_all(attempts=1)
     assert len(said) == 1
     assert "does not answer" in said[0]
-    database.rmdir()
-    away.rename(database)
+    assert waiting(folder, tracking_uri(config)) == 1
+    with sqlite3.connect(Path(config.experiments) / paths.MLFLOW_DB) as database:
+        database.execute("ALTER TABLE metrics_away RENAME TO metrics")
     shipper._ship_all(attempts=1)
     assert said[1:] == ["MLflow answers again"]
     assert history(config, "train_loss") == in_journal(folder, "train_loss")

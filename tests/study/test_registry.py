@@ -1,0 +1,148 @@
+"""A study is found again by its name, refuses another configuration, and its files say what its trials' records say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redsm5 import files, paths
+from redsm5.config import Config, compose
+from redsm5.errors import ConfigError
+from redsm5.records import Best, StudyIndex, StudyRecord, TrialRecord
+from redsm5.study.registry import Scoreboard, find_study, open_study
+
+
+def configuration(experiments: Path, *overrides: str) -> Config:
+    return compose([f"experiments={experiments}", *overrides])
+
+
+def begin(config: Config) -> StudyRecord:
+    """Open a study and write its files, as the driver does."""
+    study = open_study(config)
+    board = Scoreboard(Path(config.experiments), study)
+    board.write()
+    return board.study
+
+
+def write_trial(experiments: Path, number: int, state: str, best: float | None = None, **changes: Any) -> str:
+    trial_id = f"trial-{number}"
+    folder = paths.trial_dir(experiments, trial_id)
+    files.make_dir(folder)
+    record = {
+        "trial_id": trial_id,
+        "study_id": "s",
+        "number": number,
+        "state": state,
+        "created_at": "2026-01-31T12:00:00.000Z",
+        "epochs": 3,
+        "best": None if best is None else Best(epoch=1, value=best),
+    }
+    files.write_atomic(folder / paths.TRIAL, TrialRecord.model_validate(record | changes).to_json())
+    return trial_id
+
+
+def test_a_study_is_found_by_its_name_and_continued(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    assert find_study(tmp_path, "demo") is None
+    made = begin(config)
+    found = find_study(tmp_path, "demo")
+    assert found == made
+    assert open_study(config).study_id == made.study_id
+    assert begin(configuration(tmp_path, "study.name=other")).study_id != made.study_id
+    assert len(paths.study_dirs(tmp_path)) == 2
+    assert (paths.study_dir(tmp_path, made.study_id) / paths.CONTROL).is_dir()
+
+
+def test_what_a_second_run_may_change_is_taken_over(tmp_path: Path) -> None:
+    begin(configuration(tmp_path))
+    again = open_study(configuration(tmp_path, "study.trials=9", "launch=gpu", "study.tracking_uri=http://host"))
+    assert again.trials.wanted == 9
+    assert again.config["launch"] == "gpu"
+    assert again.config["study"]["tracking_uri"] == "http://host"
+    assert again.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "before", "after"),
+    [
+        ("train.epochs=9", "train.epochs", "6", "9"),
+        ("study.seed=1", "study.seed", "42", "1"),
+        ("study.sampler=random", "study.sampler", "tpe", "random"),
+        ("data.posts=99", "data.posts", "400", "99"),
+        ("search.space={train.weight_decay:{type:float,low:0,high:0.2}}", "search.space", "0.1", "0.2"),
+    ],
+)
+def test_another_configuration_is_refused_with_both_values(
+    tmp_path: Path, override: str, key: str, before: str, after: str
+) -> None:
+    begin(configuration(tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        open_study(configuration(tmp_path, override))
+    [line] = [line for line in str(caught.value).splitlines() if line.strip().startswith(key)]
+    then, _, now = line.partition(" then, ")
+    assert before in then
+    assert after in now
+    assert "study demo" in str(caught.value)
+    assert "study.name" in str(caught.value.remedy)
+    assert caught.value.exit_code == 1
+
+
+def test_the_files_say_what_the_trials_say(tmp_path: Path) -> None:
+    study = begin(configuration(tmp_path, "study.trials=6"))
+    states = ["completed", "completed", "failed", "pruned", "running", "interrupted", "queued"]
+    bests = [0.4, 0.7, 0.9, 0.8, 0.95, None, None]
+    board = Scoreboard(tmp_path, study)
+    board.refresh([write_trial(tmp_path, n, s, b) for n, (s, b) in enumerate(zip(states, bests, strict=True))])
+    board.write()
+    folder = paths.study_dir(tmp_path, study.study_id)
+    written = StudyRecord.model_validate_json((folder / paths.STUDY).read_bytes())
+    assert (written.trials.wanted, written.trials.finished, written.trials.running) == (6, 4, 1)
+    assert written.best is not None
+    assert (written.best.number, written.best.value) == (1, 0.7), "only completed trials count"
+    index = StudyIndex.model_validate_json((folder / paths.INDEX).read_bytes())
+    assert [t.number for t in index.trials] == list(range(7))
+    assert [t.state for t in index.trials] == states
+
+
+def test_a_scoreboard_starts_from_the_index_without_opening_the_trials(tmp_path: Path) -> None:
+    study = begin(configuration(tmp_path))
+    board = Scoreboard(tmp_path, study)
+    trial_id = write_trial(tmp_path, 0, "completed", 0.5, bytes=7)
+    board.refresh([trial_id, "never-made"])
+    board.write(state="completed")
+    (paths.trial_dir(tmp_path, trial_id) / paths.TRIAL).unlink()
+    again = Scoreboard(tmp_path, board.study)
+    assert list(again.trials) == [trial_id]
+    assert again.bytes() == 7
+    again.write()
+    document = json.loads((paths.study_dir(tmp_path, study.study_id) / paths.STUDY).read_bytes())
+    assert document["trials"]["finished"] == 1
+    assert document["state"] == "completed"
+
+
+def test_of_tied_trials_the_first_is_the_best(tmp_path: Path) -> None:
+    board = Scoreboard(tmp_path, begin(configuration(tmp_path)))
+    board.refresh([write_trial(tmp_path, n, "completed", 0.5) for n in (2, 0, 1)])
+    board.write()
+    assert board.study.best is not None
+    assert board.study.best.number == 0
+
+
+def test_a_best_below_zero_is_still_a_best(tmp_path: Path) -> None:
+    board = Scoreboard(tmp_path, begin(configuration(tmp_path)))
+    board.refresh([write_trial(tmp_path, n, "completed", value) for n, value in enumerate([-0.5, -0.2])])
+    board.write()
+    assert board.study.best is not None
+    assert board.study.best.value == -0.2
+
+
+def test_the_time_left_is_that_of_the_trials_still_wanted(tmp_path: Path) -> None:
+    board = Scoreboard(tmp_path, begin(configuration(tmp_path, "study.trials=5")))
+    board.write()
+    assert board.seconds_left() is None, "nothing is known before the first trial"
+    for number, seconds in enumerate([10, 20]):
+        times = {"started_at": "2026-01-31T12:00:00.000Z", "finished_at": f"2026-01-31T12:00:{seconds}.000Z"}
+        board.refresh([write_trial(tmp_path, number, "completed", 0.5, **times)])
+    board.write()
+    assert board.seconds_left() == 15 * 3

@@ -1,0 +1,202 @@
+"""What a file helper promises about crashes and other processes, with real processes that are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from redsm5 import files
+
+
+def test_write_atomic_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    files.write_atomic(path, b"a long first version")
+    files.write_atomic(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["trial.json"]
+
+
+def test_write_atomic_overwrites_what_a_crash_left_of_another_try(tmp_path: Path) -> None:
+    (tmp_path / ".trial.json.tmp").write_bytes(b"half of something much longer than the new content")
+    files.write_atomic(tmp_path / "trial.json", b"new")
+    assert (tmp_path / "trial.json").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["trial.json"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from redsm5 import files
+n = 0
+while True:
+    n += 1
+    files.write_atomic(Path(sys.argv[1]), (f"{n} " * 20_000).encode())
+    if n == 5:
+        print("going", flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_one_whole_version_and_so_sees_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    for life in range(3):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
+        assert process.stdout
+        process.stdout.readline()
+        until = time.monotonic() + 0.05 + 0.03 * life
+        while time.monotonic() < until:
+            assert_one_version(path)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert_one_version(path)
+
+
+def assert_one_version(path: Path) -> None:
+    words = path.read_text().split()
+    assert len(words) == 20_000
+    assert len(set(words)) == 1
+
+
+def test_make_dir_makes_parents_for_their_user_alone_and_twice_is_harmless(tmp_path: Path) -> None:
+    files.make_dir(tmp_path / "a" / "b")
+    files.make_dir(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert (tmp_path / "a").stat().st_mode & 0o077 == 0
+
+
+def test_a_private_process_creates_files_for_its_user_alone(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys; from pathlib import Path; from redsm5 import files; files.make_private()\n"
+        "files.write_atomic(Path(sys.argv[1]) / 'ours', b''); subprocess.run(['touch', sys.argv[1] + '/childs'])"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    assert {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {"ours": 0o600, "childs": 0o600}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# lines
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"),
+    [
+        (b"", b""),
+        (b'{"a": 1}\n', b'{"a": 1}\n'),
+        (b'{"a": 1}\n{"a"', b'{"a": 1}\n'),
+        (b'{"a"', b""),
+        (b'{"a": 1}\n\x00\x00\x00', b'{"a": 1}\n'),
+        (b'{"a": 1}\n{"a": 2}', b'{"a": 1}\n'),
+    ],
+)
+def test_a_torn_tail_is_cut_and_a_reader_does_not_count_it(tmp_path: Path, content: bytes, whole: bytes) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(content)
+    expected = [{"a": 1}] if whole else []
+    assert files.read_lines(path) == expected
+    assert files.cut_torn_tail(path) == len(content) - len(whole)
+    assert path.read_bytes() == whole
+    files.append_durable(path, b'{"a": 3}\n')
+    assert files.read_lines(path) == [*expected, {"a": 3}]
+
+
+def test_a_missing_file_has_no_lines_and_no_tail(tmp_path: Path) -> None:
+    assert files.read_lines(tmp_path / "none") == []
+    assert files.cut_torn_tail(tmp_path / "none") == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_line_may_hold_every_character_that_json_allows(tmp_path: Path) -> None:
+    """str.splitlines would split at U+2028, U+0085 and others, which JSON allows within a string."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes('{"message": "one\u2028two\u0085three\x0b"}\n'.replace("\x0b", "\\u000b").encode())
+    assert files.read_lines(path) == [{"message": "one\u2028two\u0085three\x0b"}]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"3", b"\xff"])
+def test_read_json_gives_none_for_what_is_no_object(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "trial.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert files.read_json(path) is None
+
+
+def test_read_json_gives_none_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert files.read_json(tmp_path / "file" / "trial.json") is None
+
+
+def test_tree_bytes_sums_all_files_hidden_ones_too(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-x" / "deep").mkdir(parents=True)
+    (tmp_path / ".tmp-x" / "deep" / "a").write_bytes(b"123")
+    (tmp_path / "b").write_bytes(b"4567")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert files.tree_bytes(tmp_path) == 7 + (tmp_path / "link").lstat().st_size
+    assert files.tree_bytes(tmp_path / "none") == 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# locks
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from redsm5 import files
+assert files.Lock(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+FORKER = """
+import os, sys, time
+from pathlib import Path
+from redsm5 import files
+assert files.Lock(Path(sys.argv[1])).acquire()
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+def test_a_lock_held_by_another_process_is_refused_until_it_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "trial" / "lock"
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    lock = files.Lock(path)
+    assert not lock.acquire()
+    with files.try_lock(path) as taken:
+        assert not taken
+    began = time.monotonic()
+    assert not lock.acquire(timeout_s=0.2)
+    assert 0.2 <= time.monotonic() - began < 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert lock.acquire()
+    lock.release()
+    assert path.exists(), "the file of a lock is never removed"
+
+
+def test_a_forked_child_does_not_keep_its_parent_s_lock(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", FORKER, str(tmp_path / "lock")], stdout=subprocess.PIPE)
+    assert process.stdout
+    child = int(process.stdout.readline())
+    try:
+        assert not files.Lock(tmp_path / "lock").acquire()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        os.kill(child, 0)  # the child lives on
+        assert files.Lock(tmp_path / "lock").acquire(timeout_s=1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_is_released_at_the_end_of_its_block_whatever_happens(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="boom"), files.Lock(tmp_path / "lock"):
+        raise ValueError("boom")
+    with files.try_lock(tmp_path / "lock") as taken:
+        assert taken
