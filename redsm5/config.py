@@ -146,15 +146,11 @@ class RangeParameter(_Section):
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
         if self.low > self.high:
-            raise ConfigError(f"search.space: low={self.low} is above high={self.high}", remedy="Exchange the two.")
+            raise ValueError(f"low={self.low} is above high={self.high}. Exchange the two.")
         if self.log and self.low <= 0:
-            raise ConfigError(
-                f"search.space: low={self.low} with log: true", remedy="A logarithmic range starts above 0."
-            )
+            raise ValueError(f"low={self.low} with log: true. A logarithmic range starts above 0.")
         if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise ConfigError(
-                f"search.space: low={self.low}, high={self.high} with type: int", remedy="Use whole numbers."
-            )
+            raise ValueError(f"low={self.low}, high={self.high} with type: int. Use whole numbers.")
         return self
 
     def ends(self) -> tuple[int, int] | tuple[float, float]:
@@ -258,7 +254,7 @@ def validate(raw: Mapping[Any, Any]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(e["type"], e["loc"], e.get("input"), e["msg"], raw) for e in error.errors()]
+        faults = [_fault(e["type"], e["loc"], e.get("input"), e["msg"]) for e in error.errors()]
         raise ConfigError(
             "\n".join(dict.fromkeys(faults)), remedy="The keys and their values are described in redsm5/config.py."
         ) from None
@@ -293,8 +289,9 @@ def check_space(config: Config) -> None:
     """Refuse a search space that could propose what the configuration would refuse."""
     for key, parameter in config.search.space.items():
         if key.split(".")[0] not in ("model", "train"):
+            searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
             raise ConfigError(
-                f"search.space names {key}{_nearest(key, known_keys(config))}",
+                f"search.space names {key}{_nearest(key, searchable)}",
                 remedy="A search varies keys of model and train.",
             )
         for value in parameter.choices if isinstance(parameter, CategoricalParameter) else parameter.ends():
@@ -332,25 +329,27 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _known_names() -> list[str]:
-    def walk(model: type[BaseModel], prefix: str) -> list[str]:
-        names = []
-        for name, field in model.model_fields.items():
-            inner = field.annotation
-            nested = isinstance(inner, type) and issubclass(inner, BaseModel)
-            names += walk(inner, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]  # type: ignore[arg-type]
-        return names
-
-    return walk(Config, "")
+def _known_names(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """The dotted names of all sections and keys."""
+    names = []
+    for name, field in model.model_fields.items():
+        names.append(f"{prefix}{name}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _known_names(field.annotation, f"{prefix}{name}.")
+    return names
 
 
-def _fault(kind: str, loc: tuple[int | str, ...], value: Any, message: str, raw: Mapping[Any, Any]) -> str:
+def _fault(kind: str, loc: tuple[int | str, ...], value: Any, message: str) -> str:
     key = ".".join(str(part) for part in loc if part not in ("categorical", "int", "float", "str", "bool", "none"))
     if kind == "extra_forbidden":
         section = key.rpartition(".")[0]
-        siblings = [n.rpartition(".")[2] for n in _known_names() if n.rpartition(".")[0] == section]
-        allowed = f"; {section or 'the top level'} has: {', '.join(siblings)}" if siblings else ""
-        return f"unknown key {key}={value}{_nearest(key, _known_names())}{allowed}"
+        known = [name for name in _known_names() if name.rpartition(".")[0] == section]
+        allowed = (
+            f"; {section or 'the top level'} has: {', '.join(n.rpartition('.')[2] for n in known)}" if known else ""
+        )
+        return f"unknown key {key}={value}{_nearest(key, known) or _nearest(key, _known_names())}{allowed}"
+    if kind == "value_error":
+        return f"{key}: {message.removeprefix('Value error, ')}"
     if kind == "missing":
         return f"{key} is missing"
     expected = re.sub(r"^Input should be ", "", message).replace("greater than or equal to", "at least")

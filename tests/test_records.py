@@ -1,4 +1,4 @@
-"""The documents on disk: strict JSON, no unknown keys, times and numbers that come back as they were, schemas that fit."""
+"""The documents on disk: strict JSON, no unknown keys, times and numbers that come back as they were, and schemas."""
 
 import json
 import math

@@ -184,6 +184,7 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
     Raises:
         IncompatibleCheckpointError: the checkpoint is of another model, other data or another format.
     """
+    had_any = bool(store.names())
     resumable = sorted((c for c in store.checkpoints() if c.resumable), key=lambda c: (c.step, not c.mid_epoch))
     for checkpoint in reversed(resumable):
         folder = store.folder / checkpoint.name
@@ -196,7 +197,7 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         state.unpack(contents)
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
-    if resumable:
+    if had_any:
         log("no checkpoint is left that verifies: the trial starts again at epoch 0")
     return state.progress
 

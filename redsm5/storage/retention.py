@@ -72,7 +72,7 @@ def plan(checkpoints: Sequence[Checkpoint], policy: Policy, *, finished: bool = 
         return [Step("keep", c, "everything is kept: retention.keep_all") for c in by_age]
     resumable = [] if finished else [c for c in by_age if c.resumable]
     newest, older = resumable[-1:], [c for c in resumable[:-1] if not c.mid_epoch]
-    last = set(newest + older[len(older) - max(policy.keep_last_n - 1, 0) :])
+    last = set(newest + older[max(len(older) - max(policy.keep_last_n - 1, 0), 0) :])
     kept_best = set(best(by_age, policy.keep_best_k) or (by_age[-1:] if finished else []))
 
     def step(c: Checkpoint) -> Step:

@@ -4,10 +4,12 @@ The proposals of trial n depend on the study's seed, on n and on the trials befo
 """
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -43,6 +45,7 @@ def open_storage(config: Config) -> BaseStorage:
         ConfigError: the database cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # PartialFixedSampler, in `draw`
     if config.study.storage is None:
         path = Path(config.experiments) / paths.OPTUNA_JOURNAL
         lock = _RepairingLock(path)

@@ -136,7 +136,7 @@ def test_an_encoder_is_loaded_from_a_local_folder_and_its_window_is_checked(tmp_
 
 def test_an_encoder_that_is_not_there_is_an_input_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="model.model_id") as caught:
+    with pytest.raises(InputError, match=r"model\.model_id") as caught:
         MultiTaskModel(model_config(f"model.model_id={tmp_path / 'empty'}"), vocab_size=30, criteria=C)
     assert caught.value.exit_code == 1
     assert "hf auth login" in str(caught.value)

@@ -1,4 +1,4 @@
-"""A resumed training is the one that was interrupted, bit for bit; what does not fit is refused, with both sides named."""
+"""A resumed training is the one that was interrupted, bit for bit; what does not fit is refused, both sides named."""
 
 import dataclasses
 import json
@@ -200,10 +200,10 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_older_one_used(tmp_pat
     at = resume(store, state, identity_of(state, config), log=lambda *_, **__: None)
     assert (at.epochs_done, at.step) == (1, 1)
     assert (store.folder / ".damaged-epoch-0002" / name).exists()
-    save_epochs_again = train_step(state, config)
+    again = train_step(state, config)
     twin = fresh(config)
     train_step(twin, config)
-    assert train_step(twin, config) == save_epochs_again, "the second epoch is trained again as it was"
+    assert train_step(twin, config) == again, "the second epoch is trained again as it was"
 
 
 def test_with_no_checkpoint_left_the_trial_starts_at_epoch_0_and_says_so(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_half_written_checkpoint_is_never_under_its_name(tmp_path: Path, manif
     watcher = subprocess.Popen(
         [sys.executable, "-c", WATCH, str(store.folder)], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     )
-    assert watcher.stdin and watcher.stdout
+    assert watcher.stdout
     watcher.stdout.readline()
     for epoch in range(1, 60):
         store.commit(manifest(epoch), CONTENTS)
@@ -152,14 +152,13 @@ def test_a_crash_before_the_new_sums_leaves_a_checkpoint_to_resume_from(tmp_path
 # damage
 
 
-def test_every_flipped_bit_in_every_file_is_noticed(tmp_path: Path, manifest: MakeManifest) -> None:
+def test_a_flipped_bit_in_any_file_is_noticed(tmp_path: Path, manifest: MakeManifest) -> None:
     store = open_store(tmp_path)
     folder = store.folder / store.commit(manifest(1), CONTENTS)
     dice = random.Random(1)
     for name in sorted(ALL_FILES):
         whole = (folder / name).read_bytes()
-        bits = range(len(whole) * 8) if name == paths.SUMS else dice.sample(range(len(whole) * 8), 60)
-        for bit in bits:
+        for bit in dice.sample(range(len(whole) * 8), min(400 if name == paths.SUMS else 60, len(whole) * 8)):
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
             (folder / name).write_bytes(damaged)

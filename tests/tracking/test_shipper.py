@@ -110,7 +110,7 @@ def test_shipping_again_ships_only_what_is_new(config: Config, folder: Path) -> 
 
 
 def test_a_crash_before_the_cursor_moved_on_doubles_nothing(config: Config, folder: Path) -> None:
-    """At every stage of the cursor that a crash can leave, down to none at all, the run is found and rows stay single."""
+    """Whatever cursor a crash left, down to none at all: the run is found and the rows stay single."""
     tracker_of(config).ship(folder)
     path = folder / paths.SHIPPED
     done = Shipped.model_validate_json(path.read_bytes())
