@@ -1,12 +1,13 @@
 """The life of a trial, as its files tell it."""
 
 import json
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from redsm5 import files, paths
+from redsm5 import paths
 from redsm5.config import Config, compose
 from redsm5.errors import ConfigError, DiskError, InputError, Interrupted, LockedError, NotFiniteError
 from redsm5.records import TrialRecord
@@ -20,6 +21,14 @@ from redsm5.study.trial import (
     trial_config,
     write_record,
 )
+
+HOLD = """
+import pathlib, sys, time
+from redsm5 import files
+assert files.Lock(pathlib.Path(sys.argv[1])).acquire()
+print("held", end="", flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -59,32 +68,14 @@ def test_a_trial_that_is_not_there_is_refused(config: Config) -> None:
 def test_a_second_process_at_the_same_trial_is_refused(config: Config) -> None:
     record = create_trial(config)
     opened = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
-    child = os.fork()
-    if child == 0:  # holds the lock until it is told to end
-        lock = files.Lock(folder_of(config, record) / paths.LOCK)
-        os._exit(0 if lock.acquire() and not os.read(0, 0) and _wait() else 1)
-    try:
-        _until_locked(folder_of(config, record) / paths.LOCK)
-        with pytest.raises(LockedError, match="another process"):
-            TrialRun.open(opened)
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder_of(config, record) / paths.LOCK)], stdout=-1)
+    assert holder.stdout is not None
+    assert holder.stdout.read(4) == b"held"
+    with pytest.raises(LockedError, match="another process"):
+        TrialRun.open(opened)
+    holder.kill()
+    holder.communicate()
     assert TrialRun.open(opened).record.state == "preparing"
-
-
-def _wait() -> bool:
-    import time
-
-    time.sleep(60)
-    return True
-
-
-def _until_locked(path: Path) -> None:
-    while True:
-        with files.try_lock(path) as free:
-            if not free:
-                return
 
 
 def test_no_outcome_and_no_lock_means_killed(config: Config) -> None:
