@@ -112,16 +112,23 @@ def test_another_configuration_is_refused_with_the_differences(uninterrupted: Pa
     assert "Traceback" not in output
 
 
-def test_kill_of_the_whole_group_and_of_the_trial_changes_no_result(uninterrupted: Path, tmp_path: Path) -> None:
-    """The driver's group and the trial die by SIGKILL in mid-trial; the next run ends as if nothing had been."""
+@pytest.mark.parametrize("trial_too", [True, False])
+def test_kill_of_the_drivers_whole_group_changes_no_result(
+    uninterrupted: Path, tmp_path: Path, trial_too: bool
+) -> None:
+    """The driver's group dies by SIGKILL in mid-trial, with the trial or leaving it behind; the next run ends as if
+    nothing had been. A trial that is left behind notices, saves and stops.
+    """
     arguments = [*SMALL, f"experiments={tmp_path / 'e'}"]
     driver = start("hpo.py", *arguments)
     folder = wait_for(lambda: trial_at(tmp_path / "e", number=0, epoch=2))
     trainers = processes_of(folder.name.removeprefix("trial_"))
-    for pid in trainers:
-        os.kill(pid, signal.SIGKILL)
-    kill_group(driver)
     assert trainers
+    if trial_too:
+        for pid in trainers:
+            os.kill(pid, signal.SIGKILL)
+    kill_group(driver)
+    wait_for(lambda: not processes_of(folder.name.removeprefix("trial_")), timeout_s=30)
     run("hpo.py", *arguments)
 
     first = records(tmp_path / "e")[0]
@@ -150,6 +157,7 @@ def test_a_signal_leaves_a_resumable_study_and_a_checkpoint_in_mid_epoch(
     assert "Traceback" not in output
     record = records(tmp_path / "e")[0]
     assert (record["state"], record["exit_code"]) == ("interrupted", 75)
+    assert list((tmp_path / "e").glob("trial_*/checkpoints/step-*")), "a checkpoint in mid-epoch"
     run("hpo.py", *arguments)
     assert reports(tmp_path / "e") == reports(uninterrupted)
     assert all_metrics(tmp_path / "e") == all_metrics(uninterrupted)
