@@ -23,7 +23,6 @@ from redsm5.model import (
     set_deterministic,
     steps_per_epoch,
 )
-from redsm5.records import Best
 from redsm5.storage.checkpoint import Identity, TrainingState, resume, save, seed_everything
 from redsm5.study.signals import die_with_parent
 from redsm5.study.trial import TrialRun, open_store, trial_config
@@ -81,8 +80,7 @@ with trial.outcome():
     # -----------------------------------------------------------------------------------------------------------------
     # train
 
-    if trial.record.state != "finishing":
-        trial.update(state="running", epoch=at.epochs_done, step=at.step)
+    trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
     while at.epochs_done < config.train.epochs and at.stop_reason is None:
         epoch = at.epochs_done + 1
         train_batches.set_epoch(epoch)
@@ -126,12 +124,7 @@ with trial.outcome():
         if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
             at.stop_reason = f"pruned: {decision.reason}"
         save(store, state, identity, score=objective, metrics=metrics)
-        trial.update(
-            epoch=epoch,
-            step=at.step,
-            best=Best(epoch=at.best_epoch, value=at.best_score) if at.best_epoch else None,
-            bytes=store.size(),
-        )
+        trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
         trial.log.info(
             f"epoch {epoch} of {config.train.epochs}",
             step=at.step,

@@ -23,7 +23,7 @@ from redsm5 import code_version, paths
 from redsm5.config import Config
 from redsm5.errors import IncompatibleCheckpointError, NoCheckpointError
 from redsm5.model import MultiTaskModel, architecture, head_config
-from redsm5.records import Manifest, now
+from redsm5.records import Best, Manifest, now
 from redsm5.storage.store import FORMAT_VERSION, CheckpointStore, DamagedCheckpoint, read_verified
 
 
@@ -46,6 +46,13 @@ class Progress:
     best_epoch: int | None = None
     epochs_without_gain: int = 0
     stop_reason: str | None = None
+
+    @property
+    def best(self) -> Best | None:
+        """The best epoch so far, as it stands in trial.json."""
+        if self.best_epoch is None or self.best_score is None:
+            return None
+        return Best(epoch=self.best_epoch, value=self.best_score)
 
     def observe(self, score: float | None, *, epoch: int, patience: int | None) -> None:
         """Take an epoch's score into account; `patience` epochs without a gain end the training."""
