@@ -219,7 +219,7 @@ def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
     try:
         contents = read_verified(folder)
     except DamagedCheckpoint as error:
-        raise NoCheckpointError(str(error), remedy="Train the trial again: `just reproduce`.") from None
+        raise NoCheckpointError(str(error), remedy="Train a new trial with the same configuration.") from None
     manifest = Manifest.model_validate_json(contents[paths.MANIFEST])
     identity.check(manifest, str(folder))
     load_weights(model, contents)

@@ -111,7 +111,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
     if saved is None:
         raise ConfigError(
             f"trial.id={asked.trial.id}: no such trial in {asked.experiments}",
-            remedy="`just studies` lists the studies; leave trial.id out to start a new trial.",
+            remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
         )
     named = {word.partition("=")[0].lstrip("+") for word in overrides}
     changed = differences(saved, asked.model_dump(mode="json"))
