@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from redsm5.errors import ConfigError
 
@@ -112,12 +112,36 @@ class TrainConfig(_Section):
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
 
 
-class RetentionConfig(_Section):
-    """Which checkpoints of a trial stay; redsm5/storage/retention.py says exactly how."""
+def _parse_size(value: object) -> object:
+    """Bytes, from a number or from words such as 10GB and 512 MiB."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
+    if match is None:
+        raise ValueError(f"{value!r} is no size. Give bytes, or words such as 10GB, 500MB, 8GiB.")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
 
+
+class RetentionConfig(_Section):
+    """Which checkpoints of a trial stay; redsm5/storage/retention.py says exactly how.
+
+    Attributes:
+        enabled: without it no checkpoint is written: an interrupted trial starts over.
+        min_interval_epochs: an epoch's end is saved every so many epochs, and after the last.
+        max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
+        min_free_disk_percent: below it, and below 100 GB, the disk counts as low.
+        keep_training_state: a completed trial keeps its last training state, and so may be given more epochs.
+    """
+
+    enabled: bool = True
     keep_last_n: Annotated[int, Field(ge=0)]
     keep_best_k: Annotated[int, Field(ge=1)]
     keep_best_k_max: Annotated[int, Field(ge=1)]
+    max_total_size: Annotated[int, Field(ge=1), BeforeValidator(_parse_size)]
+    min_interval_epochs: Annotated[int, Field(ge=1)]
+    min_free_disk_percent: Annotated[float, Field(ge=0, le=100)]
+    keep_training_state: bool = False
     keep_all: bool = False
 
     @model_validator(mode="after")
@@ -200,10 +224,14 @@ class TrialSection(_Section):
 
 
 class Config(_Section):
-    """Everything that a trial depends on. `launch` names a file of accelerate_configs/."""
+    """Everything that a trial depends on.
+
+    `launch` names a file of accelerate_configs/; `dry_run` trains a few steps and writes nothing but its log.
+    """
 
     experiments: Annotated[str, Field(min_length=1)]
     launch: str
+    dry_run: bool = False
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
@@ -224,7 +252,15 @@ class Config(_Section):
 
 
 # What a second run of a study may change; any other difference would make its trials incomparable.
-MAY_CHANGE = ("study.trials", "study.tracking_uri", "study.storage", "launch", "experiments", "trial.id")
+MAY_CHANGE = (
+    "study.trials",
+    "retention.max_total_size",
+    "study.tracking_uri",
+    "launch",
+    "study.storage",
+    "experiments",
+    "trial.id",
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def make_dir(folder: Path) -> None:
     fsync_dir(folder.parent)
 
 
-def write_durable(path: Path, content: bytes) -> None:
+def write_durable(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Write a new file and fsync it. Its name is durable only once its folder is."""
     with path.open("wb") as file:
         file.write(content)
@@ -49,18 +49,31 @@ def write_durable(path: Path, content: bytes) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file as a whole, durably. One writer at a time: its temporary file always has the same name."""
     temporary = path.with_name(f".{path.name}.tmp")
-    write_durable(temporary, content)
+    try:
+        write_durable(temporary, content)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.rename(path)
     fsync_dir(path.parent)
 
 
 def append_durable(path: Path, content: bytes) -> None:
-    """Append lines to a file that has whole lines, durably. One writer at a time, which cut a torn tail before."""
+    """Append lines to a file that has whole lines, durably, or nothing: what a full disk cut short is taken back.
+
+    One writer at a time, which cut a torn tail before.
+    """
     fresh = not path.exists()
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), size)
+            raise
     if fresh:
         fsync_dir(path.parent)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
+RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
 FINISHED: frozenset[str] = frozenset({"completed", "failed", "pruned"})
 
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
@@ -154,7 +155,7 @@ class RetentionRow(Record):
     """One line of retention.jsonl: what became of a checkpoint, the bytes that it holds now or gave back, and why."""
 
     timestamp: str
-    action: Literal["keep", "strip", "delete", "set_aside"]
+    action: RetentionAction
     checkpoint: str
     epoch: int
     step: int
@@ -234,8 +235,10 @@ class TestMetrics(Record):
 
 
 class EvaluatedCheckpoint(Record):
+    """`path` is relative to the experiments folder; null where checkpoints were turned off."""
+
     checkpoint_id: str
-    path: str
+    path: str | None
     epoch: int
     val_metric: Number | None
     co_best: bool

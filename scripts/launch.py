@@ -1,8 +1,6 @@
 """Train one trial and ship its metrics: `just train [overrides]`; with trial.id=UUID, go on with that trial."""
 
-import signal
 import sys
-import time
 from pathlib import Path
 
 from redsm5 import paths
@@ -11,9 +9,16 @@ from redsm5.data import load_splits
 from redsm5.errors import exit_with_message
 from redsm5.files import make_dir, make_private
 from redsm5.records import FINISHED
-from redsm5.study.launch import launch_trial
+from redsm5.study.launch import dry_run, launch_trial
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, finish_leftovers, note_killed, read_record, trial_config
+from redsm5.study.trial import (
+    allow_more_epochs,
+    create_trial,
+    finish_leftovers,
+    note_killed,
+    read_record,
+    trial_config,
+)
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -22,6 +27,8 @@ def main() -> int:
     make_private()
     stop = StopRequest()
     config = compose(sys.argv[1:])
+    if config.dry_run:
+        return dry_run(config)
     if config.trial.id is None:
         load_splits(config.data)  # refuses bad data before anything is written
         make_dir(Path(config.experiments))
@@ -29,6 +36,7 @@ def main() -> int:
     else:
         config = trial_config(sys.argv[1:])
         trial_id = config.trial.id or ""
+        allow_more_epochs(paths.trial_dir(Path(config.experiments), trial_id), config)
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     log = open_logs(folder / paths.LOGS)
     record = read_record(folder)
@@ -38,14 +46,7 @@ def main() -> int:
         return 0
     log.info(f"trial {trial_id}", folder=str(folder))
 
-    launched = launch_trial(config, trial_id, output=None)
-    forwarded = False
-    while not launched.poll():
-        if stop.requested and not forwarded:
-            launched.signal(signal.SIGTERM)
-            forwarded = True
-        time.sleep(0.1)
-    launched.wait()
+    launch_trial(config, trial_id, output=None).attend(stop)
 
     record = read_record(folder)
     assert record is not None

@@ -23,11 +23,13 @@ from redsm5.model import (
     set_deterministic,
     steps_per_epoch,
 )
-from redsm5.storage.checkpoint import Identity, TrainingState, resume, save, seed_everything
+from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
 from redsm5.study.signals import die_with_parent
 from redsm5.study.trial import TrialRun, open_store, trial_config
 from redsm5.tracking.journal import Journal, StepLosses
 from redsm5.tracking.progress import epoch_progress
+
+DRY_RUN_STEPS = 5
 
 make_private()
 die_with_parent()
@@ -39,7 +41,7 @@ except RedSM5Error as error:
 if trial.done:
     sys.exit(0)
 
-with trial.outcome():
+with trial.outcome(), Saver() as saver:
     # -----------------------------------------------------------------------------------------------------------------
     # data, model, optimizer
 
@@ -52,6 +54,8 @@ with trial.outcome():
     seed_everything(config.train.seed)
 
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
+    if config.dry_run:
+        splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
     tokenizer = build_tokenizer(config.model.model_id, splits.train)
     train_set = encode(splits.train, tokenizer, config.model.max_length)
     validation_set = encode(splits.validation, tokenizer, config.model.max_length)
@@ -102,13 +106,15 @@ with trial.outcome():
                 if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
                     at.step += 1
                     losses.end_of_step(at.step)
+                    saver.check()  # a save that failed fails the trial here
                     if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                         schedule.step()
                     stop, every = trial.stop.requested, config.train.checkpoint_every_steps
                     if at.batches_done < len(train_batches) and (stop or (every and at.step % every == 0)):
                         losses.commit()
-                        save(store, state, identity, score=None, metrics={})
+                        save(store, saver, state, identity, score=None, metrics={})
                         if stop:
+                            saver.wait()
                             raise Interrupted(f"stopped at step {at.step}, in epoch {epoch}")
 
         losses.commit()
@@ -119,11 +125,14 @@ with trial.outcome():
         journal.commit()  # on disk before the checkpoint that they belong to
 
         objective = metrics[config.study.metric]
+        due = epoch % config.retention.min_interval_epochs == 0 or epoch == config.train.epochs
+        candidate = objective if due else None  # only what is kept can be the best
         at.epochs_done, at.batches_done = epoch, 0
-        at.observe(objective, epoch=epoch, patience=config.train.patience)
+        at.observe(candidate, epoch=epoch, patience=config.train.patience)
         if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
             at.stop_reason = f"pruned: {decision.reason}"
-        save(store, state, identity, score=objective, metrics=metrics)
+        if due or at.stop_reason:
+            save(store, saver, state, identity, score=candidate, metrics=metrics)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
         trial.log.info(
             f"epoch {epoch} of {config.train.epochs}",
@@ -136,10 +145,14 @@ with trial.outcome():
     # -----------------------------------------------------------------------------------------------------------------
     # the trial ends with its report: durable first, then the training state goes and the best weights stay
 
+    saver.wait()
     pruned = (at.stop_reason or "").startswith("pruned")
-    if not pruned:
+    if not pruned and not config.dry_run:
         trial.update(state="finishing")
-        write_report(store, evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator))
+        best = state.best_in_memory
+        write_report(
+            store, evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator, in_memory=best)
+        )
     trial.end("pruned" if pruned else "completed", 0)
     store.finish()
     trial.update(bytes=store.size())

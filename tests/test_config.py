@@ -28,7 +28,7 @@ BAD = {
     "unknown group": (["modle=tiny"], ["modle=tiny", "nearest: model"]),
     "key of an unknown section": (["tran.epochs=3"], ["tran", "nearest: train"]),
     "unknown choice of a group": (["model=tny"], ["model=tny", "nearest: tiny", "Allowed: bert_base"]),
-    "unknown choice, none near": (["retention=x"], ["retention=x", "Allowed: default, keep_all"]),
+    "unknown choice, none near": (["retention=x"], ["retention=x", "Allowed: aggressive, default, keep_all, minimal"]),
     "words for a number": (["train.epochs=many"], ["train.epochs=many", "a valid integer"]),
     "a fraction for a whole number": (["train.epochs=2.5"], ["train.epochs=2.5", "a valid integer"]),
     "a number for yes or no": (["train.deterministic=1"], ["train.deterministic=1", "a valid boolean"]),

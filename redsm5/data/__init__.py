@@ -5,7 +5,7 @@ or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is i
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,10 @@ class Splits:
     validation: list[Post]
     fingerprint: str
     counts: dict[str, int]
+
+    def head(self, posts: int) -> "Splits":
+        """The first so many posts of each: for a trial run."""
+        return replace(self, train=self.train[:posts], validation=self.validation[:posts])
 
 
 @dataclass(frozen=True, slots=True)

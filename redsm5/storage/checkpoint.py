@@ -1,30 +1,43 @@
 """What training depends on, to bytes and back: weights, optimizer, schedule, scaler, random generators, progress.
 
 Tensors go to safetensors, the rest to JSON; nothing is pickled. The bytes are committed by redsm5/storage/store.py.
-Only this module of the package knows tensors.
+Of the package only this module and redsm5/storage/tensors.py know tensors.
+
+Saving does not stop the training: `save` copies the state into buffers that are allocated once, and a thread hashes,
+writes and commits. At most one save is in flight. The memory that this takes is that of one state.
 """
 
 import json
 import math
 import random
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from redsm5 import code_version, paths
 from redsm5.config import Config
-from redsm5.errors import IncompatibleCheckpointError, NoCheckpointError
+from redsm5.errors import IncompatibleCheckpointError
 from redsm5.model import MultiTaskModel, architecture, head_config
 from redsm5.records import Best, Manifest, now
-from redsm5.storage.store import FORMAT_VERSION, CheckpointStore, DamagedCheckpoint, read_verified
+from redsm5.storage import tensors as tensor_files
+from redsm5.storage.store import (
+    FORMAT_VERSION,
+    OVERHEAD,
+    CheckpointStore,
+    Content,
+    DamagedCheckpoint,
+    read_verified,
+)
+from redsm5.storage.tensors import TensorFile
 
 
 @dataclass
@@ -82,13 +95,11 @@ class Identity:
     def check(self, manifest: Manifest, where: str) -> None:
         """IncompatibleCheckpointError, with both sides named, if the manifest is of something else."""
         ours = {
-            "format version": FORMAT_VERSION,
             "architecture": self.architecture,
             "head configuration": dict(self.head_config),
             "data fingerprint": self.data_fingerprint,
         }
         theirs = {
-            "format version": manifest.format_version,
             "architecture": manifest.architecture,
             "head configuration": manifest.head_config,
             "data fingerprint": manifest.data_fingerprint,
@@ -104,16 +115,23 @@ class Identity:
 
 @dataclass
 class TrainingState:
-    """Everything that the next optimizer step depends on. `scaler` is None without fp16."""
+    """Everything that the next optimizer step depends on.
+
+    Attributes:
+        scaler: None without fp16.
+        best_in_memory: the best weights, where checkpoints are turned off.
+    """
 
     model: nn.Module
     optimizer: Optimizer
-    schedule: LRScheduler
+    schedule: LambdaLR
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
+    best_in_memory: tuple[Manifest, dict[str, Tensor]] | None = None
+    _buffers: dict[str, TensorFile] = field(default_factory=dict)
 
-    def pack(self) -> dict[str, bytes]:
-        """The files of a checkpoint, manifest excepted."""
+    def pack(self) -> dict[str, Content]:
+        """The files of a checkpoint, manifest excepted, as they are now; they hold until the next call."""
         tensors, plain = _split_optimizer(self.optimizer.state_dict())
         tensors["rng.torch"] = torch.get_rng_state()
         for index, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
@@ -129,28 +147,90 @@ class TrainingState:
             "rng_python": random.getstate(),
         }
         return {
-            paths.WEIGHTS: _to_safetensors(self.model.state_dict()),
-            paths.STATE_TENSORS: _to_safetensors(tensors),
+            paths.WEIGHTS: self._fill(paths.WEIGHTS, self.model.state_dict()),
+            paths.STATE_TENSORS: self._fill(paths.STATE_TENSORS, tensors),
             paths.STATE_JSON: json.dumps(state_json).encode(),
         }
 
-    def unpack(self, contents: Mapping[str, bytes]) -> None:
+    def _fill(self, name: str, tensors: Mapping[str, Tensor]) -> memoryview:
+        """One copy of the tensors into the buffer kept for this file, which is made anew only if they changed shape."""
+        if name not in self._buffers or not self._buffers[name].fits(tensors):
+            self._buffers.pop(name, None)  # before the new one, so that the two are never there at once
+            self._buffers[name] = TensorFile(tensors, pinned=any(t.is_cuda for t in tensors.values()))
+        self._buffers[name].fill(tensors)
+        return self._buffers[name].content
+
+    def unpack(self, contents: Mapping[str, bytearray]) -> None:
         """Put everything back as it was when it was packed."""
         load_weights(self.model, contents)
-        tensors = safetensors.torch.load(contents[paths.STATE_TENSORS])
+        tensors = tensor_files.read(contents[paths.STATE_TENSORS])
         plain = json.loads(contents[paths.STATE_JSON])
         self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
         self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
+        self._set_rates()
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict(plain["scaler"])
         self.progress = Progress(**plain["progress"])
-        torch.set_rng_state(tensors["rng.torch"])
+        torch.set_rng_state(tensors["rng.torch"].clone())
         if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([tensors[k] for k in sorted(tensors) if k.startswith("rng.cuda.")])
+            torch.cuda.set_rng_state_all([tensors[k].clone() for k in sorted(tensors) if k.startswith("rng.cuda.")])
         name, *rest = plain["rng_numpy"]
         np.random.set_state((name, tensors["rng.numpy"].numpy().astype(np.uint32), *rest))
         version, internal, gauss = plain["rng_python"]
         random.setstate((version, tuple(internal), gauss))
+
+    def _set_rates(self) -> None:
+        """The learning rates of the step at hand: those that were saved, unless the trial has been given more epochs
+        and so another schedule.
+        """
+        rates = [
+            base * factor(self.schedule.last_epoch)
+            for base, factor in zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.schedule._last_lr = rates
+
+    def full_bytes(self) -> int:
+        """Bytes of one checkpoint at the most, before the first step too: weights, Adam's two moments, 1 MB."""
+        parameters: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return self.weight_bytes() + OVERHEAD + 2 * sum(p.nbytes for p in parameters)
+
+    def weight_bytes(self) -> int:
+        """Bytes of the weights alone."""
+        return sum(t.nbytes for t in self.model.state_dict().values())
+
+
+class Saver:
+    """Does the saves of a trial in a thread, one at a time. As a context, it ends with the last one durable."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._in_flight: Future[object] | None = None
+
+    def submit(self, commit: Callable[[], object]) -> None:
+        """Begin a save. The one before has been waited for."""
+        assert self._in_flight is None
+        self._in_flight = self._pool.submit(commit)
+
+    def check(self) -> None:
+        """Raise what the save in flight failed with, if it has."""
+        if self._in_flight and self._in_flight.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the save in flight, and raise what it failed with."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight:
+            in_flight.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._pool.shutdown()
+        if error is None:
+            self.wait()
 
 
 def seed_everything(seed: int) -> None:
@@ -161,9 +241,20 @@ def seed_everything(seed: int) -> None:
 
 
 def save(
-    store: CheckpointStore, state: TrainingState, identity: Identity, *, score: float | None, metrics: dict[str, float]
-) -> str:
-    """Commit the state as it is now; when this returns, it is durable."""
+    store: CheckpointStore,
+    saver: Saver,
+    state: TrainingState,
+    identity: Identity,
+    *,
+    score: float | None,
+    metrics: dict[str, float],
+) -> None:
+    """Begin to commit the state as it is now; it is durable after `saver.wait()`, or the next save's beginning.
+
+    Raises:
+        DiskError, OSError: the save before this one failed.
+    """
+    saver.wait()  # its buffers are ours from here on
     progress = state.progress
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -180,7 +271,12 @@ def save(
         seed=identity.seed,
         created_at=now(),
     )
-    return store.commit(manifest, state.pack())
+    if not store.policy.enabled:
+        if state.best_in_memory is None or progress.best_epoch == progress.epochs_done:
+            state.best_in_memory = manifest, {k: v.detach().clone() for k, v in state.model.state_dict().items()}
+        return
+    contents = state.pack()
+    saver.submit(lambda: store.commit(manifest, contents))
 
 
 def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]) -> Progress:
@@ -213,25 +309,18 @@ def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
     """Verify a checkpoint, load its weights and return its manifest.
 
     Raises:
-        NoCheckpointError: it does not verify.
+        DamagedCheckpoint: it does not verify.
         IncompatibleCheckpointError: it is of another model or other data.
     """
-    try:
-        contents = read_verified(folder)
-    except DamagedCheckpoint as error:
-        raise NoCheckpointError(str(error), remedy="Train a new trial with the same configuration.") from None
+    contents = read_verified(folder)
     manifest = Manifest.model_validate_json(contents[paths.MANIFEST])
     identity.check(manifest, str(folder))
     load_weights(model, contents)
     return manifest
 
 
-def load_weights(model: nn.Module, contents: Mapping[str, bytes]) -> None:
-    model.load_state_dict(safetensors.torch.load(contents[paths.WEIGHTS]))
-
-
-def _to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+def load_weights(model: nn.Module, contents: Mapping[str, bytearray]) -> None:
+    model.load_state_dict(tensor_files.read(contents[paths.WEIGHTS]))
 
 
 def _split_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

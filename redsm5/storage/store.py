@@ -1,24 +1,35 @@
 """A trial's checkpoints on disk: either whole and verifiable, or not there.
 
-A checkpoint is written into `.tmp-<name>`, each file fsynced, SHA256SUMS last, then the folder is renamed to its name
-and the parent fsynced. Only after that is an older one retired: renamed to `.trash-<name>`, then removed. A crash at
-any point leaves the old or the new checkpoint valid, and litter that the next `open` removes. SHA256SUMS is in
-coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without us.
+A checkpoint is written into `.tmp-<name>`, each file hashed while it is written and then fsynced, SHA256SUMS last, then
+the folder is renamed to its name and the parent fsynced. Only after that is an older one retired: renamed to
+`.trash-<name>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter that the next
+`open` removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without us.
 
 This module knows names, bytes and policies; what is in the files is redsm5/storage/checkpoint.py's.
 """
 
 import hashlib
+import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from redsm5 import files, paths
-from redsm5.records import Manifest, RetentionRow, now
-from redsm5.storage.retention import Checkpoint, Policy, Step, best, plan
+from redsm5.errors import IncompatibleCheckpointError
+from redsm5.records import Manifest, RetentionAction, RetentionRow, now
+from redsm5.storage.retention import Checkpoint, Policy, best, plan
 
 FORMAT_VERSION = 1
-STATE_FILES = (paths.STATE_JSON, paths.STATE_TENSORS)
+STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
+WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
+PIECE = 16 << 20  # bytes read and hashed at once
+OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
+
+Content = bytes | bytearray | memoryview
+"""What is in one file."""
 
 
 class DamagedCheckpoint(Exception):
@@ -29,30 +40,85 @@ def checkpoint_name(*, epoch: int, step: int, mid_epoch: bool) -> str:
     return f"step-{step:08d}" if mid_epoch else f"epoch-{epoch:04d}"
 
 
-def sums(contents: Mapping[str, bytes]) -> bytes:
-    """SHA256SUMS of these files, by name."""
-    return "".join(f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents)).encode()
+def sums(digests: Mapping[str, str]) -> bytes:
+    """SHA256SUMS of the files that have these hashes."""
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
-def listed_files(folder: Path) -> set[str]:
-    """The files that a checkpoint's SHA256SUMS names; DamagedCheckpoint where it cannot be read."""
+def listed_digests(folder: Path) -> dict[str, str]:
+    """The hash of each file that a checkpoint's SHA256SUMS names: those of the weights, or of weights and state.
+
+    Raises:
+        DamagedCheckpoint: it cannot be read, or is not as we write it. A flipped bit in a name must not make another
+            file, or litter, of the one that was meant.
+    """
     try:
-        lines = (folder / paths.SUMS).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = (folder / paths.SUMS).read_bytes()
+    except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} cannot be read: {error}") from error
-    return {line[66:] for line in lines}
+    digests = {name.decode(): digest.decode() for digest, name in re.findall(rb"([0-9a-f]{64})  ([\w.]+)\n", text)}
+    if sums(digests) != text or digests.keys() not in (WEIGHT_FILES, WEIGHT_FILES | STATE_FILES):
+        raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} is not as it was written")
+    return digests
 
 
-def read_verified(folder: Path) -> dict[str, bytes]:
-    """The contents of all files of a checkpoint. DamagedCheckpoint if SHA256SUMS is not exactly that of these bytes."""
-    names = listed_files(folder)
+def read_manifest(folder: Path) -> Manifest:
+    """A checkpoint's description, verified.
+
+    Raises:
+        DamagedCheckpoint: it is not what SHA256SUMS says.
+        IncompatibleCheckpointError: another version of this code wrote it, in another format.
+    """
     try:
-        contents = {name: (folder / name).read_bytes() for name in names if "/" not in name}
+        content = (folder / paths.MANIFEST).read_bytes()
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
-    if not {paths.WEIGHTS, paths.MANIFEST} <= contents.keys() or sums(contents) != (folder / paths.SUMS).read_bytes():
+    if hashlib.sha256(content).hexdigest() != listed_digests(folder)[paths.MANIFEST]:
+        raise DamagedCheckpoint(f"{folder.name}: {paths.MANIFEST} does not match {paths.SUMS}")
+    found = json.loads(content)["format_version"]
+    if found != FORMAT_VERSION:
+        raise IncompatibleCheckpointError(
+            f"the checkpoint has format version {found}; this code reads {FORMAT_VERSION}",
+            where=str(folder),
+            remedy="Use the version of the code that wrote it, or start a new trial.",
+        )
+    return Manifest.model_validate_json(content)
+
+
+def read_verified(folder: Path) -> dict[str, bytearray]:
+    """The contents of all files of a checkpoint, hashed while they are read.
+
+    Raises:
+        DamagedCheckpoint: SHA256SUMS is not exactly that of these bytes.
+    """
+    contents: dict[str, bytearray] = {}
+    digests: dict[str, Future[str]] = {}
+    try:
+        with ThreadPoolExecutor(1, "hash") as hasher:
+            for name in sorted(listed_digests(folder)):
+                contents[name], digests[name] = _read(folder / name, hasher)
+        written = (folder / paths.SUMS).read_bytes()
+    except OSError as error:
+        raise DamagedCheckpoint(f"{folder.name}: {error}") from error
+    if sums({name: digest.result() for name, digest in digests.items()}) != written:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} does not match the files")
     return contents
+
+
+def _read(path: Path, hasher: ThreadPoolExecutor) -> tuple[bytearray, "Future[str]"]:
+    """A file's bytes, and its hash, which `hasher` computes behind the reading."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        content = bytearray(path.stat().st_size)
+        view, at = memoryview(content), 0
+        while count := file.readinto(view[at : at + PIECE]):
+            hasher.submit(digest.update, view[at : at + count])
+            at += count
+    return content, hasher.submit(digest.hexdigest)
+
+
+def _sha256(content: Content) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class CheckpointStore:
@@ -60,15 +126,24 @@ class CheckpointStore:
 
     Args:
         trial_dir: the trial's folder.
-        policy: what is kept.
+        policy: what is kept; it may be replaced by a stricter one while the trial runs.
         log: called with a sentence and its facts for every checkpoint kept, stripped, deleted or set aside.
+        make_room: called with a number of bytes before any is written; it raises DiskError where they have no room.
     """
 
-    def __init__(self, trial_dir: Path, policy: Policy, log: Callable[..., object]) -> None:
+    def __init__(
+        self,
+        trial_dir: Path,
+        policy: Policy,
+        log: Callable[..., object],
+        make_room: Callable[[int], object] = lambda size: None,
+    ) -> None:
         self.folder = trial_dir / paths.CHECKPOINTS
+        self.policy = policy
+        self.make_room = make_room
         self._rows = trial_dir / paths.RETENTION
-        self._policy = policy
         self._log = log
+        self._hasher = ThreadPoolExecutor(1, "hash")
         files.make_dir(self.folder)
         files.cut_torn_tail(self._rows)
         self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}
@@ -79,14 +154,17 @@ class CheckpointStore:
         return [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The committed checkpoints as the plan sees them; one whose own description is unreadable is set aside."""
+        """The committed checkpoints as the plan sees them; one whose own description is damaged is set aside.
+
+        Raises:
+            IncompatibleCheckpointError: one is of another format.
+        """
         found = []
         for name in self.names():
-            folder = self.folder / name
             try:
-                manifest = Manifest.model_validate_json((folder / paths.MANIFEST).read_bytes())
-                resumable = set(STATE_FILES) <= listed_files(folder)
-            except (OSError, ValueError, DamagedCheckpoint) as error:
+                manifest = read_manifest(self.folder / name)
+                resumable = listed_digests(self.folder / name).keys() >= STATE_FILES
+            except DamagedCheckpoint as error:
                 self.set_aside(name, str(error).splitlines()[0])
                 continue
             found.append(Checkpoint(name, manifest.step, manifest.score, resumable))
@@ -101,18 +179,23 @@ class CheckpointStore:
         """Bytes on disk, litter included."""
         return files.tree_bytes(self.folder)
 
-    def commit(self, manifest: Manifest, contents: Mapping[str, bytes]) -> str:
-        """Write a checkpoint of these files and the manifest; then it is durable, and the plan is carried out."""
-        mid_epoch = manifest.batches_done > 0
-        name = checkpoint_name(epoch=manifest.epoch, step=manifest.step, mid_epoch=mid_epoch)
+    def commit(self, manifest: Manifest, contents: Mapping[str, Content]) -> str:
+        """Write a checkpoint of these files and the manifest; then it is durable, and the plan is carried out.
+
+        Raises:
+            DiskError: it has no room; nothing was written.
+            OSError: it could not be written; what was, is removed again.
+        """
+        name = checkpoint_name(epoch=manifest.epoch, step=manifest.step, mid_epoch=manifest.batches_done > 0)
         contents = {**contents, paths.MANIFEST: manifest.to_json()}
+        self.make_room(sum(map(len, contents.values())) + sum(67 + len(name) for name in contents))
         temporary = self.folder / f".tmp-{name}"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(mode=0o700)
-        for file_name, content in contents.items():
-            files.write_durable(temporary / file_name, content)
-        files.write_durable(temporary / paths.SUMS, sums(contents))
-        files.fsync_dir(temporary)
+        try:
+            self._write(temporary, contents)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room to write down what happened
+            raise
         if (self.folder / name).exists():  # the weights of an epoch that is trained again after damage
             self._retire(name)
         temporary.rename(self.folder / name)
@@ -120,19 +203,47 @@ class CheckpointStore:
         self.apply_plan(finished=False)
         return name
 
-    def apply_plan(self, *, finished: bool) -> None:
-        """Carry out the retention plan. Each step is recorded before it is done, so that none is done unrecorded."""
-        for step in plan(self.checkpoints(), self._policy, finished=finished):
-            folder = self.folder / step.checkpoint.name
+    def _write(self, folder: Path, contents: Mapping[str, Content]) -> None:
+        """All files and their SHA256SUMS, durably. Hashing takes about as long as writing, so a thread does it."""
+        digests = {name: self._hasher.submit(_sha256, content) for name, content in contents.items()}
+        folder.mkdir(mode=0o700)
+        for name, content in contents.items():
+            files.write_durable(folder / name, content)
+        files.write_durable(folder / paths.SUMS, sums({name: digest.result() for name, digest in digests.items()}))
+        files.fsync_dir(folder)
+
+    def apply_plan(self, *, finished: bool, tight: bool = False) -> None:
+        """Carry out the retention plan; `tight` where the budget or the disk leaves no room for ties."""
+        policy = replace(self.policy, drop_ties=tight)
+        for step in plan(self.checkpoints(), policy, finished=finished):
             if step.action == "strip":
-                size = sum((folder / n).stat().st_size for n in STATE_FILES if (folder / n).exists())
-            else:
-                size = files.tree_bytes(folder)
-            self._record(step, size)
-            if step.action == "strip":
-                self._strip(step.checkpoint.name)
+                self.strip(step.checkpoint, step.reason)
             elif step.action == "delete":
-                self._retire(step.checkpoint.name)
+                self.delete(step.checkpoint, step.reason)
+            else:
+                self._record("keep", step.checkpoint, files.tree_bytes(self.folder / step.checkpoint.name), step.reason)
+
+    def strip(self, checkpoint: Checkpoint, reason: str) -> int:
+        """Drop a checkpoint's training state and keep its weights; how many bytes that gives back.
+
+        First the list that names the state, atomically, then the files: a crash between leaves litter.
+        """
+        folder = self.folder / checkpoint.name
+        digests = listed_digests(folder)
+        size = sum((folder / name).stat().st_size for name in STATE_FILES & digests.keys())
+        self._record("strip", checkpoint, size, reason)
+        files.write_atomic(folder / paths.SUMS, sums({n: d for n, d in digests.items() if n not in STATE_FILES}))
+        for name in STATE_FILES:
+            (folder / name).unlink(missing_ok=True)
+        files.fsync_dir(folder)
+        return size
+
+    def delete(self, checkpoint: Checkpoint, reason: str) -> int:
+        """Remove a checkpoint; how many bytes that gives back."""
+        size = files.tree_bytes(self.folder / checkpoint.name)
+        self._record("delete", checkpoint, size, reason)
+        self._retire(checkpoint.name)
+        return size
 
     def set_aside(self, name: str, reason: str) -> None:
         """Take a damaged checkpoint out of the way without destroying it; it goes when the trial is finished."""
@@ -140,36 +251,20 @@ class CheckpointStore:
         shutil.rmtree(target, ignore_errors=True)
         (self.folder / name).rename(target)
         files.fsync_dir(self.folder)
-        self._write_row(
-            RetentionRow(
-                timestamp=now(),
-                action="set_aside",
-                checkpoint=name,
-                epoch=0,
-                step=0,
-                score=None,
-                bytes=files.tree_bytes(target),
-                reason=reason,
-            )
-        )
+        step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
+        self._write_row("set_aside", Checkpoint(name, step, None, False), files.tree_bytes(target), reason)
         self._log("checkpoint is damaged and set aside", checkpoint=name, reason=reason)
 
-    def finish(self) -> None:
-        """What a finished trial leaves: the weights of its best. Doing it twice changes nothing."""
-        self.apply_plan(finished=True)
+    def drop_set_aside(self) -> None:
+        """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
         for path in self.folder.glob(".damaged-*"):
             shutil.rmtree(path)
         files.fsync_dir(self.folder)
 
-    def _strip(self, name: str) -> None:
-        """Drop the training state: first the list that names it, atomically, then the files."""
-        folder = self.folder / name
-        lines = (folder / paths.SUMS).read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line[66:].strip().decode() not in STATE_FILES]
-        files.write_atomic(folder / paths.SUMS, b"".join(kept))
-        for state_file in STATE_FILES:
-            (folder / state_file).unlink(missing_ok=True)
-        files.fsync_dir(folder)
+    def finish(self) -> None:
+        """What a finished trial leaves: the weights of its best. Doing it twice changes nothing."""
+        self.apply_plan(finished=True)
+        self.drop_set_aside()
 
     def _retire(self, name: str) -> None:
         trash = self.folder / f".trash-{name}"
@@ -185,32 +280,30 @@ class CheckpointStore:
         for name in self.names():
             folder = self.folder / name
             try:
-                listed = listed_files(folder) | {paths.SUMS}
+                listed = listed_digests(folder).keys()
             except DamagedCheckpoint:
                 continue  # `checkpoints` sets it aside
             for path in folder.iterdir():
-                if (path.name in STATE_FILES and path.name not in listed) or path.name == f".{paths.SUMS}.tmp":
+                if path.name in STATE_FILES - listed or path.name == f".{paths.SUMS}.tmp":
                     path.unlink()
 
-    def _record(self, step: Step, size: int) -> None:
-        checkpoint = step.checkpoint
-        if self._said.get(checkpoint.name) == (step.action, step.reason):
+    def _record(self, action: RetentionAction, checkpoint: Checkpoint, size: int, reason: str) -> None:
+        """A row before the step is taken, so that none is taken unrecorded; what was said is not said again."""
+        if self._said.get(checkpoint.name) == (action, reason):
             return
-        self._said[checkpoint.name] = (step.action, step.reason)
-        epoch = 0 if checkpoint.mid_epoch else int(checkpoint.name.removeprefix("epoch-"))
-        self._write_row(
-            RetentionRow(
-                timestamp=now(),
-                action=step.action,
-                checkpoint=checkpoint.name,
-                epoch=epoch,
-                step=checkpoint.step,
-                score=checkpoint.score,
-                bytes=size,
-                reason=step.reason,
-            )
-        )
-        self._log(f"checkpoint: {step.action}", checkpoint=checkpoint.name, bytes=size, reason=step.reason)
+        self._said[checkpoint.name] = (action, reason)
+        self._write_row(action, checkpoint, size, reason)
+        self._log(f"checkpoint: {action}", checkpoint=checkpoint.name, bytes=size, reason=reason)
 
-    def _write_row(self, row: RetentionRow) -> None:
+    def _write_row(self, action: RetentionAction, checkpoint: Checkpoint, size: int, reason: str) -> None:
+        row = RetentionRow(
+            timestamp=now(),
+            action=action,
+            checkpoint=checkpoint.name,
+            epoch=0 if checkpoint.mid_epoch else int(checkpoint.name.removeprefix("epoch-")),
+            step=checkpoint.step,
+            score=checkpoint.score,
+            bytes=size,
+            reason=reason,
+        )
         files.append_durable(self._rows, row.model_dump_json().encode() + b"\n")

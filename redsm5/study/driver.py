@@ -5,7 +5,6 @@ trial that was interrupted and proposes afterwards what it would have proposed w
 """
 
 import math
-import signal
 import time
 import uuid
 from pathlib import Path
@@ -28,7 +27,6 @@ from redsm5.study.trial import create_trial, finish_leftovers, note_killed, read
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
-POLL_S = 0.1
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 FAILURES_IN_A_ROW = 3
 
@@ -200,17 +198,14 @@ class Driver:
 
     def _train(self, number: int, trial_id: str, folder: Path) -> None:
         """Launch the trial's process and stay with it until it has ended."""
-        launched = launch_trial(self.config, trial_id, output=folder / paths.LOGS / "output.log")
-        forwarded = False
-        while not launched.poll():
-            if self.stop.requested and not forwarded:
-                launched.signal(signal.SIGTERM)
-                forwarded = True
+
+        def meanwhile() -> None:
             if self.config.study.pruner != "none":
                 self._decide(number, trial_id, folder)
             self._show(trial_id)
-            time.sleep(POLL_S)
-        launched.wait()
+
+        output = folder / paths.LOGS / "output.log"
+        launch_trial(self.config, trial_id, output=output).attend(self.stop, meanwhile)
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial."""

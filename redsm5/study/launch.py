@@ -1,19 +1,24 @@
 """How a trial's process is started: `accelerate launch scripts/train.py`, in its own session, dying with its parent."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from redsm5 import files, paths
-from redsm5.config import LAUNCH_DIR, Config
+from redsm5.config import LAUNCH_DIR, Config, with_parameters
 from redsm5.errors import ConfigError
-from redsm5.study.signals import die_with_parent
+from redsm5.study.signals import StopRequest, die_with_parent
+from redsm5.study.trial import create_trial, read_record
 
+POLL_S = 0.1
 TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
 
 
@@ -31,6 +36,17 @@ class Launched:
         """Wait until it has ended and no process of the trial holds its lock."""
         self._process.wait()
         wait_unlocked(self._folder)
+
+    def attend(self, stop: StopRequest, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Stay with it until it has ended: pass on a request to stop, once, and do `meanwhile` again and again."""
+        forwarded = False
+        while not self.poll():
+            if stop.requested and not forwarded:
+                self.signal(signal.SIGTERM)
+                forwarded = True
+            meanwhile()
+            time.sleep(POLL_S)
+        self.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the trial."""
@@ -53,7 +69,10 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
         )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), str(TRAIN_SCRIPT)]
-    command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}"]
+    command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}", f"launch={config.launch}"]
+    # A trial that was begun under another budget goes on under today's.
+    for key in ("max_total_size", "min_free_disk_percent"):
+        command.append(f"retention.{key}={getattr(config.retention, key)}")
     environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if config.launch == "cpu":
@@ -87,6 +106,23 @@ def wait_unlocked(folder: Path) -> None:
             if free:
                 return
         time.sleep(0.1)
+
+
+def dry_run(config: Config) -> int:
+    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code."""
+    log_dir = Path(config.experiments) / paths.LOGS
+    stop = StopRequest()
+    with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
+        short = with_parameters(config, {"experiments": scratch, "train.epochs": 1, "retention.enabled": False})
+        record = create_trial(short)
+        launch_trial(short, record.trial_id, output=None).attend(stop)
+        folder = paths.trial_dir(Path(scratch), record.trial_id)
+        files.make_dir(log_dir)
+        for path in (folder / paths.LOGS).iterdir():
+            shutil.copy(path, log_dir / f"dry-run-{record.trial_id[:8]}-{path.name}")
+        after = read_record(folder)
+    assert after is not None
+    return 2 if after.exit_code is None else after.exit_code
 
 
 def _quoted(value: str) -> str:

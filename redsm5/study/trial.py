@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from redsm5 import files, paths
-from redsm5.config import Config, compose, differences, validate
+from redsm5.config import Config, compose, differences, validate, with_parameters
 from redsm5.errors import ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
 from redsm5.storage.retention import Policy
@@ -24,7 +24,15 @@ from redsm5.study.signals import StopRequest
 from redsm5.tracking.logs import open_logs, redact
 
 DECISION_TIMEOUT_S = 60.0
-MAY_CHANGE_ON_RESUME = ("experiments", "trial.id", "launch", "study.tracking_uri")
+# What a resumed trial may be given anew; all else is what it was begun with. Its epochs may grow.
+MAY_CHANGE_ON_RESUME = (
+    "experiments",
+    "trial.id",
+    "launch",
+    "study.tracking_uri",
+    "retention.max_total_size",
+    "retention.min_free_disk_percent",
+)
 
 
 def create_trial(
@@ -99,7 +107,7 @@ def note_killed(folder: Path, record: TrialRecord) -> TrialRecord:
 
 
 def trial_config(overrides: Sequence[str]) -> Config:
-    """The configuration of the trial that `trial.id` names, as saved with it.
+    """The configuration of the trial that `trial.id` names, as saved with it, but for what may change on a resume.
 
     Raises:
         ConfigError: there is no such trial, or an override would change what the trial was started with.
@@ -114,25 +122,60 @@ def trial_config(overrides: Sequence[str]) -> Config:
             remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
         )
     named = {word.partition("=")[0].lstrip("+") for word in overrides}
-    changed = differences(saved, asked.model_dump(mode="json"))
+    changed = {
+        key: both
+        for key, both in differences(saved, asked.model_dump(mode="json")).items()
+        if key in named or key.split(".")[0] in named
+    }
+    before, after = changed.get("train.epochs", (0, 0))
     refused = [
         f"{key}: {a} when the trial began, {b} now"
         for key, (a, b) in changed.items()
-        if key not in MAY_CHANGE_ON_RESUME and (key in named or key.split(".")[0] in named)
+        if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and after > before)
     ]
     if refused:
         raise ConfigError(
             f"trial {asked.trial.id} cannot be resumed with another configuration: {'; '.join(refused)}",
-            remedy="Leave these out, or start a new trial without trial.id.",
+            remedy="Leave these out, or start a new trial without trial.id. train.epochs may grow.",
         )
-    return validate({**saved, "experiments": asked.experiments})
+    return with_parameters(
+        validate({**saved, "experiments": asked.experiments}), {key: after for key, (_, after) in changed.items()}
+    )
+
+
+def allow_more_epochs(folder: Path, config: Config) -> None:
+    """Take note that a trial is to train more epochs than it was begun with; nothing where it is not.
+
+    Raises:
+        ConfigError: it is finished and its training state was not kept.
+        LockedError: it is being trained.
+    """
+    record = read_record(folder)
+    assert record is not None
+    if config.train.epochs <= record.epochs:
+        return
+    if record.state in FINISHED:
+        if not list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
+            raise ConfigError(
+                f"trial {record.trial_id} is {record.state} after {record.epoch} epochs and cannot be given more: "
+                "its training state was not kept",
+                remedy="Start a new trial with train.epochs set higher. For trials to come, "
+                "retention.keep_training_state=true keeps it.",
+            )
+        record = record.model_copy(update={"state": "interrupted", "finished_at": None, "exit_code": 75})
+    with files.try_lock(folder / paths.LOCK) as held:
+        if not held:
+            raise LockedError(f"trial {record.trial_id} is being trained", remedy="Stop it first, or wait for its end.")
+        files.write_atomic(folder / paths.CONFIG, json.dumps(snapshot_of(config), indent=2).encode() + b"\n")
+        write_record(folder, record.model_copy(update={"epochs": config.train.epochs}))
 
 
 def finish_leftovers(folder: Path, config: Config) -> None:
     """Do what a finished trial still had to do when it was killed: drop its training state and litter."""
     leftovers = [*folder.glob("checkpoints/*/training_state.*"), *folder.glob("checkpoints/.*")]
     record = read_record(folder)
-    if record is None or record.state not in FINISHED or config.retention.keep_all or not leftovers:
+    kept = config.retention.keep_all or config.retention.keep_training_state
+    if record is None or record.state not in FINISHED or kept or not leftovers:
         return
     with files.try_lock(folder / paths.LOCK) as held:
         if held:
@@ -144,7 +187,13 @@ def finish_leftovers(folder: Path, config: Config) -> None:
 def open_store(folder: Path, config: Config, log: Any) -> CheckpointStore:
     """The trial's checkpoints under the policy of its configuration."""
     r = config.retention
-    policy = Policy(keep_last_n=r.keep_last_n, keep_best_k=r.keep_best_k, keep_all=r.keep_all)
+    policy = Policy(
+        keep_last_n=r.keep_last_n,
+        keep_best_k=r.keep_best_k,
+        keep_all=r.keep_all,
+        enabled=r.enabled,
+        keep_training_state=r.keep_training_state,
+    )
     return CheckpointStore(folder, policy, log)
 
 

@@ -1,0 +1,81 @@
+"""Tensors as the bytes of a safetensors file, without a copy that is not needed.
+
+A `TensorFile` lays such a file out once, in one buffer in memory: filling it again with the tensors as they are now is
+one copy, and its bytes can be written while the training changes the tensors. `read` is the way back: tensors that are
+views of the file's bytes. The format is https://huggingface.co/docs/safetensors: 8 bytes with the length of the header,
+the header in JSON, then the tensors one after the other.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
+ALIGNMENT = 64  # of the first tensor; the largest elements come first, so that all others are aligned too
+
+
+class TensorFile:
+    """The bytes of a safetensors file with these tensors' names, types and shapes; in pinned memory with `pinned`."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, pinned: bool) -> None:
+        self._signature = _signature(tensors)
+        header, at = {}, 0
+        names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+        for name in names:
+            tensor = tensors[name]
+            size = tensor.numel() * tensor.element_size()
+            header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-(8 + len(text)) % ALIGNMENT)
+        self._bytes = torch.empty(8 + len(text) + at, dtype=torch.uint8, pin_memory=pinned)
+        self.content = memoryview(self._bytes.numpy())  # type: ignore[arg-type]
+        self.content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
+        self._views = _views(self._bytes[8 + len(text) :], header)
+
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether these tensors have the names, types and shapes that it was made for."""
+        return _signature(tensors) == self._signature
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors as they are now. When this returns, they may change."""
+        names = list(tensors)
+        sources = [tensors[name].detach() for name in names]
+        torch._foreach_copy_([self._views[name] for name in names], sources, non_blocking=True)
+        if any(source.is_cuda for source in sources):
+            torch.cuda.synchronize()
+
+
+def read(content: bytearray) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, as views of its bytes."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8:start]))
+    header.pop("__metadata__", None)
+    return _views(torch.frombuffer(content, dtype=torch.uint8)[start:], header)
+
+
+def _views(data: Tensor, header: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    views = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        views[name] = data[start:end].view(DTYPES[entry["dtype"]]).view(entry["shape"])
+    return views
+
+
+def _signature(tensors: Mapping[str, Tensor]) -> list[tuple[str, torch.dtype, torch.Size]]:
+    return sorted((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items())
