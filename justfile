@@ -91,6 +91,11 @@ test *args: setup
 test-long *args: setup
     @exec {{ python }} -m pytest "$@"
 
+# Measure beside peers, in one run: just bench checkpoint
+[no-exit-message]
+bench what *flags: setup
+    @shift; exec {{ python }} "scripts/bench/{{ what }}.py" "$@"
+
 # Check style, formatting and the direction of imports
 lint: setup
     .venv/bin/ruff check .

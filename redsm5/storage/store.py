@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from redsm5.storage.retention import Checkpoint, Policy, best, plan
 FORMAT_VERSION = 1
 STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
-PIECE = 16 << 20  # bytes read and hashed at once
+PIECE = 1 << 20  # bytes read and hashed at once: while they are in the processor's cache
+HASHERS = 2  # threads: a checkpoint has two large files
 OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
 
 Content = bytes | bytearray | memoryview
@@ -91,30 +92,28 @@ def read_verified(folder: Path) -> dict[str, bytearray]:
     Raises:
         DamagedCheckpoint: SHA256SUMS is not exactly that of these bytes.
     """
-    contents: dict[str, bytearray] = {}
-    digests: dict[str, Future[str]] = {}
     try:
-        with ThreadPoolExecutor(1, "hash") as hasher:
-            for name in sorted(listed_digests(folder)):
-                contents[name], digests[name] = _read(folder / name, hasher)
+        names = sorted(listed_digests(folder))
+        with ThreadPoolExecutor(HASHERS, "hash") as pool:
+            read = dict(zip(names, pool.map(lambda name: _read(folder / name), names), strict=True))
         written = (folder / paths.SUMS).read_bytes()
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
-    if sums({name: digest.result() for name, digest in digests.items()}) != written:
+    if sums({name: digest for name, (_, digest) in read.items()}) != written:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} does not match the files")
-    return contents
+    return {name: content for name, (content, _) in read.items()}
 
 
-def _read(path: Path, hasher: ThreadPoolExecutor) -> tuple[bytearray, "Future[str]"]:
-    """A file's bytes, and its hash, which `hasher` computes behind the reading."""
+def _read(path: Path) -> tuple[bytearray, str]:
+    """A file's bytes and their hash."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         content = bytearray(path.stat().st_size)
         view, at = memoryview(content), 0
         while count := file.readinto(view[at : at + PIECE]):
-            hasher.submit(digest.update, view[at : at + count])
+            digest.update(view[at : at + count])
             at += count
-    return content, hasher.submit(digest.hexdigest)
+    return content, digest.hexdigest()
 
 
 def _sha256(content: Content) -> str:
@@ -143,7 +142,7 @@ class CheckpointStore:
         self.make_room = make_room
         self._rows = trial_dir / paths.RETENTION
         self._log = log
-        self._hasher = ThreadPoolExecutor(1, "hash")
+        self._hashers = ThreadPoolExecutor(HASHERS, "hash")
         files.make_dir(self.folder)
         files.cut_torn_tail(self._rows)
         self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}
@@ -204,8 +203,8 @@ class CheckpointStore:
         return name
 
     def _write(self, folder: Path, contents: Mapping[str, Content]) -> None:
-        """All files and their SHA256SUMS, durably. Hashing takes about as long as writing, so a thread does it."""
-        digests = {name: self._hasher.submit(_sha256, content) for name, content in contents.items()}
+        """All files and their SHA256SUMS, durably. Hashing takes as long as writing, so threads do it."""
+        digests = {name: self._hashers.submit(_sha256, content) for name, content in contents.items()}
         folder.mkdir(mode=0o700)
         for name, content in contents.items():
             files.write_durable(folder / name, content)
