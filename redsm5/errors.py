@@ -4,8 +4,11 @@ They are raised where the cause is known and turned into one message in one plac
 those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 no valid checkpoint, 75 interrupted.
 """
 
+import errno
 import sys
 from collections.abc import Callable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a full quota
 
 
 class RedSM5Error(Exception):
@@ -98,4 +101,13 @@ def exit_with_message(main: Callable[[], int]) -> None:
     except RedSM5Error as error:
         print(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error.message()}", file=sys.stderr)
         code = error.exit_code
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(
+            f"error: {error.strerror}: {error.filename or 'the disk is full'}\n"
+            "  Make room and run the same command again: it goes on where it was. `just cleanup` lists what may go.",
+            file=sys.stderr,
+        )
+        code = DiskError.exit_code
     sys.exit(code)

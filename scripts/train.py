@@ -115,6 +115,7 @@ with trial.outcome(), Saver() as saver:
                         save(store, saver, state, identity, score=None, metrics={})
                         if stop:
                             saver.wait()
+                            trial.update(step=at.step, bytes=store.size())
                             raise Interrupted(f"stopped at step {at.step}, in epoch {epoch}")
 
         losses.commit()

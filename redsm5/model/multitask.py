@@ -3,6 +3,7 @@
 Shapes: B posts, T tokens, H hidden, C criteria.
 """
 
+import hashlib
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,12 +45,15 @@ class MultiTaskModel(nn.Module):
 
 
 def architecture(model: MultiTaskModel) -> str:
-    """What must be equal for one model's weights to fit another: the encoder's kind and sizes."""
+    """What must be equal for one model's weights to fit another: the encoder's kind and sizes, and the first digits of
+    a SHA-256 over the name, shape and type of every tensor.
+    """
     encoder = model.encoder.config
-    parameters = sum(p.numel() for p in model.parameters())
+    tensors = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in model.state_dict().items())
+    layout = hashlib.sha256(repr(tensors).encode()).hexdigest()[:12]
     return (
         f"{encoder.model_type}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
-        f"vocabulary {encoder.vocab_size}, {parameters} parameters"
+        f"vocabulary {encoder.vocab_size}, {sum(p.numel() for p in model.parameters())} parameters, layout {layout}"
     )
 
 

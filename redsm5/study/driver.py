@@ -82,11 +82,13 @@ class Driver:
             outcome = "paused"
             raise
         finally:
-            with files.Lock(self.folder / paths.LOCK):
-                self.board.write(state=outcome)
-            self.log.info("shipping the last metrics to MLflow")
-            if left := self.shipper.close():
-                self.log.warning("metrics wait in the journals: `just sync` ships them", rows=left)
+            try:
+                with files.Lock(self.folder / paths.LOCK):
+                    self.board.write(state=outcome)
+            finally:
+                self.log.info("shipping the last metrics to MLflow")
+                if left := self.shipper.close():
+                    self.log.warning("metrics wait in the journals: `just sync` ships them", rows=left)
         best = self.board.study.best
         self.log.info(
             f"study {name} is complete: {self._finished()} trials",

@@ -4,7 +4,6 @@
 before the process exits. No outcome and no live lock means that the process was killed.
 """
 
-import errno
 import json
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
-from redsm5.errors import ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
+from redsm5.errors import NO_ROOM, ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
@@ -270,21 +269,27 @@ class TrialRun:
         try:
             yield
         except Interrupted as error:
-            self.end("interrupted", error.exit_code, _error_record(error))
+            self._end_by(error, "interrupted", error.exit_code)
             self.log.warning("interrupted", reason=error.what)
         except Exception as error:
             kind, code = classify(error)
             self.log.error(f"trial failed: {kind}", reason=_error_record(error).message, exc_info=True)
-            self.end("interrupted" if code == DiskError.exit_code else "failed", code, _error_record(error))
+            self._end_by(error, "interrupted" if code == DiskError.exit_code else "failed", code)
         self._lock.release()
         sys.exit(2 if self.record.exit_code is None else self.record.exit_code)
+
+    def _end_by(self, error: Exception, state: TrialState, code: int) -> None:
+        try:
+            self.end(state, code, _error_record(error))
+        except OSError as full:  # then trial.json says what it said before, as after a kill, and the trial resumes
+            self.log.error("the outcome cannot be written", reason=full.strerror)
 
 
 def classify(error: Exception) -> tuple[str, int]:
     """What kind of failure this is, in a word that is equal for equal causes, and its exit code."""
     if isinstance(error, RedSM5Error):
         return error.kind, error.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return DiskError.kind, DiskError.exit_code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out_of_memory", NotFiniteError.exit_code
