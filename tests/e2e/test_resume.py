@@ -52,7 +52,7 @@ def test_a_dry_run_leaves_nothing_but_its_log(tmp_path: Path) -> None:
 
 def test_without_checkpoints_a_study_has_the_same_metrics_and_writes_none(uninterrupted: Path, tmp_path: Path) -> None:
     run("hpo.py", *SMALL, "study.trials=1", "retention.enabled=false", f"experiments={tmp_path / 'e'}")
-    assert not [p for p in tmp_path.rglob("checkpoints/*")]
+    assert not list(tmp_path.rglob("checkpoints/*"))
     assert all_metrics(tmp_path / "e") == all_metrics(uninterrupted)[:1]
     (report,) = reports(tmp_path / "e")
     assert report["test_metrics"] == reports(uninterrupted)[0]["test_metrics"]
