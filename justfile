@@ -91,6 +91,11 @@ test *args: setup
 test-long *args: setup
     @exec {{ python }} -m pytest "$@"
 
+# Watch a study being killed with SIGKILL again and again, and end as if it had not been
+[no-exit-message]
+demo-crash *flags: setup
+    @exec {{ python }} scripts/demo_crash.py "$@"
+
 # Measure beside peers, in one run: just bench checkpoint
 [no-exit-message]
 bench what *flags: setup

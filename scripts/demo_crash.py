@@ -1,0 +1,121 @@
+"""See for yourself: a study is killed with SIGKILL again and again, and ends as one that was not: `just demo-crash`.
+
+Two small studies run in a temporary folder. The first is left alone. Of the second, all processes are killed at random
+moments, and the same command is given again, until it is done. Then every metric, the weights that are kept and the
+test scores are compared, bit by bit.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from redsm5 import files, paths
+from redsm5.errors import TrainingError, exit_with_message
+from redsm5.tracking.journal import read_metrics
+
+SMALL = ("data.posts=90", "model.max_length=64", "train.epochs=12", "study.trials=2")
+HPO = Path(__file__).with_name("hpo.py")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just demo-crash", description=__doc__)
+    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=None, help="of the moments")
+    arguments = parser.parse_args()
+    dice = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="redsm5-") as folder:
+        alone, killed = Path(folder) / "alone", Path(folder) / "killed"
+        print("A study that nothing interrupts …", flush=True)
+        finish(alone)
+        print(f"The same study, to be killed {arguments.kills} times …", flush=True)
+        for turn in range(1, arguments.kills + 1):
+            study = start(killed)
+            wait_for_training(killed, study)
+            time.sleep(dice.uniform(0, 4))
+            over = study.poll() is not None
+            count = kill_all(killed)
+            study.wait()
+            if over:
+                print("  it was done before the next kill")
+                break
+            print(f"  {turn}: kill -9 of {count} processes; {standing(killed)}", flush=True)
+        finish(killed)
+        return compare(outcome(alone), outcome(killed))
+
+
+def start(experiments: Path) -> "subprocess.Popen[bytes]":
+    """Give the command, with its output thrown away."""
+    command = [sys.executable, str(HPO), *SMALL, f"experiments={experiments}"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
+
+
+def finish(experiments: Path) -> None:
+    """Give the command and let it end."""
+    if code := start(experiments).wait():
+        raise TrainingError(f"the study ended with exit code {code}", where=str(experiments))
+
+
+def wait_for_training(experiments: Path, study: "subprocess.Popen[bytes]") -> None:
+    """Until a trial is at its epochs, since starting takes longer than they do; or until the study has ended."""
+    begin = time.time()
+    while study.poll() is None:
+        for folder, record in records(experiments):
+            if record["state"] == "running" and (folder / paths.TRIAL).stat().st_mtime > begin:
+                return
+        time.sleep(0.05)
+
+
+def kill_all(experiments: Path) -> int:
+    """SIGKILL for every process that has the folder on its command line; how many there were."""
+    count = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            ours = entry.name.isdigit() and str(experiments).encode() in (entry / "cmdline").read_bytes()
+            if ours and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+                count += 1
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return count
+
+
+def records(experiments: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Each trial's folder and record, by number."""
+    found = [(folder, files.read_json(folder / paths.TRIAL)) for folder in paths.trial_dirs(experiments)]
+    return sorted(((f, r) for f, r in found if r), key=lambda pair: pair[1]["number"])
+
+
+def standing(experiments: Path) -> str:
+    """How far the study had come."""
+    trials = [f"trial {r['number']} {r['state']}, epoch {r['epoch']} of {r['epochs']}" for _, r in records(experiments)]
+    return "; ".join(trials) or "no trial had begun"
+
+
+def outcome(experiments: Path) -> dict[str, list[Any]]:
+    """What two studies are compared by: each metric by step, the hashes of the kept weights, the test scores."""
+    rows, weights, scores = [], [], []
+    for folder, _ in records(experiments):
+        rows.append({(row.metric, row.step): row.value for row in read_metrics(folder)})
+        sums = sorted(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}"))
+        weights.append({p.parent.name: [x for x in p.read_text().splitlines() if paths.WEIGHTS in x] for p in sums})
+        scores.append(json.loads((folder / paths.REPORT).read_bytes())["test_metrics"])
+    return {"metrics": rows, "weights": weights, "test scores": scores}
+
+
+def compare(alone: dict[str, list[Any]], killed: dict[str, list[Any]]) -> int:
+    """Print what is equal; exit code 2 where something is not."""
+    print(f"metrics in the journals: {sum(map(len, alone['metrics']))} and {sum(map(len, killed['metrics']))}")
+    for name, expected in alone.items():
+        print(f"{name}: {'identical' if killed[name] == expected else 'DIFFERENT'}")
+    return 0 if alone == killed else 2
+
+
+exit_with_message(main)
