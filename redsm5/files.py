@@ -178,8 +178,13 @@ def tree_bytes(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
+            total += file_bytes(os.path.join(parent, name))
     return total
+
+
+def file_bytes(path: str | Path) -> int:
+    """st_size of a file; 0 where it has just gone."""
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0

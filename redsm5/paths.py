@@ -3,7 +3,7 @@
 ```
 experiments/
   optuna.journal  mlflow.db  mlartifacts/
-  study_<uuid>/   study.json  events.jsonl  index.json  lock  claims/  control/  logs/
+  study_<uuid>/   study.json  events.jsonl  index.json  budget.json  budget.lock  lock  claims/  control/  logs/
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
                   evaluation_report.json  logs/  lock  checkpoints/epoch-0003/
 ```
@@ -20,6 +20,8 @@ LOGS = "logs"
 STUDY = "study.json"
 EVENTS = "events.jsonl"
 INDEX = "index.json"
+BUDGET = "budget.json"
+BUDGET_LOCK = "budget.lock"
 CONTROL = "control"
 CLAIMS = "claims"
 

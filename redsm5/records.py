@@ -164,6 +164,23 @@ class RetentionRow(Record):
     reason: str
 
 
+class BudgetEntry(Record):
+    """What a trial has reserved and what it held when it was last measured, in bytes."""
+
+    reserved: int = 0
+    bytes: int = 0
+
+
+class BudgetLedger(Record):
+    """budget.json: by trial_id, what of the study's byte budget is taken. `austere` stands once the disk was low."""
+
+    model_config = ConfigDict(frozen=False)
+
+    max_total_size: int
+    austere: bool = False
+    entries: dict[str, BudgetEntry] = {}
+
+
 class Shipped(Record):
     """shipped.json: how much of a trial MLflow has confirmed."""
 
@@ -274,6 +291,7 @@ SCHEMAS: dict[str, type[Record]] = {
     "metric": MetricRow,
     "decision": Decision,
     "retention": RetentionRow,
+    "budget": BudgetLedger,
     "shipped": Shipped,
     "manifest": Manifest,
     "evaluation_report": EvaluationReport,

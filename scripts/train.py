@@ -79,6 +79,7 @@ with trial.outcome(), Saver() as saver:
     bare_model = accelerator.unwrap_model(model)
     state = TrainingState(bare_model, optimizer.optimizer, schedule, accelerator.scaler)
     identity = Identity.of(config, bare_model, splits.fingerprint)
+    budget = trial.admit(store, full=state.full_bytes(), weights=state.weight_bytes())
     at = resume(store, state, identity, log=trial.log.warning)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -156,4 +157,6 @@ with trial.outcome(), Saver() as saver:
         )
     trial.end("pruned" if pruned else "completed", 0)
     store.finish()
+    if budget:
+        budget.release()
     trial.update(bytes=store.size())

@@ -17,6 +17,7 @@ from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
 from redsm5.errors import NO_ROOM, ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
+from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.signals import StopRequest
@@ -244,6 +245,32 @@ class TrialRun:
         self.record = self.record.model_copy(update=changes)
         write_record(self.folder, self.record)
 
+    def admit(self, store: CheckpointStore, *, full: int, weights: int) -> Budget | None:
+        """Reserve, in the study's budget, what the policy may hold at once, and have every save keep within it.
+
+        Args:
+            full: bytes of a checkpoint with its training state.
+            weights: bytes of one without.
+
+        Raises:
+            DiskError: it does not fit, and no trial at work will give room.
+        """
+        r = self.config.retention
+        if not r.enabled:
+            return None
+        reserve = reservation(store.policy, full=full, weights=weights, epochs=self.config.train.epochs)
+        budget = Budget(
+            store,
+            self.record.study_id,
+            max_total_size=r.max_total_size,
+            min_free_disk_percent=r.min_free_disk_percent,
+            log=self.log.info,
+        )
+        self.log.info("storage", checkpoint=full, weights=weights, reserved=reserve, budget=r.max_total_size)
+        budget.admit(reserve, stop_requested=lambda: self.stop.requested)
+        store.make_room = budget.make_room
+        return budget
+
     def decision(self, epoch: int) -> Decision:
         """What the driver's pruner says after this epoch. It waits for it; a replayed epoch finds what was said before.
 
@@ -298,4 +325,6 @@ def classify(error: Exception) -> tuple[str, int]:
 
 def _error_record(error: Exception) -> ErrorRecord:
     message = error.what if isinstance(error, RedSM5Error) else str(error)
-    return ErrorRecord(kind=classify(error)[0], message=redact(message)[:500])
+    if isinstance(error, DiskError):
+        message = error.message()  # the remedy names what takes the room
+    return ErrorRecord(kind=classify(error)[0], message=redact(message)[:2000])

@@ -1,0 +1,348 @@
+"""The byte budget of a study: all its checkpoints together never take more on disk, whoever writes them.
+
+What counts is st_size of everything under `trial_*/checkpoints/` of the study, temporary, retired and damaged files
+included. A trial reserves, before it trains, what its policy may hold at once; before each save it sees to it that the
+checkpoint to come is within its reservation. The ledger, budget.json, is read and replaced under the flock on
+budget.lock, which is never renamed or removed. A reservation stands while its owner holds the trial's lock, and so ends
+with the process, however that ends. The ledger is made anew from the disk when it is missing or cannot be read, and the
+bytes in it are measured again whenever a trial is admitted.
+
+Over the budget, others give way in this order: checkpoints of failed trials, then of pruned ones; training states of
+completed ones; weights of the completed ones with the worst score, whose reports exist. Never a trial that is at work
+or waits to be resumed, and never the best of the study.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from redsm5 import files, paths
+from redsm5.errors import ConfigError, DiskError, Interrupted
+from redsm5.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
+from redsm5.storage.retention import Policy
+from redsm5.storage.store import OVERHEAD, CheckpointStore
+
+LOW_DISK_BYTES = 100_000_000_000  # above it no disk is low, whatever the percentage
+SLACK = 64_000  # bytes: a list renamed over another, and whatever else is small and short-lived
+POLL_S = 0.5
+GRACE_S = 60.0  # in which a trial that is being started or ended makes its reservation, or leaves its room
+LARGEST_SHOWN = 3
+GONE_FIRST = ("failed", "pruned")
+COMMANDS = (
+    "just cleanup",
+    "a larger retention.max_total_size",
+    "a smaller retention.min_free_disk_percent",
+    "retention=minimal",
+)
+
+
+def reservation(policy: Policy, *, full: int, weights: int, epochs: int) -> int:
+    """Bytes that a trial's policy may hold at once.
+
+    Args:
+        full: bytes of a checkpoint with its training state.
+        weights: bytes of one without.
+        epochs: of the trial; each leaves a checkpoint where all are kept.
+    """
+    if not policy.enabled:
+        return 0
+    states = (epochs if policy.keep_all else max(policy.keep_last_n, 1)) + 1
+    return states * (full + OVERHEAD) + policy.keep_best_k * (weights + OVERHEAD)
+
+
+class Budget:
+    """A study's budget, as one trial's process sees it, which holds the trial's lock and its store.
+
+    Args:
+        store: the trial's own; on a low disk it is made to prune what its policy does not protect.
+        study_id: None for a trial outside a study, which is its own study.
+        max_total_size: bytes.
+        min_free_disk_percent: below it, and below 100 GB, the disk is low.
+        log: called with a sentence and its facts.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        study_id: str | None,
+        *,
+        max_total_size: int,
+        min_free_disk_percent: float,
+        log: Callable[..., object],
+    ) -> None:
+        trial_dir = store.folder.parent
+        self._store, self._study_id, self._log = store, study_id, log
+        self._experiments, self._trial_id = trial_dir.parent, trial_dir.name.removeprefix("trial_")
+        self._max, self._min_free = max_total_size, min_free_disk_percent
+        scope = paths.study_dir(self._experiments, study_id) if study_id else trial_dir
+        self._path, self._lock = scope / paths.BUDGET, files.Lock(scope / paths.BUDGET_LOCK)
+
+    def admit(self, reserve: int, *, stop_requested: Callable[[], bool]) -> None:
+        """Reserve bytes for this trial; while other trials at work hold the room, wait for it.
+
+        Raises:
+            DiskError: they do not fit, and no trial at work will give room.
+            ConfigError: another worker is at the study with another budget.
+            Interrupted: a stop was requested while waiting.
+        """
+        begin: float | None = None
+        while True:
+            with self._lock:
+                ledger = self._load()
+                self._measure(ledger)
+                self._agree(ledger)
+                self._look_at_disk(ledger, max(reserve - self._own_bytes(), 0))
+                missing = self._missing(ledger, reserve)
+                missing -= self._evict(ledger, missing)
+                fits = missing <= 0
+                self._write(ledger, reserve if fits else 0)
+            if fits:
+                return
+            others = [trial_id for trial_id in ledger.entries if trial_id != self._trial_id]
+            if begin is None:
+                begin = time.monotonic()
+                self._log("no room in the budget yet", needed=reserve, missing=missing)
+            # Who has reserved will give room. Who is at work without, begins or ends, or waits as we do: not for ever.
+            patient = any(ledger.entries[t].reserved for t in others) or (
+                time.monotonic() - begin < GRACE_S and any(map(self._live, others))
+            )
+            if reserve > self._max or not patient:
+                raise self._no_room(reserve, self._max - self._taken(ledger), "in retention.max_total_size")
+            if stop_requested():
+                raise Interrupted("stopped while waiting for room in the budget")
+            time.sleep(POLL_S)
+
+    def make_room(self, size: int) -> None:
+        """See to it that `size` bytes more fit into the reservation and onto the disk, before any is written.
+
+        Raises:
+            DiskError: they do not; nothing was written.
+        """
+        with self._lock:
+            ledger = self._load()
+            self._look_at_disk(ledger, size)
+            reserved = ledger.entries[self._trial_id].reserved
+            wanted = self._own_bytes() + size + SLACK
+            if wanted > reserved:  # ties, or damaged checkpoints that were set aside, take more than was foreseen
+                self._measure(ledger)
+                missing = self._missing(ledger, wanted)
+                missing -= self._evict(ledger, missing)
+                if missing > 0:
+                    wanted -= self._free_own()
+                    missing = self._missing(ledger, wanted)
+                if missing > 0:
+                    raise self._no_room(size, self._max - self._taken(ledger), "in retention.max_total_size")
+                reserved = max(reserved, wanted)
+            self._write(ledger, reserved)
+
+    def release(self) -> None:
+        """The trial is at its end: what it holds is what is on disk."""
+        with self._lock:
+            self._write(self._load(), 0)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # the ledger; the caller holds its lock
+
+    def _load(self) -> BudgetLedger:
+        """The ledger from its file; where there is none that can be read, from the trials on disk."""
+        try:
+            ledger = BudgetLedger.model_validate(files.read_json(self._path))
+            known = self._in_index()
+        except ValueError:
+            if self._path.exists():
+                self._log("budget.json cannot be read: it is made anew from the disk")
+            ledger = BudgetLedger(max_total_size=self._max)
+            known = self._on_disk()
+        for trial_id in [*known, self._trial_id]:
+            ledger.entries.setdefault(trial_id, BudgetEntry())
+        return ledger
+
+    def _in_index(self) -> list[str]:
+        """The trials that the study's index names: in one file, not one for each of them."""
+        index = files.read_json(self._path.with_name(paths.INDEX)) or {"trials": []}
+        return [row["trial_id"] for row in index["trials"]]
+
+    def _on_disk(self) -> list[str]:
+        if self._study_id is None:
+            return []
+        records = [(f, files.read_json(f / paths.TRIAL)) for f in paths.trial_dirs(self._experiments)]
+        return [f.name.removeprefix("trial_") for f, r in records if r and r["study_id"] == self._study_id]
+
+    def _write(self, ledger: BudgetLedger, reserved: int) -> None:
+        ledger.entries[self._trial_id] = BudgetEntry(reserved=reserved, bytes=self._own_bytes())
+        files.write_atomic(self._path, ledger.to_json())
+
+    def _measure(self, ledger: BudgetLedger) -> None:
+        """Take in what is on disk now, and take back the reservations that have no live owner."""
+        for trial_id, entry in ledger.entries.items():
+            stands = entry.reserved > 0 and (trial_id == self._trial_id or self._live(trial_id))
+            reserved = entry.reserved if stands else 0
+            ledger.entries[trial_id] = BudgetEntry(
+                reserved=reserved, bytes=files.tree_bytes(self._checkpoints(trial_id))
+            )
+
+    def _agree(self, ledger: BudgetLedger) -> None:
+        """All workers at a study have one budget; with nobody else at work, ours is the new one."""
+        if ledger.max_total_size != self._max:
+            if any(entry.reserved for trial_id, entry in ledger.entries.items() if trial_id != self._trial_id):
+                raise ConfigError(
+                    f"retention.max_total_size={self._max}, but another worker is at this study with "
+                    f"{ledger.max_total_size}",
+                    remedy="Give the same, or wait until the other has ended.",
+                )
+            ledger.max_total_size = self._max
+
+    def _taken(self, ledger: BudgetLedger) -> int:
+        """Bytes that the other trials hold or have reserved."""
+        return sum(max(e.reserved, e.bytes) for trial_id, e in ledger.entries.items() if trial_id != self._trial_id)
+
+    def _missing(self, ledger: BudgetLedger, wanted: int) -> int:
+        """Bytes by which `wanted` for this trial exceeds what the others leave; negative where there is room."""
+        return self._taken(ledger) + max(wanted, self._own_bytes()) - self._max
+
+    def _live(self, trial_id: str) -> bool:
+        with files.try_lock(self._folder(trial_id) / paths.LOCK) as free:
+            return not free
+
+    def _folder(self, trial_id: str) -> Path:
+        return paths.trial_dir(self._experiments, trial_id)
+
+    def _checkpoints(self, trial_id: str) -> Path:
+        return self._folder(trial_id) / paths.CHECKPOINTS
+
+    def _own_bytes(self) -> int:
+        return self._store.size()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # making room; the caller holds the ledger's lock
+
+    def _evict(self, ledger: BudgetLedger, wanted: float) -> int:
+        """Take `wanted` bytes from trials that are over, in the order above; how many it was in the end."""
+        freed = 0
+        for trial_id, states_only, reason in self._evictable(ledger) if wanted > 0 else ():
+            if freed >= wanted:
+                break
+            folder = self._folder(trial_id)
+            with files.try_lock(folder / paths.LOCK) as held:
+                record = TrialRecord.model_validate(files.read_json(folder / paths.TRIAL))
+                if not held or record.state not in FINISHED:
+                    continue  # somebody evaluates it, or has begun to give it more epochs
+                freed += free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
+                ledger.entries[trial_id] = BudgetEntry(bytes=files.tree_bytes(folder / paths.CHECKPOINTS))
+        return freed
+
+    def _evictable(self, ledger: BudgetLedger) -> list[tuple[str, bool, str]]:
+        """(trial, whether only its training state goes, why), in the order in which they go."""
+        records = []
+        for trial_id, entry in ledger.entries.items():
+            document = files.read_json(self._folder(trial_id) / paths.TRIAL)
+            if entry.bytes and document and trial_id != self._trial_id:
+                records.append(TrialRecord.model_validate(document))
+        return eviction_order(records, reported=lambda trial_id: (self._folder(trial_id) / paths.REPORT).exists())
+
+    def _free_own(self) -> int:
+        """Give back what the policy does not protect: damaged checkpoints, and ties; how many bytes it was."""
+        before = self._own_bytes()
+        self._store.drop_set_aside()
+        self._store.apply_plan(finished=False, tight=True)
+        return before - self._own_bytes()
+
+    def _look_at_disk(self, ledger: BudgetLedger, size: int) -> None:
+        """Where the disk is low, or has no room for `size` bytes, make room on it, step by step."""
+        if ledger.austere:
+            self._store.policy = austere(self._store.policy)
+        if not (low := self._low(size)):
+            return
+        self._log("the disk is low: pruning what is not protected", free=low.free, needed=low.needed)
+        self._free_own()
+        if low := self._low(size):
+            self._log("the disk is still low: from now on the study keeps one best a trial and no more", free=low.free)
+            ledger.austere = True
+            self._store.policy = austere(self._store.policy)
+            self._free_own()
+        if low := self._low(size):
+            self._measure(ledger)
+            self._evict(ledger, math.inf)
+        if low := self._low(size):
+            self._write(ledger, 0)
+            raise self._no_room(low.needed, low.free, "on the disk")
+
+    def _low(self, size: int) -> "_Low | None":
+        usage = shutil.disk_usage(self._experiments)
+        floor = min(usage.total * self._min_free / 100, LOW_DISK_BYTES)
+        needed = max(floor, size + SLACK)
+        return _Low(usage.free, int(needed)) if usage.free < needed else None
+
+    def _no_room(self, needed: int, free: int, where: str) -> DiskError:
+        largest = largest_files(self._experiments)
+        payload = {
+            "needed_bytes": needed,
+            "free_bytes": max(free, 0),
+            "where": where,
+            "largest_files": [{"path": str(path), "bytes": size} for path, size in largest],
+            "commands": COMMANDS,
+        }
+        self._log("no room for checkpoints", **payload)
+        names = "".join(f"\n    {size:>14,} bytes  {path}" for path, size in largest)
+        return DiskError(
+            f"{needed:,} bytes are needed and {max(free, 0):,} are free {where}",
+            remedy=f"The largest files:{names}\n  What helps: {'; '.join(COMMANDS)}.",
+        )
+
+
+class _Low(NamedTuple):
+    free: int
+    needed: int
+
+
+def austere(policy: Policy) -> Policy:
+    """What is kept on a low disk: the resume point of a trial at work, and one best."""
+    return replace(policy, keep_last_n=0, keep_best_k=1, keep_all=False, keep_training_state=False)
+
+
+def eviction_order(records: Sequence[TrialRecord], reported: Callable[[str], bool]) -> list[tuple[str, bool, str]]:
+    """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`."""
+    completed = sorted((r for r in records if r.state == "completed"), key=_score)
+    order = [
+        (r.trial_id, False, f"budget: the trial {state}") for state in GONE_FIRST for r in records if r.state == state
+    ]
+    order += [(r.trial_id, True, "budget: the trial is completed and needs no resume") for r in completed]
+    order += [
+        (r.trial_id, False, f"budget: the worst completed trial, {_score(r):.4f}; its report stays")
+        for r in completed[:-1]  # never the best of the study
+        if reported(r.trial_id)
+    ]
+    return order
+
+
+def _score(record: TrialRecord) -> float:
+    return record.best.value if record.best and math.isfinite(record.best.value) else -math.inf
+
+
+def free_trial(folder: Path, record: TrialRecord, *, states_only: bool, reason: str, log: Callable[..., object]) -> int:
+    """Take a finished trial's checkpoints, or only their training states; how many bytes that gave back.
+
+    The caller holds the trial's lock.
+    """
+    store = CheckpointStore(folder, Policy(), log)
+    freed = store.size()
+    for checkpoint in store.checkpoints():
+        if not states_only:
+            store.delete(checkpoint, reason)
+        elif checkpoint.resumable:
+            store.strip(checkpoint, reason)
+    store.drop_set_aside()
+    freed -= store.size()
+    if freed:
+        files.write_atomic(folder / paths.TRIAL, record.model_copy(update={"bytes": store.size()}).to_json())
+    return freed
+
+
+def largest_files(experiments: Path) -> list[tuple[Path, int]]:
+    """The largest files of an experiments folder with their bytes, largest first."""
+    found = [(path, files.file_bytes(path)) for path in experiments.rglob("*") if path.is_file()]
+    return sorted(found, key=lambda pair: -pair[1])[:LARGEST_SHOWN]
