@@ -104,7 +104,7 @@ class FaultProxy:
 
     def __init__(self, port: int) -> None:
         self.fault: Fault = all_is_well
-        self.asked: list[str] = []  # "PUT /path: what became of it"
+        self.asked: list[str] = []  # "PUT /path what-became-of-it"
         self._over = threading.Event()
         proxy = self
 
@@ -114,7 +114,7 @@ class FaultProxy:
             def handle_all(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 what = proxy.fault(self.command, self.path, body)
-                proxy.asked.append(f"{self.command} {self.path.partition('?')[0]}: {what}")
+                proxy.asked.append(f"{self.command} {self.path.partition('?')[0]} {what}")
                 status, answer = 200, b"{}"
                 if what in ("pass", "lose"):
                     status, answer = proxy.forward(port, self, body)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.records import ErrorRecord, MetricRow, Shipped, TrialRecord, milliseconds
 from redsm5.study.trial import create_trial, read_record, write_record
-from redsm5.tracking.shipper import Shipper, Tracker, tracking_uri, waiting
+from redsm5.tracking.shipper import VALUE_CHARS, Shipper, Tracker, tracking_uri, waiting
 
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 STEPS = 1200  # more than MLflow takes at once
@@ -126,6 +127,39 @@ def test_a_crash_before_the_cursor_moved_on_doubles_nothing(config: Config, fold
         tracker_of(config).ship(folder)
         assert history(config, "train_loss") == in_journal(folder, "train_loss")
         assert Shipped.model_validate_json(path.read_bytes()) == done
+
+
+def test_a_database_made_anew_gets_everything_again(config: Config, folder: Path, empty_database: bytes) -> None:
+    """Somebody deleted mlflow.db: the cursors say that all is shipped, but to a run that is no more."""
+    end_trial(folder, "completed")
+    assert tracker_of(config).ship(folder)
+    (Path(config.experiments) / paths.MLFLOW_DB).write_bytes(empty_database)
+    assert tracker_of(config).ship(folder)
+    assert history(config, "train_loss") == in_journal(folder, "train_loss")
+    [run] = runs(config)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_cursor_beyond_a_journal_that_was_cut_loses_no_later_row(config: Config, folder: Path) -> None:
+    tracker_of(config).ship(folder)
+    done = Shipped.model_validate_json((folder / paths.SHIPPED).read_bytes())
+    beyond = done.model_copy(update={"rows": done.rows + 3, "bytes": done.bytes + 300})
+    (folder / paths.SHIPPED).write_bytes(beyond.to_json())
+    tracker = tracker_of(config)
+    tracker.ship(folder)
+    write_rows(folder, [STEPS + 1], "train_loss")
+    tracker.ship(folder)
+    assert history(config, "train_loss") == in_journal(folder, "train_loss")
+
+
+def test_a_value_longer_than_mlflow_takes_is_cut(config: Config) -> None:
+    assert MAX_PARAM_VAL_LENGTH == VALUE_CHARS
+    config = compose([f"experiments={config.experiments}", f"model.model_id={'x' * 7000}"])
+    create_trial(config, trial_id=TRIAL_ID)
+    folder = paths.trial_dir(Path(config.experiments), TRIAL_ID)
+    tracker_of(config).ship(folder)
+    [run] = runs(config)
+    assert run.data.params["model.model_id"] == "x" * VALUE_CHARS
 
 
 @pytest.mark.parametrize(("state", "status"), [("completed", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED")])
