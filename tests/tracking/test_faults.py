@@ -39,8 +39,11 @@ def proxy(server: MlflowServer) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(autouse=True)
-def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short waits, and an environment whose retries and asynchronous logging would break our promises."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     monkeypatch.setattr(shipper_module, "LAST_TRIES", 40)
 
 
@@ -204,12 +207,13 @@ def test_two_workers_make_one_experiment_and_one_run_a_trial(
         return "pass"
 
     proxy.fault = fault
-    workers = [make_shipper(proxy.url, *folders)[0] for _ in range(2)]
-    for worker in workers:
+    workers = [make_shipper(proxy.url, *folders) for _ in range(2)]
+    for worker, _ in workers:
         worker.start()
     wait_for(lambda: sum("get-by-name" in line for line in proxy.asked) >= 2)
     both.abort()
-    assert [worker.close() for worker in workers] == [0, 0]
+    assert [worker.close() for worker, _ in workers] == [0, 0]
+    assert [said for _, said in workers] == [[], []]
     assert sum("experiments/create" in line for line in proxy.asked) == 2, "they did race"
     assert server.query("SELECT COUNT(*) FROM experiments WHERE name = ?", tmp_path.name) == [(1,)]
     for folder in folders:
