@@ -57,7 +57,10 @@ def main() -> int:
     if stop.requested:
         raise Interrupted(f"{left} rows still wait in the journals; run `just sync` again to go on")
     if left or failing:
-        raise TrainingError(f"{left} rows still wait in the journals", remedy="Start MLflow and run `just sync` again.")
+        raise TrainingError(
+            f"MLflow has not got everything: {left} rows still wait in the journals",
+            remedy="Start MLflow, or mend what it says above, and run `just sync` again.",
+        )
     print(f"{sum(map(len, by_uri.values()))} trials: every metric is in MLflow")
     return 0
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from redsm5.config import compose
 from redsm5.records import milliseconds
+from redsm5.study.registry import Scoreboard, open_study
+from redsm5.study.trial import create_trial
 from tests.e2e.conftest import SMALL, records, run, start, trial_at, wait_for
 from tests.mlflow_server import MlflowServer, check_arrived
 
@@ -120,11 +123,24 @@ def test_a_study_whose_mlflow_hangs_ends_completed_and_in_bounded_time(silent: s
 
 
 def test_sync_of_a_study_whose_address_had_a_password_asks_for_it(tmp_path: Path, silent: str) -> None:
-    from redsm5.config import compose
-    from redsm5.study.trial import create_trial
-
     uri = silent.replace("//", "//me:hunter2@")
     create_trial(compose([f"experiments={tmp_path}", f"study.tracking_uri={uri}"]))
     output = run("sync.py", "--experiments", str(tmp_path), expect=1)
     assert "--tracking-uri" in output
     assert "hunter2" not in output
+
+
+@pytest.mark.long
+def test_sync_ships_to_where_the_last_run_of_the_study_did(tmp_path: Path) -> None:
+    """The trial's own configuration still names the address that it began with."""
+    before = compose([f"experiments={tmp_path}", "study.name=moved"])
+    study = open_study(before)
+    Scoreboard(tmp_path, study).write()
+    create_trial(before, study_id=study.study_id, number=0)
+    after = compose(
+        [f"experiments={tmp_path}", "study.name=moved", f"study.tracking_uri=sqlite:///{tmp_path}/other.db"]
+    )
+    Scoreboard(tmp_path, open_study(after)).write()
+    run("sync.py", "--experiments", str(tmp_path))
+    assert (tmp_path / "other.db").exists()
+    assert not (tmp_path / "mlflow.db").exists()
