@@ -5,7 +5,7 @@ experiments/
   optuna.journal  mlflow.db  mlartifacts/
   study_<uuid>/   study.json  events.jsonl  index.json  budget.json  budget.lock  lock  claims/  control/  logs/
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
-                  evaluation_report.json  logs/  lock  checkpoints/epoch-0003/
+                  evaluation_report.json  logs/  lock  shipping.lock  checkpoints/epoch-0003/
 ```
 """
 
@@ -31,6 +31,7 @@ METRICS = "metrics.jsonl"
 DECISIONS = "decisions.jsonl"
 RETENTION = "retention.jsonl"
 SHIPPED = "shipped.json"
+SHIPPING_LOCK = "shipping.lock"
 REPORT = "evaluation_report.json"
 CHECKPOINTS = "checkpoints"
 

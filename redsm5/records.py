@@ -182,11 +182,12 @@ class BudgetLedger(Record):
 
 
 class Shipped(Record):
-    """shipped.json: how much of a trial MLflow has confirmed."""
+    """shipped.json: how much of a trial MLflow has confirmed. `bytes` is the journal's length up to these rows."""
 
     tracking_uri: str
     run_id: str
     rows: int = 0
+    bytes: int = 0
     params: bool = False
     state: str | None = None
 

@@ -55,8 +55,9 @@ def main() -> int:
     shipper = Shipper(tracking_uri(config), Path(config.experiments) / paths.MLFLOW_ARTIFACTS, log.warning)
     shipper.watch(folder)
     shipper.start()
-    if left := shipper.close():
-        log.warning("metrics wait in the journal: `just sync` ships them", rows=left)
+    left = shipper.close(hurried=lambda: stop.requested)
+    if left or shipper.failing:
+        log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
     outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
     log.info(f"trial {record.state}", outcome=outcome)
     return record.exit_code if record.exit_code is not None else 2

@@ -87,8 +87,9 @@ class Driver:
                     self.board.write(state=outcome)
             finally:
                 self.log.info("shipping the last metrics to MLflow")
-                if left := self.shipper.close():
-                    self.log.warning("metrics wait in the journals: `just sync` ships them", rows=left)
+                left = self.shipper.close(hurried=lambda: self.stop.requested)
+                if left or self.shipper.failing:
+                    self.log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
         best = self.board.study.best
         self.log.info(
             f"study {name} is complete: {self._finished()} trials",

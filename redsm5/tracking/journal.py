@@ -24,6 +24,50 @@ def read_metrics(trial_dir: Path) -> list[MetricRow]:
     return list(rows.values())
 
 
+class JournalReader:
+    """Reads a journal piece by piece while another process writes it: one row a (metric, step), the first.
+
+    `rows` and `bytes` say how far it is: how many rows lie behind, and at which byte of the file they end.
+    """
+
+    def __init__(self, trial_dir: Path) -> None:
+        self._path = trial_dir / paths.METRICS
+        self._seen: set[tuple[str, int]] = set()
+        self._next: dict[tuple[str, int], MetricRow] = {}
+        self._next_bytes = 0
+        self.bytes = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self._seen)
+
+    @property
+    def piece(self) -> list[MetricRow]:
+        """The rows that the last `look` found."""
+        return list(self._next.values())
+
+    def look(self, limit: int) -> bool:
+        """Whether whole lines follow; their rows, at most `limit`, are `piece`. Looking again sees the same ones."""
+        self._next, self._next_bytes = {}, self.bytes
+        if not self._path.exists():
+            return False
+        with self._path.open("rb") as file:
+            file.seek(self.bytes)
+            for line in file:
+                if len(self._next) == limit or not line.endswith(b"\n"):
+                    break
+                row = MetricRow.model_validate_json(line)
+                if (row.metric, row.step) not in self._seen:
+                    self._next.setdefault((row.metric, row.step), row)
+                self._next_bytes += len(line)
+        return self._next_bytes > self.bytes
+
+    def advance(self) -> None:
+        """Leave the piece behind."""
+        self._seen.update(self._next)
+        self.bytes, self._next = self._next_bytes, {}
+
+
 class Journal:
     """The writer's side. Whoever opens it holds the trial's lock.
 

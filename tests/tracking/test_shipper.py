@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.records import ErrorRecord, MetricRow, Shipped, TrialRecord, milliseconds
 from redsm5.study.trial import create_trial, read_record, write_record
-from redsm5.tracking.shipper import Shipper, Tracker, tracking_uri, waiting
+from redsm5.tracking.shipper import VALUE_CHARS, Shipper, Tracker, tracking_uri, waiting
 
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 STEPS = 1200  # more than MLflow takes at once
@@ -114,11 +115,51 @@ def test_a_crash_before_the_cursor_moved_on_doubles_nothing(config: Config, fold
     tracker_of(config).ship(folder)
     path = folder / paths.SHIPPED
     done = Shipped.model_validate_json(path.read_bytes())
-    for left in (None, {"rows": 0, "params": False}, {"rows": 0}, {"rows": 1000}, {"state": None}):
+    for left in (
+        None,
+        {"rows": 0, "bytes": 0, "params": False},
+        {"rows": 0},
+        {"rows": 1000},
+        {"bytes": 0},
+        {"state": None},
+    ):
         path.unlink() if left is None else path.write_bytes(done.model_copy(update=left).to_json())
         tracker_of(config).ship(folder)
         assert history(config, "train_loss") == in_journal(folder, "train_loss")
         assert Shipped.model_validate_json(path.read_bytes()) == done
+
+
+def test_a_database_made_anew_gets_everything_again(config: Config, folder: Path, empty_database: bytes) -> None:
+    """Somebody deleted mlflow.db: the cursors say that all is shipped, but to a run that is no more."""
+    end_trial(folder, "completed")
+    assert tracker_of(config).ship(folder)
+    (Path(config.experiments) / paths.MLFLOW_DB).write_bytes(empty_database)
+    assert tracker_of(config).ship(folder)
+    assert history(config, "train_loss") == in_journal(folder, "train_loss")
+    [run] = runs(config)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_cursor_beyond_a_journal_that_was_cut_loses_no_later_row(config: Config, folder: Path) -> None:
+    tracker_of(config).ship(folder)
+    done = Shipped.model_validate_json((folder / paths.SHIPPED).read_bytes())
+    beyond = done.model_copy(update={"rows": done.rows + 3, "bytes": done.bytes + 300})
+    (folder / paths.SHIPPED).write_bytes(beyond.to_json())
+    tracker = tracker_of(config)
+    tracker.ship(folder)
+    write_rows(folder, [STEPS + 1], "train_loss")
+    tracker.ship(folder)
+    assert history(config, "train_loss") == in_journal(folder, "train_loss")
+
+
+def test_a_value_longer_than_mlflow_takes_is_cut(config: Config) -> None:
+    assert MAX_PARAM_VAL_LENGTH == VALUE_CHARS
+    config = compose([f"experiments={config.experiments}", f"model.model_id={'x' * 7000}"])
+    create_trial(config, trial_id=TRIAL_ID)
+    folder = paths.trial_dir(Path(config.experiments), TRIAL_ID)
+    tracker_of(config).ship(folder)
+    [run] = runs(config)
+    assert run.data.params["model.model_id"] == "x" * VALUE_CHARS
 
 
 @pytest.mark.parametrize(("state", "status"), [("completed", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED")])
@@ -174,7 +215,7 @@ def test_while_mlflow_is_away_rows_wait_it_is_said_once_and_they_arrive_later(co
     shipper.start()
     left = shipper.close()
     assert left == STEPS + 1
-    assert [s for s in said if "does not answer" in s] == said[:1]
+    assert [s for s in said if "do not reach MLflow" in s] == said[:1]
     assert len(said) == 1
     assert waiting(folder, tracking_uri(config)) == STEPS + 1
 
@@ -189,19 +230,19 @@ def test_when_mlflow_is_back_the_shipper_says_so_and_ships(config: Config, folde
     said: list[str] = []
     shipper = Shipper(tracking_uri(config), Path(config.experiments), log=lambda sentence, **_: said.append(sentence))
     shipper.watch(folder)
-    shipper._ship_all(attempts=1)
+    shipper._ship_all()
     write_rows(folder, [STEPS + 1], "train_loss")
     with sqlite3.connect(Path(config.experiments) / paths.MLFLOW_DB) as database:
         database.execute("ALTER TABLE metrics RENAME TO metrics_away")
-    shipper._ship_all(attempts=1)
-    shipper._ship_all(attempts=1)
+    shipper._ship_all()
+    shipper._ship_all()
     assert len(said) == 1
-    assert "does not answer" in said[0]
+    assert "do not reach MLflow" in said[0]
     assert waiting(folder, tracking_uri(config)) == 1
     with sqlite3.connect(Path(config.experiments) / paths.MLFLOW_DB) as database:
         database.execute("ALTER TABLE metrics_away RENAME TO metrics")
-    shipper._ship_all(attempts=1)
-    assert said[1:] == ["MLflow answers again"]
+    shipper._ship_all()
+    assert said[1:] == ["metrics reach MLflow again"]
     assert history(config, "train_loss") == in_journal(folder, "train_loss")
 
 
@@ -210,7 +251,7 @@ def test_a_password_in_the_address_is_never_written(config: Config, folder: Path
     secret = f"http://user:hunter2@127.0.0.1:{closed_port()}"
     shipper = Shipper(secret, Path(config.experiments), log=lambda sentence, **facts: said.append((sentence, facts)))
     shipper.watch(folder)
-    shipper._ship_all(attempts=1)
+    shipper._ship_all()
     assert said
     assert "hunter2" not in str(said)
     assert not (folder / paths.SHIPPED).exists() or "hunter2" not in (folder / paths.SHIPPED).read_text()
