@@ -106,7 +106,7 @@ def exit_with_message(main: Callable[[], int]) -> None:
             raise
         print(
             f"error: {error.strerror}: {error.filename or 'the disk is full'}\n"
-            "  Make room and run the same command again: it goes on where it was. `just cleanup` lists what may go.",
+            "  Make room and run the same command again: it goes on where it was.",
             file=sys.stderr,
         )
         code = DiskError.exit_code

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
         trial.admit()
     assert caught.value.exit_code == 3
     assert f"{RESERVE:,} bytes are needed and {RESERVE - 1:,} are free in retention.max_total_size" in str(caught.value)
-    assert "just cleanup" in str(caught.value)
+    assert "a larger retention.max_total_size" in str(caught.value)
     assert used(experiments) == 0
     [payload] = [facts for sentence, facts in trial.said if sentence == "no room for checkpoints"]
     assert payload["needed_bytes"] == RESERVE

@@ -101,8 +101,10 @@ def test_what_the_last_save_failed_with_is_raised_at_the_end_but_hides_no_other_
 
     with pytest.raises(OSError, match="No space"), Saver() as saver:
         saver.submit(fail)
-    with pytest.raises(KeyError), Saver() as saver:
-        raise saver.submit(fail) or KeyError("another")
+    saver = Saver()
+    saver.submit(fail)
+    with pytest.raises(KeyError), saver:
+        raise KeyError("another")
 
 
 def test_a_failed_write_leaves_nothing_and_the_next_save_succeeds(tmp_path: Path) -> None:
