@@ -107,6 +107,10 @@ def examples() -> dict[str, list[records.Record]]:
         "metric": [metric, *(metric.model_copy(update={"value": v}) for v in (math.nan, math.inf, -math.inf))],
         "decision": [records.Decision(epoch=1, prune=True, reason="below the median")],
         "retention": [retention, retention.model_copy(update={"score": math.nan})],
+        "budget": [
+            records.BudgetLedger(max_total_size=10, entries={"t": records.BudgetEntry(reserved=7, bytes=5)}),
+            records.BudgetLedger(max_total_size=10, austere=True),
+        ],
         "shipped": [Shipped(tracking_uri="sqlite:///x", run_id="r")],
         "manifest": [manifest],
         "evaluation_report": [a_report()],

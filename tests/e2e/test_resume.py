@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,16 @@ def test_a_full_disk_in_mid_study_costs_nothing(uninterrupted: Path, small_disk:
 
 
 def fill(path: Path, *, leave: int) -> None:
-    """Take the file system's free bytes but for `leave`."""
+    """Take the file system's free bytes but for `leave`; what others write meanwhile makes it look again."""
     with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(path.parent).free - leave)
+
+        def filled() -> bool:
+            size = os.fstat(file.fileno()).st_size
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, size + shutil.disk_usage(path.parent).free - leave)
+            return shutil.disk_usage(path.parent).free <= leave
+
+        wait_for(filled, timeout_s=10)
 
 
 def test_a_save_on_the_way_is_finished_before_a_trial_ends(tmp_path: Path) -> None:

@@ -131,16 +131,18 @@ def test_workers_at_once_never_exceed_the_budget_and_all_get_their_turn(experime
 def test_a_killed_worker_s_reservation_is_taken_back_and_the_budget_holds(experiments: Path) -> None:
     limit = 2 * RESERVE + 100_000
     dice = random.Random(3)
-    trials = [new_id() for _ in range(4)]
+    *victims, companion = trials = [new_id() for _ in range(4)]
     highest = kills = 0
-    for turn in range(6):
-        workers = [start(experiments, trial_id, limit, turn) for trial_id in trials[turn // 2 : turn // 2 + 2]]
-        until = time.monotonic() + dice.uniform(0.3, 1.2)
+    for turn in range(6):  # each victim twice: as it begins, and when it has been resumed
+        victim = paths.trial_dir(experiments, victims[turn // 2]) / paths.CHECKPOINTS
+        workers = [start(experiments, trial_id, limit, turn) for trial_id in (victims[turn // 2], companion)]
+        epoch = dice.randint(1, 4) + 5 * (turn % 2)
         for size in sampled(experiments, workers):
             highest = max(highest, size)
-            if time.monotonic() > until and workers[0].poll() is None:
+            if list(victim.glob(f"epoch-{epoch:04d}")) and workers[0].poll() is None:
                 workers[0].kill()
                 kills += 1
+                workers[0].wait()
     assert kills >= 3
     assert FULL < highest <= limit
     workers = [start(experiments, trial_id, limit, 9) for trial_id in trials]
