@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a full quota
+# The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
+DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
 
 
 class RedSM5Error(Exception):
@@ -102,11 +104,12 @@ def exit_with_message(main: Callable[[], int]) -> None:
         print(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error.message()}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FAULTS:
             raise
+        remedy = "Make room" if error.errno in NO_ROOM else "Look after the disk (dmesg says more)"
+        where = f": {error.filename}" if error.filename else ""
         print(
-            f"error: {error.strerror}: {error.filename or 'the disk is full'}\n"
-            "  Make room and run the same command again: it goes on where it was.",
+            f"error: {error.strerror}{where}\n  {remedy} and run the same command again: it goes on where it was.",
             file=sys.stderr,
         )
         code = DiskError.exit_code

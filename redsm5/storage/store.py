@@ -1,9 +1,9 @@
 """A trial's checkpoints on disk: either whole and verifiable, or not there.
 
-A checkpoint is written into `.tmp-<name>`, each file hashed while it is written and then fsynced, SHA256SUMS last, then
-the folder is renamed to its name and the parent fsynced. Only after that is an older one retired: renamed to
-`.trash-<name>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter that the next
-`open` removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without us.
+A checkpoint is written into `.tmp-<name>-<random>`, each file hashed while it is written and then fsynced, SHA256SUMS
+last, then the folder is renamed to its name and the parent fsynced. Only after that is an older one retired: renamed to
+`.trash-<name>-<random>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter that
+the next `open` removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without us.
 
 This module knows names, bytes and policies; what is in the files is redsm5/storage/checkpoint.py's.
 """
@@ -11,6 +11,7 @@ This module knows names, bytes and policies; what is in the files is redsm5/stor
 import hashlib
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -144,7 +145,7 @@ class CheckpointStore:
         self._log = log
         self._hashers = ThreadPoolExecutor(HASHERS, "hash")
         files.make_dir(self.folder)
-        files.cut_torn_tail(self._rows)
+        files.open_lines(self._rows)
         self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}
         self._remove_litter()
 
@@ -188,8 +189,7 @@ class CheckpointStore:
         name = checkpoint_name(epoch=manifest.epoch, step=manifest.step, mid_epoch=manifest.batches_done > 0)
         contents = {**contents, paths.MANIFEST: manifest.to_json()}
         self.make_room(sum(map(len, contents.values())) + sum(67 + len(name) for name in contents))
-        temporary = self.folder / f".tmp-{name}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = self.folder / f".tmp-{name}-{secrets.token_hex(4)}"
         try:
             self._write(temporary, contents)
         except OSError:
@@ -266,8 +266,7 @@ class CheckpointStore:
         self.drop_set_aside()
 
     def _retire(self, name: str) -> None:
-        trash = self.folder / f".trash-{name}"
-        shutil.rmtree(trash, ignore_errors=True)
+        trash = self.folder / f".trash-{name}-{secrets.token_hex(4)}"
         (self.folder / name).rename(trash)
         files.fsync_dir(self.folder)
         shutil.rmtree(trash)

@@ -44,15 +44,16 @@ class Driver:
             record = open_study(config)
             self.folder = paths.study_dir(self.experiments, record.study_id)
             self.board = Scoreboard(self.experiments, record)
+            storage = search.open_storage(config)
+            with files.Lock(self.folder / paths.LOCK):
+                self.board.write()
             self.optuna = optuna.create_study(
                 study_name=f"{record.name}-{record.study_id[:8]}",
-                storage=search.open_storage(config),
+                storage=storage,
                 direction="maximize",
                 pruner=search.make_pruner(config),
                 load_if_exists=True,
             )
-            with files.Lock(self.folder / paths.LOCK):
-                self.board.write()
         self.log = open_logs(self.folder / paths.LOGS)
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)

@@ -1,5 +1,6 @@
 """Studies on disk: find or make one by its name, and keep study.json and index.json true."""
 
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def open_study(config: Config) -> StudyRecord:
         ConfigError: it was made with another configuration, apart from what a second run may change.
     """
     experiments = Path(config.experiments)
+    _remove_litter(experiments)
     snapshot = snapshot_of(config)
     found = find_study(experiments, config.study.name)
     if found is None:
@@ -50,6 +52,13 @@ def open_study(config: Config) -> StudyRecord:
         )
     trials = found.trials.model_copy(update={"wanted": config.study.trials})
     return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
+
+
+def _remove_litter(experiments: Path) -> None:
+    """Remove folders of studies that were killed while they were made: without a record, they never had a trial."""
+    for folder in paths.study_dirs(experiments):
+        if not (folder / paths.STUDY).exists() and not (folder / paths.EVENTS).exists():
+            shutil.rmtree(folder)
 
 
 class Scoreboard:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
-from redsm5.errors import NO_ROOM, ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
+from redsm5.errors import DISK_FAULTS, ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.retention import Policy
@@ -316,7 +316,7 @@ def classify(error: Exception) -> tuple[str, int]:
     """What kind of failure this is, in a word that is equal for equal causes, and its exit code."""
     if isinstance(error, RedSM5Error):
         return error.kind, error.exit_code
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         return DiskError.kind, DiskError.exit_code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out_of_memory", NotFiniteError.exit_code

@@ -5,7 +5,6 @@ value that differs is a determinism fault and is logged as one; `system_*` depen
 """
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import SupportsFloat
@@ -78,13 +77,11 @@ class Journal:
     """
 
     def __init__(self, trial_dir: Path, trial_id: str, log: Callable[..., object]) -> None:
-        path = trial_dir / paths.METRICS
-        files.cut_torn_tail(path)
+        self._path = trial_dir / paths.METRICS
+        files.open_lines(self._path)
         self._trial_id, self._log = trial_id, log
         self._values = {(row.metric, row.step): row.value for row in read_metrics(trial_dir)}
         self._pending: list[bytes] = []
-        self._file = path.open("ab")
-        files.fsync_dir(trial_dir)
 
     def add(self, metric: str, value: float, *, step: int, epoch: int) -> None:
         """Note a value; it is durable after the next `commit`."""
@@ -100,14 +97,8 @@ class Journal:
 
     def commit(self) -> None:
         """Write what was noted; when this returns, it is on disk."""
-        self._file.write(b"".join(self._pending))
+        files.append_durable(self._path, b"".join(self._pending))
         self._pending.clear()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self.commit()
-        self._file.close()
 
 
 class StepLosses:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from redsm5 import files
+
 ROOT = Path(__file__).parents[2]
 # Short enough for a test, long enough to be interrupted in the middle.
 SMALL = ["data.posts=90", "model.max_length=64", "train.epochs=4", "study.trials=2"]
@@ -121,7 +123,14 @@ def kill_group(process: "subprocess.Popen[str]", number: signal.Signals = signal
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The experiments of a small study that nothing interrupted."""
-    experiments = tmp_path_factory.mktemp("uninterrupted") / "experiments"
-    run("hpo.py", *SMALL, f"experiments={experiments}")
-    return experiments
+    """The experiments of a small study that nothing interrupted; made once, however many processes run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "uninterrupted"
+    done = shared / "done"
+    lock = files.Lock(shared / "lock")
+    assert lock.acquire(timeout_s=280)
+    if not done.exists():
+        run("hpo.py", *SMALL, f"experiments={shared / 'experiments'}")
+        done.touch()
+    lock.release()
+    return shared / "experiments"

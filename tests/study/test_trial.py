@@ -96,6 +96,7 @@ def test_no_outcome_and_no_lock_means_killed(config: Config) -> None:
         (NotFiniteError("the loss is nan at step 3"), "failed", 2, "not_finite"),
         (Interrupted("stopped at step 3"), "interrupted", 75, "interrupted"),
         (OSError(28, "No space left on device"), "interrupted", 3, "disk"),
+        (OSError(5, "Input/output error"), "interrupted", 3, "disk"),
         (DiskError("no room"), "interrupted", 3, "disk"),
         (MemoryError(), "failed", 2, "out_of_memory"),
         (InputError("no such model"), "failed", 1, "input"),

@@ -39,7 +39,7 @@ def test_nothing_is_written_before_the_commit(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     journal.add("train_loss", 0.7, step=1, epoch=0)
     assert read_metrics(tmp_path) == []
-    journal.close()
+    journal.commit()
     assert len(read_metrics(tmp_path)) == 1
 
 
@@ -47,7 +47,7 @@ def test_a_torn_last_line_is_cut_and_the_stretch_written_again(tmp_path: Path) -
     journal = open_journal(tmp_path)
     for step in (1, 2):
         journal.add("train_loss", 0.7, step=step, epoch=0)
-    journal.close()
+    journal.commit()
     path = tmp_path / paths.METRICS
     whole = path.read_bytes()
     for length in range(whole.index(b"\n") + 2, len(whole), 7):
@@ -55,7 +55,7 @@ def test_a_torn_last_line_is_cut_and_the_stretch_written_again(tmp_path: Path) -
         assert set(values(tmp_path)) == {("train_loss", 1)}, "a reader does not count it"
         journal = open_journal(tmp_path)
         journal.add("train_loss", 0.7, step=2, epoch=0)
-        journal.close()
+        journal.commit()
         assert [json.loads(line)["step"] for line in path.read_bytes().splitlines()] == [1, 2]
 
 
@@ -73,7 +73,7 @@ def test_a_replay_adds_nothing_and_says_nothing(tmp_path: Path) -> None:
         for step in range(1, 6):
             journal.add("train_loss", 1 / step, step=step, epoch=0)
             journal.add("val_f1_macro", math.nan, step=step, epoch=0)
-        journal.close()
+        journal.commit()
     assert len((tmp_path / paths.METRICS).read_bytes().splitlines()) == 10
     assert said == []
 
@@ -82,10 +82,10 @@ def test_a_replayed_value_that_differs_is_a_determinism_fault_and_the_first_stay
     said: list = []
     journal = open_journal(tmp_path, said)
     journal.add("train_loss", 0.5, step=3, epoch=0)
-    journal.close()
+    journal.commit()
     journal = open_journal(tmp_path, said)
     journal.add("train_loss", 0.5000001, step=3, epoch=0)
-    journal.close()
+    journal.commit()
     [(sentence, facts)] = said
     assert "determinism fault" in sentence
     assert facts == {"metric": "train_loss", "step": 3, "first": 0.5, "now": 0.5000001}
@@ -105,7 +105,7 @@ def test_what_depends_on_the_clock_may_differ(tmp_path: Path) -> None:
     journal = open_journal(tmp_path, said)
     journal.add("system_steps_per_second", 5.0, step=3, epoch=0)
     journal.add("system_steps_per_second", 6.0, step=3, epoch=0)
-    journal.close()
+    journal.commit()
     assert said == []
     assert values(tmp_path) == {("system_steps_per_second", 3): 5.0}
 
@@ -114,7 +114,7 @@ def test_what_depends_on_the_clock_may_differ(tmp_path: Path) -> None:
 def test_every_float_survives_as_strict_json(tmp_path: Path, value: float) -> None:
     journal = open_journal(tmp_path)
     journal.add("val_loss", value, step=1, epoch=1)
-    journal.close()
+    journal.commit()
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -205,6 +205,6 @@ def test_a_killed_writer_loses_no_committed_row_and_doubles_none(tmp_path: Path)
         steps = {step for _, step in found}
         assert set(range(1, committed + 1)) <= steps
         assert all(value == 1 / step for (_, step), value in found.items())
-    open_journal(tmp_path).close()
+    open_journal(tmp_path).commit()
     keys = [(row["metric"], row["step"]) for row in map(json.loads, (tmp_path / paths.METRICS).open())]
     assert len(keys) == len(set(keys)) >= 3 * committed

@@ -1,0 +1,210 @@
+"""A whole study in one process and a fraction of a second, for tests that stop it at every place where it can stop.
+
+The driver, Optuna's journal, the budget's ledger, the trial's record, the metric journal, the saver, the store and
+the retention are the real ones. Only the model is a linear layer of 16 weights, and MLflow is left out. Its first trial
+is pruned after an epoch, and its checkpoint must give way to the second one, which trains two epochs, with a checkpoint
+in the middle of the second, and ends with a report. What a study leaves is a function of its seed alone.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from redsm5 import files, paths
+from redsm5.config import Config, compose
+from redsm5.errors import Interrupted, exit_with_message
+from redsm5.records import Manifest
+from redsm5.storage.budget import reservation
+from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
+from redsm5.storage.retention import Policy
+from redsm5.storage.store import OVERHEAD, read_verified
+from redsm5.study import driver as driver_module
+from redsm5.study import search
+from redsm5.study.driver import Driver
+from redsm5.study.trial import TrialRun, open_store
+from redsm5.tracking.journal import Journal, StepLosses
+
+EPOCHS, STEPS = 2, 2
+SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
+MID_EPOCH = STEPS + 1  # the second trial's step at which it saves in the middle of an epoch
+FULL, WEIGHTS = 12_000 + OVERHEAD, 4_000  # more than a checkpoint of this model takes
+# Room for one trial's reservation and not for another's checkpoint beside it.
+BUDGET = reservation(Policy(), full=FULL, weights=WEIGHTS, epochs=EPOCHS) + 100
+
+
+def configuration(experiments: Path) -> Config:
+    """The study's configuration; the model that it names is not the one that is trained."""
+    words = [f"experiments='{experiments}'", "study.name=crash", "study.trials=2", f"train.epochs={EPOCHS}"]
+    space = "search.space={train.learning_rate:{type:float,low:0.001,high:0.1},train.accumulation_steps:"
+    words += [space + "{type:int,low:1,high:8}}", f"retention.max_total_size={BUDGET}"]
+    return compose([*words, "retention.min_free_disk_percent=0"])
+
+
+class SmallStudy(Driver):
+    """The driver of such a study; its trials run in its own process.
+
+    Args:
+        saver: the thread that commits checkpoints; the test has it before the study begins.
+    """
+
+    def __init__(self, config: Config, saver: Saver) -> None:
+        super().__init__(config)
+        self._saver = saver
+
+    def _train(self, number: int, trial_id: str, folder: Path) -> None:
+        config = Config.model_validate(files.read_json(folder / paths.CONFIG))
+        try:
+            train(TrialRun.open(config), self._saver)
+        except SystemExit:
+            return
+
+
+def train(trial: TrialRun, saver: Saver) -> None:
+    """What scripts/train.py does, in the same order, with the smallest of models."""
+    config = trial.config
+    with trial.outcome(), waited_for(saver):
+        seed_everything(config.train.seed)
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.learning_rate)
+        state = TrainingState(model, optimizer, LambdaLR(optimizer, lambda step: 0.9**step), scaler=None)
+        identity = Identity(trial.record.trial_id, "linear: 4 to 4", {"max_length": 4}, "ab" * 32, config.train.seed)
+
+        journal = Journal(trial.folder, trial.record.trial_id, log=trial.log.error)
+        store = open_store(trial.folder, config, log=trial.log.info)
+        budget = trial.admit(store, full=FULL, weights=WEIGHTS)
+        at = resume(store, state, identity, log=trial.log.warning)
+
+        trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
+        while at.epochs_done < EPOCHS and at.stop_reason is None:
+            epoch = at.epochs_done + 1
+            losses = StepLosses(journal, epochs_done=at.epochs_done)
+            for batch in range(at.batches_done, STEPS):
+                loss = (model(torch.randn(2, 4)) ** 2).mean()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                losses.add(loss.detach())
+                at.batches_done, at.step = batch + 1, at.step + 1
+                losses.end_of_step(at.step)
+                saver.check()
+                state.schedule.step()
+                if trial.stop.requested:
+                    raise Interrupted(f"stopped at step {at.step}")
+                if trial.record.number and at.step == MID_EPOCH:
+                    losses.commit()
+                    save(store, saver, state, identity, score=None, metrics={})
+                    saver.wait()  # one thread after the other, so that each does the same calls in each run
+            losses.commit()
+            score = SCORES[epoch - 1]
+            journal.add("val_f1_macro", score, step=at.step, epoch=epoch)
+            journal.commit()
+            at.epochs_done, at.batches_done = epoch, 0
+            at.observe(score, epoch=epoch, patience=None)
+            if trial.record.number == 0:
+                at.stop_reason = "pruned: as the test wants it"
+            save(store, saver, state, identity, score=score, metrics={"val_f1_macro": score})
+            saver.wait()
+            trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
+
+        if trial.record.number:
+            trial.update(state="finishing")
+            best = store.best()[0]
+            weights = read_verified(store.folder / best.name)[paths.WEIGHTS]
+            report = {"checkpoint": best.name, "weights": bytes(weights).hex()}
+            files.write_atomic(trial.folder / paths.REPORT, json.dumps(report).encode())
+        trial.end("completed" if trial.record.number else "pruned", 0)
+        store.finish()
+        if budget:
+            budget.release()
+        trial.update(bytes=store.size())
+
+
+@contextmanager
+def waited_for(saver: Saver) -> Iterator[None]:
+    """As a `Saver` that ends: no save is in flight any more when the trial gives its lock away."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            saver.wait()
+        raise
+
+
+def warm(scratch: Path) -> Config:
+    """Have everything that a study imports and caches in this process, so that all that are forked do the same calls;
+    the configuration for them.
+    """
+    driver_module.load_splits = lambda data: SimpleNamespace(counts={})  # type: ignore[assignment]
+    driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
+        start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
+    )
+    torch.set_num_threads(1)
+    config = configuration(scratch / "warm")
+    with Saver() as saver:
+        SmallStudy(config, saver).run()
+    return config
+
+
+def run(config: Config, experiments: Path, saver: Saver) -> int:
+    """Run or continue the study in this folder; its exit code, as `just hpo` returns it."""
+
+    def main() -> int:
+        SmallStudy(config.model_copy(update={"experiments": str(experiments)}), saver).run()
+        return 0
+
+    try:
+        exit_with_message(main)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is left of it
+
+
+def outcome(experiments: Path) -> Mapping[str, Any]:
+    """All that a study leaves and that must not depend on how often it was interrupted.
+
+    Raises:
+        AssertionError: something is there twice, or there is litter.
+    """
+    config = configuration(experiments)
+    (study,) = paths.study_dirs(experiments)
+    record = files.read_json(study / paths.STUDY) or {}
+    index = files.read_json(study / paths.INDEX) or {}
+    trials = sorted(paths.trial_dirs(experiments), key=lambda f: (files.read_json(f / paths.TRIAL) or {})["number"])
+    storage = search.open_storage(config)
+    (told,) = [storage.get_all_trials(s._study_id) for s in storage.get_all_studies()]
+    return {
+        "study": (record["state"], record["trials"], record["best"]["value"], [t["state"] for t in index["trials"]]),
+        "told": [(t.number, t.params, t.value, t.state.name) for t in told],
+        "trials": [trial_outcome(folder) for folder in trials],
+    }
+
+
+def trial_outcome(folder: Path) -> Mapping[str, Any]:
+    record = files.read_json(folder / paths.TRIAL) or {}
+    rows = files.read_lines(folder / paths.METRICS)
+    metrics = {(row["metric"], row["step"]): row["value"] for row in rows}
+    assert len(metrics) == len(rows), "a (metric, step) stands twice in the journal"
+    checkpoints = {}
+    for checkpoint in (folder / paths.CHECKPOINTS).iterdir():
+        contents = read_verified(checkpoint)
+        assert {p.name for p in checkpoint.iterdir()} == {*contents, paths.SUMS}, "litter in a checkpoint"
+        manifest = Manifest.model_validate_json(contents.pop(paths.MANIFEST))
+        checkpoints[checkpoint.name] = manifest.score, {n: bytes(c) for n, c in contents.items()}
+    names = ("number", "state", "epoch", "epochs", "step", "best", "exit_code", "parameters")
+    return {
+        "record": {name: record[name] for name in names},
+        "metrics": metrics,
+        "checkpoints": checkpoints,
+        "report": files.read_json(folder / paths.REPORT),
+    }
