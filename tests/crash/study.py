@@ -59,7 +59,8 @@ class SmallStudy(Driver):
         self._saver = saver
 
     def _train(self, number: int, trial_id: str, folder: Path) -> None:
-        config = Config.model_validate(files.read_json(folder / paths.CONFIG))
+        saved = Config.model_validate(files.read_json(folder / paths.CONFIG))
+        config = saved.model_copy(update={"experiments": str(folder.parent)})
         try:
             train(TrialRun.open(config), self._saver)
         except SystemExit:
