@@ -78,18 +78,6 @@ def append_durable(path: Path, content: bytes) -> None:
         fsync_dir(path.parent)
 
 
-def open_lines(path: Path) -> None:
-    """Make a file of lines ready to be appended to: whole, there, and durable.
-
-    A process that was killed may have left lines that are in the system's cache alone. Whoever goes on as if they stood
-    there makes them durable first: power may fail next.
-    """
-    cut_torn_tail(path)
-    with path.open("ab") as file:
-        os.fsync(file.fileno())
-    fsync_dir(path.parent)
-
-
 def cut_torn_tail(path: Path) -> int:
     """Cut what follows the last newline, which a crash left half written; return how many bytes that was."""
     try:

@@ -145,7 +145,7 @@ class CheckpointStore:
         self._log = log
         self._hashers = ThreadPoolExecutor(HASHERS, "hash")
         files.make_dir(self.folder)
-        files.open_lines(self._rows)
+        files.cut_torn_tail(self._rows)
         self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}
         self._remove_litter()
 

@@ -78,7 +78,9 @@ class Journal:
 
     def __init__(self, trial_dir: Path, trial_id: str, log: Callable[..., object]) -> None:
         self._path = trial_dir / paths.METRICS
-        files.open_lines(self._path)
+        files.cut_torn_tail(self._path)
+        self._path.touch()
+        files.fsync_dir(trial_dir)
         self._trial_id, self._log = trial_id, log
         self._values = {(row.metric, row.step): row.value for row in read_metrics(trial_dir)}
         self._pending: list[bytes] = []

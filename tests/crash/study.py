@@ -24,7 +24,7 @@ from redsm5.records import Manifest
 from redsm5.storage.budget import reservation
 from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
 from redsm5.storage.retention import Policy
-from redsm5.storage.store import OVERHEAD, read_verified
+from redsm5.storage.store import OVERHEAD, STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
 from redsm5.study import search
 from redsm5.study.driver import Driver
@@ -169,6 +169,19 @@ def run(config: Config, experiments: Path, saver: Saver) -> int:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # what is left of it
+
+
+def check_resume_points(experiments: Path) -> None:
+    """Every epoch that a trial's record says was done is in a checkpoint to resume from: at most one is lost."""
+    for folder in paths.trial_dirs(experiments):
+        record = files.read_json(folder / paths.TRIAL)
+        if record and record["state"] in ("running", "interrupted") and record["epoch"]:
+            steps = []
+            for checkpoint in (folder / paths.CHECKPOINTS).glob("[!.]*"):
+                contents = read_verified(checkpoint)
+                if STATE_FILES <= contents.keys():
+                    steps.append(Manifest.model_validate_json(contents[paths.MANIFEST]).step)
+            assert max(steps, default=0) >= record["step"], f"the record has step {record['step']}, the disk {steps}"
 
 
 def outcome(experiments: Path) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 from tests.crash import power, strace
 from tests.crash.conftest import Server
 from tests.crash.strace import Call
-from tests.crash.study import outcome
+from tests.crash.study import check_resume_points, outcome
 
 STRIDE = 16
 EVERYTHING = ["-s", "1000000", "-e", "trace=%file,%desc"]
@@ -52,6 +52,7 @@ def recover(
         shutil.rmtree(folder, ignore_errors=True)
         power.write_image(image, folder)
         try:
+            check_resume_points(folder)
             assert server.finish(folder) == 0, "the next run did not end"
             assert outcome(folder) == expected, "what it left differs"
         except (AssertionError, ValueError) as error:

@@ -17,7 +17,7 @@ import pytest
 from tests.crash import strace
 from tests.crash.conftest import Server
 from tests.crash.strace import Call
-from tests.crash.study import outcome
+from tests.crash.study import check_resume_points, outcome
 
 FAULTS = {"kill": "signal=SIGKILL", "ENOSPC": "error=ENOSPC", "EIO": "error=EIO"}
 MAY_LACK_ROOM = ("openat", "write", "fsync", "rename", "mkdir")
@@ -67,6 +67,7 @@ def sweep(server: Server, expected: Mapping[str, Any], calls: Iterator[Call], fa
         try:
             code = inject(server, call, fault, experiments)
             assert code in ((-9,) if fault == "kill" else (0, 3)), f"it ended with code {code}"
+            check_resume_points(experiments)
             assert server.finish(experiments) == 0, "the next run did not end"
             assert outcome(experiments) == expected, "what it left differs"
         except AssertionError as error:
