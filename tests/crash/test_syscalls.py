@@ -70,8 +70,8 @@ def sweep(server: Server, expected: Mapping[str, Any], calls: Iterator[Call], fa
             check_resume_points(experiments)
             assert server.finish(experiments) == 0, "the next run did not end"
             assert outcome(experiments) == expected, "what it left differs"
-        except AssertionError as error:
-            failures.append(f"{call}\n    {[*str(error).splitlines(), 'no words'][0]}")
+        except Exception as error:  # it may leave what cannot even be read
+            failures.append(f"{call}\n    {[*str(error).splitlines(), ''][0] or repr(error)}")
         finally:
             shutil.rmtree(experiments, ignore_errors=True)
         done += 1
