@@ -57,6 +57,16 @@ train *overrides: setup
 evaluate *flags: setup
     @exec {{ python }} scripts/evaluate.py "$@"
 
+# List the studies: just studies [--format table|json|csv]
+[no-exit-message]
+studies *flags: setup
+    @exec {{ python }} scripts/studies.py "$@"
+
+# List a trial's checkpoints, kept or gone, and why: just checkpoints <uuid> [--format table|json|csv]
+[no-exit-message]
+checkpoints *flags: setup
+    @exec {{ python }} scripts/checkpoints.py "$@"
+
 # Ship waiting metrics to MLflow
 [no-exit-message]
 sync *flags: setup
