@@ -306,7 +306,8 @@ def austere(policy: Policy) -> Policy:
 
 def eviction_order(records: Sequence[TrialRecord], reported: Callable[[str], bool]) -> list[tuple[str, bool, str]]:
     """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`."""
-    completed = sorted((r for r in records if r.state == "completed"), key=_score)
+    # Of those tied for the best, the first stays: it is the one that study.json names.
+    completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (_score(r), -(r.number or 0)))
     order = [
         (r.trial_id, False, f"budget: the trial {state}") for state in GONE_FIRST for r in records if r.state == state
     ]

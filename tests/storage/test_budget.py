@@ -286,6 +286,16 @@ def test_the_order_in_which_trials_give_way() -> None:
     ]
 
 
+def test_of_trials_tied_for_the_best_the_one_that_the_study_names_stays() -> None:
+    """study.json names the first by number, in whatever order they are found."""
+    tied = [
+        record_of(f"trial {n}", STUDY, state="completed", number=n, best=Best(epoch=1, value=0.5)) for n in (1, 0, 2)
+    ]
+    for records in (tied, tied[::-1]):
+        gone = [name for name, states_only, _ in eviction_order(records, lambda name: True) if not states_only]
+        assert gone == ["trial 2", "trial 1"]
+
+
 def test_failed_trials_go_before_pruned_ones_before_the_worst_completed(experiments: Path) -> None:
     """Each new trial needs a little more room than there is, so that one after another gives way."""
     good = finished(experiments, "completed", 0.9)
