@@ -67,6 +67,11 @@ studies *flags: setup
 checkpoints *flags: setup
     @exec {{ python }} scripts/checkpoints.py "$@"
 
+# Show what takes room and need not; --execute deletes litter and orphans, with --evict what the budget would take next too
+[no-exit-message]
+cleanup *flags: setup
+    @exec {{ python }} scripts/cleanup.py "$@"
+
 # Ship waiting metrics to MLflow
 [no-exit-message]
 sync *flags: setup

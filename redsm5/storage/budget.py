@@ -33,6 +33,7 @@ GRACE_S = 60.0  # in which a trial that is being started or ended makes its rese
 LARGEST_SHOWN = 3
 GONE_FIRST = ("failed", "pruned")
 COMMANDS = (
+    "just cleanup --execute",
     "delete studies that are no longer needed",
     "a larger retention.max_total_size",
     "a smaller retention.min_free_disk_percent",

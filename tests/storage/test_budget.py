@@ -163,6 +163,7 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
     assert used(experiments) == 0
     [payload] = [facts for sentence, facts in trial.said if sentence == "no room for checkpoints"]
     assert payload["needed_bytes"] == RESERVE
+    assert payload["commands"][0] == "just cleanup --execute"
     assert json.dumps(payload)
 
 
