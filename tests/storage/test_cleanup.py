@@ -14,6 +14,7 @@ import pytest
 
 from redsm5 import files, paths
 from redsm5.records import FINISHED, Best, RetentionRow, TrialRecord
+from redsm5.storage import cleanup as cleanup_module
 from redsm5.storage.cleanup import Found, Item, cleanup
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore, listed_digests, read_verified
@@ -307,6 +308,24 @@ def test_evict_alone_deletes_nothing(experiments: Path) -> None:
     assert cleanup(experiments, evict=True).items
     assert snapshot(experiments) == before
     assert trial.size() > 0
+
+
+def test_a_trial_that_is_given_more_epochs_in_the_meantime_is_passed_over(
+    experiments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trial(experiments, "failed", keep_all=True)
+
+    def meanwhile(trials: Any) -> Any:
+        files.write_atomic(trial.folder / paths.TRIAL, record_of(trial.id, STUDY, state="interrupted").to_json())
+        return real(trials)
+
+    real = cleanup_module._evictable
+    monkeypatch.setattr(cleanup_module, "_evictable", meanwhile)
+    size = trial.size()
+    found = cleanup(experiments, execute=True, evict=True)
+    assert [item.deleted for item in found.items] == [False]
+    assert found.skipped == [(trial.folder, "it is not over any more")]
+    assert trial.size() == size
 
 
 @pytest.mark.parametrize("study_id", [STUDY, None])
