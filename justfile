@@ -67,7 +67,7 @@ studies *flags: setup
 checkpoints *flags: setup
     @exec {{ python }} scripts/checkpoints.py "$@"
 
-# Show what takes room and need not; --execute deletes litter and orphans, with --evict what the budget would take next too
+# Show what takes room and need not: just cleanup [--execute [--evict]]; nothing is deleted without --execute
 [no-exit-message]
 cleanup *flags: setup
     @exec {{ python }} scripts/cleanup.py "$@"

@@ -149,10 +149,10 @@ def test_the_time_left_is_that_of_the_trials_still_wanted(tmp_path: Path) -> Non
 
 
 def test_studies_are_listed_oldest_first_with_the_bytes_of_their_own_trials(tmp_path: Path) -> None:
-    first, second = begin(configuration(tmp_path)), begin(configuration(tmp_path, "study.name=another"))
+    first, second = begin(configuration(tmp_path)), begin(configuration(tmp_path, "study.name=alpha"))
     for number, study_id in enumerate([first.study_id, second.study_id, second.study_id, None]):
         folder = paths.trial_dir(tmp_path, write_trial(tmp_path, number, "completed", 0.5, study_id=study_id))
         files.make_dir(folder / paths.CHECKPOINTS / "epoch-0001")
         (folder / paths.CHECKPOINTS / "epoch-0001" / paths.WEIGHTS).write_bytes(bytes(100 + number))
         (folder / "not_counted").write_bytes(bytes(5))
-    assert [(study.name, size) for study, size in list_studies(tmp_path)] == [("demo", 100), ("another", 203)]
+    assert [(study.name, size) for study, size in list_studies(tmp_path)] == [("demo", 100), ("alpha", 203)]
