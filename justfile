@@ -57,6 +57,21 @@ train *overrides: setup
 evaluate *flags: setup
     @exec {{ python }} scripts/evaluate.py "$@"
 
+# List the studies: just studies [--format table|json|csv]
+[no-exit-message]
+studies *flags: setup
+    @exec {{ python }} scripts/studies.py "$@"
+
+# List a trial's checkpoints, kept or gone, and why: just checkpoints <uuid> [--format table|json|csv]
+[no-exit-message]
+checkpoints *flags: setup
+    @exec {{ python }} scripts/checkpoints.py "$@"
+
+# Show what takes room and need not: just cleanup [--execute [--evict]]; nothing is deleted without --execute
+[no-exit-message]
+cleanup *flags: setup
+    @exec {{ python }} scripts/cleanup.py "$@"
+
 # Ship waiting metrics to MLflow
 [no-exit-message]
 sync *flags: setup

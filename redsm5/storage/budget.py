@@ -33,6 +33,7 @@ GRACE_S = 60.0  # in which a trial that is being started or ended makes its rese
 LARGEST_SHOWN = 3
 GONE_FIRST = ("failed", "pruned")
 COMMANDS = (
+    "just cleanup --execute",
     "delete studies that are no longer needed",
     "a larger retention.max_total_size",
     "a smaller retention.min_free_disk_percent",
@@ -306,7 +307,8 @@ def austere(policy: Policy) -> Policy:
 
 def eviction_order(records: Sequence[TrialRecord], reported: Callable[[str], bool]) -> list[tuple[str, bool, str]]:
     """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`."""
-    completed = sorted((r for r in records if r.state == "completed"), key=_score)
+    # Of those tied for the best, the first stays: it is the one that study.json names.
+    completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (_score(r), -(r.number or 0)))
     order = [
         (r.trial_id, False, f"budget: the trial {state}") for state in GONE_FIRST for r in records if r.state == state
     ]

@@ -28,6 +28,8 @@ STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
 PIECE = 1 << 20  # bytes read and hashed at once: while they are in the processor's cache
 HASHERS = 2  # threads: a checkpoint has two large files
+DAMAGED = ".damaged-"  # before the name of a checkpoint that was set aside
+NAME = re.compile(r"epoch-\d{4,}|step-\d{8,}")
 OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
 
 Content = bytes | bytearray | memoryview
@@ -85,6 +87,17 @@ def read_manifest(folder: Path) -> Manifest:
             remedy="Use the version of the code that wrote it, or start a new trial.",
         )
     return Manifest.model_validate_json(content)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """A committed checkpoint as the plan sees it.
+
+    Raises:
+        DamagedCheckpoint: its own description is not what was committed.
+        IncompatibleCheckpointError: it is of another format.
+    """
+    manifest = read_manifest(folder)
+    return Checkpoint(folder.name, manifest.step, manifest.score, listed_digests(folder).keys() >= STATE_FILES)
 
 
 def read_verified(folder: Path) -> dict[str, bytearray]:
@@ -150,8 +163,8 @@ class CheckpointStore:
         self._remove_litter()
 
     def names(self) -> list[str]:
-        """The committed checkpoints, in no order that means anything."""
-        return [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+        """The committed checkpoints, in no order that means anything; what else lies there is not ours."""
+        return [p.name for p in self.folder.iterdir() if NAME.fullmatch(p.name)]
 
     def checkpoints(self) -> list[Checkpoint]:
         """The committed checkpoints as the plan sees them; one whose own description is damaged is set aside.
@@ -162,12 +175,9 @@ class CheckpointStore:
         found = []
         for name in self.names():
             try:
-                manifest = read_manifest(self.folder / name)
-                resumable = listed_digests(self.folder / name).keys() >= STATE_FILES
+                found.append(read_checkpoint(self.folder / name))
             except DamagedCheckpoint as error:
                 self.set_aside(name, str(error).splitlines()[0])
-                continue
-            found.append(Checkpoint(name, manifest.step, manifest.score, resumable))
         return found
 
     def best(self) -> list[Checkpoint]:
@@ -246,24 +256,29 @@ class CheckpointStore:
 
     def set_aside(self, name: str, reason: str) -> None:
         """Take a damaged checkpoint out of the way without destroying it; it goes when the trial is finished."""
-        target = self.folder / f".damaged-{name}"
+        target = self.folder / f"{DAMAGED}{name}"
         shutil.rmtree(target, ignore_errors=True)
         (self.folder / name).rename(target)
         files.fsync_dir(self.folder)
         step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
+        self._said[name] = ("set_aside", reason)  # so that what is said of its successor is news
         self._write_row("set_aside", Checkpoint(name, step, None, False), files.tree_bytes(target), reason)
         self._log("checkpoint is damaged and set aside", checkpoint=name, reason=reason)
 
-    def drop_set_aside(self) -> None:
+    def drop_set_aside(self, reason: str = "damaged, and its room is needed") -> None:
         """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
-        for path in self.folder.glob(".damaged-*"):
+        for path in self.folder.glob(f"{DAMAGED}*"):
+            name = path.name.removeprefix(DAMAGED)
+            if NAME.fullmatch(name) and not (self.folder / name).exists():  # else the row would speak of its successor
+                step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
+                self._record("delete", Checkpoint(name, step, None, False), files.tree_bytes(path), reason)
             shutil.rmtree(path)
         files.fsync_dir(self.folder)
 
     def finish(self) -> None:
         """What a finished trial leaves: the weights of its best. Doing it twice changes nothing."""
         self.apply_plan(finished=True)
-        self.drop_set_aside()
+        self.drop_set_aside("damaged, and the trial is finished")
 
     def _retire(self, name: str) -> None:
         trash = self.folder / f".trash-{name}-{secrets.token_hex(4)}"

@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ def find_study(experiments: Path, name: str) -> StudyRecord | None:
         if document and document["name"] == name:
             return StudyRecord.model_validate(document)
     return None
+
+
+def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
+    """All studies, oldest first, with the bytes that their trials' checkpoints take on disk now. Takes no lock."""
+    sizes: Counter[str | None] = Counter()
+    for folder in paths.trial_dirs(experiments):
+        if document := files.read_json(folder / paths.TRIAL):
+            sizes[document["study_id"]] += files.tree_bytes(folder / paths.CHECKPOINTS)
+    documents = [files.read_json(folder / paths.STUDY) for folder in paths.study_dirs(experiments)]
+    records = [StudyRecord.model_validate(document) for document in documents if document]
+    return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
 
 
 def open_study(config: Config) -> StudyRecord:

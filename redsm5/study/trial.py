@@ -18,6 +18,7 @@ from redsm5.config import Config, compose, differences, validate, with_parameter
 from redsm5.errors import DISK_FAULTS, ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
 from redsm5.storage.budget import Budget, reservation
+from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.signals import StopRequest
@@ -205,6 +206,7 @@ class TrialRun:
         self._lock = lock
         self.stop = StopRequest()
         self.log = open_logs(folder / paths.LOGS)
+        self.disk = DiskMonitor(folder / paths.CHECKPOINTS, self.log)
 
     @classmethod
     def open(cls, config: Config) -> Self:
@@ -268,7 +270,12 @@ class TrialRun:
         )
         self.log.info("storage", checkpoint=full, weights=weights, reserved=reserve, budget=r.max_total_size)
         budget.admit(reserve, stop_requested=lambda: self.stop.requested)
-        store.make_room = budget.make_room
+
+        def make_room(size: int) -> None:
+            self.disk.look()
+            budget.make_room(size)
+
+        store.make_room = make_room
         return budget
 
     def decision(self, epoch: int) -> Decision:
@@ -292,9 +299,13 @@ class TrialRun:
 
     @contextmanager
     def outcome(self) -> Iterator[None]:
-        """Turn whatever ends the block into the trial's outcome, and into this process's exit code."""
+        """Turn whatever ends the block into the trial's outcome, and into this process's exit code.
+
+        For its length the disk is watched.
+        """
         try:
-            yield
+            with self.disk:
+                yield
         except Interrupted as error:
             self._end_by(error, "interrupted", error.exit_code)
             self.log.warning("interrupted", reason=error.what)

@@ -165,6 +165,7 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
     assert used(experiments) == 0
     [payload] = [facts for sentence, facts in trial.said if sentence == "no room for checkpoints"]
     assert payload["needed_bytes"] == RESERVE
+    assert payload["commands"][0] == "just cleanup --execute"
     assert json.dumps(payload)
 
 
@@ -286,6 +287,16 @@ def test_the_order_in_which_trials_give_way() -> None:
         ("not finite", False),
         ("worst", False),
     ]
+
+
+def test_of_trials_tied_for_the_best_the_one_that_the_study_names_stays() -> None:
+    """study.json names the first by number, in whatever order they are found."""
+    tied = [
+        record_of(f"trial {n}", STUDY, state="completed", number=n, best=Best(epoch=1, value=0.5)) for n in (1, 0, 2)
+    ]
+    for records in (tied, tied[::-1]):
+        gone = [name for name, states_only, _ in eviction_order(records, lambda name: True) if not states_only]
+        assert gone == ["trial 2", "trial 1"]
 
 
 def test_failed_trials_go_before_pruned_ones_before_the_worst_completed(experiments: Path) -> None:

@@ -225,6 +225,29 @@ def test_what_was_set_aside_stays_until_the_trial_is_finished(tmp_path: Path, ma
     assert (store.folder / ".damaged-epoch-0001").is_dir()
     store.finish()
     assert [p.name for p in store.folder.iterdir()] == ["epoch-0001"]
+    assert [row.action for row in rows(tmp_path)] == ["keep", "set_aside", "keep", "strip"], "its successor is told of"
+
+
+def test_a_damaged_checkpoint_that_goes_leaves_a_row_with_the_reason(tmp_path: Path, manifest: MakeManifest) -> None:
+    store = open_store(tmp_path)
+    store.commit(manifest(1), CONTENTS)
+    size = store.size()
+    store.set_aside("epoch-0001", "a flipped bit")
+    store.drop_set_aside("its room is needed")
+    row = rows(tmp_path)[-1]
+    assert (row.action, row.checkpoint, row.epoch) == ("delete", "epoch-0001", 1)
+    assert (row.bytes, row.reason) == (size, "its room is needed")
+
+
+def test_what_lies_beside_the_checkpoints_and_is_not_ours_is_left_alone(tmp_path: Path, manifest: MakeManifest) -> None:
+    store = open_store(tmp_path)
+    store.commit(manifest(1), CONTENTS)
+    (store.folder / "notes").mkdir()
+    (store.folder / "notes.txt").write_text("mine")
+    store = open_store(tmp_path)
+    assert [c.name for c in store.checkpoints()] == ["epoch-0001"]
+    store.finish()
+    assert sorted(p.name for p in store.folder.iterdir()) == ["epoch-0001", "notes", "notes.txt"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.errors import ConfigError
 from redsm5.records import Best, StudyIndex, StudyRecord, TrialRecord
-from redsm5.study.registry import Scoreboard, find_study, open_study
+from redsm5.study.registry import Scoreboard, find_study, list_studies, open_study
 
 
 def configuration(experiments: Path, *overrides: str) -> Config:
@@ -146,3 +146,13 @@ def test_the_time_left_is_that_of_the_trials_still_wanted(tmp_path: Path) -> Non
         board.refresh([write_trial(tmp_path, number, "completed", 0.5, **times)])
     board.write()
     assert board.seconds_left() == 15 * 3
+
+
+def test_studies_are_listed_oldest_first_with_the_bytes_of_their_own_trials(tmp_path: Path) -> None:
+    first, second = begin(configuration(tmp_path)), begin(configuration(tmp_path, "study.name=alpha"))
+    for number, study_id in enumerate([first.study_id, second.study_id, second.study_id, None]):
+        folder = paths.trial_dir(tmp_path, write_trial(tmp_path, number, "completed", 0.5, study_id=study_id))
+        files.make_dir(folder / paths.CHECKPOINTS / "epoch-0001")
+        (folder / paths.CHECKPOINTS / "epoch-0001" / paths.WEIGHTS).write_bytes(bytes(100 + number))
+        (folder / "not_counted").write_bytes(bytes(5))
+    assert [(study.name, size) for study, size in list_studies(tmp_path)] == [("demo", 100), ("alpha", 203)]

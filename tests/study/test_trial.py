@@ -3,19 +3,23 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from redsm5 import paths
+from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.errors import ConfigError, DiskError, InputError, Interrupted, LockedError, NotFiniteError
 from redsm5.records import TrialRecord
+from redsm5.storage import disk as disk_module
 from redsm5.study.trial import (
     TrialRun,
     classify,
     create_trial,
     note_killed,
+    open_store,
     read_record,
     snapshot_of,
     trial_config,
@@ -117,3 +121,35 @@ def test_whatever_ends_a_trial_becomes_its_outcome(
     assert (exited.value.code, outcome.state, outcome.exit_code, outcome.error.kind) == (code, state, code, kind)
     assert classify(error)[0] == kind
     assert "Traceback" not in capsys.readouterr().err
+
+
+def log_lines(run: TrialRun, message: str) -> list[dict[str, Any]]:
+    lines = files.read_lines(run.folder / paths.LOGS / "log.jsonl")
+    return [line["context"] for line in lines if line["message"] == message]
+
+
+def test_the_disk_is_watched_for_the_length_of_a_trial(config: Config) -> None:
+    record = create_trial(config)
+    run = TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
+
+    def wait_for_a_line() -> None:
+        deadline = time.monotonic() + 20
+        while not log_lines(run, "disk") + log_lines(run, "little is free on the disk"):
+            assert time.monotonic() < deadline, "nothing was said of the disk"
+            time.sleep(0.01)
+
+    with pytest.raises(SystemExit), run.outcome():
+        wait_for_a_line()
+    assert run.disk._ended.is_set()
+    assert log_lines(run, "trial failed: AssertionError") == []
+
+
+def test_the_disk_is_looked_at_before_each_save(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = create_trial(config)
+    run = TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
+    store = open_store(run.folder, run.config, log=run.log.info)
+    run.admit(store, full=1000, weights=300)
+    monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: type("full", (), {"total": 10**6, "free": 0}))
+    with pytest.raises(DiskError):
+        store.make_room(1000)
+    assert [facts["percent"] for facts in log_lines(run, "little is free on the disk")] == [0.0]

@@ -1,0 +1,298 @@
+"""What takes room in an experiments folder and need not, and its removal.
+
+- litter: checkpoints half written, retired or set aside, files that no SHA256SUMS lists, and what a finished trial did
+  not come to drop: training states and checkpoints that its own configuration does not keep;
+- orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder is gone;
+- evictable: what the budget would take next, in its order; never of a trial that is not over, nor the best of a study.
+
+Looking changes nothing. What is deleted, is deleted while the trial's lock is held; a trial whose lock another process
+holds is passed over. Each checkpoint that goes leaves a row in its trial's retention.jsonl, and trial.json says anew
+what is left. Unless a trial's study is gone, no metric, report or configuration of it goes, nor what it would resume
+from while it is unfinished. A crash leaves litter at the most, and doing it again finds nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal, get_args
+
+from pydantic import ValidationError
+
+from redsm5 import files, paths
+from redsm5.errors import NO_ROOM, IncompatibleCheckpointError
+from redsm5.records import FINISHED, TrialRecord
+from redsm5.storage.budget import eviction_order, free_trial
+from redsm5.storage.retention import Checkpoint, Policy, plan
+from redsm5.storage.store import (
+    DAMAGED,
+    NAME,
+    STATE_FILES,
+    CheckpointStore,
+    DamagedCheckpoint,
+    listed_digests,
+    read_checkpoint,
+)
+
+Kind = Literal["litter", "orphan", "evictable"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+TRASH = ".trash-"  # before the name of a trial's folder that is being removed
+LITTER = {".tmp-": "half written", TRASH: "retired, and not wholly removed", DAMAGED: "damaged, and set aside"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that may go.
+
+    Attributes:
+        reason: why it may.
+        order: of the evictable, the place in its study's order, from 1.
+        checkpoint: as it is to be told of in retention.jsonl; None where it is no checkpoint, or not by itself.
+        states_only: only training states go, the weights stay.
+    """
+
+    kind: Kind
+    path: Path
+    bytes: int
+    reason: str
+    order: int | None = None
+    checkpoint: Checkpoint | None = None
+    states_only: bool = False
+    deleted: bool = False
+
+
+@dataclass
+class Found:
+    """What was found, and why what was passed over."""
+
+    items: list[Item] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Trial:
+    """A trial's folder: what may go, and what is left after that, in bytes."""
+
+    folder: Path
+    record: TrialRecord | None
+    items: list[Item] = field(default_factory=list)
+    states: int = 0
+    weights: int = 0
+
+
+class _PassedOver(Exception):
+    """A trial is left as it is; the message says why."""
+
+
+def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) -> Found:
+    """Find what may go. With `execute` litter and orphans are deleted; with `evict` too, what is evictable as well."""
+    found = Found()
+    for path in sorted(experiments.glob(f"{TRASH}trial_*")):
+        item = Item("litter", path, _bytes(path), "a trial, not wholly removed")
+        if execute:
+            _remove(path)
+        found.items.append(replace(item, deleted=execute))
+    trials = []
+    for folder in paths.trial_dirs(experiments):
+        with _passing_over(folder, found), _free(folder, create=execute):
+            trial = _look(folder)
+            trials.append(trial)
+            found.items += trial.items
+            if execute and trial.items:
+                _delete(trial)
+                found.items[-len(trial.items) :] = [replace(item, deleted=True) for item in trial.items]
+    for folder, item in _evictable(trials):
+        found.items.append(item)
+        if execute and evict:
+            with _passing_over(folder, found), _free(folder, create=True):
+                _evict(folder, item)
+                found.items[-1] = replace(item, deleted=True)
+    return found
+
+
+@contextmanager
+def _passing_over(folder: Path, found: Found) -> Iterator[None]:
+    """Take note of what keeps us from a trial, and go on with the next."""
+    try:
+        yield
+    except _PassedOver as error:
+        reason = str(error)
+    except IncompatibleCheckpointError as error:
+        reason = error.what
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        reason = "the disk is too full to write down what goes: run it again"  # others may have made room by then
+    else:
+        return
+    found.skipped.append((folder, reason))
+
+
+@contextmanager
+def _free(folder: Path, *, create: bool) -> Iterator[None]:
+    """Hold the trial's lock. A trial that no process was ever at has none, and looking at it makes none."""
+    if not create and not (folder / paths.LOCK).exists():
+        yield
+        return
+    with files.try_lock(folder / paths.LOCK) as held:
+        if not held:
+            raise _PassedOver("a process is at it")
+        yield
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# looking; the caller holds the trial's lock
+
+
+def _look(folder: Path) -> _Trial:
+    record = _record(folder)
+    trial = _Trial(folder, record)
+    if record and record.study_id and not paths.study_dir(folder.parent, record.study_id).is_dir():
+        reason = f"its study {record.study_id} is gone: the whole trial goes"
+        trial.items.append(Item("orphan", folder, _bytes(folder), reason))
+        return trial
+    committed = []
+    checkpoints = folder / paths.CHECKPOINTS
+    for path in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else ():
+        trial.items += [Item("litter", path, _bytes(path), LITTER[p]) for p in LITTER if path.name.startswith(p)]
+        if not NAME.fullmatch(path.name):
+            continue
+        try:
+            checkpoint = read_checkpoint(path)
+        except DamagedCheckpoint:
+            step = int(path.name.removeprefix("step-")) if path.name.startswith("step-") else 0
+            unknown = Checkpoint(path.name, step, None, False)
+            reason = f"it cannot be loaded: no valid {paths.SUMS} and {paths.MANIFEST}"
+            trial.items.append(Item("orphan", path, _bytes(path), reason, checkpoint=unknown))
+            continue
+        if record is None:
+            reason = f"no trial refers to it: there is no {paths.TRIAL} that can be read"
+            trial.items.append(Item("orphan", path, _bytes(path), reason, checkpoint=checkpoint))
+            continue
+        known = {paths.SUMS, *listed_digests(path)}
+        unlisted = [file for file in sorted(path.iterdir()) if file.name not in known]
+        trial.items += [Item("litter", file, _bytes(file), f"{paths.SUMS} does not list it") for file in unlisted]
+        committed.append(checkpoint)
+    if record:
+        _look_at_committed(trial, record, committed)
+    return trial
+
+
+def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Checkpoint]) -> None:
+    """What of whole checkpoints a finished trial should have dropped, by its own policy; the rest is left."""
+    finished = record.state in FINISHED
+    for step in plan(committed, _policy(trial.folder) if finished else Policy(keep_all=True), finished=finished):
+        path = trial.folder / paths.CHECKPOINTS / step.checkpoint.name
+        states = sum(files.file_bytes(path / name) for name in STATE_FILES & listed_digests(path).keys())
+        weights = sum(files.file_bytes(path / name) for name in {paths.SUMS, *listed_digests(path)}) - states
+        if step.action == "keep":
+            trial.states += states
+        if step.action != "delete":
+            trial.weights += weights
+        if step.action != "keep":
+            strip = step.action == "strip"
+            size, reason = states if strip else states + weights, f"left by a {record.state} trial: {step.reason}"
+            trial.items.append(
+                Item("litter", path, size, reason, checkpoint=step.checkpoint, states_only=strip),
+            )
+
+
+def _record(folder: Path) -> TrialRecord | None:
+    """trial.json; None where it is missing or is no JSON."""
+    document = files.read_json(folder / paths.TRIAL)
+    if document is None:
+        return None
+    try:
+        record = TrialRecord.model_validate(document)
+    except ValidationError as error:  # a later version's, perhaps: no reason to delete anything
+        raise _PassedOver(f"its {paths.TRIAL} is not one that this version reads") from error
+    if paths.trial_dir(folder.parent, record.trial_id) != folder:
+        raise _PassedOver(f"its {paths.TRIAL} is that of trial {record.trial_id}")
+    return record
+
+
+def _policy(folder: Path) -> Policy:
+    """What the trial's own configuration keeps; everything, where that cannot be read."""
+    retention: dict[str, Any] | None = (files.read_json(folder / paths.CONFIG) or {}).get("retention")
+    if retention is None:
+        return Policy(keep_all=True)
+    return Policy(**{f.name: retention[f.name] for f in fields(Policy) if f.name in retention})
+
+
+def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
+    """What the budget would take next, study by study; a trial outside a study is its own."""
+    studies: dict[str, list[_Trial]] = defaultdict(list)
+    for trial in trials:
+        if trial.record and (trial.states or trial.weights):
+            studies[trial.record.study_id or trial.record.trial_id].append(trial)
+    found = []
+    for of_study in studies.values():
+        by_id = {trial.record.trial_id: trial for trial in of_study if trial.record}
+        reported = {trial_id for trial_id, trial in by_id.items() if (trial.folder / paths.REPORT).exists()}
+        order = 0
+        for trial_id, states_only, reason in eviction_order(
+            [trial.record for trial in of_study if trial.record], reported=reported.__contains__
+        ):
+            trial = by_id[trial_id]
+            size = trial.states if states_only else trial.states + trial.weights
+            if states_only:
+                trial.states = 0  # they go before the weights do
+            if size:
+                order += 1
+                reason = reason.removeprefix("budget: ")
+                item = Item("evictable", trial.folder / paths.CHECKPOINTS, size, reason, order, states_only=states_only)
+                found.append((trial.folder, item))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# deleting; the caller holds the trial's lock
+
+
+def _delete(trial: _Trial) -> None:
+    """Delete what was found. What needs no row goes first: on a full disk it makes the room for the rows."""
+    folder = trial.folder
+    if trial.items[0].path == folder:
+        trash = folder.with_name(f"{TRASH}{folder.name}")
+        folder.rename(trash)
+        files.fsync_dir(folder.parent)
+        _remove(trash)
+        return
+    for item in trial.items:
+        if item.checkpoint is None and not item.path.name.startswith(DAMAGED):
+            _remove(item.path)
+    store = CheckpointStore(folder, Policy(), _silent)
+    store.drop_set_aside("cleanup: damaged")
+    for item in trial.items:
+        if item.checkpoint and item.states_only:
+            store.strip(item.checkpoint, f"cleanup: {item.reason}")
+        elif item.checkpoint:
+            store.delete(item.checkpoint, f"cleanup: {item.reason}")
+    if trial.record:
+        trial.record = trial.record.model_copy(update={"bytes": store.size()})
+        files.write_atomic(folder / paths.TRIAL, trial.record.to_json())
+
+
+def _evict(folder: Path, item: Item) -> None:
+    record = _record(folder)
+    if record is None or record.state not in FINISHED:
+        raise _PassedOver("it is not over any more")
+    free_trial(folder, record, states_only=item.states_only, reason=f"cleanup --evict: {item.reason}", log=_silent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, or what is left of it."""
+    if path.is_dir() and not path.is_symlink():
+        rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _bytes(path: Path) -> int:
+    return files.tree_bytes(path) if path.is_dir() and not path.is_symlink() else files.file_bytes(path)
+
+
+def _silent(*_: object, **__: object) -> None:
+    """The rows in retention.jsonl say it, and the command prints it."""

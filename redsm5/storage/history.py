@@ -1,0 +1,96 @@
+"""Every checkpoint that a trial ever had, from its retention.jsonl and what is on disk now.
+
+It reads only and takes no lock, so it may look while the trial trains: what goes in between is told as gone.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from redsm5 import files, paths
+from redsm5.errors import IncompatibleCheckpointError
+from redsm5.records import Number, RetentionAction, RetentionRow
+from redsm5.storage.store import DAMAGED, NAME, STATE_FILES, DamagedCheckpoint, listed_digests, read_manifest
+
+ABSENT = "gone"
+
+
+@dataclass(frozen=True)
+class CheckpointHistory:
+    """A checkpoint, there or gone.
+
+    Attributes:
+        score: the study's metric; None in mid-epoch.
+        on_disk: full (it can be resumed from), weights, damaged (it will be set aside), set aside, or gone.
+        bytes: on disk now.
+        action, reason, time: of the last row of retention.jsonl; None where a crash came before the first.
+    """
+
+    checkpoint: str
+    epoch: int | None
+    step: int | None
+    score: Number | None
+    on_disk: str
+    bytes: int
+    action: RetentionAction | None
+    reason: str | None
+    time: str | None
+
+
+def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
+    """All of a trial's checkpoints, oldest first. One that was set aside and trained anew has a row for each."""
+    rows: dict[str, list[RetentionRow]] = defaultdict(list)
+    for line in files.read_lines(trial_dir / paths.RETENTION):
+        row = RetentionRow.model_validate(line)
+        rows[row.checkpoint].append(row)
+    folder = trial_dir / paths.CHECKPOINTS
+    there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    aside = {name.removeprefix(DAMAGED) for name in there if name.startswith(DAMAGED)}
+    live = set(filter(NAME.fullmatch, there))
+    found = [_history(folder / name, rows[name]) for name in live | (rows.keys() - aside)]
+    for name in aside:
+        told = max((i for i, row in enumerate(rows[name], 1) if row.action == "set_aside"), default=len(rows[name]))
+        found.append(_history(folder / f"{DAMAGED}{name}", rows[name][:told]))
+    return sorted(found, key=lambda c: (c.step or 0, c.checkpoint, c.on_disk))
+
+
+def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
+    name, on_disk = folder.name.removeprefix(DAMAGED), _on_disk(folder)
+    step, score = _described(folder) if not rows else (max(r.step for r in rows), _last_score(rows))
+    last = rows[-1] if rows else None
+    epoch = int(name.removeprefix("epoch-")) if name.startswith("epoch-") else None
+    return CheckpointHistory(
+        checkpoint=name,
+        epoch=epoch,
+        step=step,
+        score=score,
+        on_disk=on_disk,
+        bytes=files.tree_bytes(folder),
+        action=last.action if last else None,
+        reason=last.reason if last else None,
+        time=last.timestamp if last else None,
+    )
+
+
+def _on_disk(folder: Path) -> str:
+    if folder.name.startswith(DAMAGED):
+        return "set aside"
+    try:
+        return "full" if listed_digests(folder).keys() >= STATE_FILES else "weights"
+    except DamagedCheckpoint:
+        return "damaged" if folder.is_dir() else ABSENT
+
+
+def _last_score(rows: Sequence[RetentionRow]) -> float | None:
+    """The row that sets a damaged checkpoint aside knows of no score; those before it do."""
+    return next((row.score for row in reversed(rows) if row.score is not None), None)
+
+
+def _described(folder: Path) -> tuple[int | None, float | None]:
+    """Step and score as the checkpoint itself says them."""
+    try:
+        manifest = read_manifest(folder)
+    except (DamagedCheckpoint, IncompatibleCheckpointError):
+        return None, None
+    return manifest.step, manifest.score

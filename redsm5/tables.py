@@ -1,0 +1,71 @@
+"""Rows on the terminal or for a program: one way to print them as a table, as JSON, or as CSV.
+
+Nothing is ever cut: an id can be copied from a narrow terminal, a pipe or a file, whichever the form.
+"""
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redsm5.records import to_json_number
+
+FORMATS = ("table", "json", "csv")
+GAP = "  "
+
+Row = Mapping[str, str | int | float | None]
+"""A row's values by the names of their columns; every row has the same ones in the same order."""
+
+
+def add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
+    parser.add_argument("--format", choices=formats, default="table", help="how it is printed; default: table")
+
+
+def as_json(document: Any) -> str:
+    """JSON, indented; what is not finite becomes a string, as in our files."""
+    return json.dumps(_finite(document), indent=2, allow_nan=False)
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """CSV with its header, and an empty cell where there is no value."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _finite(value) for name, value in row.items()} for row in rows)
+    return out.getvalue().rstrip("\n")
+
+
+def as_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """Columns under their names, numbers to the right."""
+    cells = [[name.replace("_", " ") for name in columns]] + [[_cell(row[name]) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [any(isinstance(row[name], int | float) for row in rows) for name in columns]
+    lines = [
+        GAP.join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)) for line in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def render(form: str, columns: Sequence[str], rows: Sequence[Row], *, empty: str) -> str:
+    """The rows in one of FORMATS; as a table, `empty` says what to do where there are none."""
+    if form == "json":
+        return as_json(rows)
+    if form == "csv":
+        return as_csv(columns, rows)
+    return as_table(columns, rows) if rows else empty
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return to_json_number(value) if isinstance(value, float) else value

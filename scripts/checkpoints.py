@@ -1,0 +1,37 @@
+"""List a trial's checkpoints, kept or gone, and why: `just checkpoints UUID [--format table|json|csv]`."""
+
+import argparse
+import os
+import re
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from redsm5 import paths
+from redsm5.errors import InputError, exit_with_message
+from redsm5.storage.history import CheckpointHistory, checkpoint_history
+from redsm5.tables import add_format, render
+
+COLUMNS = tuple(field.name for field in fields(CheckpointHistory))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just checkpoints", description=__doc__)
+    parser.add_argument("trial_id", metavar="UUID", help="of the trial, as in the name of its folder")
+    parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
+    add_format(parser)
+    arguments = parser.parse_args()
+    experiments, trial_id = arguments.experiments, arguments.trial_id
+    if not experiments.is_dir():
+        raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
+    folder = paths.trial_dir(experiments, trial_id)
+    if not re.fullmatch(r"[0-9a-f-]{36}", trial_id) or not folder.is_dir():
+        raise InputError(
+            f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
+        )
+    rows = [asdict(checkpoint) for checkpoint in checkpoint_history(folder)]
+    empty = f"Trial {trial_id} has had no checkpoints: the first comes after an epoch, unless retention.enabled=false."
+    print(render(arguments.format, COLUMNS, rows, empty=empty))
+    return 0
+
+
+exit_with_message(main)

@@ -1,0 +1,76 @@
+"""Show what takes room and need not; with --execute, delete it: `just cleanup [--execute [--evict]]`."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from redsm5 import files
+from redsm5.errors import InputError, exit_with_message
+from redsm5.storage.cleanup import KINDS, Found, cleanup
+from redsm5.tables import add_format, as_json, as_table
+
+COLUMNS = ("kind", "order", "bytes", "path", "reason")
+
+
+def document(arguments: argparse.Namespace, found: Found) -> dict[str, Any]:
+    """What was found and done, for programs."""
+    items = [
+        {**{name: getattr(item, name) for name in COLUMNS}, "path": str(item.path), "deleted": item.deleted}
+        for item in found.items
+    ]
+    return {
+        "experiments": str(arguments.experiments),
+        "executed": arguments.execute,
+        "evicted": arguments.execute and arguments.evict,
+        "items": items,
+        "totals": {
+            kind: {
+                "items": sum(item["kind"] == kind for item in items),
+                "bytes": sum(item["bytes"] for item in items if item["kind"] == kind),
+                "deleted_bytes": sum(item["bytes"] for item in items if item["kind"] == kind and item["deleted"]),
+            }
+            for kind in KINDS
+        },
+        "skipped": [{"path": str(path), "reason": reason} for path, reason in found.skipped],
+    }
+
+
+def text(told: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = (
+        [as_table(COLUMNS, told["items"]), ""] if told["items"] else [f"Nothing to clean up in {told['experiments']}."]
+    )
+    lines += [f"passed over: {row['path']}: {row['reason']}" for row in told["skipped"]]
+    for kind, total in told["totals"].items():
+        if total["items"]:
+            lines.append(
+                f"{kind}: {total['items']} found, {total['bytes']:,} bytes; {total['deleted_bytes']:,} deleted"
+            )
+    totals = told["totals"]
+    if not told["executed"] and totals["litter"]["items"] + totals["orphan"]["items"]:
+        lines.append("Nothing was deleted: `just cleanup --execute` deletes litter and orphans.")
+    if not told["evicted"] and totals["evictable"]["items"]:
+        lines.append(
+            "What is evictable stays, until the budget needs its room or `just cleanup --execute --evict` takes it."
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just cleanup", description=__doc__)
+    parser.add_argument("--execute", action="store_true", help="delete litter and orphans")
+    parser.add_argument("--evict", action="store_true", help="with --execute: what the budget would take next as well")
+    parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
+    add_format(parser, ("table", "json"))
+    arguments = parser.parse_args()
+    experiments: Path = arguments.experiments
+    files.make_private()
+    if not experiments.is_dir():
+        raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
+    told = document(arguments, cleanup(experiments, execute=arguments.execute, evict=arguments.evict))
+    print(as_json(told) if arguments.format == "json" else text(told))
+    return 0
+
+
+exit_with_message(main)

@@ -1,0 +1,42 @@
+"""List the studies: `just studies [--experiments DIR] [--format table|json|csv]`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from redsm5.errors import InputError, exit_with_message
+from redsm5.records import StudyRecord
+from redsm5.study.registry import list_studies
+from redsm5.tables import Row, add_format, render
+
+COLUMNS = ("name", "study_id", "state", "finished", "wanted", "best", "best_trial", "bytes", "created_at")
+
+
+def row(study: StudyRecord, size: int) -> Row:
+    return {
+        "name": study.name,
+        "study_id": study.study_id,
+        "state": study.state,
+        "finished": study.trials.finished,
+        "wanted": study.trials.wanted,
+        "best": study.best.value if study.best else None,
+        "best_trial": study.best.trial_id if study.best else None,
+        "bytes": size,
+        "created_at": study.created_at,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just studies", description=__doc__)
+    parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
+    add_format(parser)
+    arguments = parser.parse_args()
+    experiments: Path = arguments.experiments
+    if not experiments.is_dir():
+        raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
+    rows = [row(study, size) for study, size in list_studies(experiments)]
+    print(render(arguments.format, COLUMNS, rows, empty=f"No studies in {experiments} yet: run `just hpo`."))
+    return 0
+
+
+exit_with_message(main)
