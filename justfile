@@ -4,6 +4,7 @@ set positional-arguments
 set shell := ["sh", "-cu"]
 
 python := ".venv/bin/python"
+parallel := "-n auto --maxprocesses 4 --dist worksteal"
 
 [private]
 default: help
@@ -99,12 +100,12 @@ mlflow *flags: setup
 # Run the tests; arguments go to pytest
 [no-exit-message]
 test *args: setup
-    @exec {{ python }} -m pytest -m "not long" "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not long" "$@"
 
 # Run the tests, those that take long too
 [no-exit-message]
 test-long *args: setup
-    @exec {{ python }} -m pytest "$@"
+    @exec {{ python }} -m pytest {{ parallel }} "$@"
 
 # Watch a study being killed with SIGKILL again and again, and end as if it had not been
 [no-exit-message]
@@ -138,7 +139,7 @@ schemas *flags: setup
 
 # All that CI runs: lint, typecheck, schemas, tests with their coverage
 check: lint typecheck (schemas "--check")
-    {{ python }} -m pytest -m "not long" --cov --cov-report=term
+    {{ python }} -m pytest {{ parallel }} -m "not long" --cov --cov-report=term
 
 # Renew the lock after a change of dependencies; needs poetry and poetry-plugin-export
 lock:

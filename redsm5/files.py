@@ -175,8 +175,13 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 def tree_bytes(folder: Path) -> int:
     """The sum of st_size of all files below a folder, which may change while we look."""
+
+    def raise_unless_gone(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
     total = 0
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=raise_unless_gone):
         for name in names:
             total += file_bytes(os.path.join(parent, name))
     return total

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from redsm5 import files, paths
 from redsm5.errors import IncompatibleCheckpointError
@@ -34,6 +35,7 @@ OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: header
 
 Content = bytes | bytearray | memoryview
 """What is in one file."""
+Read = TypeVar("Read")
 
 
 class DamagedCheckpoint(Exception):
@@ -57,7 +59,7 @@ def listed_digests(folder: Path) -> dict[str, str]:
             file, or litter, of the one that was meant.
     """
     try:
-        text = (folder / paths.SUMS).read_bytes()
+        text = _again((folder / paths.SUMS).read_bytes)
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} cannot be read: {error}") from error
     digests = {name.decode(): digest.decode() for digest, name in re.findall(rb"([0-9a-f]{64})  ([\w.]+)\n", text)}
@@ -74,7 +76,7 @@ def read_manifest(folder: Path) -> Manifest:
         IncompatibleCheckpointError: another version of this code wrote it, in another format.
     """
     try:
-        content = (folder / paths.MANIFEST).read_bytes()
+        content = _again((folder / paths.MANIFEST).read_bytes)
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
     if hashlib.sha256(content).hexdigest() != listed_digests(folder)[paths.MANIFEST]:
@@ -109,13 +111,21 @@ def read_verified(folder: Path) -> dict[str, bytearray]:
     try:
         names = sorted(listed_digests(folder))
         with ThreadPoolExecutor(HASHERS, "hash") as pool:
-            read = dict(zip(names, pool.map(lambda name: _read(folder / name), names), strict=True))
-        written = (folder / paths.SUMS).read_bytes()
+            read = dict(zip(names, pool.map(lambda name: _again(lambda: _read(folder / name)), names), strict=True))
+        written = _again((folder / paths.SUMS).read_bytes)
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
     if sums({name: digest for name, (_, digest) in read.items()}) != written:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} does not match the files")
     return {name: content for name, (content, _) in read.items()}
+
+
+def _again(read: Callable[[], Read]) -> Read:
+    """What it reads, at the second try if need be: what a disk or a network refuses for a moment is no damage."""
+    try:
+        return read()
+    except OSError:
+        return read()
 
 
 def _read(path: Path) -> tuple[bytearray, str]:

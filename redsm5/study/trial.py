@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -311,8 +311,13 @@ class TrialRun:
             self.log.warning("interrupted", reason=error.what)
         except Exception as error:
             kind, code = classify(error)
-            self.log.error(f"trial failed: {kind}", reason=_error_record(error).message, exc_info=True)
-            self._end_by(error, "interrupted" if code == DiskError.exit_code else "failed", code)
+            with suppress(OSError):  # the error may be that of an update: what is on disk is the truth
+                self.record = read_record(self.folder) or self.record
+            if self.done:  # what was left to clean up, `finish_leftovers` does
+                self.log.warning("the finished trial could not be cleaned up", reason=_error_record(error).message)
+            else:
+                self.log.error(f"trial failed: {kind}", reason=_error_record(error).message, exc_info=True)
+                self._end_by(error, "interrupted" if code == DiskError.exit_code else "failed", code)
         self._lock.release()
         sys.exit(2 if self.record.exit_code is None else self.record.exit_code)
 

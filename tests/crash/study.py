@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from redsm5.storage.retention import Policy
 from redsm5.storage.store import OVERHEAD, STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
 from redsm5.study import search
+from redsm5.study import trial as trial_module
 from redsm5.study.driver import Driver
 from redsm5.study.trial import TrialRun, open_store
 from redsm5.tracking.journal import Journal, StepLosses
@@ -146,6 +148,7 @@ def warm(scratch: Path) -> Config:
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
     )
+    trial_module.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
     torch.set_num_threads(1)
     config = configuration(scratch / "warm")
     with Saver() as saver:
@@ -179,7 +182,7 @@ def check_resume_points(experiments: Path) -> None:
             steps = []
             for checkpoint in (folder / paths.CHECKPOINTS).glob("[!.]*"):
                 contents = read_verified(checkpoint)
-                if STATE_FILES <= contents.keys():
+                if contents.keys() >= STATE_FILES:
                     steps.append(Manifest.model_validate_json(contents[paths.MANIFEST]).step)
             assert max(steps, default=0) >= record["step"], f"the record has step {record['step']}, the disk {steps}"
 

@@ -1,9 +1,9 @@
 """A power failure at any moment loses nothing that was said to be durable, and the study goes on.
 
-SIGKILL leaves what the process wrote in the system's cache; a power failure does not. All calls of a study on its folder
-are recorded, and after each of them the folder is made what the disk would hold: what was not synced is dropped, or
-some of it kept. From every such state the study must go on and end as one that was never interrupted. The same for the
-calls of a study that goes on after a kill, when what the killed process wrote may still be in the cache alone.
+SIGKILL leaves what the process wrote in the system's cache; a power failure does not. All calls of a study on its
+folder are recorded, and after each of them the folder is made what the disk would hold: what was not synced is dropped,
+or some of it kept. From every such state the study must go on and end as one that was never interrupted. The same for
+the calls of a study that goes on after a kill, when what the killed process wrote may still be in the cache alone.
 """
 
 import os
@@ -82,9 +82,7 @@ def test_the_model_of_the_disk_holds_what_the_disk_holds(server: Server, recorde
     assert disk.image() == found
 
 
-def test_a_power_failure_changes_no_result(
-    server: Server, expected: Mapping[str, Any], recorded: list[Call]
-) -> None:
+def test_a_power_failure_changes_no_result(server: Server, expected: Mapping[str, Any], recorded: list[Call]) -> None:
     images = power.failures(recorded, server.scratch / "failed", random.Random(5))
     assert recover(server, expected, islice(images, 0, None, STRIDE), server.scratch / "failed") > 20
 

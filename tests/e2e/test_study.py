@@ -252,6 +252,7 @@ def test_a_real_terminal_shows_the_live_line(tmp_path: Path) -> None:
     assert "on disk" in shown.stdout
 
 
+@pytest.mark.long
 def test_the_pruner_decides_and_what_it_decided_is_on_disk(tmp_path: Path) -> None:
     """Optuna's median pruner needs 5 trials to compare with; every epoch of every trial has its decision."""
     arguments = [*SMALL, "study.trials=7", "train.epochs=2", "study.pruner=median", f"experiments={tmp_path / 'e'}"]
