@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -112,6 +113,20 @@ def weights(experiments: Path) -> list[dict[str, bytes]]:
         }
         for r in records(experiments)
     ]
+
+
+def mlflow_rows(experiments: Path) -> dict[str, list[tuple[str, int, float, int]]]:
+    """By trial id: (metric, step, value, timestamp) of every row that MLflow's database holds."""
+    database = sqlite3.connect(experiments / "mlflow.db")
+    rows = database.execute(
+        "SELECT t.value, m.key, m.step, m.value, m.timestamp FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
+        "WHERE t.key = 'trial_id'"
+    ).fetchall()
+    database.close()
+    by_trial: dict[str, list[tuple[str, int, float, int]]] = {}
+    for trial_id, *row in rows:
+        by_trial.setdefault(trial_id, []).append(tuple(row))
+    return by_trial
 
 
 def kill_group(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGKILL) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.e2e.conftest import (
     environment,
     kill_group,
     metrics,
+    mlflow_rows,
     records,
     reports,
     run,
@@ -31,20 +31,6 @@ from tests.e2e.conftest import (
 
 def schema_of(name: str) -> object:
     return json.loads((ROOT / "redsm5" / "schemas" / f"{name}.json").read_text())
-
-
-def mlflow_rows(experiments: Path) -> dict[str, list[tuple[str, int, float, int]]]:
-    """By trial id: (metric, step, value, timestamp) of every row that MLflow's database holds."""
-    database = sqlite3.connect(experiments / "mlflow.db")
-    rows = database.execute(
-        "SELECT t.value, m.key, m.step, m.value, m.timestamp FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
-        "WHERE t.key = 'trial_id'"
-    ).fetchall()
-    database.close()
-    by_trial: dict[str, list[tuple[str, int, float, int]]] = {}
-    for trial_id, *row in rows:
-        by_trial.setdefault(trial_id, []).append(tuple(row))
-    return by_trial
 
 
 def test_every_trial_has_its_report_and_all_metrics_are_in_mlflow_once(uninterrupted: Path) -> None:
@@ -112,21 +98,14 @@ def test_another_configuration_is_refused_with_the_differences(uninterrupted: Pa
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("trial_too", [True, False])
-def test_kill_of_the_drivers_whole_group_changes_no_result(
-    uninterrupted: Path, tmp_path: Path, trial_too: bool
-) -> None:
-    """The driver's group dies by SIGKILL in mid-trial, with the trial or leaving it behind; the next run ends as if
-    nothing had been. A trial that is left behind notices, saves and stops.
+def test_a_driver_killed_in_mid_trial_changes_no_result(uninterrupted: Path, tmp_path: Path) -> None:
+    """The driver's process group dies by SIGKILL and leaves its trial behind, which notices, saves and stops; the next
+    run ends as if nothing had been.
     """
     arguments = [*SMALL, f"experiments={tmp_path / 'e'}"]
     driver = start("hpo.py", *arguments)
     folder = wait_for(lambda: trial_at(tmp_path / "e", number=0, epoch=2))
-    trainers = processes_of(folder.name.removeprefix("trial_"))
-    assert trainers
-    if trial_too:
-        for pid in trainers:
-            os.kill(pid, signal.SIGKILL)
+    assert processes_of(folder.name.removeprefix("trial_"))
     kill_group(driver)
     wait_for(lambda: not processes_of(folder.name.removeprefix("trial_")), timeout_s=30)
     run("hpo.py", *arguments)

@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,11 @@ def packed_copy(state: TrainingState) -> dict[str, bytearray]:
 
 def same_bits(a: TrainingState, b: TrainingState) -> bool:
     return packed_copy(a) == packed_copy(b)
+
+
+def same_weights(a: TrainingState, b: TrainingState) -> bool:
+    theirs = b.model.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in a.model.state_dict().items())
 
 
 def save_now(
@@ -226,6 +233,40 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_older_one_used(tmp_pat
     twin = fresh(config)
     train_step(twin, config)
     assert train_step(twin, config) == again, "the second epoch is trained again as it was"
+
+
+@pytest.mark.parametrize(("flips", "truncations"), [(90, 10), pytest.param(1000, 100, marks=pytest.mark.long)])
+def test_every_flipped_bit_and_every_truncation_is_noticed_and_the_trial_goes_on(
+    tmp_path: Path, flips: int, truncations: int
+) -> None:
+    """Every other time an older checkpoint is there, which is resumed from; else the trial starts at epoch 0."""
+    config, dice = configuration(), random.Random(flips)
+    save_epochs(store_at(tmp_path / "whole"), fresh(config), config, 2)
+    whole = tmp_path / "whole" / paths.CHECKPOINTS
+    names = sorted(p.name for p in (whole / "epoch-0002").iterdir())
+    assert len(names) == 5
+    older = fresh(config)
+    train_step(older, config)
+    for number in range(flips + truncations):
+        trial, newest = tmp_path / "trial", "epoch-0002"
+        for checkpoint in ("epoch-0001", newest)[number % 2 :]:
+            shutil.copytree(whole / checkpoint, trial / paths.CHECKPOINTS / checkpoint, copy_function=os.link)
+        path = trial / paths.CHECKPOINTS / newest / names[number % 5]
+        content = bytearray(path.read_bytes())
+        if number < flips:
+            bit = dice.randrange(len(content) * 8)
+            content[bit // 8] ^= 1 << bit % 8
+        else:
+            del content[dice.randrange(len(content)) :]
+        path.unlink()  # a link to the whole one
+        path.write_bytes(content)
+        state = fresh(config, seed=7)
+        store = store_at(trial)
+        at = resume(store, state, identity_of(state, config), log=lambda *_, **__: None)
+        assert at.step == 1 - number % 2, f"{path.name}, damage {number}"
+        assert same_weights(state, older if at.step else fresh(config, seed=7))
+        assert (store.folder / f".damaged-{newest}" / path.name).read_bytes() == content
+        shutil.rmtree(trial)
 
 
 def test_with_no_checkpoint_left_the_trial_starts_at_epoch_0_and_says_so(tmp_path: Path) -> None:
