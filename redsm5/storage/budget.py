@@ -42,11 +42,11 @@ COMMANDS = (
 
 
 def reservation(policy: Policy, *, full: int, weights: int, epochs: int) -> int:
-    """Bytes that a trial's policy may hold at once.
+    """Bytes that a trial's policy may hold at once, 1 MB a checkpoint included for what is no tensor.
 
     Args:
-        full: bytes of a checkpoint with its training state.
-        weights: bytes of one without.
+        full: bytes of a checkpoint's tensors with its training state.
+        weights: bytes of those without.
         epochs: of the trial; each leaves a checkpoint where all are kept.
     """
     if not policy.enabled:

@@ -31,7 +31,6 @@ from redsm5.records import Best, Manifest, now
 from redsm5.storage import tensors as tensor_files
 from redsm5.storage.store import (
     FORMAT_VERSION,
-    OVERHEAD,
     CheckpointStore,
     Content,
     DamagedCheckpoint,
@@ -192,9 +191,9 @@ class TrainingState:
         self.schedule._last_lr = rates
 
     def full_bytes(self) -> int:
-        """Bytes of one checkpoint at the most, before the first step too: weights, Adam's two moments, 1 MB."""
+        """Bytes of one checkpoint's tensors at the most, before the first step too: weights and Adam's two moments."""
         parameters: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return self.weight_bytes() + OVERHEAD + 2 * sum(p.nbytes for p in parameters)
+        return self.weight_bytes() + 2 * sum(p.nbytes for p in parameters)
 
     def weight_bytes(self) -> int:
         """Bytes of the weights alone."""

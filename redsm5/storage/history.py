@@ -52,12 +52,14 @@ def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
     for name in aside:
         told = max((i for i, row in enumerate(rows[name], 1) if row.action == "set_aside"), default=len(rows[name]))
         found.append(_history(folder / f"{DAMAGED}{name}", rows[name][:told]))
-    return sorted(found, key=lambda c: (c.step or 0, c.checkpoint, c.on_disk))
+    known = [c for c in found if c.action or c.on_disk != ABSENT]  # else it came and went while we looked
+    return sorted(known, key=lambda c: (c.step or 0, c.checkpoint, c.on_disk))
 
 
 def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
-    name, on_disk = folder.name.removeprefix(DAMAGED), _on_disk(folder)
+    name = folder.name.removeprefix(DAMAGED)
     step, score = _described(folder) if not rows else (max(r.step for r in rows), _last_score(rows))
+    on_disk = _on_disk(folder)
     last = rows[-1] if rows else None
     epoch = int(name.removeprefix("epoch-")) if name.startswith("epoch-") else None
     return CheckpointHistory(

@@ -251,8 +251,8 @@ class TrialRun:
         """Reserve, in the study's budget, what the policy may hold at once, and have every save keep within it.
 
         Args:
-            full: bytes of a checkpoint with its training state.
-            weights: bytes of one without.
+            full: bytes of a checkpoint's tensors with its training state.
+            weights: bytes of those without.
 
         Raises:
             DiskError: it does not fit, and no trial at work will give room.

@@ -25,7 +25,7 @@ from redsm5.records import Manifest
 from redsm5.storage.budget import reservation
 from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
 from redsm5.storage.retention import Policy
-from redsm5.storage.store import OVERHEAD, STATE_FILES, read_verified
+from redsm5.storage.store import STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
 from redsm5.study import search
 from redsm5.study import trial as trial_module
@@ -36,7 +36,7 @@ from redsm5.tracking.journal import Journal, StepLosses
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
 MID_EPOCH = STEPS + 1  # the second trial's step at which it saves in the middle of an epoch
-FULL, WEIGHTS = 12_000 + OVERHEAD, 4_000  # more than a checkpoint of this model takes
+FULL, WEIGHTS = 12_000, 4_000  # more than a checkpoint of this model takes
 # Room for one trial's reservation and not for another's checkpoint beside it.
 BUDGET = reservation(Policy(), full=FULL, weights=WEIGHTS, epochs=EPOCHS) + 100
 
