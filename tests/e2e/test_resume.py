@@ -104,10 +104,14 @@ def fill(path: Path, *, leave: int) -> None:
         wait_for(filled, timeout_s=10)
 
 
-def test_a_save_on_the_way_is_finished_before_a_trial_ends(tmp_path: Path) -> None:
-    """A checkpoint every step and a signal in between: the newest on disk is the one at which the trial stopped."""
-    arguments = [*ONE, "train.checkpoint_every_steps=1", f"experiments={tmp_path / 'e'}"]
-    trial = start("launch.py", *arguments)
+def test_a_trial_stopped_in_mid_epoch_between_many_saves_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """A checkpoint every step and a signal in between: the newest on disk is the one at which the trial stopped, and
+    from it go on accumulated gradients, the schedule and the rest, bit for bit.
+    """
+    two = [*ONE, "train.accumulation_steps=2", "train.mixed_precision=bf16", "train.batch_size=4"]
+    run("launch.py", *two, f"experiments={tmp_path / 'alone'}")
+    experiments = f"experiments={tmp_path / 'e'}"
+    trial = start("launch.py", *two, "train.checkpoint_every_steps=1", experiments)
     wait_for(lambda: list((tmp_path / "e").glob("trial_*/checkpoints/step-*")))
     os.kill(trial.pid, signal.SIGTERM)
     output, _ = trial.communicate(timeout=120)
@@ -116,3 +120,6 @@ def test_a_save_on_the_way_is_finished_before_a_trial_ends(tmp_path: Path) -> No
     checkpoints = [p.name for p in (tmp_path / "e").glob("trial_*/checkpoints/*")]
     assert f"step-{record['step']:08d}" in checkpoints, "the record names the step that the checkpoint has"
     assert not [name for name in checkpoints if name.startswith(".")]
+    run("launch.py", f"trial.id={record['trial_id']}", experiments)
+    assert all_metrics(tmp_path / "e") == all_metrics(tmp_path / "alone")
+    assert weights(tmp_path / "e") == weights(tmp_path / "alone")

@@ -1,0 +1,88 @@
+"""How long an interrupted trial takes from its start to its next optimizer step: `just bench resume`.
+
+The model is BERT-base with random weights, 1.31 GB of training state. The trial is stopped in mid-epoch by SIGTERM and
+started again with the command that a person types, round after round; the clock runs from that start until the next
+step's loss is on disk, so that it includes every import, the building of the model, reading and verifying the
+checkpoint, and the step itself. Beside it stands the same trial's first start, which has nothing to read.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from transformers import BertConfig, BertModel
+
+from redsm5 import files, paths
+from redsm5.config import compose
+from redsm5.data import load_splits
+from redsm5.data.tokenize import build_tokenizer
+from redsm5.errors import InputError, TrainingError, exit_with_message
+
+LAUNCH = Path(__file__).parent.parent / "launch.py"
+SMALL = ["data.posts=60", "model.max_length=64", "train.batch_size=2", "train.epochs=50"]
+
+
+def make_model(folder: Path) -> None:
+    """BERT-base as `save_pretrained` leaves it, with a tokenizer for the invented posts."""
+    tokenizer = build_tokenizer("tiny", load_splits(compose(SMALL).data).train)
+    tokenizer.save_pretrained(folder)
+    BertModel(BertConfig(), add_pooling_layer=False).save_pretrained(folder)
+
+
+def start(experiments: Path, model: Path, trial_id: str | None) -> tuple[float, str]:
+    """Start the trial, or start it again, stop it after its next step; seconds until that was on disk, and its id."""
+    words = [f"trial.id={trial_id}"] if trial_id else [*SMALL, "model=bert_base", f"model.model_id={model}"]
+    words += [] if trial_id else ["train.checkpoint_every_steps=1"]  # so that each step's loss is written at once
+    before = {path: lines(path) for path in experiments.glob(f"trial_*/{paths.METRICS}")}
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(LAUNCH), *words, f"experiments={experiments}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (new := [p for p in experiments.glob(f"trial_*/{paths.METRICS}") if lines(p) > before.get(p, 0)]):
+        if process.poll() is not None:
+            raise TrainingError(f"the trial ended with code {process.returncode}", where=str(experiments))
+        time.sleep(0.005)
+    seconds = time.perf_counter() - begin
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait()
+    return seconds, new[0].parent.name.removeprefix("trial_")
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just bench resume", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is to be measured")
+    arguments = parser.parse_args()
+    if shutil.disk_usage(arguments.folder).free < 8e9:
+        raise InputError(f"{arguments.folder.resolve()} has less than 8 GB free", remedy="Name another --folder.")
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix=".bench-") as scratch:
+        folder = Path(scratch).resolve()
+        make_model(folder / "bert")
+        first, trial_id = start(folder / "experiments", folder / "bert", None)
+        checkpoints = folder / "experiments" / f"trial_{trial_id}" / paths.CHECKPOINTS
+        size = files.tree_bytes(checkpoints)
+        again = []
+        for turn in range(1, arguments.rounds + 1):
+            again.append(start(folder / "experiments", folder / "bert", trial_id)[0])
+            print(f"round {turn} of {arguments.rounds}: {again[-1]:.1f} s", file=sys.stderr)
+    median = statistics.median(again)
+    print(f"{size / 1e9:.2f} GB of state; seconds from the command to the next step on disk")
+    print(f"first start {first:6.1f}")
+    print(f"resumed     {median:6.1f}  median of {len(again)}, {median / first:.2f} of the first start")
+    return 0
+
+
+exit_with_message(main)
