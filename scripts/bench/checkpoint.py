@@ -81,6 +81,7 @@ class Contenders:
         with Saver() as saver:
             begin = time.perf_counter()
             self.state.progress.epochs_done += 1
+            self.state.progress.step += 1
             save(store, saver, self.state, IDENTITY, score=None, metrics={})
             stall = time.perf_counter() - begin
             saver.wait()
