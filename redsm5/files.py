@@ -3,16 +3,22 @@
 After `write_atomic` returns, power loss leaves the new content; before that, the old one. A reader never sees half.
 """
 
+import ctypes
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
 from redsm5.errors import LockedError
+
+PAGE = 4096  # bytes: what writes past the page cache must be aligned to
+DIRECT_FROM = 1 << 20  # bytes: less is not worth it
 
 
 def make_private() -> None:
@@ -39,11 +45,43 @@ def make_dir(folder: Path) -> None:
 
 
 def write_durable(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Write a new file and fsync it. Its name is durable only once its folder is."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
+    """Write a new file and fsync it. Its name is durable only once its folder is.
+
+    A large content that begins on a page of memory goes past the page cache, where the file system lets it: to fill
+    fresh pages there takes several times as long as to write them (1.3 GB: 0.4 s past it, 1.7 to 3.6 s through it), and
+    pushes out what the training reads.
+    """
+    view = memoryview(content)
+    with path.open("wb", buffering=0) as file:
+        pages = len(view) // PAGE * PAGE if len(view) >= DIRECT_FROM and _begins_on_a_page(view) else 0
+        if pages and _set_direct(file, True):
+            try:
+                _write_all(file, view[:pages])
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # it takes larger pages only: the rest goes the other way
+                    raise
+            _set_direct(file, False)
+        _write_all(file, view[file.tell() :])
         os.fsync(file.fileno())
+
+
+def _write_all(file: FileIO, view: memoryview) -> None:
+    while view:
+        view = view[file.write(view) :]
+
+
+def _begins_on_a_page(view: memoryview) -> bool:
+    return not view.readonly and ctypes.addressof(ctypes.c_char.from_buffer(view)) % PAGE == 0
+
+
+def _set_direct(file: FileIO, direct: bool) -> bool:
+    """Have the writes to a file go past the page cache, or not; whether its file system does that."""
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT)
+    except OSError:
+        return False
+    return True
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -1,9 +1,12 @@
 """What a file helper promises about crashes and other processes, with real processes that are killed."""
 
+import mmap
 import os
+import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +32,7 @@ def test_write_atomic_overwrites_what_a_crash_left_of_another_try(tmp_path: Path
 
 WRITER = """
 import sys
+import tempfile
 from pathlib import Path
 from redsm5 import files
 n = 0
@@ -58,6 +62,25 @@ def assert_one_version(path: Path) -> None:
     words = path.read_text().split()
     assert len(words) == 20_000
     assert len(set(words)) == 1
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, files.PAGE, files.DIRECT_FROM - 1, files.DIRECT_FROM, 3 * files.DIRECT_FROM + 17]
+)
+@pytest.mark.parametrize("offset", [0, 1, 64])
+def test_a_file_is_written_whole_past_the_page_cache_or_through_it(tmp_path: Path, size: int, offset: int) -> None:
+    """Whether the memory begins on a page or not, on a disk and on a file system in memory."""
+    memory = mmap.mmap(-1, size + files.PAGE)  # begins on a page
+    memory[:] = random.Random(size).randbytes(len(memory))
+    content = memoryview(memory)[offset : offset + size]
+    assert size == 0 or files._begins_on_a_page(content) == (offset == 0)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as in_memory:
+        for folder in (tmp_path, Path(in_memory)):
+            files.write_durable(folder / "file", content)
+            assert (folder / "file").read_bytes() == bytes(content)
+    if size:
+        files.write_durable(tmp_path / "file", bytes(content))  # a content that cannot be changed may lie anywhere
+        assert (tmp_path / "file").read_bytes() == bytes(content)
 
 
 def test_make_dir_makes_parents_for_their_user_alone_and_twice_is_harmless(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redsm5.files import PAGE
+
 NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -43,7 +45,10 @@ class TensorFile:
             at += size
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-(8 + len(text)) % ALIGNMENT)
-        self._bytes = torch.empty(8 + len(text) + at, dtype=torch.uint8, pin_memory=pinned)
+        size = 8 + len(text) + at
+        memory = torch.empty(size + PAGE, dtype=torch.uint8, pin_memory=pinned)
+        on_a_page = -memory.data_ptr() % PAGE  # so that it can be written past the page cache
+        self._bytes = memory[on_a_page : on_a_page + size]
         self.content = memoryview(self._bytes.numpy())  # type: ignore[arg-type]
         self.content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
         self._views = _views(self._bytes[8 + len(text) :], header)

@@ -3,9 +3,9 @@
 The state is BERT-base (random weights) with AdamW's moments, 1.31 GB. All contenders save and load the same tensors in
 turn, round after round, in one run and on one disk; the table shows medians and ratios. `stall` is how long the call
 keeps the training; `durable` how long until the bytes are on the disk, which for those who do not see to it themselves
-is measured with an fsync of their files afterwards. Two yardsticks stand beside them: a copy of the state into memory
-that is kept (the least that a save can stall) and a plain write of as many bytes with one fsync (the least until
-durable).
+is measured with an fsync of their files afterwards. The save before stays until the new one is durable. Two yardsticks
+stand beside them: a copy of the state into memory that is kept (the least that a save can stall) and a plain write of as
+many bytes with one fsync (what takes least until durable).
 """
 
 import argparse
@@ -61,8 +61,7 @@ class Contenders:
         return {"stall": timed(lambda: torch._foreach_copy_(self._copies, self._tensors))}
 
     def raw_write(self) -> dict[str, float]:
-        path = self.folder / "raw"
-        path.unlink(missing_ok=True)
+        path = fresh(self.folder / "raw")
 
         def write() -> None:
             with path.open("wb", buffering=0) as file:
@@ -113,8 +112,7 @@ class Contenders:
         return self._blocking(path.parent, write, load)
 
     def dcp_async(self) -> dict[str, float]:
-        target = self.folder / "dcp"
-        shutil.rmtree(target, ignore_errors=True)
+        target = fresh(self.folder / "dcp")
         begin = time.perf_counter()
         future = cast("Future[object]", async_save(self._document(), checkpoint_id=str(target)))
         stall = time.perf_counter() - begin
@@ -134,11 +132,21 @@ class Contenders:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def _blocking(self, target: Path, write: Callable[[], object], load: Callable[[], object]) -> dict[str, float]:
-        shutil.rmtree(target, ignore_errors=True)
+        fresh(target)
         stall = timed(write)
         durable = stall + timed(lambda: fsync_all(target))
         drop_cache(self.folder)
         return {"stall": stall, "durable": durable, "load": timed(load)}
+
+
+def fresh(target: Path) -> Path:
+    """A place for a new save, with the one before still beside it, as whoever may be interrupted keeps it."""
+    before = target.with_name(f"{target.name}-before")
+    shutil.rmtree(before, ignore_errors=True)
+    before.unlink(missing_ok=True)
+    if target.exists():
+        target.rename(before)
+    return target
 
 
 def timed(work: Callable[[], object]) -> float:
