@@ -4,8 +4,8 @@ The state is BERT-base (random weights) with AdamW's moments, 1.31 GB. All conte
 turn, round after round, in one run and on one disk; the table shows medians and ratios. `stall` is how long the call
 keeps the training; `durable` how long until the bytes are on the disk, which for those who do not see to it themselves
 is measured with an fsync of their files afterwards. The save before stays until the new one is durable. Two yardsticks
-stand beside them: a copy of the state into memory that is kept (the least that a save can stall) and a plain write of as
-many bytes with one fsync (what takes least until durable).
+stand beside them: a copy of the state into memory that is kept (the least that a save can stall) and a plain write of
+as many bytes with one fsync.
 """
 
 import argparse
