@@ -11,6 +11,7 @@ from collections.abc import Callable
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a full quota
 # The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
 DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
+UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class RedSM5Error(Exception):
@@ -24,6 +25,7 @@ class RedSM5Error(Exception):
 
     exit_code = 2
     kind = "error"
+    resumable = False  # whether a trial that ends by it goes on later; else it has failed
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         self.what, self.where, self.remedy = what, where, remedy
@@ -53,6 +55,14 @@ class LockedError(RedSM5Error):
 
     exit_code = 1
     kind = "locked"
+    resumable = True
+
+
+class BudgetMismatchError(ConfigError):
+    """Another worker is at the same study with another budget."""
+
+    kind = "budget"
+    resumable = True
 
 
 class IncompatibleCheckpointError(RedSM5Error):
@@ -60,6 +70,7 @@ class IncompatibleCheckpointError(RedSM5Error):
 
     exit_code = 1
     kind = "incompatible_checkpoint"
+    resumable = True
 
 
 class TrainingError(RedSM5Error):
@@ -80,6 +91,7 @@ class DiskError(RedSM5Error):
 
     exit_code = 3
     kind = "disk"
+    resumable = True
 
 
 class NoCheckpointError(RedSM5Error):
@@ -94,6 +106,7 @@ class Interrupted(RedSM5Error):
 
     exit_code = 75
     kind = "interrupted"
+    resumable = True
 
 
 def exit_with_message(main: Callable[[], int]) -> None:
@@ -103,6 +116,15 @@ def exit_with_message(main: Callable[[], int]) -> None:
     except RedSM5Error as error:
         print(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error.message()}", file=sys.stderr)
         code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted before anything was begun", file=sys.stderr)
+        code = Interrupted.exit_code
+    except UNUSABLE_PATH as error:
+        print(
+            f"error: {error.strerror}: {error.filename}\n  Name another folder, or make this one usable.",
+            file=sys.stderr,
+        )
+        code = InputError.exit_code
     except OSError as error:
         if error.errno not in DISK_FAULTS:
             raise

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
-from redsm5.errors import LockedError
+from redsm5.errors import InputError, LockedError
 
 PAGE = 4096  # bytes: what writes past the page cache must be aligned to
 DIRECT_FROM = 1 << 20  # bytes: less is not worth it
@@ -147,12 +147,24 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON Lines file; a torn last one does not count."""
+    """The whole lines of a JSON Lines file; a torn last one does not count.
+
+    Raises:
+        InputError: a whole line is no JSON: the file is damaged.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+    rows = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise InputError(
+                f"line {number} is damaged", where=str(path), remedy="Restore the file from a copy, or cut the line."
+            ) from None
+    return rows
 
 
 class Lock:
@@ -164,7 +176,6 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd: int | None = None
-        os.register_at_fork(after_in_child=self._close)
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
         """Take the lock within `timeout_s` seconds; False where another process holds it."""
@@ -181,15 +192,14 @@ class Lock:
                 time.sleep(0.02)
             else:
                 self._fd = fd
+                _held.add(self)
                 return True
 
     def release(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            _held.discard(self)
 
     def __enter__(self) -> Self:
         if not self.acquire(timeout_s=60.0):
@@ -198,6 +208,17 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+_held: set[Lock] = set()
+
+
+def _let_go_of_locks() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go_of_locks)
 
 
 @contextmanager

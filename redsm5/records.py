@@ -7,9 +7,12 @@ UTC with milliseconds. A value that is not finite is one of the strings "NaN", "
 import json
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+from redsm5.errors import InputError
 
 TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
 RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
@@ -55,6 +58,27 @@ class Record(BaseModel):
 
     def to_json(self) -> bytes:
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+Document = TypeVar("Document", bound=Record)
+
+
+def load(path: Path, kind: type[Document]) -> Document | None:
+    """A document from its file; None where there is no such file.
+
+    Raises:
+        InputError: it is damaged, or of a version that this code does not read.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        raise InputError(
+            "the file is damaged, or of another version of this code",
+            where=str(path),
+            remedy="Restore it from a copy, or move its folder out of the experiments folder.",
+        ) from None
 
 
 class Best(Record):
@@ -190,6 +214,7 @@ class Shipped(Record):
     bytes: int = 0
     params: bool = False
     state: str | None = None
+    finished_at: str | None = None
 
 
 class Manifest(Record):

@@ -8,6 +8,7 @@ from pathlib import Path
 from redsm5 import files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.records import EvaluationReport
+from redsm5.study.launch import quoted
 from redsm5.study.trial import open_store, read_record, trial_config
 from redsm5.tracking.logs import open_logs
 
@@ -26,7 +27,7 @@ def main() -> int:
             f"there is no trial {arguments.trial_id} in {arguments.experiments}",
             remedy="The trials are the folders trial_<uuid> there.",
         )
-    config = trial_config([f"trial.id={arguments.trial_id}", f"experiments='{arguments.experiments}'"])
+    config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
             raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")

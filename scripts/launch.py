@@ -3,11 +3,13 @@
 import sys
 from pathlib import Path
 
+from structlog.typing import FilteringBoundLogger
+
 from redsm5 import paths
-from redsm5.config import compose
+from redsm5.config import Config, compose
 from redsm5.data import load_splits
-from redsm5.errors import exit_with_message
-from redsm5.files import make_dir, make_private
+from redsm5.errors import LockedError, exit_with_message
+from redsm5.files import make_dir, make_private, try_lock
 from redsm5.records import FINISHED
 from redsm5.study.launch import dry_run, launch_trial
 from redsm5.study.signals import StopRequest
@@ -19,7 +21,7 @@ from redsm5.study.trial import (
     read_record,
     trial_config,
 )
-from redsm5.tracking.logs import open_logs
+from redsm5.tracking.logs import REDACTED, open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
 
@@ -42,25 +44,39 @@ def main() -> int:
     record = read_record(folder)
     if record and record.state in FINISHED:
         finish_leftovers(folder, config)
+        ship(folder, config, stop, log)
         log.info(f"trial {record.state} already: nothing to do", report=str(folder / paths.REPORT))
         return 0
+    with try_lock(folder / paths.LOCK) as free:
+        if not free:
+            raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     log.info(f"trial {trial_id}", folder=str(folder))
 
     launch_trial(config, trial_id, output=None).attend(stop)
 
     record = read_record(folder)
     assert record is not None
-    if record.state not in FINISHED:
-        record = note_killed(folder, record)
-    shipper = Shipper(tracking_uri(config), Path(config.experiments) / paths.MLFLOW_ARTIFACTS, log.warning)
+    with try_lock(folder / paths.LOCK) as free:
+        if free and record.state not in FINISHED:
+            record = note_killed(folder, record)
+    ship(folder, config, stop, log)
+    outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
+    log.info(f"trial {record.state}", outcome=outcome)
+    return record.exit_code if record.exit_code is not None else 2
+
+
+def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLogger) -> None:
+    """Ship the trial's metrics to MLflow, and say so where something is left."""
+    uri = tracking_uri(config)
+    if REDACTED in uri:
+        log.warning("the password of MLflow's address is not saved: `just sync --tracking-uri` ships the metrics")
+        return
+    shipper = Shipper(uri, Path(config.experiments) / paths.MLFLOW_ARTIFACTS, log.warning)
     shipper.watch(folder)
     shipper.start()
     left = shipper.close(hurried=lambda: stop.requested)
     if left or shipper.failing:
         log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
-    outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
-    log.info(f"trial {record.state}", outcome=outcome)
-    return record.exit_code if record.exit_code is not None else 2
 
 
 exit_with_message(main)

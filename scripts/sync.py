@@ -5,22 +5,32 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
+from structlog.typing import FilteringBoundLogger
+
 from redsm5 import files, paths
 from redsm5.config import Config
 from redsm5.errors import InputError, Interrupted, TrainingError, exit_with_message
 from redsm5.study.signals import StopRequest
+from redsm5.study.trial import read_record
 from redsm5.tracking.logs import REDACTED, open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
 
-def trials_by_uri(experiments: Path) -> dict[str, list[Path]]:
-    """The trials' folders by where they go: where their study's last run said, or else their own configuration."""
+def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> dict[str, list[Path]]:
+    """The trials' folders by where they go: where their study's last run said, or else their own configuration.
+
+    One whose record is damaged is named and left out.
+    """
     studies = {folder.name: files.read_json(folder / paths.STUDY) for folder in paths.study_dirs(experiments)}
     by_uri: dict[str, list[Path]] = defaultdict(list)
     for folder in paths.trial_dirs(experiments):
-        document, record = files.read_json(folder / paths.CONFIG), files.read_json(folder / paths.TRIAL)
+        try:
+            document, record = files.read_json(folder / paths.CONFIG), read_record(folder)
+        except InputError as error:
+            log.warning("a trial cannot be shipped", reason=error.what, where=error.where)
+            continue
         if document and record:
-            study = studies.get(f"study_{record['study_id']}")
+            study = studies.get(f"study_{record.study_id}")
             config = Config.model_validate(
                 {**(study["config"] if study else document), "experiments": str(experiments)}
             )
@@ -39,7 +49,7 @@ def main() -> int:
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     log = open_logs(None)
-    by_uri = trials_by_uri(experiments)
+    by_uri = trials_by_uri(experiments, log)
     if arguments.tracking_uri:
         by_uri = {arguments.tracking_uri: [folder for folders in by_uri.values() for folder in folders]}
     left, failing = 0, False

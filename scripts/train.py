@@ -128,13 +128,12 @@ with trial.outcome(), Saver() as saver:
 
         objective = metrics[config.study.metric]
         due = epoch % config.retention.min_interval_epochs == 0 or epoch == config.train.epochs
-        candidate = objective if due else None  # only what is kept can be the best
         at.epochs_done, at.batches_done = epoch, 0
-        at.observe(candidate, epoch=epoch, patience=config.train.patience)
+        at.observe(objective, epoch=epoch, patience=config.train.patience, saved=due)
         if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
             at.stop_reason = f"pruned: {decision.reason}"
         if due or at.stop_reason:
-            save(store, saver, state, identity, score=candidate, metrics=metrics)
+            save(store, saver, state, identity, score=objective if due else None, metrics=metrics)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
         trial.log.info(
             f"epoch {epoch} of {config.train.epochs}",
@@ -148,6 +147,8 @@ with trial.outcome(), Saver() as saver:
     # the trial ends with its report: durable first, then the training state goes and the best weights stay
 
     saver.wait()
+    if at.stop_reason:
+        trial.log.info(f"training ends after epoch {at.epochs_done}", reason=at.stop_reason)
     pruned = (at.stop_reason or "").startswith("pruned")
     if not pruned and not config.dry_run:
         trial.update(state="finishing")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redsm5 import files, paths
-from redsm5.errors import ConfigError, DiskError, Interrupted
+from redsm5.errors import BudgetMismatchError, DiskError, Interrupted
 from redsm5.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import OVERHEAD, CheckpointStore
@@ -87,7 +87,7 @@ class Budget:
 
         Raises:
             DiskError: they do not fit, and no trial at work will give room.
-            ConfigError: another worker is at the study with another budget.
+            BudgetMismatchError: another worker is at the study with another budget.
             Interrupted: a stop was requested while waiting.
         """
         begin: float | None = None
@@ -99,6 +99,9 @@ class Budget:
                 self._look_at_disk(ledger, max(reserve - self._own_bytes(), 0))
                 missing = self._missing(ledger, reserve)
                 missing -= self._evict(ledger, missing)
+                if missing > 0 and self._own_bytes() > reserve:  # from a run under a larger budget
+                    self._free_own()
+                    missing = self._missing(ledger, reserve)
                 fits = missing <= 0
                 self._write(ledger, reserve if fits else 0)
             if fits:
@@ -112,7 +115,8 @@ class Budget:
                 time.monotonic() - begin < GRACE_S and any(map(self._live, others))
             )
             if reserve > self._max or not patient:
-                raise self._no_room(reserve, self._max - self._taken(ledger), "in retention.max_total_size")
+                needed = max(reserve, self._own_bytes())
+                raise self._no_room(needed, self._max - self._taken(ledger), "in retention.max_total_size")
             if stop_requested():
                 raise Interrupted("stopped while waiting for room in the budget")
             time.sleep(POLL_S)
@@ -190,7 +194,7 @@ class Budget:
         """All workers at a study have one budget; with nobody else at work, ours is the new one."""
         if ledger.max_total_size != self._max:
             if any(entry.reserved for trial_id, entry in ledger.entries.items() if trial_id != self._trial_id):
-                raise ConfigError(
+                raise BudgetMismatchError(
                     f"retention.max_total_size={self._max}, but another worker is at this study with "
                     f"{ledger.max_total_size}",
                     remedy="Give the same, or wait until the other has ended.",

@@ -46,8 +46,9 @@ class Progress:
     Attributes:
         epochs_done, batches_done: whole epochs, and batches of the current one; (e, 0) at an epoch's end.
         step: optimizer steps done.
-        best_score, best_epoch: of the metric that the study maximizes; None before the first finite score.
-        epochs_without_gain: epochs since `best_epoch`, for early stopping.
+        best_score, best_epoch: of the metric that the study maximizes, among the epochs that are saved; None before
+            the first finite score.
+        highest_score, epochs_without_gain: of all epochs, and how many came since, for early stopping.
         stop_reason: why no further epoch is to be trained, or None.
     """
 
@@ -56,6 +57,7 @@ class Progress:
     step: int = 0
     best_score: float | None = None
     best_epoch: int | None = None
+    highest_score: float | None = None
     epochs_without_gain: int = 0
     stop_reason: str | None = None
 
@@ -66,10 +68,15 @@ class Progress:
             return None
         return Best(epoch=self.best_epoch, value=self.best_score)
 
-    def observe(self, score: float | None, *, epoch: int, patience: int | None) -> None:
-        """Take an epoch's score into account; `patience` epochs without a gain end the training."""
-        if score is not None and math.isfinite(score) and (self.best_score is None or score > self.best_score):
-            self.best_score, self.best_epoch, self.epochs_without_gain = score, epoch, 0
+    def observe(self, score: float, *, epoch: int, patience: int | None, saved: bool = True) -> None:
+        """Take an epoch's score into account; `patience` epochs without a gain end the training.
+
+        Only what is saved can be the best, but what is saved decides nothing about when the training ends.
+        """
+        if saved and math.isfinite(score) and (self.best_score is None or score > self.best_score):
+            self.best_score, self.best_epoch = score, epoch
+        if math.isfinite(score) and (self.highest_score is None or score > self.highest_score):
+            self.highest_score, self.epochs_without_gain = score, 0
         else:
             self.epochs_without_gain += 1
         if patience is not None and self.epochs_without_gain >= patience:
@@ -271,7 +278,8 @@ def save(
         created_at=now(),
     )
     if not store.policy.enabled:
-        if state.best_in_memory is None or progress.best_epoch == progress.epochs_done:
+        is_best = state.best_in_memory is None or progress.best_epoch == progress.epochs_done
+        if is_best and progress.batches_done == 0:
             state.best_in_memory = manifest, {k: v.detach().clone() for k, v in state.model.state_dict().items()}
         return
     contents = state.pack()

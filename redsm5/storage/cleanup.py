@@ -19,11 +19,9 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal, get_args
 
-from pydantic import ValidationError
-
 from redsm5 import files, paths
-from redsm5.errors import NO_ROOM, IncompatibleCheckpointError
-from redsm5.records import FINISHED, TrialRecord
+from redsm5.errors import NO_ROOM, IncompatibleCheckpointError, InputError
+from redsm5.records import FINISHED, TrialRecord, load
 from redsm5.storage.budget import eviction_order, free_trial
 from redsm5.storage.retention import Checkpoint, Policy, plan
 from redsm5.storage.store import (
@@ -168,7 +166,7 @@ def _look(folder: Path) -> _Trial:
             trial.items.append(Item("orphan", path, _bytes(path), reason, checkpoint=unknown))
             continue
         if record is None:
-            reason = f"no trial refers to it: there is no {paths.TRIAL} that can be read"
+            reason = f"no trial refers to it: there is no {paths.TRIAL}"
             trial.items.append(Item("orphan", path, _bytes(path), reason, checkpoint=checkpoint))
             continue
         known = {paths.SUMS, *listed_digests(path)}
@@ -200,14 +198,15 @@ def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Check
 
 
 def _record(folder: Path) -> TrialRecord | None:
-    """trial.json; None where it is missing or is no JSON."""
-    document = files.read_json(folder / paths.TRIAL)
-    if document is None:
-        return None
+    """trial.json; None where neither it nor a configuration is there, from which the trial would go on."""
     try:
-        record = TrialRecord.model_validate(document)
-    except ValidationError as error:  # a later version's, perhaps: no reason to delete anything
-        raise _PassedOver(f"its {paths.TRIAL} is not one that this version reads") from error
+        record = load(folder / paths.TRIAL, TrialRecord)
+    except InputError as error:  # damaged, or a later version's: no reason to delete anything
+        raise _PassedOver(f"its {paths.TRIAL} is damaged, or not one that this version reads") from error
+    if record is None:
+        if (folder / paths.CONFIG).exists():
+            raise _PassedOver(f"it has no {paths.TRIAL}, and goes on from its {paths.CONFIG}")
+        return None
     if paths.trial_dir(folder.parent, record.trial_id) != folder:
         raise _PassedOver(f"its {paths.TRIAL} is that of trial {record.trial_id}")
     return record

@@ -16,14 +16,14 @@ from optuna.trial import TrialState
 from redsm5 import files, paths
 from redsm5.config import Config, with_parameters
 from redsm5.data import load_splits
-from redsm5.errors import DiskError, Interrupted, TrainingError
+from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord, from_json_number, now
 from redsm5.study import search
 from redsm5.study.launch import launch_trial, wait_unlocked
 from redsm5.study.registry import Scoreboard, open_study
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
-from redsm5.study.trial import create_trial, finish_leftovers, note_killed, read_record, write_record
+from redsm5.study.trial import create_trial, finish_leftovers, note_event, note_killed, read_record, write_record
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -105,7 +105,11 @@ class Driver:
         """Finish what a killed driver left half told or half cleaned up, and take all trials into the index."""
         known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
         self.board.refresh(known)
+        told = {line["trial_id"]: line["state"] for line in files.read_lines(self.folder / paths.EVENTS)}
         for trial_id in known:
+            record = self.board.trials.get(trial_id)
+            if record and record.state != told.get(trial_id):  # it was killed between the two
+                note_event(paths.trial_dir(self.experiments, trial_id), record)
             folder = paths.trial_dir(self.experiments, trial_id)
             finish_leftovers(folder, self.config)
             self.shipper.watch(folder)
@@ -118,6 +122,7 @@ class Driver:
         """
         while True:
             self._raise_if_stopped()
+            waiting = False
             with files.Lock(self.folder / paths.CLAIMS / "asking.lock"):
                 open_trials = search.unfinished(self.optuna)
                 for frozen in open_trials:
@@ -136,7 +141,9 @@ class Driver:
                     elif not open_trials:
                         return None
                     else:
-                        time.sleep(1.0)  # other workers are at the last ones; one that dies leaves its trial to us
+                        waiting = True
+            if waiting:
+                time.sleep(1.0)  # other workers are at the last ones; one that dies leaves its trial to us
 
     def _ensure_created(self, frozen: optuna.trial.FrozenTrial) -> str:
         """Draw the trial's parameters, tie it to a uuid and make its folder, as far as that has not been done."""
@@ -171,7 +178,7 @@ class Driver:
         self.shipper.watch(folder)
         places: list[tuple[int, int]] = []
         while True:
-            wait_unlocked(folder)  # a trial that outlived its driver stops by itself
+            wait_unlocked(folder, self.stop)  # a trial that outlived its driver stops by itself
             before = read_record(folder)
             assert before is not None
             places.append((before.epoch, before.step))
@@ -188,8 +195,9 @@ class Driver:
                 )
             record = note_killed(folder, record)
             self._show(trial_id)
-            if record.exit_code == DiskError.exit_code:
-                raise DiskError(record.error.message if record.error else "no room", where=f"trial {number}")
+            for kind in (DiskError, ConfigError):
+                if record.exit_code == kind.exit_code:
+                    raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
             self._raise_if_stopped()
             if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
                 error = ErrorRecord(kind="killed", message=f"it died {STARTS_WITHOUT_PROGRESS} times at the same place")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from redsm5 import files, paths
 from redsm5.config import LAUNCH_DIR, Config, with_parameters
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, Interrupted
 from redsm5.study.signals import StopRequest, die_with_parent
 from redsm5.study.trial import create_trial, read_record
 
@@ -69,7 +69,7 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
         )
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), str(TRAIN_SCRIPT)]
-    command += [f"trial.id={trial_id}", f"experiments={_quoted(config.experiments)}", f"launch={config.launch}"]
+    command += [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
     # A trial that was begun under another budget goes on under today's.
     for key in ("max_total_size", "min_free_disk_percent"):
         command.append(f"retention.{key}={getattr(config.retention, key)}")
@@ -99,12 +99,18 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
     return Launched(folder, process)
 
 
-def wait_unlocked(folder: Path) -> None:
-    """Wait until no process holds the trial's lock."""
+def wait_unlocked(folder: Path, stop: StopRequest | None = None) -> None:
+    """Wait until no process holds the trial's lock.
+
+    Raises:
+        Interrupted: a stop was requested meanwhile.
+    """
     while True:
         with files.try_lock(folder / paths.LOCK) as free:
             if free:
                 return
+        if stop and stop.requested:
+            raise Interrupted(f"stopped while another process is at {folder.name}")
         time.sleep(0.1)
 
 
@@ -118,14 +124,16 @@ def dry_run(config: Config) -> int:
         launch_trial(short, record.trial_id, output=None).attend(stop)
         folder = paths.trial_dir(Path(scratch), record.trial_id)
         files.make_dir(log_dir)
-        for path in (folder / paths.LOGS).iterdir():
+        for path in (folder / paths.LOGS).glob("*"):
             shutil.copy(path, log_dir / f"dry-run-{record.trial_id[:8]}-{path.name}")
         after = read_record(folder)
     assert after is not None
+    if stop.requested:
+        return Interrupted.exit_code
     return 2 if after.exit_code is None else after.exit_code
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A value as Hydra's override grammar takes it, whatever is in it."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -9,27 +9,38 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.errors import ConfigError
-from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord, milliseconds, now
-from redsm5.study.trial import snapshot_of
+from redsm5.records import (
+    FINISHED,
+    StudyBest,
+    StudyIndex,
+    StudyRecord,
+    TrialCounts,
+    TrialRecord,
+    load,
+    milliseconds,
+    now,
+)
+from redsm5.study.trial import read_record, snapshot_of
 
 
 def find_study(experiments: Path, name: str) -> StudyRecord | None:
-    """The study of this name, or None."""
-    for folder in paths.study_dirs(experiments):
-        document = files.read_json(folder / paths.STUDY)
-        if document and document["name"] == name:
-            return StudyRecord.model_validate(document)
-    return None
+    """The study of this name, or None.
+
+    Raises:
+        InputError: a study's record is damaged, which may be the one.
+    """
+    records = [load(folder / paths.STUDY, StudyRecord) for folder in paths.study_dirs(experiments)]
+    return next((record for record in records if record and record.name == name), None)
 
 
 def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
     """All studies, oldest first, with the bytes that their trials' checkpoints take on disk now. Takes no lock."""
     sizes: Counter[str | None] = Counter()
     for folder in paths.trial_dirs(experiments):
-        if document := files.read_json(folder / paths.TRIAL):
-            sizes[document["study_id"]] += files.tree_bytes(folder / paths.CHECKPOINTS)
-    documents = [files.read_json(folder / paths.STUDY) for folder in paths.study_dirs(experiments)]
-    records = [StudyRecord.model_validate(document) for document in documents if document]
+        if document := files.read_json(folder / paths.TRIAL):  # of a damaged one nobody knows the study
+            sizes[document.get("study_id")] += files.tree_bytes(folder / paths.CHECKPOINTS)
+    loaded = [load(folder / paths.STUDY, StudyRecord) for folder in paths.study_dirs(experiments)]
+    records = [record for record in loaded if record]
     return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
 
 
@@ -91,12 +102,12 @@ class Scoreboard:
     def refresh(self, trial_ids: list[str]) -> None:
         """Take in what these trials' records say now."""
         for trial_id in trial_ids:
-            document = files.read_json(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL)
-            if document:
-                self.trials[trial_id] = TrialRecord.model_validate(document)
+            if record := read_record(paths.trial_dir(self._experiments, trial_id)):
+                self.trials[trial_id] = record
 
     def write(self, **changes: Any) -> None:
         """Replace both files. The caller holds the study's lock."""
+        self._take_in_the_others()
         records = sorted(self.trials.values(), key=lambda r: r.number or 0)
         completed = [r for r in records if r.state == "completed" and r.best]
         best = max(completed, key=lambda r: r.best.value if r.best else 0.0, default=None)
@@ -112,6 +123,13 @@ class Scoreboard:
         index = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=records)
         files.write_atomic(self._folder / paths.INDEX, index.to_json())
         files.write_atomic(self._folder / paths.STUDY, self.study.to_json())
+
+    def _take_in_the_others(self) -> None:
+        """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
+        index = files.read_json(self._folder / paths.INDEX) or {"trials": []}
+        for row in index["trials"]:
+            self.trials.setdefault(row["trial_id"], TrialRecord.model_validate(row))
+        self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 
     def seconds_left(self) -> float | None:
         """What the trials still wanted will take, if they take as long as those that are finished."""

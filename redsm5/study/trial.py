@@ -16,7 +16,7 @@ from typing import Any, Self
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
 from redsm5.errors import DISK_FAULTS, ConfigError, DiskError, Interrupted, LockedError, NotFiniteError, RedSM5Error
-from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, now
+from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, load, now
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
@@ -73,16 +73,25 @@ def snapshot_of(config: Config) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> TrialRecord | None:
-    """trial.json, or None where there is none."""
-    document = files.read_json(folder / paths.TRIAL)
-    return TrialRecord.model_validate(document) if document else None
+    """trial.json, or None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return load(folder / paths.TRIAL, TrialRecord)
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
     """Replace trial.json; a trial of a study whose state changed adds a line to the study's events."""
     before = read_record(folder)
     files.write_atomic(folder / paths.TRIAL, record.to_json())
-    if record.study_id is None or record.number is None or (before and before.state == record.state):
+    if not (before and before.state == record.state):
+        note_event(folder, record)
+
+
+def note_event(folder: Path, record: TrialRecord) -> None:
+    """Append to the study's events that this trial is in this state; nothing where it belongs to no study."""
+    if record.study_id is None or record.number is None:
         return
     study = paths.study_dir(folder.parent, record.study_id)
     event = Event(
@@ -173,10 +182,11 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
 
 def finish_leftovers(folder: Path, config: Config) -> None:
     """Do what a finished trial still had to do when it was killed: drop its training state and litter."""
-    leftovers = [*folder.glob("checkpoints/*/training_state.*"), *folder.glob("checkpoints/.*")]
+    states = list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}"))
+    litter = list(folder.glob(f"{paths.CHECKPOINTS}/.*"))
     record = read_record(folder)
-    kept = config.retention.keep_all or config.retention.keep_training_state
-    if record is None or record.state not in FINISHED or kept or not leftovers:
+    kept = len(states) if config.retention.keep_all else int(config.retention.keep_training_state)
+    if record is None or record.state not in FINISHED or not (litter or len(states) > kept):
         return
     with files.try_lock(folder / paths.LOCK) as held:
         if held:
@@ -310,14 +320,15 @@ class TrialRun:
             self._end_by(error, "interrupted", error.exit_code)
             self.log.warning("interrupted", reason=error.what)
         except Exception as error:
-            kind, code = classify(error)
+            kind, code, resumable = classify(error)
             with suppress(OSError):  # the error may be that of an update: what is on disk is the truth
                 self.record = read_record(self.folder) or self.record
             if self.done:  # what was left to clean up, `finish_leftovers` does
                 self.log.warning("the finished trial could not be cleaned up", reason=_error_record(error).message)
             else:
-                self.log.error(f"trial failed: {kind}", reason=_error_record(error).message, exc_info=True)
-                self._end_by(error, "interrupted" if code == DiskError.exit_code else "failed", code)
+                state: TrialState = "interrupted" if resumable else "failed"
+                self.log.error(f"trial {state}: {kind}", reason=_error_record(error).message, exc_info=True)
+                self._end_by(error, state, code)
         self._lock.release()
         sys.exit(2 if self.record.exit_code is None else self.record.exit_code)
 
@@ -328,15 +339,17 @@ class TrialRun:
             self.log.error("the outcome cannot be written", reason=full.strerror)
 
 
-def classify(error: Exception) -> tuple[str, int]:
-    """What kind of failure this is, in a word that is equal for equal causes, and its exit code."""
+def classify(error: Exception) -> tuple[str, int, bool]:
+    """What kind of failure this is, in a word that is equal for equal causes; its exit code; whether the trial can go
+    on later.
+    """
     if isinstance(error, RedSM5Error):
-        return error.kind, error.exit_code
+        return error.kind, error.exit_code, error.resumable
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-        return DiskError.kind, DiskError.exit_code
+        return DiskError.kind, DiskError.exit_code, True
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out_of_memory", NotFiniteError.exit_code
-    return type(error).__name__, 2
+        return "out_of_memory", NotFiniteError.exit_code, False
+    return type(error).__name__, 2, False
 
 
 def _error_record(error: Exception) -> ErrorRecord:

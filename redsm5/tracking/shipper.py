@@ -131,9 +131,10 @@ class Tracker:
     def _ship_state(self, folder: Path, record: TrialRecord, shipped: Shipped) -> None:
         from mlflow.entities import RunTag
 
-        if shipped.state == record.state:
+        if (shipped.state, shipped.finished_at) == (record.state, record.finished_at):
             return
-        tags: dict[str, Any] = {"state": record.state, "resumes": record.resumes, "exit_code": record.exit_code}
+        tags: dict[str, Any] = {"state": record.state, "epochs": record.epochs}
+        tags |= {"resumes": record.resumes, "exit_code": record.exit_code}
         if record.error:
             tags["error"] = f"{record.error.kind}: {record.error.message}"[:VALUE_CHARS]
         self._client.log_batch(shipped.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()], synchronous=True)
@@ -142,7 +143,7 @@ class Tracker:
                 self._client.log_artifact(shipped.run_id, str(folder / paths.REPORT))
             assert record.finished_at is not None
             self._client.set_terminated(shipped.run_id, RUN_STATUS[record.state], milliseconds(record.finished_at))
-        self._confirm(folder, shipped, state=record.state)
+        self._confirm(folder, shipped, state=record.state, finished_at=record.finished_at)
 
     def _cursor(self, folder: Path, record: TrialRecord, config: Config) -> Shipped:
         """Where shipping stands; the beginning, where MLflow or the run is another than the last time."""

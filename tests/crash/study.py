@@ -198,10 +198,12 @@ def outcome(experiments: Path) -> Mapping[str, Any]:
     record = files.read_json(study / paths.STUDY) or {}
     index = files.read_json(study / paths.INDEX) or {}
     trials = sorted(paths.trial_dirs(experiments), key=lambda f: (files.read_json(f / paths.TRIAL) or {})["number"])
+    events = {line["trial_id"]: line["state"] for line in files.read_lines(study / paths.EVENTS)}
     storage = search.open_storage(config)
     (told,) = [storage.get_all_trials(s._study_id) for s in storage.get_all_studies()]
     return {
         "study": (record["state"], record["trials"], record["best"]["value"], [t["state"] for t in index["trials"]]),
+        "events": [events[folder.name.removeprefix("trial_")] for folder in trials],
         "told": [(t.number, t.params, t.value, t.state.name) for t in told],
         "trials": [trial_outcome(folder) for folder in trials],
     }

@@ -203,6 +203,20 @@ def test_ties_stay_while_there_is_room_and_then_the_oldest_goes_first(experiment
     assert all("tied" in row.reason and "no room" in row.reason for row in gone)
 
 
+def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(experiments: Path) -> None:
+    trial = Trial(experiments, 10**9).admit()
+    for epoch in range(1, 26):
+        trial.save(epoch, score=0.5)
+    trial.budget.release()
+    assert used(experiments) > RESERVE
+    trial.budget = Budget(
+        trial.store, STUDY, max_total_size=RESERVE + 1000, min_free_disk_percent=0, log=lambda *_, **__: None
+    )
+    trial.admit()
+    assert used(experiments) <= RESERVE
+    assert "epoch-0025" in trial.store.names()
+
+
 def test_damaged_checkpoints_count_and_give_way(experiments: Path) -> None:
     trial = Trial(experiments, 2 * FULL + WEIGHTS + 200_000).admit(reserve=FULL)
     trial.save(1)

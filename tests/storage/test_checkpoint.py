@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -179,8 +180,18 @@ def test_patience_counts_the_epochs_without_a_gain() -> None:
         progress.observe(score, epoch=epoch, patience=3)
     assert (progress.best_score, progress.best_epoch, progress.epochs_without_gain) == (0.6, 2, 2)
     assert progress.stop_reason is None
-    progress.observe(None, epoch=5, patience=3)
+    progress.observe(math.nan, epoch=5, patience=3)
     assert progress.stop_reason == "no better score in 3 epochs"
+
+
+def test_what_is_saved_decides_nothing_about_when_the_training_ends() -> None:
+    saved, sparse = Progress(), Progress()
+    for epoch, score in enumerate([0.1, 0.3, 0.2, 0.4, 0.35, 0.3], start=1):
+        saved.observe(score, epoch=epoch, patience=2)
+        sparse.observe(score, epoch=epoch, patience=2, saved=epoch % 3 == 0)
+        assert saved.stop_reason == sparse.stop_reason
+    assert saved.stop_reason
+    assert (saved.best_epoch, sparse.best_epoch) == (4, 6)
 
 
 def test_without_patience_training_never_stops_by_itself() -> None:

@@ -218,13 +218,10 @@ def test_where_the_configuration_cannot_be_read_everything_counts_as_kept(
 # orphans
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{"])
-def test_checkpoints_without_a_trial_are_orphans_and_what_else_is_there_stays(
-    experiments: Path, content: bytes | None
-) -> None:
+def test_checkpoints_without_a_trial_are_orphans_and_what_else_is_there_stays(experiments: Path) -> None:
     trial = Trial(experiments, epochs=2)
-    record = trial.folder / paths.TRIAL
-    record.unlink() if content is None else record.write_bytes(content)
+    (trial.folder / paths.TRIAL).unlink()
+    (trial.folder / paths.CONFIG).unlink()
     found = cleanup(experiments)
     assert [kind for kind, _, _ in unneeded(found)] == ["orphan", "orphan"]
     assert sum(item.bytes for item in found.items) == trial.size()
@@ -232,7 +229,19 @@ def test_checkpoints_without_a_trial_are_orphans_and_what_else_is_there_stays(
     assert trial.size() == 0
     assert (trial.last_row().action, trial.last_row().checkpoint) == ("delete", "epoch-0002")
     assert (trial.folder / paths.METRICS).exists()
-    assert (trial.folder / paths.CONFIG).exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_trial_whose_record_is_lost_or_damaged_keeps_what_it_resumes_from(
+    experiments: Path, content: bytes | None
+) -> None:
+    trial = Trial(experiments, epochs=2)
+    record, before = trial.folder / paths.TRIAL, trial.size()
+    record.unlink() if content is None else record.write_bytes(content)
+    found = cleanup(experiments, execute=True, evict=True)
+    assert found.items == []
+    assert [folder for folder, _ in found.skipped] == [trial.folder]
+    assert trial.size() == before
 
 
 @pytest.mark.parametrize("lost", [paths.SUMS, paths.MANIFEST])

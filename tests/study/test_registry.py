@@ -8,7 +8,7 @@ import pytest
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, InputError
 from redsm5.records import Best, StudyIndex, StudyRecord, TrialRecord
 from redsm5.study.registry import Scoreboard, find_study, list_studies, open_study
 
@@ -23,6 +23,10 @@ def begin(config: Config) -> StudyRecord:
     board = Scoreboard(Path(config.experiments), study)
     board.write()
     return board.study
+
+
+def index_of(experiments: Path, study: StudyRecord) -> StudyIndex:
+    return StudyIndex.model_validate_json((paths.study_dir(experiments, study.study_id) / paths.INDEX).read_bytes())
 
 
 def write_trial(experiments: Path, number: int, state: str, best: float | None = None, **changes: Any) -> str:
@@ -156,3 +160,34 @@ def test_studies_are_listed_oldest_first_with_the_bytes_of_their_own_trials(tmp_
         (folder / paths.CHECKPOINTS / "epoch-0001" / paths.WEIGHTS).write_bytes(bytes(100 + number))
         (folder / "not_counted").write_bytes(bytes(5))
     assert [(study.name, size) for study, size in list_studies(tmp_path)] == [("demo", 100), ("alpha", 203)]
+
+
+def test_what_two_workers_write_in_turn_holds_the_trials_of_both(tmp_path: Path) -> None:
+    study = begin(configuration(tmp_path, "study.trials=4"))
+    boards = [Scoreboard(tmp_path, study), Scoreboard(tmp_path, study)]
+    for number, best in enumerate([0.9, 0.1, 0.2, 0.3]):
+        board = boards[number % 2]
+        board.refresh([write_trial(tmp_path, number, "running")])
+        board.write()
+        board.refresh([write_trial(tmp_path, number, "completed", best)])
+        board.write()
+    assert {row.trial_id: row.state for row in index_of(tmp_path, study).trials} == {
+        f"trial-{n}": "completed" for n in range(4)
+    }
+    last = boards[1].study
+    assert (last.trials.finished, last.best and last.best.number) == (4, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"x": 1}', b'{"name": "demo"}'])
+def test_a_damaged_study_is_named_and_no_second_one_made(tmp_path: Path, content: bytes) -> None:
+    study = begin(configuration(tmp_path))
+    (paths.study_dir(tmp_path, study.study_id) / paths.STUDY).write_bytes(content)
+    with pytest.raises(InputError, match=r"study\.json: the file is damaged"):
+        open_study(configuration(tmp_path))
+    assert len(paths.study_dirs(tmp_path)) == 1
+
+
+def test_a_study_killed_while_it_was_made_leaves_nothing(tmp_path: Path) -> None:
+    open_study(configuration(tmp_path))  # and dies
+    begin(configuration(tmp_path))
+    assert len(paths.study_dirs(tmp_path)) == 1

@@ -11,7 +11,16 @@ import pytest
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose
-from redsm5.errors import ConfigError, DiskError, InputError, Interrupted, LockedError, NotFiniteError
+from redsm5.errors import (
+    BudgetMismatchError,
+    ConfigError,
+    DiskError,
+    IncompatibleCheckpointError,
+    InputError,
+    Interrupted,
+    LockedError,
+    NotFiniteError,
+)
 from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.study.trial import (
@@ -102,6 +111,9 @@ def test_no_outcome_and_no_lock_means_killed(config: Config) -> None:
         (OSError(28, "No space left on device"), "interrupted", 3, "disk"),
         (OSError(5, "Input/output error"), "interrupted", 3, "disk"),
         (DiskError("no room"), "interrupted", 3, "disk"),
+        (BudgetMismatchError("another budget"), "interrupted", 1, "budget"),
+        (LockedError("budget.lock is held"), "interrupted", 1, "locked"),
+        (IncompatibleCheckpointError("other data"), "interrupted", 1, "incompatible_checkpoint"),
         (MemoryError(), "failed", 2, "out_of_memory"),
         (InputError("no such model"), "failed", 1, "input"),
         (KeyError("labels"), "failed", 2, "KeyError"),
@@ -153,3 +165,26 @@ def test_the_disk_is_looked_at_before_each_save(config: Config, monkeypatch: pyt
     with pytest.raises(DiskError):
         store.make_room(1000)
     assert [facts["percent"] for facts in log_lines(run, "little is free on the disk")] == [0.0]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"trial_id": "x"}'])
+def test_a_damaged_record_is_named_and_not_overwritten(config: Config, content: bytes) -> None:
+    record = create_trial(config)
+    path = folder_of(config, record) / paths.TRIAL
+    path.write_bytes(content)
+    opened = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+    with pytest.raises(InputError, match=r"trial\.json: the file is damaged"):
+        TrialRun.open(opened)
+    assert path.read_bytes() == content
+
+
+def test_a_finished_trial_stays_finished_whatever_its_clean_up_meets(config: Config) -> None:
+    record = create_trial(config)
+    run = TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
+    run.end("completed", 0)
+    with pytest.raises(SystemExit) as exited, run.outcome():
+        raise OSError(5, "Input/output error")
+    assert exited.value.code == 0
+    after = read_record(run.folder)
+    assert after is not None
+    assert (after.state, after.error) == ("completed", None)
