@@ -97,8 +97,8 @@ class Budget:
                 self._measure(ledger)
                 self._agree(ledger)
                 self._look_at_disk(ledger, max(reserve - self._own_bytes(), 0))
+                self._evict(ledger, self._missing(ledger, reserve))
                 missing = self._missing(ledger, reserve)
-                missing -= self._evict(ledger, missing)
                 if missing > 0 and self._own_bytes() > reserve:  # from a run under a larger budget
                     self._free_own()
                     missing = self._missing(ledger, reserve)
@@ -134,8 +134,8 @@ class Budget:
             wanted = self._own_bytes() + size + SLACK
             if wanted > reserved:  # ties, or damaged checkpoints that were set aside, take more than was foreseen
                 self._measure(ledger)
+                self._evict(ledger, self._missing(ledger, wanted))
                 missing = self._missing(ledger, wanted)
-                missing -= self._evict(ledger, missing)
                 if missing > 0:
                     wanted -= self._free_own()
                     missing = self._missing(ledger, wanted)
@@ -225,8 +225,8 @@ class Budget:
     # -----------------------------------------------------------------------------------------------------------------
     # making room; the caller holds the ledger's lock
 
-    def _evict(self, ledger: BudgetLedger, wanted: float) -> int:
-        """Take `wanted` bytes from trials that are over, in the order above; how many it was in the end."""
+    def _evict(self, ledger: BudgetLedger, wanted: float) -> None:
+        """Take `wanted` bytes, or what there is, from trials that are over, in the order above."""
         freed = 0
         for trial_id, states_only, reason in self._evictable(ledger) if wanted > 0 else ():
             if freed >= wanted:
@@ -236,9 +236,10 @@ class Budget:
                 record = TrialRecord.model_validate(files.read_json(folder / paths.TRIAL))
                 if not held or record.state not in FINISHED:
                     continue  # somebody evaluates it, or has begun to give it more epochs
-                freed += free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
-                ledger.entries[trial_id] = BudgetEntry(bytes=files.tree_bytes(folder / paths.CHECKPOINTS))
-        return freed
+                free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
+                before, left = ledger.entries[trial_id], BudgetEntry(bytes=files.tree_bytes(folder / paths.CHECKPOINTS))
+                freed += before.bytes - left.bytes  # litter that went as its store was opened included
+                ledger.entries[trial_id] = left
 
     def _evictable(self, ledger: BudgetLedger) -> list[tuple[str, bool, str]]:
         """(trial, whether only its training state goes, why), in the order in which they go."""
@@ -329,23 +330,22 @@ def _score(record: TrialRecord) -> float:
     return record.best.value if record.best and math.isfinite(record.best.value) else -math.inf
 
 
-def free_trial(folder: Path, record: TrialRecord, *, states_only: bool, reason: str, log: Callable[..., object]) -> int:
-    """Take a finished trial's checkpoints, or only their training states; how many bytes that gave back.
+def free_trial(
+    folder: Path, record: TrialRecord, *, states_only: bool, reason: str, log: Callable[..., object]
+) -> None:
+    """Take a finished trial's checkpoints, or only their training states, and write down in its record what is left.
 
     The caller holds the trial's lock.
     """
     store = CheckpointStore(folder, Policy(), log)
-    freed = store.size()
     for checkpoint in store.checkpoints():
         if not states_only:
             store.delete(checkpoint, reason)
         elif checkpoint.resumable:
             store.strip(checkpoint, reason)
     store.drop_set_aside()
-    freed -= store.size()
-    if freed:
-        files.write_atomic(folder / paths.TRIAL, record.model_copy(update={"bytes": store.size()}).to_json())
-    return freed
+    if record.bytes != (left := store.size()):
+        files.write_atomic(folder / paths.TRIAL, record.model_copy(update={"bytes": left}).to_json())
 
 
 def largest_files(experiments: Path) -> list[tuple[Path, int]]:

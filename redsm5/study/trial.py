@@ -182,7 +182,7 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
 
 def finish_leftovers(folder: Path, config: Config) -> None:
     """Do what a finished trial still had to do when it was killed: drop its training state and litter."""
-    states = list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}"))
+    states = {path.parent for path in folder.glob(f"{paths.CHECKPOINTS}/*/training_state.*")}
     litter = list(folder.glob(f"{paths.CHECKPOINTS}/.*"))
     record = read_record(folder)
     kept = len(states) if config.retention.keep_all else int(config.retention.keep_training_state)

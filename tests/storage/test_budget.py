@@ -342,6 +342,15 @@ def test_a_completed_trial_s_training_state_goes_before_any_weights(experiments:
     assert [c.resumable for c in kept.store.checkpoints()] == [False]
 
 
+def test_what_a_killed_strip_left_counts_as_room_that_a_new_trial_gets(experiments: Path) -> None:
+    """Its store removes the file as it is opened, before anything is evicted."""
+    old = finished(experiments, "pruned", 0.1)
+    checkpoint = old.folder / paths.CHECKPOINTS / "epoch-0001"
+    (checkpoint / paths.STATE_TENSORS).write_bytes(bytes(STATE))
+    Trial(experiments, RESERVE + 100).admit()
+    assert not checkpoint.exists()
+
+
 @pytest.mark.parametrize("state", ["running", "interrupted", "queued", "preparing", "finishing"])
 def test_a_trial_that_is_not_over_never_gives_way(experiments: Path, state: str) -> None:
     other = finished(experiments, state, finish=False)

@@ -1,5 +1,6 @@
 """The life of a trial, as its files tell it."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -23,10 +24,12 @@ from redsm5.errors import (
 )
 from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
+from redsm5.storage.store import sums
 from redsm5.study.trial import (
     TrialRun,
     classify,
     create_trial,
+    finish_leftovers,
     note_killed,
     open_store,
     read_record,
@@ -34,6 +37,7 @@ from redsm5.study.trial import (
     trial_config,
     write_record,
 )
+from tests.storage.saver import manifest_of
 
 HOLD = """
 import pathlib, sys, time
@@ -188,3 +192,21 @@ def test_a_finished_trial_stays_finished_whatever_its_clean_up_meets(config: Con
     after = read_record(run.folder)
     assert after is not None
     assert (after.state, after.error) == ("completed", None)
+
+
+@pytest.mark.parametrize("left", [paths.STATE_JSON, paths.STATE_TENSORS])
+def test_a_finished_trial_killed_in_the_middle_of_its_strip_is_stripped_by_the_next_run(
+    config: Config, left: str
+) -> None:
+    record = create_trial(config)
+    folder = folder_of(config, record)
+    write_record(folder, record.model_copy(update={"state": "completed", "finished_at": record.created_at}))
+    checkpoint = folder / paths.CHECKPOINTS / "epoch-0001"
+    files.make_dir(checkpoint)
+    manifest = manifest_of(record.trial_id, 1, 0.5).to_json()
+    contents = {paths.WEIGHTS: b"weights", paths.MANIFEST: manifest}
+    for name, content in {**contents, left: b"state"}.items():
+        (checkpoint / name).write_bytes(content)
+    (checkpoint / paths.SUMS).write_bytes(sums({n: hashlib.sha256(c).hexdigest() for n, c in contents.items()}))
+    finish_leftovers(folder, config)
+    assert {path.name for path in checkpoint.iterdir()} == {*contents, paths.SUMS}
