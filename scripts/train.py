@@ -129,11 +129,12 @@ with trial.outcome(), Saver() as saver:
         objective = metrics[config.study.metric]
         due = epoch % config.retention.min_interval_epochs == 0 or epoch == config.train.epochs
         at.epochs_done, at.batches_done = epoch, 0
-        at.observe(objective, epoch=epoch, patience=config.train.patience, saved=due)
+        at.observe(objective, patience=config.train.patience)
         if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
             at.stop_reason = f"pruned: {decision.reason}"
-        if due or at.stop_reason:
-            save(store, saver, state, identity, score=objective if due else None, metrics=metrics)
+        if due or at.stop_reason:  # the last epoch is saved in any case
+            at.note_saved(objective, epoch=epoch)
+            save(store, saver, state, identity, score=objective, metrics=metrics)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
         trial.log.info(
             f"epoch {epoch} of {config.train.epochs}",

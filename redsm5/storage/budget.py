@@ -337,6 +337,7 @@ def free_trial(
 
     The caller holds the trial's lock.
     """
+    files.fsync_dir(folder)  # its record may be in the cache alone: a killed process did not come to sync it
     store = CheckpointStore(folder, Policy(), log)
     for checkpoint in store.checkpoints():
         if not states_only:

@@ -68,13 +68,13 @@ class Progress:
             return None
         return Best(epoch=self.best_epoch, value=self.best_score)
 
-    def observe(self, score: float, *, epoch: int, patience: int | None, saved: bool = True) -> None:
-        """Take an epoch's score into account; `patience` epochs without a gain end the training.
-
-        Only what is saved can be the best, but what is saved decides nothing about when the training ends.
-        """
-        if saved and math.isfinite(score) and (self.best_score is None or score > self.best_score):
+    def note_saved(self, score: float, *, epoch: int) -> None:
+        """This epoch is saved: only such a one can be the best."""
+        if math.isfinite(score) and (self.best_score is None or score > self.best_score):
             self.best_score, self.best_epoch = score, epoch
+
+    def observe(self, score: float, *, patience: int | None) -> None:
+        """Take an epoch's score into account, saved or not; `patience` epochs without a gain end the training."""
         if math.isfinite(score) and (self.highest_score is None or score > self.highest_score):
             self.highest_score, self.epochs_without_gain = score, 0
         else:

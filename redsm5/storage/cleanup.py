@@ -259,6 +259,7 @@ def _delete(trial: _Trial) -> None:
         files.fsync_dir(folder.parent)
         _remove(trash)
         return
+    files.fsync_dir(folder)  # its record may be in the cache alone
     for item in trial.items:
         if item.checkpoint is None and not item.path.name.startswith(DAMAGED):
             _remove(item.path)

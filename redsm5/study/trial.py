@@ -190,6 +190,9 @@ def finish_leftovers(folder: Path, config: Config) -> None:
         return
     with files.try_lock(folder / paths.LOCK) as held:
         if held:
+            files.fsync_dir(
+                folder
+            )  # its record may be in the cache alone, and what only an unfinished trial needs goes
             store = open_store(folder, config, log=lambda *_, **__: None)
             store.finish()
             write_record(folder, record.model_copy(update={"bytes": store.size()}))

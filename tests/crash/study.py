@@ -109,7 +109,8 @@ def train(trial: TrialRun, saver: Saver) -> None:
             journal.add("val_f1_macro", score, step=at.step, epoch=epoch)
             journal.commit()
             at.epochs_done, at.batches_done = epoch, 0
-            at.observe(score, epoch=epoch, patience=None)
+            at.observe(score, patience=None)
+            at.note_saved(score, epoch=epoch)
             if trial.record.number == 0:
                 at.stop_reason = "pruned: as the test wants it"
             save(store, saver, state, identity, score=score, metrics={"val_f1_macro": score})

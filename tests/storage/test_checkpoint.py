@@ -100,7 +100,7 @@ def save_epochs(store: CheckpointStore, state: TrainingState, config: Config, ep
     for epoch in range(1, epochs + 1):
         train_step(state, config)
         state.progress.epochs_done = epoch
-        state.progress.observe(epoch / 10, epoch=epoch, patience=None)
+        state.progress.note_saved(epoch / 10, epoch=epoch)
         save_now(store, state, config, score=epoch / 10, metrics={"val_f1_macro": epoch / 10})
 
 
@@ -177,18 +177,23 @@ def test_a_gradient_scaler_goes_with_the_state() -> None:
 def test_patience_counts_the_epochs_without_a_gain() -> None:
     progress = Progress()
     for epoch, score in enumerate([0.5, 0.6, 0.6, float("nan")], start=1):
-        progress.observe(score, epoch=epoch, patience=3)
+        progress.observe(score, patience=3)
+        progress.note_saved(score, epoch=epoch)
     assert (progress.best_score, progress.best_epoch, progress.epochs_without_gain) == (0.6, 2, 2)
     assert progress.stop_reason is None
-    progress.observe(math.nan, epoch=5, patience=3)
+    progress.observe(math.nan, patience=3)
+    progress.note_saved(math.nan, epoch=5)
     assert progress.stop_reason == "no better score in 3 epochs"
 
 
 def test_what_is_saved_decides_nothing_about_when_the_training_ends() -> None:
     saved, sparse = Progress(), Progress()
     for epoch, score in enumerate([0.1, 0.3, 0.2, 0.4, 0.35, 0.3], start=1):
-        saved.observe(score, epoch=epoch, patience=2)
-        sparse.observe(score, epoch=epoch, patience=2, saved=epoch % 3 == 0)
+        for progress in (saved, sparse):
+            progress.observe(score, patience=2)
+        saved.note_saved(score, epoch=epoch)
+        if epoch % 3 == 0:
+            sparse.note_saved(score, epoch=epoch)
         assert saved.stop_reason == sparse.stop_reason
     assert saved.stop_reason
     assert (saved.best_epoch, sparse.best_epoch) == (4, 6)
@@ -196,8 +201,8 @@ def test_what_is_saved_decides_nothing_about_when_the_training_ends() -> None:
 
 def test_without_patience_training_never_stops_by_itself() -> None:
     progress = Progress()
-    for epoch in range(1, 50):
-        progress.observe(0.1, epoch=epoch, patience=None)
+    for _ in range(50):
+        progress.observe(0.1, patience=None)
     assert progress.stop_reason is None
 
 
