@@ -128,7 +128,8 @@ class Scoreboard:
         """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
         index = files.read_json(self._folder / paths.INDEX) or {"trials": []}
         for row in index["trials"]:
-            self.trials.setdefault(row["trial_id"], TrialRecord.model_validate(row))
+            if row["trial_id"] not in self.trials:
+                self.trials[row["trial_id"]] = TrialRecord.model_validate(row)
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 
     def seconds_left(self) -> float | None:

@@ -40,12 +40,17 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
         signal.signal(number, handler)
 
 
-def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(driver: Driver) -> None:
+def begin_trial(driver: Driver) -> tuple[int, str, Path, Journal]:
+    """The driver's next trial: its number, id, folder and journal."""
     claimed = driver._next_trial()
     assert claimed is not None
     _, number, trial_id = claimed
     folder = paths.trial_dir(driver.experiments, trial_id)
-    journal = Journal(folder, trial_id, log=lambda *_, **__: None)
+    return number, trial_id, folder, Journal(folder, trial_id, log=lambda *_, **__: None)
+
+
+def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(driver: Driver) -> None:
+    number, trial_id, folder, journal = begin_trial(driver)
 
     def after(epoch: int, score: float) -> list[Decision]:
         journal.add("val_f1_macro", score, step=epoch, epoch=epoch)
@@ -63,11 +68,7 @@ def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(dr
 
 
 def test_a_decision_torn_by_a_kill_is_made_again(driver: Driver) -> None:
-    claimed = driver._next_trial()
-    assert claimed is not None
-    _, number, trial_id = claimed
-    folder = paths.trial_dir(driver.experiments, trial_id)
-    journal = Journal(folder, trial_id, log=lambda *_, **__: None)
+    number, trial_id, folder, journal = begin_trial(driver)
     journal.add("val_f1_macro", 0.1, step=1, epoch=1)
     journal.commit()
     driver._decide(number, trial_id, folder)
