@@ -16,7 +16,7 @@ from redsm5.data.synthesize import write_csvs
 from redsm5.errors import InputError
 
 if TYPE_CHECKING:
-    from redsm5.config import DataConfig
+    from redsm5.sections import DataConfig
 
 __all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit", "load_splits", "load_test"]
 

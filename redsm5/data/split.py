@@ -17,7 +17,7 @@ from redsm5.data.posts import SYMPTOMS, Corpus, Post
 from redsm5.errors import InputError
 
 if TYPE_CHECKING:
-    from redsm5.config import DataConfig
+    from redsm5.sections import DataConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from redsm5.config import TaskWeights
 from redsm5.data.posts import SYMPTOMS
 from redsm5.data.tokenize import EncodedPosts
 from redsm5.evaluation.metrics import criteria_metrics, evidence_metrics
 from redsm5.model import decode_spans, multitask_loss
 from redsm5.records import EvidenceMetrics, TestMetrics
+from redsm5.sections import TaskWeights
 
 DEFAULT_THRESHOLD = 0.5
 

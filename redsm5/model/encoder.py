@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
-from redsm5.config import ModelConfig
 from redsm5.errors import InputError
+from redsm5.sections import ModelConfig
 
 TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from redsm5.config import TaskWeights
+from redsm5.sections import TaskWeights
 
 IGNORED = -100
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from redsm5.config import ModelConfig
 from redsm5.model.criteria_heads import LinearCriteriaHead
 from redsm5.model.encoder import build_encoder
 from redsm5.model.evidence_heads import StartEndLinearHead
 from redsm5.model.pooling import build_pooling
+from redsm5.sections import ModelConfig
 
 HEAD_FIELDS = (
     "input_format",

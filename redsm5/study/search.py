@@ -16,8 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from redsm5 import files, paths
-from redsm5.config import CategoricalParameter, Config
+from redsm5.config import Config
 from redsm5.errors import ConfigError
+from redsm5.sections import CategoricalParameter
 
 TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from redsm5.config import ModelConfig, TaskWeights, compose
 from redsm5.errors import InputError
 from redsm5.model import (
     MultiTaskModel,
@@ -28,6 +27,7 @@ from redsm5.model import (
 )
 from redsm5.model.evidence_heads import MAX_SPAN_TOKENS, StartEndLinearHead
 from redsm5.model.losses import criteria_loss, evidence_loss
+from redsm5.sections import ModelConfig, TaskWeights, compose
 
 B, T, C, VOCABULARY = 3, 16, 9, 50
 

@@ -1,0 +1,368 @@
+"""The sections of the configuration: every key, what it means and what it allows.
+
+A field that has a meaning only beside another one (focal_gamma with a focal loss) is required where that one has the
+value, and refused where it has not. `redsm5/config.py` composes the sections and turns what is refused into a message.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from redsm5.errors import ConfigError
+
+# What a trial logs after each epoch and a study may maximize; the losses are logged too, but they fall as models rise.
+CRITERIA_METRICS = (
+    "accuracy",
+    "f1_macro",
+    "f1_micro",
+    "f1_weighted",
+    "precision_macro",
+    "recall_macro",
+    "macro_pr_auc",
+)
+EVIDENCE_METRICS = ("exact_match", "f1", "char_f1", "char_precision", "char_recall", "null_span_accuracy")
+VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_{m}" for m in EVIDENCE_METRICS))
+
+FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
+HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Revision = Annotated[str, Field(pattern=r"^[\w./-]+$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Words that name the known name that looks most like this one; empty where none does."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; nearest: {close[0]}" if close else ""
+
+
+def require(key: str, value: Any, needed: bool, because: str) -> None:
+    """Refuse a field that is missing though its condition holds, or given though it does not."""
+    if needed and value is None:
+        raise ConfigError(f"{key} is missing: {because} needs it", remedy=f"Add {key}=...")
+    if not needed and value is not None:
+        raise ConfigError(f"{key}={value} has no meaning with {because}", remedy=f"Leave {key} out.")
+
+
+class DataConfig(Section):
+    """Where the posts come from, how they are split, and what becomes of long ones.
+
+    Attributes:
+        source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
+            them from the dataset `repo_id` at `revision` (a commit, tag or branch).
+        split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
+        long_posts: `window` reads a post that is longer than the encoder's window in several, which overlap by the
+            share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence that loses.
+    """
+
+    source: Literal["synthetic", "csv", "hub"]
+    dir: str | None = None
+    posts: Annotated[int, Field(ge=60, le=1_000_000)] | None = None
+    seed: Seed | None = None
+    repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    revision: Revision | None = None
+    split_seed: Seed
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    long_posts: Literal["truncate", "window"]
+    window_overlap: Annotated[float, Field(ge=0, le=0.9)]
+
+    @model_validator(mode="after")
+    def _fields_fit_source(self) -> Self:
+        for source, fields in {"csv": ("dir",), "synthetic": ("posts", "seed"), "hub": ("repo_id", "revision")}.items():
+            for field in fields:
+                require(f"data.{field}", getattr(self, field), self.source == source, f"data.source={self.source}")
+        return self
+
+
+class ModelConfig(Section):
+    """The encoder and its two heads.
+
+    Attributes:
+        model_id: a Hub id, a local folder, or `tiny`. revision: of a Hub id, a commit, tag or branch; null: main.
+        max_length: the window, in tokens.
+        input_format: `multi_label` reads a post once for all nine symptoms; `binary_pairs` reads it with each
+            symptom's description (the section `symptoms`), for one answer each.
+        criteria_hidden_dim: of the heads with a hidden layer (mlp, mlp_residual, gated).
+        max_span_tokens: no evidence is longer, but for bio_crf and sentence_reranker.
+        coupling_method, coupling_pooling: how the evidence head's view of the post joins the criteria head's, where
+            task_coupling is `coupled`.
+        activation: of all heads that have one; swish is another name of silu.
+        attention: the encoder's implementation of it. dtype: of the encoder's weights.
+        frozen_layers: the embeddings and so many of the lowest layers are not trained; 0 trains all.
+    """
+
+    model_id: Annotated[str, Field(min_length=1)]
+    revision: Revision | None = None
+    max_length: Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
+    input_format: Literal["multi_label", "binary_pairs"]
+    criteria_head_type: Literal["linear", "mlp", "mlp_residual", "gated", "multi_sample_dropout"]
+    criteria_pooling: Literal["cls", "mean", "attention", "last_2_layer_mix"]
+    criteria_hidden_dim: Annotated[int, Field(ge=8, le=8192)] | None = None
+    criteria_dropout: Fraction
+    evidence_head_type: Literal["start_end_linear", "start_end_mlp", "biaffine", "bio_crf", "sentence_reranker"]
+    evidence_dropout: Fraction
+    max_span_tokens: Annotated[int, Field(ge=1, le=512)]
+    task_coupling: Literal["independent", "coupled"]
+    coupling_method: Literal["concat", "add", "mean", "weighted_sum", "weighted_mean"] | None = None
+    coupling_pooling: Literal["mean", "max", "attention"] | None = None
+    activation: Literal["gelu", "silu", "swish", "relu", "leakyrelu", "mish", "tanh"]
+    attention: Literal["sdpa", "eager", "flash_attention_2"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    gradient_checkpointing: bool
+    frozen_layers: Annotated[int, Field(ge=0, le=1000)]
+
+    @model_validator(mode="after")
+    def _conditional_fields(self) -> Self:
+        head = self.criteria_head_type
+        hidden = head in HEADS_WITH_HIDDEN_LAYER
+        require("model.criteria_hidden_dim", self.criteria_hidden_dim, hidden, f"model.criteria_head_type={head}")
+        for field in ("coupling_method", "coupling_pooling"):
+            coupled = self.task_coupling == "coupled"
+            require(f"model.{field}", getattr(self, field), coupled, f"model.task_coupling={self.task_coupling}")
+        return self
+
+
+class TaskWeights(Section):
+    """The weights of the two tasks in the summed loss."""
+
+    criteria: Annotated[float, Field(ge=0.5, le=2)]
+    evidence: Annotated[float, Field(ge=0.5, le=2)]
+
+
+AugmentationMethod = Literal["synonym", "insert", "swap", "back_translation", "char_perturb"]
+
+
+def _split_methods(value: object) -> object:
+    """A set of methods as a search proposes it: their names joined by +, or an empty string for none."""
+    return [name for name in value.split("+") if name] if isinstance(value, str) else value
+
+
+class AugmentationConfig(Section):
+    """Changes to evidence sentences of training posts, anew in each epoch.
+
+    Attributes:
+        methods: of each sentence to be changed, one of these is drawn; none: no augmentation. Also written joined by +.
+        probability: that a sentence is changed in an epoch.
+        translation_models: with back_translation, two seq2seq models, there and back (Hub ids or folders).
+    """
+
+    methods: Annotated[list[AugmentationMethod], BeforeValidator(_split_methods)]
+    probability: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    translation_models: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _fields_fit_methods(self) -> Self:
+        key, names = "train.augmentation", "+".join(self.methods) or "[]"
+        require(f"{key}.probability", self.probability, bool(self.methods), f"{key}.methods={names}")
+        if "back_translation" in self.methods and self.translation_models is None:
+            require(f"{key}.translation_models", None, True, f"{key}.methods={names}")
+        if len(set(self.methods)) < len(self.methods):
+            raise ConfigError(f"{key}.methods={names} names one twice", remedy="Name each once.")
+        return self
+
+
+class TrainConfig(Section):
+    """Optimization, loss and thresholds.
+
+    Attributes:
+        batch_size: posts a device and forward; with binary_pairs, pairs of a post and a symptom.
+        learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
+            `layer_wise_lr_decay` of the rate of the layer above.
+        adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
+        hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: of the focal family.
+        class_weights: weigh each symptom's loss by its rarity in the training split.
+        thresholds: chosen on the validation split after training, one for all symptoms (`global`) or one each
+            (`per_class`); `fixed` leaves them at 0.5.
+        patience: epochs without a better score that end the training.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=9999)]
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    accumulation_steps: Annotated[int, Field(ge=1, le=1024)]
+    optimizer: Literal["adamw", "adam"]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    warmup_ratio: Fraction
+    schedule: Literal["linear", "cosine"]
+    layer_wise_lr_decay: Annotated[float, Field(gt=0, le=1)]
+    differential_lr_ratio: Annotated[float, Field(gt=0, le=1)]
+    adversarial_epsilon: Annotated[float, Field(ge=0, le=1)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    loss_function: Literal["bce", "weighted_bce", "focal", "adaptive_focal", "hybrid"]
+    hybrid_weight_alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    class_weights: bool
+    task_weights: TaskWeights
+    augmentation: AugmentationConfig
+    thresholds: Literal["fixed", "global", "per_class"]
+    mixed_precision: Literal["no", "fp16", "bf16"]
+    seed: Seed
+    deterministic: bool
+    patience: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _conditional_fields(self) -> Self:
+        loss = self.loss_function
+        hybrid, focal = loss == "hybrid", loss in FOCAL_FAMILY
+        require("train.hybrid_weight_alpha", self.hybrid_weight_alpha, hybrid, f"train.loss_function={loss}")
+        require("train.focal_gamma", self.focal_gamma, focal, f"train.loss_function={loss}")
+        return self
+
+
+def _parse_size(value: object) -> object:
+    """Bytes, from a number or from words such as 10GB and 512 MiB."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
+    if match is None:
+        raise ValueError(f"{value!r} is no size. Give bytes, or words such as 10GB, 500MB, 8GiB.")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+class RetentionConfig(Section):
+    """Which checkpoints of a trial stay; redsm5/storage/retention.py says exactly how.
+
+    Attributes:
+        enabled: without it no checkpoint is written: an interrupted trial starts over.
+        min_interval_epochs: an epoch's end is saved every so many epochs, and after the last.
+        max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
+        min_free_disk_percent: below it, and below 100 GB, the disk counts as low.
+        keep_training_state: a completed trial keeps its last training state, and so may be given more epochs.
+    """
+
+    enabled: bool = True
+    keep_last_n: Annotated[int, Field(ge=0)]
+    keep_best_k: Annotated[int, Field(ge=1)]
+    keep_best_k_max: Annotated[int, Field(ge=1)]
+    max_total_size: Annotated[int, Field(ge=1), BeforeValidator(_parse_size)]
+    min_interval_epochs: Annotated[int, Field(ge=1)]
+    min_free_disk_percent: Annotated[float, Field(ge=0, le=100)]
+    keep_training_state: bool = False
+    keep_all: bool = False
+
+    @model_validator(mode="after")
+    def _k_within_its_maximum(self) -> Self:
+        if self.keep_best_k > self.keep_best_k_max:
+            raise ConfigError(
+                f"retention.keep_best_k={self.keep_best_k} exceeds retention.keep_best_k_max={self.keep_best_k_max}",
+                remedy=f"Set retention.keep_best_k_max={self.keep_best_k} too, or a smaller keep_best_k.",
+            )
+        return self
+
+
+def _as_lists(value: object) -> object:
+    """A condition's value as the list of values under which it holds."""
+    return {k: v if isinstance(v, list) else [v] for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+Choice = str | int | float | bool | None
+When = Annotated[dict[str, list[Choice]], BeforeValidator(_as_lists)]
+"""Of a parameter: it is drawn only where each of these others, which stand above it, has one of these values."""
+
+
+class CategoricalParameter(Section):
+    type: Literal["categorical"]
+    choices: Annotated[list[Choice], Field(min_length=1)]
+    when: When = {}
+
+    def checked(self) -> Iterable[Choice]:
+        """Values whose being allowed means that all are."""
+        return self.choices
+
+
+class RangeParameter(Section):
+    """A parameter drawn from [low, high], uniformly or, with `log`, uniformly in its logarithm.
+
+    `points` is how many values a grid tries, ends included; an int without it is tried at each whole number.
+    """
+
+    type: Literal["int", "float"]
+    low: float
+    high: float
+    log: bool = False
+    points: Annotated[int, Field(ge=2, le=1000)] | None = None
+    when: When = {}
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}. Exchange the two.")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low={self.low} with log: true. A logarithmic range starts above 0.")
+        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(f"low={self.low}, high={self.high} with type: int. Use whole numbers.")
+        return self
+
+    def checked(self) -> Iterable[Choice]:
+        """Values whose being allowed means that all are."""
+        return (int(self.low), int(self.high)) if self.type == "int" else (self.low, self.high)
+
+
+Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator="type")]
+
+
+class SearchConfig(Section):
+    """The search space: from a key of this configuration to the values that a trial may propose for it.
+
+    The order is that in which they are drawn. What a condition leaves undrawn is null in the trial's configuration.
+    """
+
+    space: dict[str, Parameter]
+
+
+class StudyConfig(Section):
+    """The study.
+
+    Attributes:
+        trials: how many are to be finished, whether completed, pruned or failed.
+        metric: is maximized.
+        trial_timeout: seconds that a trial may train, over all its starts; one that takes longer fails.
+        enqueue: a YAML file, a list of parameter sets (dotted keys) that are tried first.
+        enqueue_defaults: trial 0 is the configuration as it stands, before anything is proposed.
+        storage: an Optuna URL; null: a journal in the experiments folder.
+        tracking_uri: MLflow's; null: a database there.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    trials: Annotated[int, Field(ge=1)]
+    seed: Seed
+    metric: str
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "percentile", "hyperband"]
+    trial_timeout: Annotated[float, Field(gt=0)] | None = None
+    enqueue: str | None = None
+    enqueue_defaults: bool
+    storage: str | None = None
+    tracking_uri: str | None = None
+
+    @model_validator(mode="after")
+    def _metric_is_logged(self) -> Self:
+        if self.metric in VALIDATION_METRICS:
+            return self
+        if "loss" in self.metric:
+            raise ConfigError(
+                f"study.metric={self.metric} is a loss, and the metric is maximized",
+                remedy=f"Choose a score: {', '.join(VALIDATION_METRICS)}.",
+            )
+        raise ConfigError(
+            f"study.metric={self.metric} is not logged by a trial{nearest(self.metric, VALIDATION_METRICS)}",
+            remedy=f"Allowed: {', '.join(VALIDATION_METRICS)}.",
+        )
+
+
+class TrialSection(Section):
+    """`id` names the trial that is to be resumed; without it, a new one is made."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None
