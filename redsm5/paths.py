@@ -5,7 +5,7 @@ experiments/
   optuna.journal  mlflow.db  mlartifacts/
   study_<uuid>/   study.json  events.jsonl  index.json  budget.json  budget.lock  lock  claims/  control/  logs/
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
-                  evaluation_report.json  logs/  lock  shipping.lock  checkpoints/epoch-0003/
+                  thresholds.json  predictions.json  evaluation_report.json  logs/  lock  shipping.lock  checkpoints/epoch-0003/
 ```
 """
 
@@ -33,6 +33,8 @@ RETENTION = "retention.jsonl"
 SHIPPED = "shipped.json"
 SHIPPING_LOCK = "shipping.lock"
 REPORT = "evaluation_report.json"
+THRESHOLDS = "thresholds.json"
+PREDICTIONS = "predictions.json"
 CHECKPOINTS = "checkpoints"
 
 WEIGHTS = "model.safetensors"

@@ -277,6 +277,47 @@ class TestMetrics(Record):
     evidence_binding: EvidenceMetrics
 
 
+class Thresholds(Record):
+    """Where a probability becomes a yes, by symptom, and a span becomes evidence."""
+
+    criteria: dict[str, float]
+    evidence_null_threshold: float
+    min_span_score: float
+
+
+class TrialThresholds(Record):
+    """thresholds.json: what was chosen on the validation split, by checkpoint (`memory` where none is written)."""
+
+    trial_id: str
+    scope: Literal["fixed", "global", "per_class"]
+    metric: str
+    checkpoints: dict[str, Thresholds]
+
+
+class HardNegativeMetrics(Record):
+    """Of the pairs that annotators looked at and found absent: the shares in which the model says absent, and in which
+    it chooses none of these sentences; null where there are no such pairs.
+    """
+
+    pairs: int
+    criteria_specificity: float | None
+    evidence_specificity: float | None
+
+
+class PredictionsRecord(Record):
+    """predictions.json: what the trial's first best checkpoint said of each post, to compare with on other machines.
+
+    `probabilities` has a row for each post, and in it the nine symptoms in the order of `symptoms`.
+    """
+
+    trial_id: str
+    checkpoint: str
+    split: Literal["validation", "test"]
+    symptoms: list[str]
+    post_ids: list[str]
+    probabilities: list[list[float]]
+
+
 class EvaluatedCheckpoint(Record):
     """`path` is relative to the experiments folder; null where checkpoints were turned off."""
 
@@ -289,7 +330,11 @@ class EvaluatedCheckpoint(Record):
 
 
 class EvaluationReport(Record):
-    """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`."""
+    """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`.
+
+    `confidence_intervals` are the 2.5 and 97.5 percentiles of a bootstrap over posts, by the metric's dotted name;
+    `pr_curves` are (recall, precision) points by symptom; `environment` is what bits may depend on.
+    """
 
     report_id: str
     trial_id: str
@@ -304,6 +349,10 @@ class EvaluationReport(Record):
     test_metrics: TestMetrics
     data_fingerprint: str
     data_counts: dict[str, int]
+    hard_negatives: HardNegativeMetrics | None = None
+    confidence_intervals: dict[str, list[float]] = {}
+    pr_curves: dict[str, list[list[float]]] = {}
+    environment: dict[str, str] = {}
     code_version: str
     seed: int
 
@@ -321,6 +370,8 @@ SCHEMAS: dict[str, type[Record]] = {
     "shipped": Shipped,
     "manifest": Manifest,
     "evaluation_report": EvaluationReport,
+    "thresholds": TrialThresholds,
+    "predictions": PredictionsRecord,
 }
 
 

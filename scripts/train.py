@@ -10,13 +10,17 @@ from accelerate import Accelerator, skip_first_batches
 
 from redsm5.data import SYMPTOMS, load_splits
 from redsm5.data.batches import eval_loader, train_loader
-from redsm5.data.tokenize import build_tokenizer, encode
+from redsm5.data.encode import EncodedPosts
+from redsm5.data.tokenize import build_tokenizer
 from redsm5.errors import Interrupted, RedSM5Error
-from redsm5.evaluation.predict import predict, score, validation_metrics
+from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
+from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
 from redsm5.files import make_private
 from redsm5.model import (
+    EmbeddingAdversary,
     MultiTaskModel,
+    build_criteria_loss,
     build_optimizer,
     build_schedule,
     multitask_loss,
@@ -57,11 +61,14 @@ with trial.outcome(), Saver() as saver:
     if config.dry_run:
         splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
     tokenizer = build_tokenizer(config.model.model_id, splits.train)
-    train_set = encode(splits.train, tokenizer, config.model.max_length)
-    validation_set = encode(splits.validation, tokenizer, config.model.max_length)
+    train_set = EncodedPosts(splits.train, tokenizer, config)
+    validation_set = EncodedPosts(splits.validation, tokenizer, config)
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
 
-    model = MultiTaskModel(config.model, vocab_size=len(tokenizer), criteria=len(SYMPTOMS))
+    model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    criteria_loss = build_criteria_loss(config.train, train_set.labels_PC).to(accelerator.device)
+    adversary = EmbeddingAdversary(model.encoder.get_input_embeddings(), config.train.adversarial_epsilon)
+    augmenter = Augmenter(config.train.augmentation, config.train.seed)
     train_batches = train_loader(train_set, config.train.batch_size, config.train.seed, tokenizer.pad_token_id)
     validation_batches = eval_loader(validation_set, config.train.batch_size, tokenizer.pad_token_id)
     optimizer = build_optimizer(model, config.train)
@@ -94,9 +101,11 @@ with trial.outcome(), Saver() as saver:
         with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done) as bar:
             for batch in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
-                    outputs = model(batch["input_ids_BT"], batch["attention_mask_BT"])
-                    loss = multitask_loss(outputs, batch, config.train.task_weights)
+                    loss = loss_of(model(batch), batch)
                     accelerator.backward(loss)
+                    if config.train.adversarial_epsilon:
+                        with adversary.attack():
+                            accelerator.backward(loss_of(model(batch), batch))
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
                     optimizer.step()
