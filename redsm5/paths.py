@@ -5,7 +5,8 @@ experiments/
   optuna.journal  mlflow.db  mlartifacts/
   study_<uuid>/   study.json  events.jsonl  index.json  budget.json  budget.lock  lock  claims/  control/  logs/
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
-                  thresholds.json  predictions.json  evaluation_report.json  logs/  lock  shipping.lock  checkpoints/epoch-0003/
+                  thresholds.json  predictions.json  evaluation_report.json  logs/  lock  shipping.lock
+                  checkpoints/epoch-0003/
 ```
 """
 

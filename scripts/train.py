@@ -8,14 +8,14 @@ import sys
 
 from accelerate import Accelerator, skip_first_batches
 
-from redsm5.data import SYMPTOMS, load_splits
+from redsm5.data import load_splits
 from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.tokenize import build_tokenizer
 from redsm5.errors import Interrupted, RedSM5Error
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
-from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
+from redsm5.evaluation.thresholds import score, validation_metrics
 from redsm5.files import make_private
 from redsm5.model import (
     EmbeddingAdversary,
@@ -23,7 +23,6 @@ from redsm5.model import (
     build_criteria_loss,
     build_optimizer,
     build_schedule,
-    multitask_loss,
     set_deterministic,
     steps_per_epoch,
 )

@@ -85,6 +85,7 @@ def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 

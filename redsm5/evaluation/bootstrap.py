@@ -72,11 +72,13 @@ def criteria_samples(
 
 
 def pr_curve(probabilities_P: Floats, labels_P: NDArray[np.int64]) -> list[list[float]]:
-    """(recall, precision) from the lowest threshold to the highest, thinned to CURVE_POINTS; empty without positives."""
+    """(recall, precision) from the lowest threshold to the highest, at most CURVE_POINTS; empty without positives."""
     if not labels_P.any():
         return []
     precision, recall, _ = precision_recall_curve(labels_P, probabilities_P)
-    kept = np.unique(np.linspace(0, len(recall) - 1, CURVE_POINTS).round().astype(int))
+    # Evenly over recall: where it is low, thresholds lie close together and precision jumps most.
+    places = np.searchsorted(-recall, -np.linspace(1, 0, CURVE_POINTS)).clip(max=len(recall) - 1)
+    kept = np.unique(places)
     return [[float(recall[i]), float(precision[i])] for i in kept]
 
 
