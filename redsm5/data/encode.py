@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from sentencex import get_sentence_boundaries
 from torch.utils.data import Dataset
 
@@ -122,15 +120,6 @@ class EncodedPosts(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         return Example(index, self.items[index])
-
-    @property
-    def texts(self) -> list[str]:
-        return [post.text for post in self.posts]
-
-    @property
-    def labels_PC(self) -> NDArray[np.int64]:
-        """0 or 1, in the order of SYMPTOMS."""
-        return np.array([post.labels for post in self.posts], dtype=np.int64).reshape(len(self.posts), len(SYMPTOMS))
 
     def _tokenized(self, texts: list[str]) -> Iterator[tuple[tuple[int, ...], list["Encoding"]]]:
         """Each set of outputs that one pass answers for, with all posts as that pass reads them."""

@@ -2,10 +2,10 @@
 
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -18,10 +18,19 @@ from redsm5.config import Config
 from redsm5.data import SYMPTOMS, load_splits, load_test
 from redsm5.data.batches import eval_loader
 from redsm5.data.encode import EncodedPosts
+from redsm5.data.posts import Post
+from redsm5.data.tokenize import build_tokenizer
 from redsm5.errors import NoCheckpointError
 from redsm5.evaluation.predict import Predictions, predict
-from redsm5.evaluation.thresholds import choose, hard_negative_metrics, intervals, pr_curves, score
-from redsm5.model import MultiTaskModel
+from redsm5.evaluation.thresholds import (
+    choose,
+    default_thresholds,
+    hard_negative_metrics,
+    intervals,
+    pr_curves,
+    score,
+)
+from redsm5.model import MultiTaskModel, set_deterministic
 from redsm5.records import (
     EvaluatedCheckpoint,
     EvaluationReport,
@@ -70,25 +79,25 @@ def evaluate_trial(
         IncompatibleCheckpointError: the data or the code's architecture are not those of the checkpoint.
     """
     splits = load_splits(config.data)
-    validation_set = EncodedPosts(splits.validation, tokenizer, config)
-    dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
+    posts = load_test(config.data).test if split == "test" else splits.validation
     identity = Identity.of(config, model, splits.fingerprint)
     known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
     thresholds = dict(known.checkpoints) if known else {}
+    dataset = EncodedPosts(posts, tokenizer, config)
     evaluated: list[tuple[EvaluatedCheckpoint, Thresholds, Predictions]] = []
 
-    def predictions_on(posts: EncodedPosts) -> Predictions:
-        loader = accelerator.prepare(eval_loader(posts, config.train.batch_size, tokenizer.pad_token_id))
-        return predict(accelerator.prepare_model(model, evaluation_mode=True), loader, posts, accelerator)
+    def predictions_on(dataset: EncodedPosts) -> Predictions:
+        loader = accelerator.prepare(eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id))
+        return predict(accelerator.prepare_model(model, evaluation_mode=True), loader, dataset, accelerator)
 
     for name, manifest in _load_each(store, model, identity, in_memory):
         if (limits := thresholds.get(name)) is None:
             limits = choose(
-                predictions_on(validation_set),
-                validation_set,
+                predictions_on(EncodedPosts(splits.validation, tokenizer, config)),
+                splits.validation,
                 scope=config.train.thresholds,
                 metric=config.study.metric,
-                evidence_head_type=config.model.evidence_head_type,
+                default=default_thresholds(config.model.evidence_head_type),
             )
         predictions = predictions_on(dataset)
         thresholds[name] = limits
@@ -98,7 +107,7 @@ def evaluate_trial(
             epoch=manifest.epoch,
             val_metric=manifest.score,
             co_best=False,
-            test_metrics=score(predictions, dataset, limits),
+            test_metrics=score(predictions, posts, limits),
         )
         evaluated.append((row, limits, predictions))
 
@@ -114,20 +123,12 @@ def evaluate_trial(
         optimization_metric_name=config.study.metric,
         best_validation_score=best[0].val_metric,
         evaluated_checkpoints=best,
-        decision_thresholds={
-            **limits.criteria,
-            "evidence_null_threshold": limits.evidence_null_threshold,
-            "min_span_score": limits.min_span_score,
-        },
-        test_metrics=best[0].test_metrics,
         data_fingerprint=splits.fingerprint,
         data_counts=splits.counts | _counts_of(dataset, split),
-        hard_negatives=hard_negative_metrics(predictions, dataset, limits),
-        confidence_intervals=intervals(predictions, dataset, limits),
-        pr_curves=pr_curves(predictions, dataset),
-        environment=environment(accelerator),
+        environment=environment(accelerator.device),
         code_version=code_version(),
         seed=config.train.seed,
+        **figures(predictions, posts, limits),
     )
     return Evaluation(
         report,
@@ -142,15 +143,44 @@ def evaluate_trial(
             checkpoint=best[0].checkpoint_id.rpartition("/")[2],
             split=split,
             symptoms=list(SYMPTOMS),
-            post_ids=[post.post_id for post in dataset.posts],
+            post_ids=[post.post_id for post in posts],
             probabilities=predictions.probabilities_P9.tolist(),
         ),
     )
 
 
-def environment(accelerator: Accelerator) -> dict[str, str]:
+def evaluate_again(
+    record: TrialRecord,
+    config: Config,
+    store: CheckpointStore,
+    *,
+    split: Literal["validation", "test"] = "test",
+) -> Evaluation:
+    """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
+    set_deterministic(config.train.deterministic)
+    tokenizer = build_tokenizer(config.model.model_id, load_splits(config.data).train)
+    model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")
+    return evaluate_trial(record, config, model, tokenizer, store, accelerator, split=split)
+
+
+def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds) -> dict[str, Any]:
+    """The fields of a report that are computed from predictions."""
+    return {
+        "decision_thresholds": {
+            **limits.criteria,
+            "evidence_null_threshold": limits.evidence_null_threshold,
+            "min_span_score": limits.min_span_score,
+        },
+        "test_metrics": score(predictions, posts, limits),
+        "hard_negatives": hard_negative_metrics(predictions, posts, limits),
+        "confidence_intervals": intervals(predictions, posts, limits),
+        "pr_curves": pr_curves(predictions, posts),
+    }
+
+
+def environment(device: torch.device) -> dict[str, str]:
     """What the bits of a result may depend on, besides the code and the configuration."""
-    device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": name,

@@ -13,8 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from redsm5.data.encode import EncodedPosts
-from redsm5.data.posts import SYMPTOMS, Span
+from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.evaluation.bootstrap import confidence_intervals, pr_curve
 from redsm5.evaluation.metrics import CharSpan, Pair, criteria_metrics, evidence_metrics, pair_scores
 from redsm5.evaluation.predict import Predictions
@@ -42,12 +41,12 @@ def default_thresholds(evidence_head_type: str) -> Thresholds:
 # apply
 
 
-def score(predictions: Predictions, dataset: EncodedPosts, thresholds: Thresholds) -> TestMetrics:
+def score(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> TestMetrics:
     """Both tasks' metrics of these predictions."""
-    criteria = criteria_metrics(predictions.probabilities_P9, dataset.labels_PC, _vector(thresholds), SYMPTOMS)
-    gold = gold_spans(dataset)
+    criteria = criteria_metrics(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), SYMPTOMS)
+    gold = gold_spans(posts)
     chosen = chosen_spans(predictions, thresholds)
-    evidence = evidence_metrics({pair: chosen[pair] for pair in gold}, gold, dataset.texts)
+    evidence = evidence_metrics({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
     return TestMetrics(criteria_matching=criteria, evidence_binding=evidence)
 
 
@@ -63,12 +62,12 @@ def chosen_spans(predictions: Predictions, thresholds: Thresholds) -> dict[Pair,
     }
 
 
-def gold_spans(dataset: EncodedPosts) -> dict[Pair, list[CharSpan]]:
+def gold_spans(posts: Sequence[Post]) -> dict[Pair, list[CharSpan]]:
     """The annotated evidence of each (post, symptom). A pair whose symptom is present but whose sentences were not
     found in the post is left out, since nobody knows where its evidence is.
     """
     gold: dict[Pair, list[CharSpan]] = {}
-    for p, post in enumerate(dataset.posts):
+    for p, post in enumerate(posts):
         for symptom in range(len(SYMPTOMS)):
             spans = [(s.start, s.end) for s in post.evidence if s.symptom == symptom]
             if spans or not post.labels[symptom]:
@@ -77,7 +76,7 @@ def gold_spans(dataset: EncodedPosts) -> dict[Pair, list[CharSpan]]:
 
 
 def hard_negative_metrics(
-    predictions: Predictions, dataset: EncodedPosts, thresholds: Thresholds
+    predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds
 ) -> HardNegativeMetrics:
     """How the model does where annotators looked at a sentence and found the symptom absent (status 0).
 
@@ -85,17 +84,14 @@ def hard_negative_metrics(
     share in which the model says absent, evidence_specificity the share in which it chooses none of these sentences.
     """
     pairs = {
-        (p, span.symptom)
-        for p, post in enumerate(dataset.posts)
-        for span in post.negatives
-        if not post.labels[span.symptom]
+        (p, span.symptom) for p, post in enumerate(posts) for span in post.negatives if not post.labels[span.symptom]
     }
     chosen = chosen_spans(predictions, thresholds)
     limits = _vector(thresholds)
     absent, passed_over = [], []
     for p, symptom in sorted(pairs):
         absent.append(predictions.probabilities_P9[p, symptom] < limits[symptom])
-        negatives = [span for span in dataset.posts[p].negatives if span.symptom == symptom]
+        negatives = [span for span in posts[p].negatives if span.symptom == symptom]
         passed_over.append(not any(_meet(span, other) for span in negatives for other in chosen[p, symptom]))
     return HardNegativeMetrics(
         pairs=len(pairs),
@@ -104,17 +100,17 @@ def hard_negative_metrics(
     )
 
 
-def intervals(predictions: Predictions, dataset: EncodedPosts, thresholds: Thresholds) -> dict[str, list[float]]:
+def intervals(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> dict[str, list[float]]:
     """95 % intervals of both tasks' metrics, by their dotted names in the report."""
-    gold = gold_spans(dataset)
+    gold = gold_spans(posts)
     chosen = chosen_spans(predictions, thresholds)
-    pairs = pair_scores({pair: chosen[pair] for pair in gold}, gold, dataset.texts)
-    return confidence_intervals(predictions.probabilities_P9, dataset.labels_PC, _vector(thresholds), pairs)
+    pairs = pair_scores({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
+    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), pairs)
 
 
-def pr_curves(predictions: Predictions, dataset: EncodedPosts) -> dict[str, list[list[float]]]:
+def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list[list[float]]]:
     """Each symptom's precision over recall; a symptom without positives has no points."""
-    columns = zip(SYMPTOMS, predictions.probabilities_P9.T, dataset.labels_PC.T, strict=True)
+    columns = zip(SYMPTOMS, predictions.probabilities_P9.T, labels_of(posts).T, strict=True)
     return {name: pr_curve(probabilities_P, labels_P) for name, probabilities_P, labels_P in columns}
 
 
@@ -132,11 +128,11 @@ def validation_metrics(metrics: TestMetrics) -> dict[str, float]:
 
 def choose(
     predictions: Predictions,
-    dataset: EncodedPosts,
+    posts: Sequence[Post],
     *,
     scope: Literal["fixed", "global", "per_class"],
     metric: str,
-    evidence_head_type: str,
+    default: Thresholds,
 ) -> Thresholds:
     """The thresholds that do best on these posts, which are those of the validation split.
 
@@ -149,11 +145,11 @@ def choose(
     Args:
         scope: one threshold for all symptoms (`global`), one each (`per_class`), or the defaults (`fixed`).
         metric: the trial's, by its name in the journal.
+        default: what counts where nothing is chosen.
     """
-    default = default_thresholds(evidence_head_type)
-    if scope == "fixed" or not dataset.posts:
+    if scope == "fixed" or not posts:
         return default
-    of_criteria = _criteria_objective(metric.removeprefix("val_"), dataset.labels_PC.astype(bool))
+    of_criteria = _criteria_objective(metric.removeprefix("val_"), labels_of(posts).astype(bool))
     probabilities_PC = predictions.probabilities_P9
     if scope == "global":
         best = _best(
@@ -161,8 +157,8 @@ def choose(
         )
         limits_C = np.full(len(SYMPTOMS), best)
     else:
-        limits_C = _per_class(probabilities_PC, dataset.labels_PC.astype(bool), of_criteria)
-    null_threshold, min_score = _evidence_thresholds(predictions, dataset, metric, default)
+        limits_C = _per_class(probabilities_PC, labels_of(posts).astype(bool), of_criteria)
+    null_threshold, min_score = _evidence_thresholds(predictions, posts, metric, default)
     return Thresholds(
         criteria={name: float(limit) for name, limit in zip(SYMPTOMS, limits_C.clip(0, 1), strict=True)},
         evidence_null_threshold=null_threshold,
@@ -196,11 +192,11 @@ def _per_class(
 
 
 def _evidence_thresholds(
-    predictions: Predictions, dataset: EncodedPosts, metric: str, default: Thresholds
+    predictions: Predictions, posts: Sequence[Post], metric: str, default: Thresholds
 ) -> tuple[float, float]:
     """The null threshold, then the spans' score beside it, and once more."""
-    gold = gold_spans(dataset)
-    texts = dataset.texts
+    gold = gold_spans(posts)
+    texts = [post.text for post in posts]
     margins = np.array([predictions.margins_P9[pair] for pair in gold])
 
     def objective(null_threshold: float, min_score: float) -> float:

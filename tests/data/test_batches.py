@@ -70,7 +70,7 @@ def test_types_and_shapes(encoded):
         )
     }  # fmt: skip
     assert batch["labels_NC"].shape == batch["symptoms_NC"].shape == batch["known_SC"].shape == (8, 9)
-    assert batch["labels_NC"].tolist() == encoded.labels_PC[:8].tolist()
+    assert batch["labels_NC"].tolist() == [list(post.labels) for post in encoded.posts[:8]]
     assert batch["symptoms_NC"].tolist() == [list(range(9))] * 8
 
 

@@ -83,9 +83,8 @@ def test_chosen_tokens_cover_all_evidence_and_no_more(posts, tiny):
 def test_labels_and_texts_are_kept(posts, tiny):
     encoded = encode(posts, tiny, 64)
     assert len(encoded) == len(posts)
-    assert [tuple(row) for row in encoded.labels_PC.tolist()] == [post.labels for post in posts]
     assert [item.labels for item in encoded.items] == [post.labels for post in posts]
-    assert encoded.texts == [post.text for post in posts]
+    assert encoded.posts == posts
     assert encoded.evidence_spans == sum(len(post.evidence) for post in posts)
 
 

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from redsm5.config import compose
-from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import SYMPTOMS, Post, Span
-from redsm5.data.tokenize import build_tokenizer
 from redsm5.evaluation.predict import Predictions, ScoredSpan, without_overlaps
 from redsm5.evaluation.thresholds import (
     choose,
@@ -38,10 +35,6 @@ def posts_with(labels_PC, evidence=(), negatives=()):
     ]
 
 
-def encoded(posts):
-    return EncodedPosts(posts, build_tokenizer("tiny", posts), compose(["model.max_length=32"]))
-
-
 def predictions(probabilities_P9, spans=None, margins_P9=None):
     shape = probabilities_P9.shape
     everything = {(p, c): [] for p in range(shape[0]) for c in range(shape[1])}
@@ -64,10 +57,10 @@ def chosen_by(noisy, metric, scope):
     labels_P9, probabilities_P9 = noisy
     limits = choose(
         predictions(probabilities_P9),
-        encoded(posts_with(labels_P9)),
+        (posts_with(labels_P9)),
         scope=scope,
         metric=metric,
-        evidence_head_type="start_end_linear",
+        default=default_thresholds("start_end_linear"),
     )
     return np.array([limits.criteria[name] for name in SYMPTOMS])
 
@@ -137,9 +130,11 @@ def test_evidence_thresholds_part_what_validation_shows_apart():
         for c in range(9)
     }
     said = predictions(labels_P9.astype(float), spans, margins)
-    data = encoded(posts)
+    data = posts
     before = score(said, data, default_thresholds("start_end_linear")).evidence_binding
-    limits = choose(said, data, scope="per_class", metric="val_f1_macro", evidence_head_type="start_end_linear")
+    limits = choose(
+        said, data, scope="per_class", metric="val_f1_macro", default=default_thresholds("start_end_linear")
+    )
     after = score(said, data, limits).evidence_binding
     assert (before.null_span_accuracy, before.exact_match) == (0.0, 0.0)
     assert (after.null_span_accuracy, after.exact_match) == (1.0, 1.0)
@@ -156,8 +151,8 @@ def test_an_evidence_metric_chooses_the_evidence_thresholds_itself():
     ]
     margins = np.full((4, 9), -5.0)
     spans = {(p, c): [ScoredSpan(0, 11, 0.9)] for p in range(4) for c in range(9)}
-    said, data = predictions(labels_P9.astype(float), spans, margins), encoded(posts)
-    words = {"scope": "per_class", "evidence_head_type": "start_end_linear"}
+    said, data = predictions(labels_P9.astype(float), spans, margins), (posts)
+    words = {"scope": "per_class", "default": default_thresholds("start_end_linear")}
     by_f1 = score(said, data, choose(said, data, metric="val_evidence_f1", **words)).evidence_binding
     by_nulls = score(said, data, choose(said, data, metric="val_evidence_null_span_accuracy", **words)).evidence_binding
     assert (by_f1.f1, by_f1.null_span_accuracy) == (1.0, 0.0)
@@ -166,7 +161,7 @@ def test_an_evidence_metric_chooses_the_evidence_thresholds_itself():
 
 def test_a_pair_whose_sentences_were_not_found_is_left_out():
     post = Post("p", TEXT, (0, 0, 0, 1, 1, 0, 0, 0, 0), (Span(3, 0, 11),), ())
-    gold = gold_spans(encoded([post]))
+    gold = gold_spans([post])
     assert gold[0, 3] == [(0, 11)]
     assert (0, 4) not in gold
     assert len(gold) == 8
@@ -178,15 +173,11 @@ def test_hard_negatives_are_reported_apart():
     probabilities = np.full((1, 9), 0.1)
     probabilities[0, 2] = 0.9
     spans = {(0, 2): [ScoredSpan(0, 5, 0.9)], (0, 3): [ScoredSpan(15, 30, 0.9)]}
-    got = hard_negative_metrics(
-        predictions(probabilities, spans), encoded(posts), default_thresholds("start_end_linear")
-    )
+    got = hard_negative_metrics(predictions(probabilities, spans), (posts), default_thresholds("start_end_linear"))
     assert got.pairs == 2, "symptom 0 is present: its negative sentence says nothing about the post"
     assert got.criteria_specificity == 0.5  # symptom 2 is said to be present
     assert got.evidence_specificity == 0.5  # of symptom 3 the negative sentence is chosen, of 2 another one
-    none = hard_negative_metrics(
-        predictions(probabilities), encoded(posts_with([[0] * 9])), default_thresholds("bio_crf")
-    )
+    none = hard_negative_metrics(predictions(probabilities), (posts_with([[0] * 9])), default_thresholds("bio_crf"))
     assert (none.pairs, none.criteria_specificity, none.evidence_specificity) == (0, None, None)
 
 
