@@ -1,9 +1,8 @@
-"""The model against its own words: shapes, losses by hand, spans against every possible one, who is decayed, rates.
+"""The model against its own words: shapes, spans against every possible one.
 
 Shapes: B posts, T tokens, H hidden, C criteria.
 """
 
-import math
 from itertools import product
 from pathlib import Path
 
@@ -14,20 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from redsm5.config import compose
 from redsm5.errors import InputError
 from redsm5.model import (
     MultiTaskModel,
     architecture,
-    build_optimizer,
-    build_schedule,
     decode_spans,
     head_config,
-    multitask_loss,
-    steps_per_epoch,
 )
 from redsm5.model.evidence_heads import MAX_SPAN_TOKENS, StartEndLinearHead
-from redsm5.model.losses import criteria_loss, evidence_loss
-from redsm5.sections import ModelConfig, TaskWeights, compose
+from redsm5.sections import ModelConfig
 
 B, T, C, VOCABULARY = 3, 16, 9, 50
 
@@ -143,78 +138,6 @@ def test_an_encoder_that_is_not_there_is_an_input_error_with_a_remedy(tmp_path: 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# losses, by hand
-
-
-def test_criteria_loss_by_hand() -> None:
-    loss = criteria_loss(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]]))
-    assert loss.item() == pytest.approx((math.log(2) + math.log1p(math.exp(2))) / 2)
-
-
-def test_evidence_loss_by_hand() -> None:
-    """One post, two symptoms, three tokens: present at tokens 1 to 2, and absent, which is token 0 twice."""
-    logits_BCT2 = torch.zeros(1, 2, 3, 2)
-    logits_BCT2[0, 0, 1, 0] = 1.0
-    start = [math.log(2 + math.e) - 1, math.log(3)]
-    end = [math.log(3), math.log(3)]
-    loss = evidence_loss(logits_BCT2, torch.tensor([[1, 0]]), torch.tensor([[2, 0]]), torch.tensor([[1.0, 0.0]]))
-    assert loss.item() == pytest.approx((sum(start) / 2 + sum(end) / 2) / 2)
-
-
-def test_evidence_that_is_unknown_teaches_nothing() -> None:
-    """A symptom that is present without its evidence is left out of the mean, and no gradient reaches its logits."""
-    torch.manual_seed(0)
-    logits_BCT2 = torch.randn(1, 3, 5, 2, requires_grad=True)
-    labels_BC, starts_BC, ends_BC = (
-        torch.tensor([[1.0, 1.0, 0.0]]),
-        torch.tensor([[2, 0, 0]]),
-        torch.tensor([[3, 0, 0]]),
-    )
-    loss = evidence_loss(logits_BCT2, starts_BC, ends_BC, labels_BC)
-    known = evidence_loss(logits_BCT2[:, [0, 2]], starts_BC[:, [0, 2]], ends_BC[:, [0, 2]], labels_BC[:, [0, 2]])
-    assert loss.item() == pytest.approx(known.item())
-    loss.backward()
-    assert logits_BCT2.grad is not None
-    assert (logits_BCT2.grad[0, 1] == 0).all()
-    assert (logits_BCT2.grad[0, [0, 2]] != 0).any(dim=(1, 2)).all()
-
-
-def test_a_batch_without_any_known_evidence_has_loss_0_and_a_gradient() -> None:
-    logits_BCT2 = torch.randn(2, 1, 4, 2, requires_grad=True)
-    none = torch.zeros(2, 1, dtype=torch.long)
-    loss = evidence_loss(logits_BCT2, none, none, torch.ones(2, 1))
-    loss.backward()
-    assert loss.item() == 0.0
-    assert logits_BCT2.grad is not None
-    assert (logits_BCT2.grad == 0).all()
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_batch_without_any_known_evidence_stays_finite_with_masked_tokens(precision: torch.dtype) -> None:
-    """The masked logits are the lowest number there is; their sum must not become infinite, nor the loss NaN."""
-    head = StartEndLinearHead(8, 1, dropout=0.0).to(precision)
-    logits_BCT2 = head(torch.zeros(2, T, 8, dtype=precision), posts([5, 4])[1])
-    none = torch.zeros(2, 1, dtype=torch.long)
-    loss = evidence_loss(logits_BCT2, none, none, torch.ones(2, 1))
-    loss.backward()
-    assert loss.item() == 0.0
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
-
-
-def test_the_loss_is_the_weighted_sum_of_both() -> None:
-    torch.manual_seed(0)
-    outputs = {"criteria_logits_BC": torch.randn(B, C), "evidence_logits_BCT2": torch.randn(B, C, T, 2)}
-    labels_BC = torch.randint(0, 2, (B, C)).float()
-    starts_BC = torch.randint(1, T, (B, C)) * labels_BC.long()
-    batch = {"labels_BC": labels_BC, "starts_BC": starts_BC, "ends_BC": starts_BC}
-    criteria = criteria_loss(outputs["criteria_logits_BC"], labels_BC).item()
-    evidence = evidence_loss(outputs["evidence_logits_BCT2"], starts_BC, starts_BC, labels_BC).item()
-    loss = multitask_loss(outputs, batch, TaskWeights(criteria=0.5, evidence=2.0))
-    assert loss.shape == ()
-    assert loss.item() == pytest.approx(0.5 * criteria + 2.0 * evidence)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # spans, against every possible one
 
 
@@ -251,52 +174,3 @@ def test_a_span_is_never_longer_than_its_limit() -> None:
 
 def test_a_span_that_only_equals_no_evidence_is_no_evidence() -> None:
     assert decode_spans(torch.zeros(1, 1, 5, 2)).tolist() == [[[0, 0]]]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# optimization
-
-
-def test_biases_and_normalization_are_not_decayed_and_every_parameter_is_in_one_group() -> None:
-    model = build()
-    optimizer = build_optimizer(model, compose(["train.weight_decay=0.05"]).train)
-    name_of = {id(p): name for name, p in model.named_parameters()}
-    decay_of = {name_of[id(p)]: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
-    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(decay_of) == len(name_of)
-    plain = {name for name, decay in decay_of.items() if decay == 0}
-    assert plain == {name for name in decay_of if name.endswith("bias") or "LayerNorm" in name}
-    assert {decay for name, decay in decay_of.items() if name not in plain} == {0.05}
-
-
-def test_frozen_parameters_are_left_out() -> None:
-    model = build()
-    model.encoder.requires_grad_(False)
-    groups = build_optimizer(model, compose([]).train).param_groups
-    encoder = {id(p) for p in model.encoder.parameters()}
-    assert not any(id(p) in encoder for g in groups for p in g["params"])
-
-
-def test_the_rate_rises_over_the_warm_up_and_falls_to_0() -> None:
-    train = compose(["train.learning_rate=0.01", "train.warmup_ratio=0.2"]).train
-    optimizer = build_optimizer(nn.Linear(2, 2), train)
-    schedule = build_schedule(optimizer, train, total_steps=10)
-    rates = []
-    for _ in range(11):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    expected = [0.0, 0.005, 0.01, *(0.01 * left / 8 for left in range(7, -1, -1))]
-    assert rates == pytest.approx(expected)
-
-
-def test_without_warm_up_the_rate_begins_at_its_top() -> None:
-    train = compose(["train.learning_rate=0.01", "train.warmup_ratio=0"]).train
-    optimizer = build_optimizer(nn.Linear(2, 2), train)
-    build_schedule(optimizer, train, total_steps=10)
-    assert [g["lr"] for g in optimizer.param_groups] == [0.01, 0.01]
-
-
-@pytest.mark.parametrize(("batches", "accumulation", "steps"), [(10, 1, 10), (10, 4, 3), (8, 4, 2), (1, 4, 1)])
-def test_the_last_group_of_batches_steps_even_where_it_is_not_full(batches: int, accumulation: int, steps: int) -> None:
-    train = compose([f"train.accumulation_steps={accumulation}"]).train
-    assert steps_per_epoch(batches, train) == steps
