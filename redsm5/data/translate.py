@@ -62,16 +62,16 @@ def _translate(tokenizer: Any, model: Any, text: str) -> str | None:
     length = encoded["input_ids"].shape[1]
     if length > limit:
         return None
-    new_tokens = min(2 * length + 10, limit - 1)
+    longest = min(2 * length + 10, limit)
     with torch.inference_mode():
         output_1T = model.generate(
             input_ids=encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
             num_beams=BEAMS,
             do_sample=False,
-            max_new_tokens=new_tokens,
+            max_length=longest,
         )
-    if output_1T.shape[1] > new_tokens:  # the start token and all that was allowed: cut off, not ended
+    if output_1T.shape[1] == longest:  # it did not end: it was cut off
         return None
     translation: str = tokenizer.decode(output_1T[0], skip_special_tokens=True)
     return translation.strip() or None

@@ -35,8 +35,8 @@ def synonyms(word: str) -> tuple[str, ...]:
     """The single words that share a sense with `word` or with its base form, in WordNet's order and case.
 
     All senses of all parts of speech count, as in EDA (Wei & Zou 2019). Neither the word in another case nor its base
-    form is one of them. None for words that are not in WordNet, and for stop words, which WordNet has as something else
-    (I: iodine).
+    form is one of them. None for words that are not in WordNet, for stop words, which it has as something else
+    (I: iodine), and for numbers (42: XLII).
 
     Raises:
         LookupError: WordNet is not on this machine.
@@ -44,7 +44,7 @@ def synonyms(word: str) -> tuple[str, ...]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     word = word.lower()
-    if word in ENGLISH_STOP_WORDS:
+    if word in ENGLISH_STOP_WORDS or not word.isalpha():
         return ()
     wordnet = _reader()
     same = {word, *(wordnet.morphy(word, pos) for pos in "nvar")}
