@@ -186,17 +186,19 @@ def text(told: dict[str, Any]) -> str:
     lines = [f"trial {told['trial_id']}"]
     if checkpoint["compared"]:
         lines.append(
-            f"same checkpoint ({checkpoint['checkpoint']}): probabilities differ by {checkpoint['largest_difference']:.2g}"
-            f" at most; allowed {TOLERANCE:g}: {'holds' if checkpoint['holds'] else 'DOES NOT HOLD'}"
+            f"same checkpoint ({checkpoint['checkpoint']}): probabilities differ by at most "
+            f"{checkpoint['largest_difference']:.2g}; allowed {TOLERANCE:g}: "
+            f"{'holds' if checkpoint['holds'] else 'DOES NOT HOLD'}"
         )
     else:
         lines.append(f"same checkpoint: not compared, {checkpoint['reason']}")
     if not training["completed"]:
         lines.append(f"trained again: it did not complete: {training['reason']}")
     else:
+        equal = training["metrics"] - training["metrics_different"]
+        report = "equal" if training["report_equal"] else "different"
         lines.append(
-            f"trained again: {training['metrics'] - training['metrics_different']} of {training['metrics']} metrics are "
-            f"equal to the bit; the report is {'equal' if training['report_equal'] else 'different'}"
+            f"trained again: {equal} of {training['metrics']} metrics are equal to the bit; the report is {report}"
         )
         for name, gap in list(training["largest_differences"].items())[:SHOWN]:
             lines.append(f"  {name}: differs by up to {gap:.3g}")

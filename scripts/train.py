@@ -16,7 +16,7 @@ from redsm5.data import load_splits
 from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
-from redsm5.data.tokenize import build_tokenizer
+from redsm5.data.tokenize import tokenizer_of
 from redsm5.errors import Interrupted, RedSM5Error
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
@@ -65,7 +65,7 @@ with trial.outcome(), Saver() as saver:
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
     if config.dry_run:
         splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
-    tokenizer = build_tokenizer(config.model.model_id, splits.train)
+    tokenizer = tokenizer_of(config, splits.train)
     train_set = EncodedPosts(splits.train, tokenizer, config)
     validation_set = EncodedPosts(splits.validation, tokenizer, config)
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)

@@ -18,7 +18,7 @@ from redsm5.data import Splits, load_splits
 from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
-from redsm5.data.tokenize import build_tokenizer
+from redsm5.data.tokenize import tokenizer_of
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.thresholds import choose, default_thresholds, score
 from redsm5.model import (
@@ -99,7 +99,7 @@ def test_a_combination_trains_saves_loads_and_evaluates(
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(number)
     accelerator = Accelerator(cpu=True)
-    tokenizer = build_tokenizer("tiny", splits.train)
+    tokenizer = tokenizer_of(config, splits.train)
     dataset = EncodedPosts(splits.train, tokenizer, config)
     validation = EncodedPosts(splits.validation, tokenizer, config)
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))

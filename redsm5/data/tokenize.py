@@ -1,12 +1,13 @@
 """The tokenizer of an encoder; for `tiny`, one whose vocabulary is made from the training posts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from redsm5.config import Config
 from redsm5.data.posts import Post
 from redsm5.errors import InputError
 
@@ -19,8 +20,17 @@ VOCABULARY_SIZE = 2000
 ALPHABET_SIZE = 150
 
 
-def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
-    """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts.
+def tokenizer_of(config: Config, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
+    """The tokenizer of the configuration's model; what it raises stands at `build_tokenizer`."""
+    pairs = config.model.input_format == "binary_pairs"
+    return build_tokenizer(config.model.model_id, train_posts, descriptions=config.symptoms.values() if pairs else ())
+
+
+def build_tokenizer(
+    model_id: str, train_posts: Sequence[Post], *, descriptions: Iterable[str] = ()
+) -> "PreTrainedTokenizerFast":
+    """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts, and holds the
+    words of the descriptions.
 
     Raises:
         InputError: it cannot be loaded, or it does not report character offsets (only fast tokenizers do).
@@ -28,7 +38,7 @@ def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTo
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds
 
     if model_id == "tiny":
-        return _from_posts(train_posts)
+        return _from_posts(train_posts, descriptions)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, use_fast=True)
     except (OSError, ValueError) as error:
@@ -47,7 +57,7 @@ def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTo
     return tokenizer
 
 
-def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
+def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrainedTokenizerFast":
     """WordPiece over the most frequent words and, for all others, single characters.
 
     The tokenizers library can train a WordPiece too, but what it learns differs from process to process (it iterates
@@ -56,15 +66,21 @@ def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = Counter[str]()
-    for post in posts:
-        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(post.text)))
+
+    def words_of(texts: Iterable[str]) -> Counter[str]:
+        words = Counter[str]()
+        for text in texts:
+            words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+        return words
+
+    words = words_of(post.text for post in posts)
     characters = Counter[str]()
     for word, count in words.items():
         for character in word:
             characters[character] += count
     alphabet = dict.fromkeys([*ascii_lowercase, *digits, *_most_frequent(characters)[:ALPHABET_SIZE]])
-    pieces = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet), *_most_frequent(words)]
+    pieces = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)]
+    pieces += [*_most_frequent(words_of(descriptions)), *_most_frequent(words)]
     vocabulary = list(dict.fromkeys(pieces))[:VOCABULARY_SIZE]
 
     tokenizer = Tokenizer(

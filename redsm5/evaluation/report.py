@@ -19,7 +19,7 @@ from redsm5.data import SYMPTOMS, load_splits, load_test
 from redsm5.data.batches import eval_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
-from redsm5.data.tokenize import build_tokenizer
+from redsm5.data.tokenize import tokenizer_of
 from redsm5.errors import NoCheckpointError
 from redsm5.evaluation.predict import Predictions, predict
 from redsm5.evaluation.thresholds import (
@@ -158,7 +158,7 @@ def evaluate_again(
 ) -> Evaluation:
     """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
     set_deterministic(config.train.deterministic)
-    tokenizer = build_tokenizer(config.model.model_id, load_splits(config.data).train)
+    tokenizer = tokenizer_of(config, load_splits(config.data).train)
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
     accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")
     return evaluate_trial(record, config, model, tokenizer, store, accelerator, split=split)
