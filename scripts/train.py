@@ -8,16 +8,16 @@ import sys
 
 import torch
 from accelerate import Accelerator, skip_first_batches
-from redsm5.data.augment import Augmenter
-from redsm5.evaluation.page import write_page
 from torch import Tensor
 
 from redsm5.data import load_splits
+from redsm5.data.augment import Augmenter
 from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.errors import Interrupted, RedSM5Error
+from redsm5.evaluation.page import write_page
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
 from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
