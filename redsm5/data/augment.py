@@ -48,8 +48,8 @@ class Augmenter:
 
     A sentence is the characters of one evidence span, or of several that are equal. Each is changed with the configured
     probability, by one of the configured methods, each as likely; a method that finds nothing to change leaves it as it
-    is. So does a sentence that another span overlaps without being equal; what only negative spans cover is never
-    changed.
+    is. A sentence that another span overlaps without being equal is never changed, nor one that only negative spans
+    cover.
 
     Args:
         seed: of the training.
