@@ -73,7 +73,7 @@ with trial.outcome(), Saver() as saver:
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
     criteria_loss = build_criteria_loss(config.train, torch.from_numpy(labels_of(splits.train))).to(accelerator.device)
     adversary = EmbeddingAdversary(model.encoder.get_input_embeddings(), config.train.adversarial_epsilon)
-    augmenter = Augmenter(config.train.augmentation, config.train.seed)
+    augmenter = Augmenter(config.train.augmentation, config.train.seed, accelerator.device)
 
     def loss_of(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         return multitask_loss(outputs, batch, criteria_loss, config.train.task_weights)

@@ -69,14 +69,16 @@ class BioCrfHead(nn.Module):
         posterior probability of B or I. The margin is log p(a path with a span) - log p(the path without).
         """
         device = batch["text_mask_ST"].device
-        # Thousands of tiny steps, one after the other: faster on the CPU than launched one by one.
-        emissions_SCT3, text_mask_ST = outputs["evidence_emissions_SCT3"].float().cpu(), batch["text_mask_ST"].cpu()
-        steps_SCT44 = chain(emissions_SCT3, self.transitions_C33.detach().float().cpu(), text_mask_ST)
+        # Thousands of tiny steps, one after the other: faster on the CPU than launched one by one. In float32, a
+        # probability that is the difference of two scores of thousands would be right to three digits only.
+        emissions_SCT3, transitions_C33 = outputs["evidence_emissions_SCT3"].cpu().double(), self.transitions_C33.cpu()
+        text_mask_ST = batch["text_mask_ST"].cpu()
+        steps_SCT44 = chain(emissions_SCT3, transitions_C33.detach().double(), text_mask_ST)
         posterior_SCT, margin_SC = posteriors(steps_SCT44)
         states_SCT = best_path_with_span(steps_SCT44)
         states_SCT = states_SCT.masked_fill(text_mask_ST.unsqueeze(1) == 0, BEFORE)
         found = spans_of(states_SCT, posterior_SCT, count)
-        spans_SCK2, scores_SCK, margin_SC = (tensor.to(device) for tensor in (*found, margin_SC))
+        spans_SCK2, scores_SCK, margin_SC = (tensor.to(device) for tensor in (*found, margin_SC.float()))
         return Candidates(spans_SCK2, scores_SCK, margin_SC)
 
 
@@ -87,7 +89,7 @@ def chain(emissions_SCT3: Tensor, transitions_C33: Tensor, text_mask_ST: Tensor)
     allowed_44 = torch.tensor([[j in after for j in range(4)] for after in STEPS], device=emissions_SCT3.device)
     steps_SCT44 = emissions_SCT3[..., tags].unsqueeze(-2) + transitions_C44[:, None]
     steps_SCT44 = steps_SCT44.masked_fill(~allowed_44, MASKED)
-    stay_44 = torch.full((4, 4), MASKED, device=emissions_SCT3.device).fill_diagonal_(0.0)
+    stay_44 = emissions_SCT3.new_full((4, 4), MASKED).fill_diagonal_(0.0)
     return torch.where(text_mask_ST[:, None, :, None, None].bool(), steps_SCT44, stay_44)
 
 
@@ -134,7 +136,7 @@ def spans_of(states_SCT: Tensor, posterior_SCT: Tensor, count: int) -> tuple[Ten
     ends_SCT = (begins_SCT | (states_SCT == INSIDE)) & ~goes_on_SCT
     token_SCT = torch.arange(T).expand_as(states_SCT)
     last_SCT = token_SCT.masked_fill(~ends_SCT, T - 1).flip(-1).cummin(dim=-1).values.flip(-1)
-    through_SCT = posterior_SCT.double().cumsum(dim=-1)
+    through_SCT = posterior_SCT.cumsum(dim=-1)
     sum_SCT = through_SCT.gather(-1, last_SCT) - through_SCT + posterior_SCT
     score_SCT = (sum_SCT / (last_SCT - token_SCT + 1)).clamp(0.0, 1.0).float()
     return best_places(token_SCT, last_SCT, score_SCT, begins_SCT, count)

@@ -139,9 +139,10 @@ def banded_products(first_STCD: Tensor, last_STD: Tensor, length: int) -> Tensor
     return skewed[..., :L].reshape(S, C, blocks * L, L)[:, :, :T]
 
 
-def build_evidence_head(
-    config: ModelConfig, *, hidden_size: int, outputs: int
-) -> StartEndHead | BiaffineHead | BioCrfHead | SentenceReranker:
+EvidenceHead = StartEndHead | BiaffineHead | BioCrfHead | SentenceReranker
+
+
+def build_evidence_head(config: ModelConfig, *, hidden_size: int, outputs: int) -> EvidenceHead:
     """The head that `evidence_head_type` names.
 
     Each has forward(states_STH, batch), a dict of tensors whose names begin with evidence_; loss(outputs, batch), a
