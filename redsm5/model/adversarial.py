@@ -29,6 +29,7 @@ class EmbeddingAdversary:
     Args:
         embeddings: its output is vectors_STH.
         epsilon: the length by which a sequence is moved, over all its tokens, in the units of that output.
+            Vectors of half precision round the move, and may lose a small one.
     """
 
     def __init__(self, embeddings: nn.Module, epsilon: float) -> None:

@@ -265,6 +265,13 @@ def test_with_epsilon_0_the_training_is_the_one_without_an_adversary_bit_for_bit
     assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
 
 
+def test_with_epsilon_0_the_module_is_left_alone() -> None:
+    model = Small()
+    model.embeddings.requires_grad_(False)
+    assert not EmbeddingAdversary(model.embeddings, 0.0)
+    assert not model.embeddings(batch()[0]).requires_grad
+
+
 @pytest.mark.parametrize("way", ["evaluation mode", "no gradients"])
 def test_nothing_is_noted_in_evaluation(way: str) -> None:
     model = Small()

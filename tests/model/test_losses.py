@@ -200,6 +200,17 @@ def test_extreme_logits_have_finite_losses_and_gradients(name: str, overrides: l
             assert logits_NC.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0, 0.5, 10])
+@pytest.mark.parametrize("name", ["focal", "adaptive_focal", "hybrid"])
+def test_extreme_logits_have_finite_gradients_with_any_gamma(name: str, gamma: float) -> None:
+    """With gamma below 1 the slope of (1 - p_t)^gamma itself is infinite where p_t rounds to 1."""
+    for size in (20.0, 100.0, 6e4):
+        logits_NC = torch.tensor([[-size, size]], requires_grad=True)
+        build(name, f"train.focal_gamma={gamma}")(logits_NC, torch.ones(1, 2), torch.tensor([[0, 1]])).backward()
+        assert logits_NC.grad is not None
+        assert logits_NC.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["bce", "weighted_bce", "hybrid"])
 def test_a_wrong_logit_of_100_still_counts_100_times(name: str) -> None:
     loss = build(name)(torch.tensor([[-100.0]]), torch.tensor([[1.0]]), torch.tensor([[0]]))

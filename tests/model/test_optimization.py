@@ -174,6 +174,7 @@ def test_each_layer_learns_slower_than_the_one_above(kind: str) -> None:
         ("deberta-v2", "encoder.rel_embeddings.weight", LAYERS),
         ("modernbert", "embeddings.norm.weight", LAYERS),
         ("modernbert", "final_norm.weight", 0),
+        ("xlnet", "mask_emb", LAYERS),
         ("xlnet", "layer.0.rel_attn.seg_embed", LAYERS - 1),
     ],
 )
