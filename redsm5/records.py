@@ -269,7 +269,7 @@ class EvaluationReport(Record):
 
 
 class SummaryTrial(Record):
-    """A trial in its study's summary. `seconds` from its first start to its end; `bytes` of checkpoints, on disk now."""
+    """A trial in its study's summary. `seconds`: first start to end. `bytes`: of checkpoints, on disk now."""
 
     trial_id: str
     number: int | None
@@ -317,7 +317,9 @@ class StorageSummary(Record):
 
 
 class StudySummary(Record):
-    """summary.json. Paths are relative to the experiments folder; `problems` names files that could not be read."""
+    """summary.json. `trials` by validation, best first. Paths are relative to the experiments folder; `problems` names
+    what could not be read.
+    """
 
     generated_at: str
     study_id: str

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ Point = tuple[float, float]
 INK, MUTED, LINE, ACCENT, SECOND, BAD = (f"#0{n}fe0{n}" for n in range(1, 7))
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SECOND: "second", BAD: "bad"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "redsm5",
     "text.parse_math": False,  # a $ in a name is a $
@@ -102,9 +103,7 @@ def objective_curve(name: str, points: Sequence[Point], evaluated: Sequence[int]
     return _svg("objective", f"{name} on the validation split after each epoch", (5.0, 2.9), draw)
 
 
-def pr_curve(
-    name: str, title: str, points: Sequence[Point], *, prevalence: float | None, chosen: Point | None
-) -> str:
+def pr_curve(name: str, title: str, points: Sequence[Point], *, prevalence: float | None, chosen: Point | None) -> str:
     """Precision over recall; the prevalence is what guessing gives, `chosen` the point at the decision threshold."""
 
     def draw(axes: Axes) -> None:
@@ -154,9 +153,9 @@ def history(
         axes.set(xlabel="trial", ylabel=metric)
         axes.margins(y=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=5, columnspacing=1.2, handletextpad=0.4)
+        _legend_below(axes)
 
-    return _svg("history", f"{metric} of each trial, and the best so far", (7.4, 3.4), draw)
+    return _svg("history", f"{metric} of each trial, and the best so far", (9.2, 3.6), draw)
 
 
 def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
@@ -174,9 +173,9 @@ def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None
         high = max(max((y for _, y in keep_all), default=1.0), budget or 1.0)
         axes.set_ylim(low / 1.5, high * 1.8)
         axes.set(xlabel="hours since the first checkpoint", ylabel="bytes of checkpoints")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
+        _legend_below(axes)
 
-    return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (7.4, 3.4), draw)
+    return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (9.2, 3.6), draw)
 
 
 def parallel_coordinates(
@@ -197,12 +196,13 @@ def parallel_coordinates(
     def draw(axes: Axes) -> None:
         xs = range(len(axes_names))
         rest = [i for i in range(1, len(lines)) if i not in set(marked)]
-        for chosen, style in (
-            (rest, {"color": MUTED, "linewidth": 0.7, "alpha": 0.35}),
-            ([i for i in marked if i], {"color": ACCENT, "linewidth": 1.1, "alpha": 0.85}),
-            ([0] if lines else [], {"color": SECOND, "linewidth": 2.2}),
+        for chosen, colour, width, alpha in (
+            (rest, MUTED, 0.7, 0.35),
+            ([i for i in marked if i], ACCENT, 1.1, 0.85),
+            ([0] if lines else [], SECOND, 2.2, 1.0),
         ):
-            axes.add_collection(LineCollection([list(zip(xs, lines[i], strict=True)) for i in chosen], **style))
+            paths = [list(zip(xs, lines[i], strict=True)) for i in chosen]
+            axes.add_collection(LineCollection(paths, color=colour, linewidths=width, alpha=alpha))
         for x, labels in zip(xs, ticks, strict=True):
             axes.axvline(x, color=INK, linewidth=0.8)
             for height, label in labels:
@@ -233,7 +233,8 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axe
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())
-        figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=no_metadata)
     drawn = out.getvalue()
     body = drawn[drawn.index(">", drawn.index("<svg ")) + 1 :]
     body = re.sub(r"\s*<style [^>]*>[^<]*</style>| font-family: [^;<>]*;", "", body)  # the page's own hold
@@ -245,6 +246,10 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axe
         f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{inches[0] * PIXELS:.0f}px" role="img" '
         f'aria-labelledby="{name}-title"><title id="{name}-title">{escape(title)}</title>{body}'
     )
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.get_figure(root=True).legend(loc="outside lower center", ncols=5, columnspacing=1.4, handletextpad=0.5)  # type: ignore[union-attr]
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
