@@ -7,7 +7,6 @@ from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.errors import InputError, exit_with_message
-from redsm5.evaluation.summary import find_study, write_summary
 from redsm5.records import StudySummary
 from redsm5.tables import Row, as_table
 
@@ -50,6 +49,8 @@ def main() -> int:
     experiments: Path = arguments.experiments
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
+    from redsm5.evaluation.summary import find_study, write_summary  # takes seconds: after what can be refused at once
+
     files.make_private()
     study = find_study(experiments, arguments.study)
     summary = write_summary(experiments, study)

@@ -268,7 +268,7 @@ def _curve(position: int, row: CriterionMetrics, report: EvaluationReport) -> di
 
 
 def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, Any]:
-    """The curves that have a point, and the names of metrics with values that are not finite."""
+    """The curves that have a point, and the names of metrics with values that cannot be drawn."""
     objective = report.optimization_metric_name
     train, validation = ([(row.step, row.value) for row in rows if row.metric == m] for m in (TRAIN_LOSS, VAL_LOSS))
     scores = [(row.epoch, row.value) for row in rows if row.metric == objective]
@@ -277,9 +277,9 @@ def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, 
         drawn.append(plots.loss_curves(train, validation))
     if plots.finite(scores):
         drawn.append(plots.objective_curve(objective, scores, [c.epoch for c in report.evaluated_checkpoints]))
-    odd = {row.metric: 0 for row in rows if not math.isfinite(row.value)}
-    shown = [name for name in odd if name in (TRAIN_LOSS, VAL_LOSS, objective)]
-    return {"learning": [Markup(svg) for svg in drawn], "not_finite": shown}
+    series = {TRAIN_LOSS: train, VAL_LOSS: validation, objective: scores}
+    left_out = [name for name, points in series.items() if len(plots.finite(points)) < len(points)]
+    return {"learning": [Markup(svg) for svg in drawn], "left_out": left_out}
 
 
 def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict[str, Any]:

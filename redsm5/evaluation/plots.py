@@ -8,6 +8,7 @@ same bytes.
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
@@ -51,11 +52,13 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
 }
 MOST_POINTS = 400  # of one line: more than a screen shows
+LARGEST = 1e30  # what is larger, matplotlib finds no ticks for; a comparison with NaN is False
 PIXELS = 96  # CSS pixels an inch
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    """Those that can be drawn."""
+    return [point for point in points if all(abs(value) <= LARGEST for value in point)]
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], int]:
@@ -230,7 +233,8 @@ NOT_DRAWN = -0.13  # the height of a parameter that a trial did not have
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axes], None]) -> str:
     """The figure as an <svg> with its title for who cannot see it; its ids begin with `name`, unique on the page."""
     out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts draw it, not matplotlib's
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
