@@ -305,8 +305,8 @@ class ParameterImportance(Record):
 
 
 class StorageSummary(Record):
-    """Bytes of all checkpoints of a study: on disk `now`; the `highest` that was kept after any save; `written` in all;
-    and what they would take had each been kept whole. `budget` is what they may take.
+    """Bytes of all checkpoints of a study: on disk `now`, the `highest` at any moment, all that was `written`, and what
+    they would take had each been kept whole. `budget` is what they may take.
     """
 
     now: int

@@ -161,8 +161,8 @@ def history(
     return _svg("history", f"{metric} of each trial, and the best so far", (9.2, 3.6), draw)
 
 
-def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
-    """(hours, bytes) on a logarithmic scale: what was kept, what keeping everything would hold, the budget."""
+def storage(unit: str, kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
+    """(time in this unit, bytes), logarithmic: what was kept, what keeping everything would hold, the budget."""
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(keep_all), color=MUTED, drawstyle="steps-post", label="if everything were kept")
@@ -175,7 +175,7 @@ def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None
         low = min((y for _, y in [*kept, *keep_all] if y > 0), default=1.0)
         high = max(max((y for _, y in keep_all), default=1.0), budget or 1.0)
         axes.set_ylim(low / 1.5, high * 1.8)
-        axes.set(xlabel="hours since the first checkpoint", ylabel="bytes of checkpoints")
+        axes.set(xlabel=f"{unit} since the first checkpoint", ylabel="bytes of checkpoints")
         _legend_below(axes)
 
     return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (9.2, 3.6), draw)

@@ -17,6 +17,7 @@ from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
 MOST_LINES = 300  # trials in the parallel coordinates; of more, an even sample over their ranks
 MOST_LABELS = 12  # on an axis of choices
 MOST_MOMENTS = 400
+UNITS = {"minutes": 60_000, "hours": 3_600_000, "days": 86_400_000}
 
 
 def render_summary(
@@ -37,6 +38,9 @@ def render_summary(
         links={row.trial_id: link for row in summary.trials if (link := _link(experiments, row))},
         numbers=numbers,
         importance=importance,
+        untold=(
+            [] if any(i.share is not None for _, i in importance) else sorted({i.reason or "" for _, i in importance})
+        ),
         searched=list(dict.fromkeys([*space, *(key for row in summary.trials for key in row.parameters)])),
         history=_history(summary, completed, fresh),
         parallel=_parallel(summary.metric, space, fresh),
@@ -146,9 +150,12 @@ def _storage(summary: StudySummary, moments: Sequence[Moment]) -> Markup | None:
     if not moments:
         return None
     step = math.ceil(len(moments) / MOST_MOMENTS)
-    peak = max(moments, key=lambda moment: moment.kept)
-    thinned = sorted({*moments[::step], peak, moments[-1]})
-    hours = [(moment.time - moments[0].time) / 3_600_000 for moment in thinned]
-    kept = [(hour, float(moment.kept)) for hour, moment in zip(hours, thinned, strict=True)]
-    keep_all = [(hour, float(moment.keep_all)) for hour, moment in zip(hours, thinned, strict=True)]
-    return Markup(plots.storage(kept, keep_all, summary.storage.budget))
+    peak = max(range(len(moments)), key=lambda i: moments[i].kept)
+    thinned = [moments[i] for i in sorted({*range(0, len(moments), step), peak, len(moments) - 1})]
+    first, length = moments[0].time, moments[-1].time - moments[0].time
+    unit = next((unit for unit in UNITS if length < 100 * UNITS[unit]), "days")
+    kept, keep_all = (
+        [((moment.time - first) / UNITS[unit], float(getattr(moment, name))) for moment in thinned]
+        for name in ("kept", "keep_all")
+    )
+    return Markup(plots.storage(unit, kept, keep_all, summary.storage.budget))

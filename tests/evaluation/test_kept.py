@@ -34,7 +34,7 @@ def test_strips_and_deletions_give_back_and_a_checkpoint_that_comes_again_is_wri
     assert [moment[1:] for moment in found] == [
         (100, 100, 100),
         (110, 110, 110),
-        (50, 110, 110),
+        (210, 210, 210),  # the new one is saved, then the older one is stripped for it
         (150, 210, 210),
         (150, 210, 210),
         (50, 210, 210),
@@ -46,14 +46,25 @@ def test_strips_and_deletions_give_back_and_a_checkpoint_that_comes_again_is_wri
     assert storage_over_time({}) == []
 
 
+def test_what_went_long_before_a_save_went_before_it() -> None:
+    rows = [row(0, "keep", "epoch-0001", 100), row(1, "strip", "epoch-0001", 60)]
+    later = row(2, "keep", "epoch-0002", 100).model_copy(update={"timestamp": "2026-01-31T12:05:00.000Z"})
+    assert [moment.kept for moment in storage_over_time({"one": [*rows, later]})] == [100, 40, 140]
+
+
 def test_a_real_store_s_journal_comes_to_what_lies_on_the_disk(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, Policy(), log=lambda *_, **__: None)
     sizes = []
     for epoch, score in enumerate([0.5, 0.9, 0.6, 0.7], start=1):
         name = store.commit(manifest_of(TRIAL, epoch, score=score), contents(epoch))
         sizes.append(files.tree_bytes(store.folder / name))
+    beside = store.size()
     store.finish()
     rows = [RetentionRow.model_validate(line) for line in files.read_lines(tmp_path / paths.RETENTION)]
-    last = storage_over_time({TRIAL: rows})[-1]
+    moments = storage_over_time({TRIAL: rows})
+    last = moments[-1]
+    highest = max(moment.kept for moment in moments)
+    assert beside + 0.6 * sizes[0] < highest < 2.5 * sizes[0]  # the best's weights, the last, and the new beside it
+    assert min(moment.kept for moment in moments[:-3]) > 0.9 * sizes[0]
     assert abs(last.kept - store.size()) < 300  # the list of sums is shorter after a strip
     assert last.written == last.keep_all == sum(sizes)

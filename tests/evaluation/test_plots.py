@@ -20,7 +20,7 @@ def test_only_what_can_be_drawn_is_drawn() -> None:
     assert plots.finite([(0, 1), (1, math.nan), (math.inf, 1), (2, 1e200), (3, -2)]) == [(0, 1), (3, -2)]
 
 
-@pytest.mark.parametrize("name", ["cost in $", "$\\frac{", "a_b^c", "<&>\"'", "名前"])
+@pytest.mark.parametrize("name", ["cost in $", "$x^2$", "$\\frac{$", "a_b^c", "<&>\"'", "名前"])
 def test_a_name_is_drawn_as_it_stands(name: str) -> None:
     svg = plots.objective_curve(name, [(1, 0.5), (2, 0.6)], [2])
     text = "".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
@@ -38,9 +38,9 @@ def test_colours_are_roles_and_ids_are_the_figures_own() -> None:
 
 def test_drawing_changes_no_setting_of_the_process() -> None:
     before = dict(matplotlib.rcParams)
-    first = plots.storage([(0, 1e6), (1, 0.0)], [(0, 1e6), (1, 3e6)], 10**10)
+    first = plots.storage("hours", [(0, 1e6), (1, 0.0)], [(0, 1e6), (1, 3e6)], 10**10)
     assert dict(matplotlib.rcParams) == before
-    assert plots.storage([(0, 1e6), (1, 0.0)], [(0, 1e6), (1, 3e6)], 10**10) == first
+    assert plots.storage("hours", [(0, 1e6), (1, 0.0)], [(0, 1e6), (1, 3e6)], 10**10) == first
 
 
 def test_failed_pruned_repeated_and_completed_trials_are_told_apart() -> None:

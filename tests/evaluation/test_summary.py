@@ -93,6 +93,7 @@ def test_every_trial_is_told_best_first(experiments: Path) -> None:
     assert (rows["t0"].seconds, rows["t0"].test_f1_macro, rows["t1"].resumes) == (90.0, 0.99, 2)
     assert (rows["t2"].duplicate_of, rows["t2"].report, rows["t2"].test_f1_macro) == ("t1", rows["t1"].report, 0.4)
     assert (rows["t4"].error, rows["t4"].value, rows["t4"].report) == ("not_finite", None, None)
+    assert summary.parameter_importance["train.learning_rate"].trials == 2  # a repetition says nothing new
     assert summary.storage.model_dump() == {
         "now": 0,
         "highest": 30_000,
