@@ -73,6 +73,11 @@ baseline *overrides: setup
 studies *flags: setup
     @exec {{ python }} scripts/studies.py "$@"
 
+# Summarize a study as JSON and as a page: just summary [NAME|UUID]; without one, the newest
+[no-exit-message]
+summary *flags: setup
+    @exec {{ python }} scripts/summarize.py "$@"
+
 # List a trial's checkpoints, kept or gone, and why: just checkpoints <uuid> [--format table|json|csv]
 [no-exit-message]
 checkpoints *flags: setup

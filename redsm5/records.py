@@ -301,7 +301,7 @@ class EvaluationReport(Record):
 
 
 class SummaryTrial(Record):
-    """A trial in its study's summary. `seconds` from its first start to its end; `bytes` of checkpoints, on disk now."""
+    """A trial in its study's summary. `seconds`: first start to end. `bytes`: of checkpoints, on disk now."""
 
     trial_id: str
     number: int | None
@@ -337,8 +337,8 @@ class ParameterImportance(Record):
 
 
 class StorageSummary(Record):
-    """Bytes of all checkpoints of a study: on disk `now`; the `highest` that was kept after any save; `written` in all;
-    and what they would take had each been kept whole. `budget` is what they may take.
+    """Bytes of all checkpoints of a study: on disk `now`, the `highest` at any moment, all that was `written`, and what
+    they would take had each been kept whole. `budget` is what they may take.
     """
 
     now: int
@@ -349,7 +349,9 @@ class StorageSummary(Record):
 
 
 class StudySummary(Record):
-    """summary.json. Paths are relative to the experiments folder; `problems` names files that could not be read."""
+    """summary.json. `trials` by validation, best first. Paths are relative to the experiments folder; `problems` names
+    what could not be read.
+    """
 
     generated_at: str
     study_id: str

@@ -69,6 +69,29 @@ def a_report() -> records.EvaluationReport:
     )
 
 
+def a_summary() -> records.StudySummary:
+    row = {"trial_id": "t", "number": 0, "state": "completed", "value": "NaN", "test_f1_macro": None, "epoch": 3}
+    row |= {"seconds": None, "bytes": 5, "resumes": 0, "duplicate_of": None, "error": None, "parameters": {}}
+    best = {"trial_id": "t", "number": 0, "value": 0.5, "test_metrics": None, "report": None}
+    return records.StudySummary.model_validate(
+        {
+            "generated_at": TIME,
+            "study_id": "s",
+            "name": "demo",
+            "state": "running",
+            "metric": "val_f1_macro",
+            "note": "chosen by validation",
+            "trials_wanted": 4,
+            "counts": {"completed": 1},
+            "best": best,
+            "trials": [row | {"report": None}],
+            "parameter_importance": {"train.x": {"share": None, "trials": 1, "conditional": False, "reason": "few"}},
+            "storage": {"now": 5, "highest": 9, "written": 9, "keep_all": 9, "budget": None},
+            "problems": [],
+        }
+    )
+
+
 def examples() -> dict[str, list[records.Record]]:
     """Some of each document, with the values that are hardest to hold."""
     manifest = Manifest(
@@ -99,6 +122,12 @@ def examples() -> dict[str, list[records.Record]]:
         error={"kind": "not_finite", "message": "the loss is nan"},
         parameters={"train.learning_rate": 1e-3, "train.schedule": "linear"},
     )
+    more: dict[str, Any] = {
+        "confidence_intervals": {"criteria_matching.f1_macro": [0.25, 0.75]},
+        "pr_curves": {"DEPRESSED_MOOD": [[0.0, 1.0], [1.0, 0.5]]},
+        "hard_negatives": records.HardNegativeMetrics(pairs=3, criteria_specificity=0.5, evidence_specificity=None),
+        "decision_thresholds": {"DEPRESSED_MOOD": 0.5},
+    }
     return {
         "trial": [trial(), ended],
         "study": [a_study()],
@@ -113,7 +142,8 @@ def examples() -> dict[str, list[records.Record]]:
         ],
         "shipped": [Shipped(tracking_uri="sqlite:///x", run_id="r")],
         "manifest": [manifest],
-        "evaluation_report": [a_report()],
+        "evaluation_report": [a_report(), a_report().model_copy(update=more)],
+        "study_summary": [a_summary()],
     }
 
 
