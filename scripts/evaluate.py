@@ -40,7 +40,7 @@ def main() -> int:
         from redsm5.model import MultiTaskModel, set_deterministic
 
         set_deterministic(config.train.deterministic)
-        tokenizer = build_tokenizer(config.model.model_id, load_splits(config.data).train)
+        tokenizer = build_tokenizer(config.model.model_id, load_splits(config.data).train, config.model.revision)
         model = MultiTaskModel(config.model, vocab_size=len(tokenizer), criteria=len(SYMPTOMS))
         store = open_store(folder, config, log=open_logs(None).info)
         accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")

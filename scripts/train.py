@@ -8,6 +8,7 @@ import sys
 
 from accelerate import Accelerator, skip_first_batches
 
+from redsm5 import hub
 from redsm5.data import SYMPTOMS, load_splits
 from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.tokenize import build_tokenizer, encode
@@ -56,9 +57,11 @@ with trial.outcome(), Saver() as saver:
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
     if config.dry_run:
         splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
-    tokenizer = build_tokenizer(config.model.model_id, splits.train)
+    tokenizer = build_tokenizer(config.model.model_id, splits.train, config.model.revision)
     train_set = encode(splits.train, tokenizer, config.model.max_length)
     validation_set = encode(splits.validation, tokenizer, config.model.max_length)
+    for name, commit in hub.commits(config.data, config.model).items():
+        trial.log.info(name, commit=commit)
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
 
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer), criteria=len(SYMPTOMS))

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from redsm5 import hub
 from redsm5.data.posts import SYMPTOMS, Post, Span
 from redsm5.errors import InputError
 
@@ -27,24 +28,27 @@ VOCABULARY_SIZE = 2000
 ALPHABET_SIZE = 150
 
 
-def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
+def build_tokenizer(
+    model_id: str, train_posts: Sequence[Post], revision: str | None = None
+) -> "PreTrainedTokenizerFast":
     """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts.
 
     Raises:
         InputError: it cannot be loaded, or it does not report character offsets (only fast tokenizers do).
+        HubError: the Hub does not give it.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds
 
     if model_id == "tiny":
         return _from_posts(train_posts)
+    folder = str(hub.model_files(model_id, revision).folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_id, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
     except (OSError, ValueError) as error:
         raise InputError(
             f"the tokenizer of {model_id} cannot be loaded ({type(error).__name__})",
             where="model.model_id",
-            remedy="Check the name. For a gated model log in (`hf auth login`) and accept its terms on its page; on a "
-            "machine without network download it before and set HF_HUB_OFFLINE=1, or give a local folder.",
+            remedy="Choose another model, or give a local folder with a fast tokenizer beside the weights.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(

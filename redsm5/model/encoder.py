@@ -3,13 +3,18 @@
 Shapes: B posts, T tokens, H hidden.
 """
 
-from pathlib import Path
+import logging
+from pickle import UnpicklingError
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
+from redsm5 import hub
 from redsm5.errors import InputError
 from redsm5.sections import ModelConfig
+
+log = logging.getLogger(__name__)
 
 TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
@@ -18,22 +23,13 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     """The encoder as a module that maps input_ids_BT and attention_mask_BT to last_hidden_state_BTH.
 
     Raises:
-        InputError: the model is neither in the cache nor to be had, or its window is shorter than `max_length`.
+        InputError: the model cannot be loaded, or its window is shorter than `max_length`.
+        HubError: the Hub does not give it.
     """
     if config.model_id == "tiny":
         tiny = BertConfig(vocab_size=vocab_size, max_position_embeddings=config.max_length, **TINY)
         return BertModel(tiny, add_pooling_layer=False)
-    try:
-        encoder: PreTrainedModel = AutoModel.from_pretrained(
-            config.model_id, use_safetensors=_has_safetensors(config.model_id)
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the encoder cannot be loaded: {str(error).splitlines()[0]}",
-            where=f"model.model_id={config.model_id}",
-            remedy="Give a local folder, or log in to the Hugging Face Hub (`hf auth login`), accept the model's terms "
-            "there and unset HF_HUB_OFFLINE.",
-        ) from None
+    encoder = _load(config)
     window = getattr(encoder.config, "max_position_embeddings", config.max_length)
     if config.max_length > window:
         raise InputError(
@@ -44,6 +40,19 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     return encoder
 
 
-def _has_safetensors(model_id: str) -> bool | None:
-    """True asks for safetensors of a local folder that has them; None lets the Hub's own choice stand."""
-    return True if any(Path(model_id).glob("*.safetensors")) else None
+def _load(config: ModelConfig) -> PreTrainedModel:
+    """The pretrained encoder. Weights that are only there as .bin are a pickle: nothing but tensors is taken of it."""
+    folder = hub.model_files(config.model_id, config.revision).folder
+    safe = any(folder.glob("*.safetensors"))
+    if not safe:
+        log.warning(f"{config.model_id} has no safetensors: its weights are read from a .bin with weights_only=True")
+    try:
+        encoder: PreTrainedModel = AutoModel.from_pretrained(str(folder), use_safetensors=safe, weights_only=True)
+    except (OSError, ValueError, UnpicklingError, SafetensorError) as error:
+        raise InputError(
+            f"the encoder cannot be loaded: {str(error).splitlines()[0]}",
+            where=f"model.model_id={config.model_id}",
+            remedy="Give a folder that AutoModel loads, or the name of such a model on the Hugging Face Hub (`hf auth "
+            "login` first, where it is gated).",
+        ) from None
+    return encoder
