@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
+from redsm5 import hub
+
 LARGE = 3_000
 API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree)/([^/?]+)")
 RESOLVE = re.compile(r"(/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -92,6 +97,24 @@ class HubServer:
         }
         return rest | own
 
+    def take_over(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+        """Have this process use the server, with its cache and its login in `home`, and no login yet."""
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("no_proxy", "*")
+        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": self.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
+            "HF_HUB_DISABLE_TELEMETRY": True,
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        hub._fetch.cache_clear()  # this process may have asked other servers before
+
     def asked(self, pattern: str = "") -> list[str]:
         """The requests so far, as "METHOD path"."""
         lines = [f"{request.method} {request.path}" for request in self.requests]
@@ -110,7 +133,7 @@ class HubServer:
         self._server.server_close()
 
 
-def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
+def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -127,16 +150,16 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
             host = (self.headers.get("Host") or "").partition(":")[0]
             path = unquote(urlsplit(self.path).path)
-            hub.requests.append(Request(self.command, path, token, self.headers.get("Range"), host))
-            fault = hub.take_fault(f"{self.command} {path}")
+            server.requests.append(Request(self.command, path, token, self.headers.get("Range"), host))
+            fault = server.take_fault(f"{self.command} {path}")
             if fault and fault.hang:
-                hub.stopping.wait(30)
+                server.stopping.wait(30)
                 self.close_connection = True
             elif fault and fault.status:
                 self.send(fault.status, b'{"error": "as ordered"}', fault.headers)
             elif host == "localhost":
                 self.file_store(path, fault)
-            elif token and token not in hub.tokens:
+            elif token and token not in server.tokens:
                 self.refuse(401, "", "Invalid credentials in Authorization header")
             elif match := API.fullmatch(path):
                 self.api(*match.groups(), token=token, fault=fault)
@@ -147,7 +170,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def found(self, kind: str, repo_id: str, revision: str, token: str | None) -> tuple[Repo, str] | None:
             """The repository and the commit; None: refused."""
-            repo = hub.repos.get((kind, repo_id))
+            repo = server.repos.get((kind, repo_id))
             if repo is None:
                 self.refuse(404 if token else 401, "RepoNotFound", "Repository not found")
                 return None
@@ -186,23 +209,25 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 return
             repo, commit = found
             commit_header = {"X-Repo-Commit": commit}
-            if repo.gated and token not in hub.granted:
+            if repo.gated and token not in server.granted:
                 self.refuse(403 if token else 401, "GatedRepo", f"Access to {repo_id} is restricted")
             elif name not in repo.commits[commit]:
                 self.refuse(404, "EntryNotFound", "Entry not found", commit_header)
             elif len(data := repo.commits[commit][name]) >= LARGE:
                 digest = hashlib.sha256(data).hexdigest()
                 headers = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
-                headers["Location"] = f"http://localhost:{hub.port}/store/{name}/{digest}?Signature=secret"
+                headers["Location"] = f"http://localhost:{server.port}/store/{name}/{digest}?Signature=secret"
                 self.send(302, b"", commit_header | headers)
             else:
                 self.send(200, data, commit_header | {"ETag": f'"{hashlib.sha1(data).hexdigest()}"'}, fault)
 
         def file_store(self, path: str, fault: Fault | None) -> None:
-            blobs = [data for repo in hub.repos.values() for files in repo.commits.values() for data in files.values()]
+            blobs = [
+                data for repo in server.repos.values() for files in repo.commits.values() for data in files.values()
+            ]
             data = next(data for data in blobs if hashlib.sha256(data).hexdigest() == path.rpartition("/")[2])
             start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-            if start and hub.serves_parts:
+            if start and server.serves_parts:
                 part = {"Content-Range": f"bytes {start[1]}-{len(data) - 1}/{len(data)}"}
                 self.send(206, data[int(start[1]) :], part, fault)
             else:

@@ -41,24 +41,11 @@ def csvs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(csvs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A Hub with the gated data set, for whom it is open; this process has logged in there and has an empty cache."""
     server = HubServer()
-    home = tmp_path / "home"
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    server.take_over(monkeypatch, tmp_path / "home")
     monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda _: None))  # before it asks for the rest
     server.add("dataset", REDSM5, csv_files(csvs) | {"README.md": b"# ReDSM5"}, gated=True)
     server.tokens, server.granted = {TOKEN}, {TOKEN}
     log_in(TOKEN)
-    forget()
     yield server
     server.close()
     forget()

@@ -199,7 +199,9 @@ class Driver:
             if begun and record.error and record.error.kind in AWAITED_KINDS:
                 needs = with_parameters(self.config, record.parameters)
                 wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, self.stop, self.log)
-                places.pop()  # it did not die by itself
+                over = {"exit_code": Interrupted.exit_code, "error": None}  # it is not the reason of what comes next
+                write_record(folder, record.model_copy(update=over))
+                places.pop()
                 continue
             for kind in (DiskError, ConfigError):
                 if record.exit_code == kind.exit_code:
