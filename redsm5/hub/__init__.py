@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.utils import tqdm, validate_repo_id  # type: ignore[attr-defined]
 
 from redsm5.errors import HubError, InputError
 from redsm5.hub.tries import TRIES, Source, tried
@@ -156,9 +156,17 @@ def _snapshot(source: Source, revision: str, names: tuple[str, ...], **how: Any)
         revision=revision,
         allow_patterns=list(names),
         ignore_patterns=["*/*"],  # in a pattern, * also stands for folders
+        tqdm_class=_Bar,
         **how,
     )
     return Path(folder)
+
+
+class _Bar(tqdm):
+    """How far a download is, on a terminal; nothing in a log."""
+
+    def __init__(self, *values: Any, **how: Any) -> None:
+        super().__init__(*values, **{"disable": None} | how)  # type: ignore[no-untyped-call]
 
 
 def _lacking(folder: Path, source: Source) -> str | None:

@@ -232,8 +232,8 @@ def _access(source: Source, failure: _Failure) -> tuple[str, str]:
     gated = failure.code == "GatedRepo"
     terms = f"accept its terms on {source.page}"
     from_environment = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
-    login = (
-        "set HF_TOKEN to it and run the same command again (a login does not count while HF_TOKEN is set)"
+    use_it = (
+        "set HF_TOKEN to it (a login does not count while HF_TOKEN is set), and run the same command again"
         if from_environment
         else "log in with it (`hf auth login`)"
     )
@@ -244,12 +244,13 @@ def _access(source: Source, failure: _Failure) -> tuple[str, str]:
         return cause, f"Log in (`hf auth login`), or set HF_TOKEN, and {terms} if it is gated. Check its name, too."
     if failure.status == 401:
         cause = "the token is not valid, or has expired or been revoked"
-        return cause, f"Make a new token on {constants.ENDPOINT}/settings/tokens, and {login}."
+        return cause, f"Make a new token on {constants.ENDPOINT}/settings/tokens and {use_it}."
     if gated:
         cause = "it is gated, and the account of the token has not been given access"
         return cause, f"With that account, {terms}; some are granted by hand, which takes time."
     cause = "the token does not permit to read it"
-    return cause, f"Give it the right to read gated repositories on {constants.ENDPOINT}/settings/tokens, or {login}."
+    remedy = f"Give it the right to read gated repositories on {constants.ENDPOINT}/settings/tokens, or use another."
+    return cause, remedy
 
 
 def _missing(source: Source, failure: _Failure) -> tuple[str, str]:

@@ -48,7 +48,13 @@ def _load(config: ModelConfig) -> PreTrainedModel:
         log.warning(f"{config.model_id} has no safetensors: its weights are read from a .bin with weights_only=True")
     try:
         encoder: PreTrainedModel = AutoModel.from_pretrained(str(folder), use_safetensors=safe, weights_only=True)
-    except (OSError, ValueError, UnpicklingError, SafetensorError) as error:
+    except UnpicklingError:
+        raise InputError(
+            "the encoder's .bin holds more than tensors, which may be code that runs as it is read",
+            where=f"model.model_id={config.model_id}",
+            remedy="Choose a model with safetensors.",
+        ) from None
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"the encoder cannot be loaded: {str(error).splitlines()[0]}",
             where=f"model.model_id={config.model_id}",
