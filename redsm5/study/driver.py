@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 
 from redsm5 import files, paths
 from redsm5.config import Config, with_parameters
-from redsm5.data import load_splits
 from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord, from_json_number, now
 from redsm5.study import search
+from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.launch import launch_trial, wait_unlocked
 from redsm5.study.registry import Scoreboard, open_study
 from redsm5.study.signals import StopRequest
@@ -38,7 +38,7 @@ class Driver:
         self.config = config
         self.experiments = Path(config.experiments)
         self.stop = StopRequest()
-        self.posts = load_splits(config.data).counts  # refuses bad data before anything is written
+        self.posts = admit(config, self.stop)  # refuses bad data before anything is written
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
             record = open_study(config)
@@ -195,6 +195,14 @@ class Driver:
                 )
             record = note_killed(folder, record)
             self._show(trial_id)
+            begun = before.started_at or has_begun(self.board, but=trial_id)
+            if begun and record.error and record.error.kind in AWAITED_KINDS:
+                needs = with_parameters(self.config, record.parameters)
+                wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, self.stop, self.log)
+                over = {"exit_code": Interrupted.exit_code, "error": None}  # it is not the reason of what comes next
+                write_record(folder, record.model_copy(update=over))
+                places.pop()
+                continue
             for kind in (DiskError, ConfigError):
                 if record.exit_code == kind.exit_code:
                     raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
