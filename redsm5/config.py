@@ -153,6 +153,12 @@ def check_space(config: Config) -> None:
                     f"search.space: {key} depends on {parent}, which does not stand above it{nearest(parent, above)}",
                     remedy="Name a parameter that stands above it, or another key of the configuration.",
                 )
+            for value in parameter.when[parent]:
+                if parent in space and not space[parent].holds_value(value):
+                    raise ConfigError(
+                        f"search.space: {key} is drawn with {parent}={value}, which is never proposed",
+                        remedy=f"Name values that {parent} has in the search space.",
+                    )
         above.append(key)
         for value in parameter.checked():
             try:
@@ -162,13 +168,19 @@ def check_space(config: Config) -> None:
 
 
 def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bool:
-    """Whether a parameter is drawn beside these values of the parameters above it."""
-    flat = flatten(config.model_dump())
+    """Whether a parameter is drawn beside these values: those of the parameters above it, and what else is set."""
     for parent, allowed in parameter.when.items():
-        value = values.get(parent) if parent in config.search.space else flat.get(parent)
-        if ("+".join(value) if isinstance(value, list) else value) not in allowed:
+        value = values.get(parent)
+        if parent not in values and parent not in config.search.space:
+            value = as_choice(flatten(config.model_dump())[parent])
+        if value not in allowed:
             return False
     return True
+
+
+def as_choice(value: Any) -> Any:
+    """A value as a search space has it: a set of methods is one word."""
+    return "+".join(value) if isinstance(value, list) else value
 
 
 def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from redsm5.files import make_dir, make_private, try_lock
 from redsm5.records import FINISHED
 from redsm5.study.launch import dry_run, launch_trial
 from redsm5.study.signals import StopRequest
+from redsm5.study.space import check_data
 from redsm5.study.trial import (
     allow_more_epochs,
     create_trial,
@@ -33,6 +34,7 @@ def main() -> int:
         return dry_run(config)
     if config.trial.id is None:
         load_splits(config.data)  # refuses bad data before anything is written
+        check_data(config)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
     else:
