@@ -58,6 +58,16 @@ train *overrides: setup
 evaluate *flags: setup
     @exec {{ python }} scripts/evaluate.py "$@"
 
+# Train a trial again from its snapshot and compare every metric: just reproduce <uuid>
+[no-exit-message]
+reproduce *flags: setup
+    @exec {{ python }} scripts/reproduce.py "$@"
+
+# Train the baseline, TF-IDF with linear SVMs, on the same splits, and report it alike
+[no-exit-message]
+baseline *overrides: setup
+    @exec {{ python }} scripts/baseline.py "$@"
+
 # List the studies: just studies [--format table|json|csv]
 [no-exit-message]
 studies *flags: setup

@@ -4,8 +4,10 @@
 experiments/
   optuna.journal  mlflow.db  mlartifacts/
   study_<uuid>/   study.json  events.jsonl  index.json  budget.json  budget.lock  lock  claims/  control/  logs/
+                  summary.json  summary.html
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
-                  evaluation_report.json  logs/  lock  shipping.lock  checkpoints/epoch-0003/
+                  thresholds.json  predictions.json  evaluation_report.json  evaluation_report.html  logs/
+                  lock  shipping.lock  checkpoints/epoch-0003/
 ```
 """
 
@@ -20,6 +22,8 @@ LOGS = "logs"
 STUDY = "study.json"
 EVENTS = "events.jsonl"
 INDEX = "index.json"
+SUMMARY = "summary.json"
+SUMMARY_PAGE = "summary.html"
 BUDGET = "budget.json"
 BUDGET_LOCK = "budget.lock"
 CONTROL = "control"
@@ -33,6 +37,9 @@ RETENTION = "retention.jsonl"
 SHIPPED = "shipped.json"
 SHIPPING_LOCK = "shipping.lock"
 REPORT = "evaluation_report.json"
+THRESHOLDS = "thresholds.json"
+PREDICTIONS = "predictions.json"
+REPORT_PAGE = "evaluation_report.html"
 CHECKPOINTS = "checkpoints"
 
 WEIGHTS = "model.safetensors"

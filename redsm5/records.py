@@ -1,84 +1,27 @@
 """Every JSON document that the system writes, as pydantic models; `redsm5/schemas/` holds the schemas made from them.
 
-Reads nothing but JSON and imports no numerical library, so that the terminal app opens at once. Times are ISO 8601 in
-UTC with milliseconds. A value that is not finite is one of the strings "NaN", "Infinity", "-Infinity".
+Reads nothing but JSON and imports no numerical library, so that the terminal app opens at once. What they share
+(`Record`, `Number`, `load`, times) is redsm5/documents.py's and is passed on from here.
 """
 
 import json
-import math
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import ConfigDict
 
-from redsm5.errors import InputError
+from redsm5.documents import TIME_PATTERN as TIME_PATTERN
+from redsm5.documents import Number as Number
+from redsm5.documents import Record as Record
+from redsm5.documents import from_json_number as from_json_number
+from redsm5.documents import load as load
+from redsm5.documents import milliseconds as milliseconds
+from redsm5.documents import now as now
+from redsm5.documents import timestamp as timestamp
+from redsm5.documents import to_json_number as to_json_number
 
 TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
 RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
 FINISHED: frozenset[str] = frozenset({"completed", "failed", "pruned"})
-
-TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
-
-
-def now() -> str:
-    """The time as it stands in every file: 2026-01-31T12:00:00.000Z."""
-    return timestamp(datetime.now(UTC))
-
-
-def timestamp(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def milliseconds(time: str) -> int:
-    """A time as it stands in our files, in milliseconds since 1970."""
-    return round(datetime.fromisoformat(time).timestamp() * 1000)
-
-
-def to_json_number(value: float | None) -> float | str | None:
-    """A float as it stands in JSON: what is not finite becomes a string, since JSON has no word for it."""
-    if value is None or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def from_json_number(value: Any) -> Any:
-    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
-
-
-Number = Annotated[
-    float, BeforeValidator(from_json_number), PlainSerializer(to_json_number, return_type=float | str, when_used="json")
-]
-
-
-class Record(BaseModel):
-    """A document that we own: a key that we do not know is an error, so that files and code cannot drift apart."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def to_json(self) -> bytes:
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-Document = TypeVar("Document", bound=Record)
-
-
-def load(path: Path, kind: type[Document]) -> Document | None:
-    """A document from its file; None where there is no such file.
-
-    Raises:
-        InputError: it is damaged, or of a version that this code does not read.
-    """
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError:
-        raise InputError(
-            "the file is damaged, or of another version of this code",
-            where=str(path),
-            remedy="Restore it from a copy, or move its folder out of the experiments folder.",
-        ) from None
 
 
 class Best(Record):
@@ -291,6 +234,47 @@ class TestMetrics(Record):
     evidence_binding: EvidenceMetrics
 
 
+class Thresholds(Record):
+    """Where a probability becomes a yes, by symptom, and a span becomes evidence."""
+
+    criteria: dict[str, float]
+    evidence_null_threshold: float
+    min_span_score: float
+
+
+class TrialThresholds(Record):
+    """thresholds.json: what was chosen on the validation split, by checkpoint (`memory` where none is written)."""
+
+    trial_id: str
+    scope: Literal["fixed", "global", "per_class"]
+    metric: str
+    checkpoints: dict[str, Thresholds]
+
+
+class HardNegativeMetrics(Record):
+    """Of the pairs that annotators looked at and found absent: the shares in which the model says absent, and in which
+    it chooses none of these sentences; null where there are no such pairs.
+    """
+
+    pairs: int
+    criteria_specificity: float | None
+    evidence_specificity: float | None
+
+
+class PredictionsRecord(Record):
+    """predictions.json: what the trial's first best checkpoint said of each post, to compare with on other machines.
+
+    `probabilities` has a row for each post, and in it the nine symptoms in the order of `symptoms`.
+    """
+
+    trial_id: str
+    checkpoint: str
+    split: Literal["validation", "test"]
+    symptoms: list[str]
+    post_ids: list[str]
+    probabilities: list[list[float]]
+
+
 class EvaluatedCheckpoint(Record):
     """`path` is relative to the experiments folder; null where checkpoints were turned off."""
 
@@ -303,7 +287,11 @@ class EvaluatedCheckpoint(Record):
 
 
 class EvaluationReport(Record):
-    """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`."""
+    """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`.
+
+    `confidence_intervals` are the 2.5 and 97.5 percentiles of a bootstrap over posts, by the metric's dotted name;
+    `pr_curves` are (recall, precision) points by symptom; `environment` is what bits may depend on.
+    """
 
     report_id: str
     trial_id: str
@@ -316,10 +304,80 @@ class EvaluationReport(Record):
     evaluated_checkpoints: list[EvaluatedCheckpoint]
     decision_thresholds: dict[str, float] | None = None
     test_metrics: TestMetrics
+    confidence_intervals: dict[str, list[float]] = {}
+    pr_curves: dict[str, list[list[float]]] = {}
+    hard_negatives: HardNegativeMetrics | None = None
     data_fingerprint: str
     data_counts: dict[str, int]
+    environment: dict[str, str] = {}
     code_version: str
     seed: int
+
+
+class SummaryTrial(Record):
+    """A trial in its study's summary. `seconds` from its first start to its end; `bytes` of checkpoints, on disk now."""
+
+    trial_id: str
+    number: int | None
+    state: TrialState
+    value: Number | None
+    test_f1_macro: float | None
+    epoch: int
+    seconds: float | None
+    bytes: int
+    resumes: int
+    duplicate_of: str | None
+    error: str | None
+    parameters: dict[str, Any]
+    report: str | None
+
+
+class SummaryBest(Record):
+    trial_id: str
+    number: int | None
+    value: Number
+    chosen_by: Literal["validation"] = "validation"
+    test_metrics: TestMetrics | None
+    report: str | None
+
+
+class ParameterImportance(Record):
+    """`share` of the variance of the value over `trials`; null with a `reason`. See redsm5/evaluation/importance.py."""
+
+    share: float | None
+    trials: int
+    conditional: bool
+    reason: str | None = None
+
+
+class StorageSummary(Record):
+    """Bytes of all checkpoints of a study: on disk `now`; the `highest` that was kept after any save; `written` in all;
+    and what they would take had each been kept whole. `budget` is what they may take.
+    """
+
+    now: int
+    highest: int
+    written: int
+    keep_all: int
+    budget: int | None
+
+
+class StudySummary(Record):
+    """summary.json. Paths are relative to the experiments folder; `problems` names files that could not be read."""
+
+    generated_at: str
+    study_id: str
+    name: str
+    state: str
+    metric: str
+    note: str
+    trials_wanted: int
+    counts: dict[TrialState, int]
+    best: SummaryBest | None
+    trials: list[SummaryTrial]
+    parameter_importance: dict[str, ParameterImportance]
+    storage: StorageSummary
+    problems: list[str]
 
 
 # The documents that stand alone on disk, and the names of their schemas in redsm5/schemas/.
@@ -335,6 +393,9 @@ SCHEMAS: dict[str, type[Record]] = {
     "shipped": Shipped,
     "manifest": Manifest,
     "evaluation_report": EvaluationReport,
+    "thresholds": TrialThresholds,
+    "predictions": PredictionsRecord,
+    "study_summary": StudySummary,
 }
 
 

@@ -57,6 +57,13 @@ def render(form: str, columns: Sequence[str], rows: Sequence[Row], *, empty: str
     return as_table(columns, rows) if rows else empty
 
 
+def duration_text(seconds: float) -> str:
+    """A duration for a person: 2 h 05 min, 3 min 20 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
 def _cell(value: str | float | None) -> str:
     if value is None:
         return "-"

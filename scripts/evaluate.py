@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
-from redsm5.records import EvaluationReport
+from redsm5.evaluation.table import report_table
 from redsm5.study.launch import quoted
 from redsm5.study.trial import open_store, read_record, trial_config
 from redsm5.tracking.logs import open_logs
@@ -32,51 +32,18 @@ def main() -> int:
         if not held:
             raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")
 
-        from accelerate import Accelerator
+        # Here, since these take seconds to import, and most errors are told before.
+        from redsm5.evaluation.page import write_page
 
-        from redsm5.data import SYMPTOMS, load_splits
-        from redsm5.data.tokenize import build_tokenizer
-        from redsm5.evaluation.report import evaluate_trial, write_report
-        from redsm5.model import MultiTaskModel, set_deterministic
+        from redsm5.evaluation.report import evaluate_again, write_report
 
-        set_deterministic(config.train.deterministic)
-        tokenizer = build_tokenizer(config.model.model_id, load_splits(config.data).train)
-        model = MultiTaskModel(config.model, vocab_size=len(tokenizer), criteria=len(SYMPTOMS))
         store = open_store(folder, config, log=open_logs(None).info)
-        accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")
-        report = evaluate_trial(record, config, model, tokenizer, store, accelerator, split=arguments.split)
+        evaluation = evaluate_again(record, config, store, split=arguments.split)
         if arguments.split == "test":
-            write_report(store, report)
-    print(table(report))
+            write_report(folder, evaluation)
+            write_page(folder)
+    print(report_table(evaluation.report))
     return 0
-
-
-def table(report: EvaluationReport) -> str:
-    """The report's figures for a terminal."""
-
-    def figure(value: float | None) -> str:
-        return f"{value:6.3f}" if value is not None else "     –"
-
-    criteria, evidence = report.test_metrics.criteria_matching, report.test_metrics.evidence_binding
-    lines = [
-        f"trial {report.trial_id} · {report.split} split ({report.data_counts[report.split]} posts)",
-        f"{len(report.evaluated_checkpoints)} best checkpoint(s) by {report.optimization_metric_name} on validation",
-        "",
-        f"{'symptom':<18}    F1   prec  recall PR AUC support     tn     fp     fn     tp",
-    ]
-    for row in criteria.per_criterion:
-        cells = " ".join(map(figure, (row.f1, row.precision, row.recall, row.pr_auc)))
-        (tn, fp), (fn, tp) = row.confusion_matrix
-        lines.append(f"{row.id:<18}{cells} {row.support:7} {tn:6} {fp:6} {fn:6} {tp:6}")
-    lines += [
-        "",
-        f"criteria  F1 macro {figure(criteria.f1_macro)}  micro {figure(criteria.f1_micro)}  weighted "
-        f"{figure(criteria.f1_weighted)}  PR AUC {figure(criteria.macro_pr_auc)}  accuracy {figure(criteria.accuracy)}",
-        f"evidence  exact {figure(evidence.exact_match)}  token F1 {figure(evidence.f1)}  character F1 "
-        f"{figure(evidence.char_f1)}  no-evidence right {figure(evidence.null_span_accuracy)}",
-        "Trials are chosen by validation; test scores are shown, never used to choose.",
-    ]
-    return "\n".join(lines)
 
 
 exit_with_message(main)

@@ -6,17 +6,26 @@ run again, it goes on where it was, and does nothing if the trial is finished.
 
 import sys
 
+import torch
 from accelerate import Accelerator, skip_first_batches
+from torch import Tensor
 
-from redsm5.data import SYMPTOMS, load_splits
+from redsm5.data import load_splits
+from redsm5.data.augment import Augmenter
 from redsm5.data.batches import eval_loader, train_loader
-from redsm5.data.tokenize import build_tokenizer, encode
+from redsm5.data.encode import EncodedPosts
+from redsm5.data.posts import labels_of
+from redsm5.data.tokenize import tokenizer_of
 from redsm5.errors import Interrupted, RedSM5Error
-from redsm5.evaluation.predict import predict, score, validation_metrics
+from redsm5.evaluation.page import write_page
+from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
+from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
 from redsm5.files import make_private
 from redsm5.model import (
+    EmbeddingAdversary,
     MultiTaskModel,
+    build_criteria_loss,
     build_optimizer,
     build_schedule,
     multitask_loss,
@@ -56,12 +65,19 @@ with trial.outcome(), Saver() as saver:
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
     if config.dry_run:
         splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
-    tokenizer = build_tokenizer(config.model.model_id, splits.train)
-    train_set = encode(splits.train, tokenizer, config.model.max_length)
-    validation_set = encode(splits.validation, tokenizer, config.model.max_length)
+    tokenizer = tokenizer_of(config, splits.train)
+    train_set = EncodedPosts(splits.train, tokenizer, config)
+    validation_set = EncodedPosts(splits.validation, tokenizer, config)
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
 
-    model = MultiTaskModel(config.model, vocab_size=len(tokenizer), criteria=len(SYMPTOMS))
+    model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    criteria_loss = build_criteria_loss(config.train, torch.from_numpy(labels_of(splits.train))).to(accelerator.device)
+    adversary = EmbeddingAdversary(model.encoder.get_input_embeddings(), config.train.adversarial_epsilon)
+    augmenter = Augmenter(config.train.augmentation, config.train.seed, accelerator.device)
+
+    def loss_of(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        return multitask_loss(outputs, batch, criteria_loss, config.train.task_weights)
+
     train_batches = train_loader(train_set, config.train.batch_size, config.train.seed, tokenizer.pad_token_id)
     validation_batches = eval_loader(validation_set, config.train.batch_size, tokenizer.pad_token_id)
     optimizer = build_optimizer(model, config.train)
@@ -88,15 +104,19 @@ with trial.outcome(), Saver() as saver:
     trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
     while at.epochs_done < config.train.epochs and at.stop_reason is None:
         epoch = at.epochs_done + 1
+        if config.train.augmentation.methods:
+            train_set.encode(augmenter(splits.train, epoch))
         train_batches.set_epoch(epoch)
         model.train()
         losses = StepLosses(journal, epochs_done=at.epochs_done)
         with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done) as bar:
             for batch in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
-                    outputs = model(batch["input_ids_BT"], batch["attention_mask_BT"])
-                    loss = multitask_loss(outputs, batch, config.train.task_weights)
+                    loss = loss_of(model(batch), batch)
                     accelerator.backward(loss)
+                    if config.train.adversarial_epsilon:
+                        with adversary.attack():
+                            accelerator.backward(loss_of(model(batch), batch))
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
                     optimizer.step()
@@ -120,8 +140,9 @@ with trial.outcome(), Saver() as saver:
                             raise Interrupted(f"stopped at step {at.step}, in epoch {epoch}")
 
         losses.commit()
-        predictions = predict(model, validation_batches, accelerator, config.train.task_weights)
-        metrics = {"val_loss": predictions.loss} | validation_metrics(score(predictions, validation_set))
+        predictions = predict(model, validation_batches, validation_set, accelerator, loss_of)
+        scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
+        metrics = {"val_loss": predictions.loss} | validation_metrics(scores)
         for name, value in metrics.items():
             journal.add(name, value, step=at.step, epoch=epoch)
         journal.commit()  # on disk before the checkpoint that they belong to
@@ -155,8 +176,10 @@ with trial.outcome(), Saver() as saver:
         trial.update(state="finishing")
         best = state.best_in_memory
         write_report(
-            store, evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator, in_memory=best)
+            trial.folder,
+            evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator, in_memory=best),
         )
+        write_page(trial.folder)
     trial.end("pruned" if pruned else "completed", 0)
     store.finish()
     if budget:

@@ -1,6 +1,7 @@
 """Batches of encoded posts: padding, and an order of training that is a pure function of (seed, epoch).
 
-Shapes: B posts in a batch, T tokens (the longest of the batch, rounded up), C = 9 symptoms. The loaders are plain torch
+Shapes: N items in a batch, S sequences (the items' windows), W windows of an item at the most, T tokens (of the longest
+sequence, rounded up), C outputs an item, G gold spans, M sentences. The loaders are plain torch
 DataLoaders, to be given to `accelerator.prepare`. After that set the epoch on the prepared loader:
 `loader.set_epoch(epoch)`; Accelerate passes it on to the sampler and keeps it in `skip_first_batches`.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from redsm5.data.tokenize import EncodedPosts, Example
+from redsm5.data.encode import EncodedPosts, Example, Item
 
 PAD_TO_MULTIPLE = 8  # what tensor cores want
 
@@ -38,32 +39,65 @@ class EpochSampler(Sampler[int]):
 
 
 def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> Batch:
-    """input_ids_BT, attention_mask_BT (1 = token), starts_BC, ends_BC, index_B as int64; labels_BC as float32."""
-    lengths = [len(example["input_ids"]) for example in examples]
-    width = -(-max(lengths) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
+    """One batch; all int64 but for labels_NC (float32) and known_SC (bool).
+
+    index_N: positions of the items. labels_NC, symptoms_NC: each output's label, and which symptom it is of.
+    input_ids_ST, attention_mask_ST (1 = token), text_mask_ST (1 = token of the post's own text), and token_type_ids_ST
+    where the encoder has them. windows_NW: which sequences are the item's windows, -1 where it has fewer than others.
+    spans_G4: gold evidence, rows (sequence, output, first token, last token). known_SC: whether an output's evidence
+    in this sequence is known. sentences_M3: rows (sequence, first token, last token).
+    """
+    items = [example.item for example in examples]
+    windows = [window for item in items for window in item.windows]
+    width = -(-max(len(window.input_ids) for window in windows) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
     width = min(width, max_length)  # the encoder has no positions beyond
-    input_ids_BT = torch.full((len(examples), width), pad_id)
-    attention_mask_BT = torch.zeros_like(input_ids_BT)
-    for b, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-        input_ids_BT[b, :length] = torch.tensor(example["input_ids"])
-        attention_mask_BT[b, :length] = 1
-    return {
-        "input_ids_BT": input_ids_BT,
-        "attention_mask_BT": attention_mask_BT,
-        "labels_BC": torch.stack([example["labels"] for example in examples]),
-        "starts_BC": torch.stack([example["starts"] for example in examples]),
-        "ends_BC": torch.stack([example["ends"] for example in examples]),
-        "index_B": torch.tensor([example["index"] for example in examples]),
+    input_ids_ST = torch.full((len(windows), width), pad_id)
+    attention_mask_ST, text_mask_ST, type_ids_ST = (torch.zeros_like(input_ids_ST) for _ in range(3))
+    for s, window in enumerate(windows):
+        length = len(window.input_ids)
+        input_ids_ST[s, :length] = torch.tensor(window.input_ids)
+        attention_mask_ST[s, :length] = 1
+        text_mask_ST[s, slice(*window.text)] = 1
+        if window.type_ids is not None:
+            type_ids_ST[s, :length] = torch.tensor(window.type_ids)
+    batch = {
+        "index_N": torch.tensor([example.position for example in examples]),
+        "labels_NC": torch.tensor([item.labels for item in items], dtype=torch.float32),
+        "symptoms_NC": torch.tensor([item.symptoms for item in items]),
+        "input_ids_ST": input_ids_ST,
+        "attention_mask_ST": attention_mask_ST,
+        "text_mask_ST": text_mask_ST,
+        "windows_NW": _windows_of(items),
+        "spans_G4": _rows([[(s, *span) for span in window.spans] for s, window in enumerate(windows)], 4),
+        "known_SC": torch.tensor([window.known for window in windows]),
+        "sentences_M3": _rows([[(s, *x) for x in window.sentences] for s, window in enumerate(windows)], 3),
     }
+    return batch | ({"token_type_ids_ST": type_ids_ST} if windows[0].type_ids is not None else {})
+
+
+def _windows_of(items: Sequence[Item]) -> Tensor:
+    widest = max(len(item.windows) for item in items)
+    windows_NW = torch.full((len(items), widest), -1)
+    first = 0
+    for n, item in enumerate(items):
+        count = len(item.windows)
+        windows_NW[n, :count] = torch.arange(first, first + count)
+        first += count
+    return windows_NW
+
+
+def _rows(rows: Sequence[Sequence[tuple[int, ...]]], width: int) -> Tensor:
+    flat = [row for part in rows for row in part]
+    return torch.tensor(flat, dtype=torch.long).reshape(len(flat), width)
 
 
 def train_loader(dataset: EncodedPosts, batch_size: int, seed: int, pad_id: int) -> DataLoader[Example]:
-    """All posts in the epoch's order; the last batch may be smaller."""
+    """All items in the epoch's order; the last batch may be smaller."""
     return _loader(dataset, batch_size, pad_id, EpochSampler(len(dataset), seed))
 
 
 def eval_loader(dataset: EncodedPosts, batch_size: int, pad_id: int) -> DataLoader[Example]:
-    """All posts in the data set's own order."""
+    """All items in the data set's own order."""
     return _loader(dataset, batch_size, pad_id, None)
 
 

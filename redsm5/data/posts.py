@@ -3,7 +3,11 @@
 Everything downstream (splits, tokens, metrics) works on these types; nobody else looks at the CSV files.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 # The order is part of every checkpoint (it is the order of the model's outputs) and of the data fingerprint.
 SYMPTOMS = (
@@ -52,3 +56,8 @@ class Corpus:
 
     posts: tuple[Post, ...]
     counts: dict[str, int]
+
+
+def labels_of(posts: Sequence[Post]) -> NDArray[np.int64]:
+    """labels_PC: 0 or 1, of P posts and C = 9 symptoms in the order of SYMPTOMS."""
+    return np.array([post.labels for post in posts], dtype=np.int64).reshape(len(posts), len(SYMPTOMS))

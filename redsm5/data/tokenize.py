@@ -1,21 +1,14 @@
-"""Posts as tokens, with what a trial needs to know of them: labels, evidence positions, and the way back to the text.
-
-Positions: evidence is the range of tokens (start, end), both inclusive, that covers its characters; (0, 0), the first
-special token, stands for "no evidence".
-"""
+"""The tokenizer of an encoder; for `tiny`, one whose vocabulary is made from the training posts."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from string import ascii_lowercase, digits
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from redsm5.data.posts import SYMPTOMS, Post, Span
+from redsm5.config import Config
+from redsm5.data.posts import Post
 from redsm5.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,8 +20,17 @@ VOCABULARY_SIZE = 2000
 ALPHABET_SIZE = 150
 
 
-def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
-    """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts.
+def tokenizer_of(config: Config, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
+    """The tokenizer of the configuration's model; what it raises stands at `build_tokenizer`."""
+    pairs = config.model.input_format == "binary_pairs"
+    return build_tokenizer(config.model.model_id, train_posts, descriptions=config.symptoms.values() if pairs else ())
+
+
+def build_tokenizer(
+    model_id: str, train_posts: Sequence[Post], *, descriptions: Iterable[str] = ()
+) -> "PreTrainedTokenizerFast":
+    """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts, and holds the
+    words of the descriptions.
 
     Raises:
         InputError: it cannot be loaded, or it does not report character offsets (only fast tokenizers do).
@@ -36,7 +38,7 @@ def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTo
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds
 
     if model_id == "tiny":
-        return _from_posts(train_posts)
+        return _from_posts(train_posts, descriptions)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, use_fast=True)
     except (OSError, ValueError) as error:
@@ -55,7 +57,7 @@ def build_tokenizer(model_id: str, train_posts: Sequence[Post]) -> "PreTrainedTo
     return tokenizer
 
 
-def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
+def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrainedTokenizerFast":
     """WordPiece over the most frequent words and, for all others, single characters.
 
     The tokenizers library can train a WordPiece too, but what it learns differs from process to process (it iterates
@@ -64,15 +66,21 @@ def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = Counter[str]()
-    for post in posts:
-        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(post.text)))
+
+    def words_of(texts: Iterable[str]) -> Counter[str]:
+        words = Counter[str]()
+        for text in texts:
+            words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
+        return words
+
+    words = words_of(post.text for post in posts)
     characters = Counter[str]()
     for word, count in words.items():
         for character in word:
             characters[character] += count
     alphabet = dict.fromkeys([*ascii_lowercase, *digits, *_most_frequent(characters)[:ALPHABET_SIZE]])
-    pieces = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet), *_most_frequent(words)]
+    pieces = [*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)]
+    pieces += [*_most_frequent(words_of(descriptions)), *_most_frequent(words)]
     vocabulary = list(dict.fromkeys(pieces))[:VOCABULARY_SIZE]
 
     tokenizer = Tokenizer(
@@ -93,104 +101,9 @@ def _from_posts(posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
 def _most_frequent(counts: Counter[str]) -> list[str]:
     return sorted(counts, key=lambda item: (-counts[item], item))
-
-
-class Example(TypedDict):
-    """One post as the loaders take it; `index` is its place in EncodedPosts."""
-
-    input_ids: list[int]
-    labels: Tensor
-    starts: Tensor
-    ends: Tensor
-    index: int
-
-
-@dataclass(frozen=True)
-class EncodedPosts(Dataset[Example]):
-    """A split ready for training. N posts, C = 9 symptoms in the order of SYMPTOMS.
-
-    Attributes:
-        post_ids, texts: for the metrics over characters; they stay in memory.
-        input_ids: token ids of each post, special tokens included, at most max_length.
-        offsets: (start, end) in characters of each token; (0, 0) for special tokens.
-        evidence: all aligned evidence of each post, whether or not it is within the window.
-        labels_NC: float32, 0 or 1.
-        starts_NC, ends_NC: int64, first and last token of the earliest evidence within the window; 0 if there is none.
-        has_gold_NC: bool, whether the symptom has aligned evidence in the post, within the window or not.
-        truncated_posts: posts that were longer than the window.
-        evidence_spans, lost_spans: how many spans of aligned evidence there are, and how many of them the window cuts.
-        max_length: the window in tokens.
-    """
-
-    post_ids: list[str]
-    texts: list[str]
-    input_ids: list[list[int]]
-    offsets: list[list[tuple[int, int]]]
-    evidence: list[tuple[Span, ...]]
-    labels_NC: Tensor
-    starts_NC: Tensor
-    ends_NC: Tensor
-    has_gold_NC: Tensor
-    truncated_posts: int
-    evidence_spans: int
-    lost_spans: int
-    max_length: int
-
-    def __len__(self) -> int:
-        return len(self.post_ids)
-
-    def __getitem__(self, index: int) -> Example:
-        return {
-            "input_ids": self.input_ids[index],
-            "labels": self.labels_NC[index],
-            "starts": self.starts_NC[index],
-            "ends": self.ends_NC[index],
-            "index": index,
-        }
-
-
-def encode(posts: Sequence[Post], tokenizer: "PreTrainedTokenizerFast", max_length: int) -> EncodedPosts:
-    """Tokenize `posts`, cut each to `max_length` tokens, and find the tokens of the evidence."""
-    texts = [post.text for post in posts]
-    encodings = tokenizer(texts, truncation=True, max_length=max_length, return_offsets_mapping=True).encodings or []
-    offsets = [[(int(start), int(end)) for start, end in encoding.offsets] for encoding in encodings]
-
-    shape = (len(posts), len(SYMPTOMS))
-    starts_NC, ends_NC = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    has_gold_NC = torch.zeros(shape, dtype=torch.bool)
-    lost_spans = 0
-    for n, (post, encoding) in enumerate(zip(posts, encodings, strict=True)):
-        window = max(end for _, end in offsets[n])
-        for span in post.evidence:  # sorted: the first within the window is the earliest
-            has_gold_NC[n, span.symptom] = True
-            tokens = _tokens_of(span, offsets[n])
-            if tokens is None or (encoding.overflowing and span.end > window):
-                lost_spans += 1
-            elif not starts_NC[n, span.symptom]:
-                starts_NC[n, span.symptom], ends_NC[n, span.symptom] = tokens
-    return EncodedPosts(
-        post_ids=[post.post_id for post in posts],
-        texts=texts,
-        input_ids=[encoding.ids for encoding in encodings],
-        offsets=offsets,
-        evidence=[post.evidence for post in posts],
-        labels_NC=torch.tensor([post.labels for post in posts], dtype=torch.float32).reshape(shape),
-        starts_NC=starts_NC,
-        ends_NC=ends_NC,
-        has_gold_NC=has_gold_NC,
-        truncated_posts=sum(bool(encoding.overflowing) for encoding in encodings),
-        evidence_spans=sum(len(post.evidence) for post in posts),
-        lost_spans=lost_spans,
-        max_length=max_length,
-    )
-
-
-def _tokens_of(span: Span, offsets: list[tuple[int, int]]) -> tuple[int, int] | None:
-    """The first and the last token that share a character with the span."""
-    inside = [i for i, (start, end) in enumerate(offsets) if start < span.end and end > span.start and start < end]
-    return (inside[0], inside[-1]) if inside else None

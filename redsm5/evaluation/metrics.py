@@ -2,12 +2,13 @@
 
 What a split cannot tell (no positive post, no pair with evidence) is None with a reason in `undefined`, never 0 or NaN.
 
-Shapes: P posts, C criteria.
+Shapes: P posts, C criteria, G pairs with gold spans, E pairs without, R weightings of the posts.
 """
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,28 +142,53 @@ def _mean(values: Sequence[float]) -> float | None:
 # evidence
 
 
+@dataclass(frozen=True)
+class PairScores:
+    """What each pair adds to the evidence metrics; the columns of a row belong together.
+
+    Attributes:
+        posts_G: the post of each of the G pairs with gold spans.
+        exact_G, f1_G: 0 or 1; token F1.
+        chars_G3: characters shared, predicted, gold.
+        null_posts_E, null_right_E: of the E pairs without: the post, and whether nothing was predicted.
+    """
+
+    posts_G: NDArray[np.int64]
+    exact_G: NDArray[np.float64]
+    f1_G: NDArray[np.float64]
+    chars_G3: NDArray[np.float64]
+    null_posts_E: NDArray[np.int64]
+    null_right_E: NDArray[np.float64]
+
+
 def evidence_metrics(
-    predicted: Mapping[Pair, CharSpan | None], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]
+    predicted: Mapping[Pair, Sequence[CharSpan]], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]
 ) -> EvidenceMetrics:
-    """How well the predicted span of each (post, symptom) pair meets the annotated ones.
+    """How well the predicted spans of each (post, symptom) pair meet the annotated ones.
 
     Spans are compared without the whitespace at their ends; a predicted span of nothing else is none. Over the pairs
     with gold spans:
-    exact_match is the share of pairs whose prediction equals one of them; f1 the mean over pairs of the best token F1
-    against one of them, 0 for no prediction (both as in SQuAD, Rajpurkar et al. 2016, section 6.1; tokens are the
-    whitespace-separated words that a span touches, told apart by position and not by spelling); char_precision,
-    char_recall and char_f1 count characters of the text, pooled over pairs, against the union of the gold spans, with
-    precision 0 where nothing was predicted. Over the pairs without: null_span_accuracy is the share predicted None.
+    exact_match is the share of pairs whose predicted spans are exactly the gold ones, all of them and no other; f1 the
+    mean over pairs of the token F1 between the words that the predicted spans touch and those that the gold spans
+    touch, 0 for no prediction (for a single span both are as in SQuAD, Rajpurkar et al. 2016, section 6.1; tokens are
+    whitespace-separated words, told apart by position and not by spelling); char_precision, char_recall and char_f1
+    count characters of the text, pooled over pairs, with precision 0 where nothing was predicted. Over the pairs
+    without: null_span_accuracy is the share for which nothing was predicted.
 
     The prediction below touches 3 words, the gold span 2, and 2 are shared: F1 = 2 * 2 / (3 + 2). Of its 12 characters
     8 are in the gold span, which has 8.
 
-    >>> m = evidence_metrics({(0, 5): (2, 14), (0, 6): None}, {(0, 5): [(6, 14)], (0, 6): []}, ["I can not even sleep"])
+    >>> m = evidence_metrics({(0, 5): [(2, 14)], (0, 6): []}, {(0, 5): [(6, 14)], (0, 6): []}, ["I can not even sleep"])
     >>> m.exact_match, m.f1, m.char_precision, m.char_recall, m.null_span_accuracy
     (0.0, 0.8, 0.6666666666666666, 1.0, 1.0)
 
+    With two gold spans of two words each and one of them predicted, half of the words are found: F1 = 2 * 2 / (2 + 4).
+
+    >>> evidence_metrics({(0, 5): [(0, 5)]}, {(0, 5): [(0, 5), (6, 14)]}, ["I can not even sleep"]).f1
+    0.6666666666666666
+
     Args:
-        predicted: for each pair that is scored, the model's span, or None where it sees no evidence.
+        predicted: for each pair that is scored, the model's spans, none where it sees no evidence.
         gold: for the same pairs, the annotated spans, none where the symptom has none. A pair with the label but
             without an aligned span belongs in neither: the caller leaves it out and counts it.
         texts: of the posts, by their position.
@@ -170,38 +196,8 @@ def evidence_metrics(
     Raises:
         ValueError: the pairs differ, a span is not inside its text, or a gold span holds only whitespace.
     """
-    if predicted.keys() != gold.keys():
-        raise ValueError(f"{len(predicted.keys() ^ gold.keys())} pairs are only in one of predicted and gold")
-    exact: list[bool] = []
-    token_f1: list[float] = []
-    nulls: list[bool] = []
-    shared_chars = predicted_chars = gold_chars = 0
-    words = {post: _words(texts[post]) for post in {post for (post, _), spans in gold.items() if spans}}
-    for (post, symptom), spans in gold.items():
-        text = texts[post]
-        guess = _strip(text, predicted[post, symptom])
-        if not spans:
-            nulls.append(guess is None)
-            continue
-        answers = [answer for span in spans if (answer := _strip(text, span)) is not None]
-        if len(answers) < len(spans):
-            raise ValueError(f"a gold span of post {post}, symptom {symptom} holds only whitespace")
-        union = _union(answers)
-        gold_chars += sum(end - start for start, end in union)
-        exact.append(guess in answers)
-        token_f1.append(max(_token_f1(words[post], guess, answer) for answer in answers) if guess else 0.0)
-        if guess:
-            predicted_chars += guess[1] - guess[0]
-            shared_chars += sum(_overlap(guess, answer) for answer in union)
-
-    scores = {
-        "exact_match": _mean(exact),
-        "f1": _mean(token_f1),
-        "char_f1": 2 * shared_chars / (predicted_chars + gold_chars) if exact else None,
-        "char_precision": (shared_chars / predicted_chars if predicted_chars else 0.0) if exact else None,
-        "char_recall": shared_chars / gold_chars if exact else None,
-        "null_span_accuracy": _mean(nulls),
-    }
+    rows = pair_scores(predicted, gold, texts)
+    scores = {name: None if value is None else float(value[0]) for name, value in pooled(rows).items()}
     undefined = {
         name: ALL_EVIDENCE if name == "null_span_accuracy" and gold else NO_EVIDENCE if gold else NO_POSTS
         for name, score in scores.items()
@@ -210,10 +206,69 @@ def evidence_metrics(
     return EvidenceMetrics(**scores, undefined=undefined)
 
 
-def _strip(text: str, span: CharSpan | None) -> CharSpan | None:
+def pair_scores(
+    predicted: Mapping[Pair, Sequence[CharSpan]], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]
+) -> PairScores:
+    """The rows of `evidence_metrics`, which says what they mean and what it raises."""
+    if predicted.keys() != gold.keys():
+        raise ValueError(f"{len(predicted.keys() ^ gold.keys())} pairs are only in one of predicted and gold")
+    posts, exact, f1, chars = list[int](), list[float](), list[float](), list[tuple[int, int, int]]()
+    null_posts, null_right = list[int](), list[float]()
+    words = {post: _words(texts[post]) for post in {post for (post, _), spans in gold.items() if spans}}
+    for (post, symptom), spans in gold.items():
+        text = texts[post]
+        guesses = {guess for span in predicted[post, symptom] if (guess := _strip(text, span)) is not None}
+        if not spans:
+            null_posts.append(post)
+            null_right.append(float(not guesses))
+            continue
+        answers = {answer for span in spans if (answer := _strip(text, span)) is not None}
+        if any(_strip(text, span) is None for span in spans):
+            raise ValueError(f"a gold span of post {post}, symptom {symptom} holds only whitespace")
+        posts.append(post)
+        exact.append(float(guesses == answers))
+        f1.append(_token_f1(words[post], guesses, answers))
+        chosen, right = union_of(guesses), union_of(answers)
+        shared = sum(_overlap(a, b) for a in chosen for b in right)
+        chars.append((shared, sum(end - start for start, end in chosen), sum(end - start for start, end in right)))
+    return PairScores(
+        np.array(posts, dtype=np.int64),
+        np.array(exact),
+        np.array(f1),
+        np.array(chars, dtype=np.float64).reshape(len(chars), 3),
+        np.array(null_posts, dtype=np.int64),
+        np.array(null_right),
+    )
+
+
+def pooled(rows: PairScores, weights_RP: NDArray[np.float64] | None = None) -> dict[str, NDArray[np.float64] | None]:
+    """The evidence metrics of R weightings of the posts, each an array of R; None where no pair can tell.
+
+    Args:
+        weights_RP: how often each post counts; by default once. Where a weighting leaves no pair, its value is NaN.
+    """
+    G, E = len(rows.posts_G), len(rows.null_posts_E)
+    weights_RG = np.ones((1, G)) if weights_RP is None else weights_RP[:, rows.posts_G]
+    weights_RE = np.ones((1, E)) if weights_RP is None else weights_RP[:, rows.null_posts_E]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pairs_R = weights_RG.sum(axis=1)
+        shared_R, predicted_R, gold_R = (weights_RG @ rows.chars_G3).T
+        precision_R = np.where((predicted_R == 0) & (pairs_R > 0), 0.0, shared_R / predicted_R)
+        with_gold = {
+            "exact_match": weights_RG @ rows.exact_G / pairs_R,
+            "f1": weights_RG @ rows.f1_G / pairs_R,
+            "char_f1": 2 * shared_R / (predicted_R + gold_R),
+            "char_precision": precision_R,
+            "char_recall": shared_R / gold_R,
+        }
+        right_R = weights_RE @ rows.null_right_E / weights_RE.sum(axis=1)
+    return {name: value if G else None for name, value in with_gold.items()} | {
+        "null_span_accuracy": right_R if E else None
+    }
+
+
+def _strip(text: str, span: CharSpan) -> CharSpan | None:
     """The span without the whitespace at its ends; None where nothing is left."""
-    if span is None:
-        return None
     start, end = span
     if not 0 <= start <= end <= len(text):
         raise ValueError(f"span ({start}, {end}) is not inside a text of {len(text)} characters")
@@ -228,18 +283,18 @@ def _words(text: str) -> tuple[list[int], list[int]]:
     return [start for start, _ in found], [end for _, end in found]
 
 
-def _token_f1(words: tuple[list[int], list[int]], a: CharSpan, b: CharSpan) -> float:
-    """2 |A & B| / (|A| + |B|) over the words that two spans touch; a stripped span touches at least one."""
+def _token_f1(words: tuple[list[int], list[int]], a: Iterable[CharSpan], b: Iterable[CharSpan]) -> float:
+    """2 |A & B| / (|A| + |B|) over the words that the spans on each side touch; 0 where A is empty."""
     starts, ends = words
-    (a_first, a_last), (b_first, b_last) = ((bisect_right(ends, s), bisect_left(starts, e)) for s, e in (a, b))
-    return 2 * _overlap((a_first, a_last), (b_first, b_last)) / (a_last - a_first + b_last - b_first)
+    touched = [{w for s, e in spans for w in range(bisect_right(ends, s), bisect_left(starts, e))} for spans in (a, b)]
+    return 2 * len(touched[0] & touched[1]) / (len(touched[0]) + len(touched[1]))
 
 
 def _overlap(a: CharSpan, b: CharSpan) -> int:
     return max(0, min(a[1], b[1]) - max(a[0], b[0]))
 
 
-def _union(spans: Sequence[CharSpan]) -> list[CharSpan]:
+def union_of(spans: Iterable[CharSpan]) -> list[CharSpan]:
     """The same characters in spans that do not overlap."""
     union: list[CharSpan] = []
     for start, end in sorted(spans):

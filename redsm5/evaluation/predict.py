@@ -1,25 +1,33 @@
-"""Run a model over posts and score what it says.
+"""Run a model over posts and say what it sees: probabilities of symptoms, and evidence as characters of the post.
 
-Shapes: B posts a batch, P posts, C criteria, T tokens.
+Shapes: P posts, N items, S sequences, C outputs an item (9 or 1), K candidates a sequence and output.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import SYMPTOMS
-from redsm5.data.tokenize import EncodedPosts
-from redsm5.evaluation.metrics import criteria_metrics, evidence_metrics
-from redsm5.model import decode_spans, multitask_loss
-from redsm5.records import EvidenceMetrics, TestMetrics
-from redsm5.sections import TaskWeights
+from redsm5.evaluation.metrics import Pair
+from redsm5.model import Candidates, MultiTaskModel
 
-DEFAULT_THRESHOLD = 0.5
+CANDIDATES = 4  # spans that one window may offer for one symptom
+
+
+class ScoredSpan(NamedTuple):
+    """Characters [start, end) of a post that may be evidence, with the head's score in [0, 1]."""
+
+    start: int
+    end: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -27,78 +35,95 @@ class Predictions:
     """What a model says of P posts, in their order.
 
     Attributes:
-        loss: the training loss, averaged over posts.
-        probabilities_PC: of each symptom.
-        spans_PC2: first and last token of the evidence; (0, 0) for none.
+        loss: the training loss, averaged over items.
+        probabilities_P9: of each symptom.
+        margins_P9: log-odds that the post holds evidence for the symptom, against none.
+        spans: candidates for each (post, symptom), the best first; they do not overlap.
     """
 
     loss: float
-    probabilities_PC: NDArray[np.float64]
-    spans_PC2: NDArray[np.int64]
+    probabilities_P9: NDArray[np.float64]
+    margins_P9: NDArray[np.float64]
+    spans: dict[Pair, list[ScoredSpan]]
+
+
+class _Answer(NamedTuple):
+    """One item's outputs, as lists that processes can exchange."""
+
+    position: int
+    loss: float
+    probabilities_C: list[float]
+    margins_C: list[float]
+    spans_C: list[list[ScoredSpan]]
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, loader: Iterable[dict[str, Tensor]], accelerator: Accelerator, weights: TaskWeights
+    model: torch.nn.Module,
+    loader: Iterable[dict[str, Tensor]],
+    dataset: EncodedPosts,
+    accelerator: Accelerator,
+    loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
 ) -> Predictions:
-    """Run the model in evaluation mode over a prepared loader; every process gets all predictions."""
-    model.eval()
-    losses: list[Tensor] = []
-    probabilities: list[Tensor] = []
-    spans: list[Tensor] = []
-    order: list[Tensor] = []
-    for batch in loader:
-        outputs = model(batch["input_ids_BT"], batch["attention_mask_BT"])
-        size = len(batch["index_B"])
-        loss_B = multitask_loss(outputs, batch, weights).float().expand(size)
-        gathered = accelerator.gather_for_metrics(
-            (
-                loss_B,
-                outputs["criteria_logits_BC"].float().sigmoid(),
-                decode_spans(outputs["evidence_logits_BCT2"]),
-                batch["index_B"],
-            )
-        )
-        for kept, part in zip((losses, probabilities, spans, order), gathered, strict=True):
-            kept.append(part.cpu())
-    by_post = torch.cat(order).argsort()
-    return Predictions(
-        loss=float(torch.cat(losses).double().mean()),
-        probabilities_PC=torch.cat(probabilities)[by_post].double().numpy(),
-        spans_PC2=torch.cat(spans)[by_post].numpy(),
-    )
+    """Run the model in evaluation mode over a prepared loader of the data set; every process gets all predictions.
 
-
-def score(predictions: Predictions, dataset: EncodedPosts) -> TestMetrics:
-    """Both tasks' metrics of these predictions. A symptom counts as present from DEFAULT_THRESHOLD on."""
-    labels_PC = dataset.labels_NC.numpy().astype(np.int64)
-    criteria = criteria_metrics(
-        predictions.probabilities_PC, labels_PC, np.full(len(SYMPTOMS), DEFAULT_THRESHOLD), SYMPTOMS
-    )
-    return TestMetrics(criteria_matching=criteria, evidence_binding=_score_evidence(predictions, dataset))
-
-
-def validation_metrics(metrics: TestMetrics) -> dict[str, float]:
-    """The metrics of an epoch by their names in the journal; what is undefined is NaN there."""
-    criteria = metrics.criteria_matching.model_dump(exclude={"per_criterion", "undefined"})
-    evidence = metrics.evidence_binding.model_dump(exclude={"undefined"})
-    named = {f"val_{k}": v for k, v in criteria.items()} | {f"val_evidence_{k}": v for k, v in evidence.items()}
-    return {name: float("nan") if value is None else value for name, value in named.items()}
-
-
-def _score_evidence(predictions: Predictions, dataset: EncodedPosts) -> EvidenceMetrics:
-    """Evidence metrics over (post, symptom) pairs; one whose symptom is present but whose sentence was not found in
-    the post is left out, since nobody knows where its evidence is.
+    Args:
+        loss_of: the loss of (outputs, batch), a scalar; without it the predictions' loss is NaN.
     """
-    gold: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    predicted: dict[tuple[int, int], tuple[int, int] | None] = {}
-    for post in range(len(dataset)):
-        for symptom in range(len(SYMPTOMS)):
-            spans = [(s.start, s.end) for s in dataset.evidence[post] if s.symptom == symptom]
-            if not spans and dataset.labels_NC[post, symptom] > 0:
-                continue
-            gold[post, symptom] = spans
-            first, last = predictions.spans_PC2[post, symptom]
-            offsets = dataset.offsets[post]
-            predicted[post, symptom] = (offsets[first][0], offsets[last][1]) if first > 0 else None
-    return evidence_metrics(predicted, gold, dataset.texts)
+    model.eval()
+    bare: MultiTaskModel = accelerator.unwrap_model(model)
+    answers: list[_Answer] = []
+    for batch in loader:
+        outputs = model(batch)
+        loss = float(loss_of(outputs, batch)) if loss_of else math.nan
+        candidates = bare.evidence_head.decode(outputs, batch, count=CANDIDATES)
+        part = _answers(outputs["criteria_logits_NC"], candidates, batch, dataset, loss)
+        answers += accelerator.gather_for_metrics(part, use_gather_object=True)
+    return _by_post(answers, dataset)
+
+
+def _answers(
+    logits_NC: Tensor, candidates: Candidates, batch: dict[str, Tensor], dataset: EncodedPosts, loss: float
+) -> list[_Answer]:
+    """Each item of a batch with the candidates of its windows, as characters of its post."""
+    probabilities_NC = logits_NC.double().sigmoid().tolist()
+    spans_SCK2, scores_SCK = candidates.spans_SCK2.tolist(), candidates.scores_SCK.double().tolist()
+    margins_SC = candidates.margin_SC.double().tolist()
+    answers = []
+    for n, (position, windows) in enumerate(zip(batch["index_N"].tolist(), batch["windows_NW"].tolist(), strict=True)):
+        item = dataset.items[position]
+        rows = [s for s in windows if s >= 0]
+        spans_C: list[list[ScoredSpan]] = []
+        for c in range(len(item.symptoms)):
+            offered = []
+            for s, window in zip(rows, item.windows, strict=True):
+                for (first, last), score in zip(spans_SCK2[s][c], scores_SCK[s][c], strict=True):
+                    if first >= 0:
+                        offered.append(ScoredSpan(window.offsets[first][0], window.offsets[last][1], score))
+            spans_C.append(without_overlaps(offered))
+        margins_C = [max(margins_SC[s][c] for s in rows) for c in range(len(item.symptoms))]
+        answers.append(_Answer(position, loss, probabilities_NC[n], margins_C, spans_C))
+    return answers
+
+
+def without_overlaps(spans: Iterable[ScoredSpan]) -> list[ScoredSpan]:
+    """The best spans first, each only if it shares no character with a better one; so overlapping windows agree."""
+    kept: list[ScoredSpan] = []
+    for span in sorted(spans, key=lambda s: (-s.score, s.start, s.end)):
+        if all(span.end <= other.start or other.end <= span.start for other in kept):
+            kept.append(span)
+    return kept
+
+
+def _by_post(answers: Sequence[_Answer], dataset: EncodedPosts) -> Predictions:
+    shape = (len(dataset.posts), len(SYMPTOMS))
+    probabilities_P9, margins_P9 = np.zeros(shape), np.zeros(shape)
+    spans: dict[Pair, list[ScoredSpan]] = {}
+    for answer in answers:
+        item = dataset.items[answer.position]
+        for c, symptom in enumerate(item.symptoms):
+            probabilities_P9[item.post, symptom] = answer.probabilities_C[c]
+            margins_P9[item.post, symptom] = answer.margins_C[c]
+            spans[item.post, symptom] = answer.spans_C[c]
+    loss = float(np.mean([answer.loss for answer in answers])) if answers else math.nan
+    return Predictions(loss, probabilities_P9, margins_P9, spans)

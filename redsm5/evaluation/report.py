@@ -1,24 +1,60 @@
 """A trial's report: its best checkpoints on the test split, with everything that says how they came about."""
 
+import platform
 import uuid
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
+import transformers
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from redsm5 import code_version, files, paths
 from redsm5.config import Config
-from redsm5.data import load_splits, load_test
+from redsm5.data import SYMPTOMS, load_splits, load_test
 from redsm5.data.batches import eval_loader
-from redsm5.data.tokenize import encode
+from redsm5.data.encode import EncodedPosts
+from redsm5.data.posts import Post
+from redsm5.data.tokenize import tokenizer_of
 from redsm5.errors import NoCheckpointError
-from redsm5.evaluation.predict import predict, score
-from redsm5.model import MultiTaskModel
-from redsm5.records import EvaluatedCheckpoint, EvaluationReport, Manifest, TrialRecord, now
+from redsm5.evaluation.predict import Predictions, predict
+from redsm5.evaluation.thresholds import (
+    choose,
+    default_thresholds,
+    hard_negative_metrics,
+    intervals,
+    pr_curves,
+    score,
+)
+from redsm5.model import MultiTaskModel, set_deterministic
+from redsm5.records import (
+    EvaluatedCheckpoint,
+    EvaluationReport,
+    Manifest,
+    PredictionsRecord,
+    Thresholds,
+    TrialRecord,
+    TrialThresholds,
+    load,
+    now,
+)
 from redsm5.storage.checkpoint import Identity, load_best
 from redsm5.storage.store import CheckpointStore, DamagedCheckpoint
+
+IN_MEMORY = "memory"  # the name of the weights that are kept where no checkpoints are written
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report, and the two documents that go with it."""
+
+    report: EvaluationReport
+    thresholds: TrialThresholds
+    predictions: PredictionsRecord
 
 
 def evaluate_trial(
@@ -31,49 +67,53 @@ def evaluate_trial(
     *,
     split: Literal["validation", "test"] = "test",
     in_memory: tuple[Manifest, dict[str, Tensor]] | None = None,
-) -> EvaluationReport:
+) -> Evaluation:
     """Evaluate the best checkpoint of a trial, and all tied with it. The model's weights are overwritten.
 
-    A damaged one is set aside; the next best takes its place where none of the best is left. Where checkpoints are
-    turned off, the best weights come from memory.
+    Thresholds are those of the trial's thresholds.json; for a checkpoint that is not in it, they are chosen on the
+    validation split. A damaged checkpoint is set aside; the next best takes its place where none of the best is left.
+    Where checkpoints are turned off, the best weights come from memory.
 
     Raises:
         NoCheckpointError: none is left that verifies.
         IncompatibleCheckpointError: the data or the code's architecture are not those of the checkpoint.
     """
-    if split == "test":
-        test = load_test(config.data)
-        posts, fingerprint, counts = test.test, test.fingerprint, test.counts
-    else:
-        splits = load_splits(config.data)
-        posts, fingerprint, counts = splits.validation, splits.fingerprint, splits.counts
-    dataset = encode(posts, tokenizer, config.model.max_length)
-    loader = accelerator.prepare(eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id))
-    identity = Identity.of(config, model, fingerprint)
+    splits = load_splits(config.data)
+    posts = load_test(config.data).test if split == "test" else splits.validation
+    identity = Identity.of(config, model, splits.fingerprint)
+    known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
+    thresholds = dict(known.checkpoints) if known else {}
+    dataset = EncodedPosts(posts, tokenizer, config)
+    evaluated: list[tuple[EvaluatedCheckpoint, Thresholds, Predictions]] = []
 
-    def evaluated(name: str | None, manifest: Manifest) -> EvaluatedCheckpoint:
-        prepared = accelerator.prepare_model(model, evaluation_mode=True)
-        return EvaluatedCheckpoint(
-            checkpoint_id=f"{record.trial_id}/{name or 'memory'}",
-            path=name and f"{store.folder.parent.name}/{paths.CHECKPOINTS}/{name}",
+    def predictions_on(dataset: EncodedPosts) -> Predictions:
+        loader = accelerator.prepare(eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id))
+        return predict(accelerator.prepare_model(model, evaluation_mode=True), loader, dataset, accelerator)
+
+    for name, manifest in _load_each(store, model, identity, in_memory):
+        if (limits := thresholds.get(name)) is None:
+            limits = choose(
+                predictions_on(EncodedPosts(splits.validation, tokenizer, config)),
+                splits.validation,
+                scope=config.train.thresholds,
+                metric=config.study.metric,
+                default=default_thresholds(config.model.evidence_head_type),
+            )
+        predictions = predictions_on(dataset)
+        thresholds[name] = limits
+        row = EvaluatedCheckpoint(
+            checkpoint_id=f"{record.trial_id}/{name}",
+            path=None if in_memory else f"{store.folder.parent.name}/{paths.CHECKPOINTS}/{name}",
             epoch=manifest.epoch,
             val_metric=manifest.score,
             co_best=False,
-            test_metrics=score(predict(prepared, loader, accelerator, config.train.task_weights), dataset),
+            test_metrics=score(predictions, posts, limits),
         )
+        evaluated.append((row, limits, predictions))
 
-    if in_memory:
-        model.load_state_dict(in_memory[1])
-        best = [evaluated(None, in_memory[0])]
-    else:
-        best = [evaluated(name, manifest) for name, manifest in _load_each(store, model, identity)]
-    best = [row.model_copy(update={"co_best": len(best) > 1}) for row in best]
-    lost = {
-        "truncated": dataset.truncated_posts,
-        "evidence": dataset.evidence_spans,
-        "lost_evidence": dataset.lost_spans,
-    }
-    return EvaluationReport(
+    best = [row.model_copy(update={"co_best": len(evaluated) > 1}) for row, *_ in evaluated]
+    _, limits, predictions = evaluated[0]
+    report = EvaluationReport(
         report_id=str(uuid.uuid4()),
         trial_id=record.trial_id,
         study_id=record.study_id,
@@ -83,16 +123,104 @@ def evaluate_trial(
         optimization_metric_name=config.study.metric,
         best_validation_score=best[0].val_metric,
         evaluated_checkpoints=best,
-        test_metrics=best[0].test_metrics,
-        data_fingerprint=fingerprint,
-        data_counts=counts | {f"{split}_{name}": count for name, count in lost.items()},
+        data_fingerprint=splits.fingerprint,
+        data_counts=splits.counts | _counts_of(dataset, split),
+        environment=environment(accelerator.device),
         code_version=code_version(),
         seed=config.train.seed,
+        **figures(predictions, posts, limits),
+    )
+    return Evaluation(
+        report,
+        TrialThresholds(
+            trial_id=record.trial_id,
+            scope=config.train.thresholds,
+            metric=config.study.metric,
+            checkpoints=thresholds,
+        ),
+        PredictionsRecord(
+            trial_id=record.trial_id,
+            checkpoint=best[0].checkpoint_id.rpartition("/")[2],
+            split=split,
+            symptoms=list(SYMPTOMS),
+            post_ids=[post.post_id for post in posts],
+            probabilities=predictions.probabilities_P9.tolist(),
+        ),
     )
 
 
-def _load_each(store: CheckpointStore, model: MultiTaskModel, identity: Identity) -> Iterator[tuple[str, Manifest]]:
+def evaluate_again(
+    record: TrialRecord,
+    config: Config,
+    store: CheckpointStore,
+    *,
+    split: Literal["validation", "test"] = "test",
+) -> Evaluation:
+    """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
+    set_deterministic(config.train.deterministic)
+    tokenizer = tokenizer_of(config, load_splits(config.data).train)
+    model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")
+    return evaluate_trial(record, config, model, tokenizer, store, accelerator, split=split)
+
+
+def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds) -> dict[str, Any]:
+    """The fields of a report that are computed from predictions."""
+    return {
+        "decision_thresholds": {
+            **limits.criteria,
+            "evidence_null_threshold": limits.evidence_null_threshold,
+            "min_span_score": limits.min_span_score,
+        },
+        "test_metrics": score(predictions, posts, limits),
+        "hard_negatives": hard_negative_metrics(predictions, posts, limits),
+        "confidence_intervals": intervals(predictions, posts, limits),
+        "pr_curves": pr_curves(predictions, posts),
+    }
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the bits of a result may depend on, besides the code and the configuration."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": name,
+        "threads": str(torch.get_num_threads()) if device.type == "cpu" else "",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    """The processor's name; Linux alone tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _counts_of(dataset: EncodedPosts, split: str) -> dict[str, int]:
+    return {
+        f"{split}_truncated": dataset.truncated_posts,
+        f"{split}_evidence": dataset.evidence_spans,
+        f"{split}_lost_evidence": dataset.lost_spans,
+    }
+
+
+def _load_each(
+    store: CheckpointStore,
+    model: MultiTaskModel,
+    identity: Identity,
+    in_memory: tuple[Manifest, dict[str, Tensor]] | None,
+) -> Iterator[tuple[str, Manifest]]:
     """Load the best checkpoints into the model, one after the other: the name and manifest of each."""
+    if in_memory:
+        model.load_state_dict(in_memory[1])
+        yield IN_MEMORY, in_memory[0]
+        return
     found = False
     while not found:
         best = store.best()
@@ -111,6 +239,8 @@ def _load_each(store: CheckpointStore, model: MultiTaskModel, identity: Identity
             yield checkpoint.name, manifest
 
 
-def write_report(store: CheckpointStore, report: EvaluationReport) -> None:
-    """Write evaluation_report.json into the trial's folder, durably."""
-    files.write_atomic(store.folder.parent / paths.REPORT, report.to_json())
+def write_report(folder: Path, evaluation: Evaluation) -> None:
+    """Write the trial's report, with what goes with it before it, durably."""
+    files.write_atomic(folder / paths.THRESHOLDS, evaluation.thresholds.to_json())
+    files.write_atomic(folder / paths.PREDICTIONS, evaluation.predictions.to_json())
+    files.write_atomic(folder / paths.REPORT, evaluation.report.to_json())

@@ -1,12 +1,18 @@
 """The encoder: any that AutoModel loads, or `tiny`, two layers built from a configuration with random weights.
 
-Shapes: B posts, T tokens, H hidden.
+Shapes: S sequences, T tokens, H hidden.
 """
 
+import inspect
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from redsm5.errors import InputError
 from redsm5.sections import ModelConfig
@@ -15,17 +21,65 @@ TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attentio
 
 
 def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
-    """The encoder as a module that maps input_ids_BT and attention_mask_BT to last_hidden_state_BTH.
+    """The encoder as `encode` takes it: without a pooling layer of its own, and with its lowest layers frozen.
 
     Raises:
-        InputError: the model is neither in the cache nor to be had, or its window is shorter than `max_length`.
+        InputError: the model is neither in the cache nor to be had, is no encoder, has a window shorter than
+            `max_length` or fewer layers than are to be frozen, or cannot do what `attention` or
+            `gradient_checkpointing` ask for.
     """
+    if config.attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise InputError(
+            "flash_attention_2 needs a GPU and the package flash-attn (2.3.3 or newer), which are not both here",
+            where="model.attention",
+            remedy="Set model.attention=sdpa, or install flash-attn on a machine with a GPU.",
+        )
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    encoder: PreTrainedModel
     if config.model_id == "tiny":
         tiny = BertConfig(vocab_size=vocab_size, max_position_embeddings=config.max_length, **TINY)
-        return BertModel(tiny, add_pooling_layer=False)
+        encoder = BertModel(tiny, add_pooling_layer=False).to(dtype)  # type: ignore[arg-type]
+    else:
+        encoder = _load(config, dtype)
+        _check_kind(encoder, config)
+        if "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
+            # Nothing reads it, and every parameter must have its part in the loss.
+            encoder.pooler = None  # type: ignore[assignment]
+    _set_attention(encoder, config)
+    if config.gradient_checkpointing:
+        if not encoder.supports_gradient_checkpointing:
+            raise InputError(
+                f"{type(encoder).__name__} cannot recompute its activations",
+                where="model.gradient_checkpointing=true",
+                remedy="Set model.gradient_checkpointing=false.",
+            )
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
+    _freeze(encoder, config.frozen_layers)
+    return encoder
+
+
+def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool) -> list[Tensor]:
+    """The states after the last layer and, with `below`, before them those below it: each states_STH, and float32
+    whatever the encoder's type.
+    """
+    inputs = {"input_ids": batch["input_ids_ST"], "attention_mask": batch["attention_mask_ST"]}
+    if "token_type_ids_ST" in batch and _takes_token_types(encoder):
+        inputs["token_type_ids"] = batch["token_type_ids_ST"]
+    outputs = encoder(**inputs, output_hidden_states=below)
+    states = [outputs.hidden_states[-2]] if below else []
+    return [states_STH.float() for states_STH in (*states, outputs.last_hidden_state)]
+
+
+def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The pretrained encoder, from a folder, the cache or the Hub. What only a pickle holds, transformers reads with
+    `weights_only`, which runs no code of it.
+    """
     try:
         encoder: PreTrainedModel = AutoModel.from_pretrained(
-            config.model_id, use_safetensors=_has_safetensors(config.model_id)
+            config.model_id,
+            revision=config.revision or "main",
+            dtype=dtype,
+            use_safetensors=_has_safetensors(config.model_id),
         )
     except (OSError, ValueError) as error:
         raise InputError(
@@ -34,16 +88,83 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
             remedy="Give a local folder, or log in to the Hugging Face Hub (`hf auth login`), accept the model's terms "
             "there and unset HF_HUB_OFFLINE.",
         ) from None
-    window = getattr(encoder.config, "max_position_embeddings", config.max_length)
-    if config.max_length > window:
-        raise InputError(
-            f"model.max_length={config.max_length} exceeds the encoder's window of {window} tokens",
-            where=f"model.model_id={config.model_id}",
-            remedy=f"Set model.max_length={window} or less.",
-        )
     return encoder
 
 
 def _has_safetensors(model_id: str) -> bool | None:
     """True asks for safetensors of a local folder that has them; None lets the Hub's own choice stand."""
     return True if any(Path(model_id).glob("*.safetensors")) else None
+
+
+def _check_kind(encoder: PreTrainedModel, config: ModelConfig) -> None:
+    where = f"model.model_id={config.model_id}"
+    if encoder.config.is_encoder_decoder:
+        raise InputError(
+            f"{type(encoder).__name__} is an encoder with a decoder",
+            where=where,
+            remedy="Choose an encoder, such as BERT, RoBERTa or ELECTRA.",
+        )
+    window = _window(encoder)
+    if window is not None and config.max_length > window:
+        raise InputError(
+            f"model.max_length={config.max_length} exceeds the encoder's window of {window} tokens",
+            where=where,
+            remedy=f"Set model.max_length={window - window % 8} or less.",
+        )
+
+
+def _window(encoder: PreTrainedModel) -> int | None:
+    """The longest sequence that the encoder takes, in tokens; None where it has no limit.
+
+    RoBERTa and its kin count positions from padding_idx + 1 on: of 514 they can use 512.
+    """
+    window: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return window
+
+
+def _takes_token_types(encoder: PreTrainedModel) -> bool:
+    """Whether it tells the first text from the second: RoBERTa has the argument, but one type only."""
+    takes = "token_type_ids" in inspect.signature(encoder.forward).parameters
+    return takes and getattr(encoder.config, "type_vocab_size", 2) > 1
+
+
+def _set_attention(encoder: PreTrainedModel, config: ModelConfig) -> None:
+    with suppress(ValueError, ImportError):
+        encoder.set_attn_implementation(config.attention)
+    own = encoder.config._attn_implementation
+    if own != config.attention:  # some encoders refuse, others only warn and keep their own
+        raise InputError(
+            f"{type(encoder).__name__} cannot use it here",
+            where=f"model.attention={config.attention}",
+            remedy=f"Set model.attention={own}.",
+        )
+
+
+def _freeze(encoder: PreTrainedModel, layers: int) -> None:
+    """Train neither the embeddings nor the lowest `layers` layers; with 0, train all."""
+    if layers == 0:
+        return
+    depth = encoder.config.num_hidden_layers
+    stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    stack = next(stacks, None)
+    if stack is None:
+        raise InputError(
+            f"{type(encoder).__name__} has no layers of its own for each of its {depth} steps",
+            where=f"model.frozen_layers={layers}",
+            remedy="Set model.frozen_layers=0.",
+        )
+    if layers > depth:
+        raise InputError(
+            f"the encoder has {depth} layers",
+            where=f"model.frozen_layers={layers}",
+            remedy=f"Set model.frozen_layers={depth} or less.",
+        )
+    lowest = next(stack.parameters())
+    for parameter in encoder.parameters():  # what is registered before the layers is below them: the embeddings
+        if parameter is lowest:
+            break
+        parameter.requires_grad_(False)
+    stack[:layers].requires_grad_(False)

@@ -1,50 +1,157 @@
-"""Evidence heads: from the encoder's states to one span of tokens, or none, for each symptom.
+"""Evidence heads that score spans: from the encoder's states to the spans of tokens that are an output's evidence.
 
-Shapes: B posts, T tokens, H hidden, C criteria; the last dimension of size 2 is (start, end). Token 0 is [CLS]; the
-span (0, 0) means that the post holds no evidence (Devlin et al. 2019, section 4.3, for SQuAD 2.0).
+Token 0 is [CLS] and stands for "no evidence" (Devlin et al. 2019, section 4.3, for SQuAD 2.0). All that a head
+computes is float32. Shapes: S sequences, T tokens, H hidden, C outputs, L the greatest length of a span, G gold spans,
+D size of the biaffine head's vectors (one more with the constant 1).
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MAX_SPAN_TOKENS = 64  # longer than nearly every sentence; keeps a span from swallowing half a post
+from redsm5.model.activation import build_activation
+from redsm5.model.crf import BioCrfHead
+from redsm5.model.sentences import SentenceReranker
+from redsm5.model.spans import MASKED, Candidates, allowed_spans, band, best_spans, choice_loss
+from redsm5.sections import ModelConfig
+
+BIAFFINE_SIZE = 128  # Yu et al. take 150; a multiple of 8 is what tensor cores want
 
 
-class StartEndLinearHead(nn.Module):
-    """A start and an end logit for each token and symptom from one linear layer (Devlin et al. 2019, section 4.2)."""
+class StartEndHead(nn.Module):
+    """A start and an end logit for each token and output (Devlin et al. 2019, section 4.2), from one linear layer or,
+    with `hidden`, from a hidden layer before it.
 
-    def __init__(self, hidden_size: int, criteria: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_size, criteria * 2)
-
-    def forward(self, states_BTH: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """logits_BCT2; padding and the closing special token, which are no evidence, have the lowest value there is."""
-        B, T, _ = states_BTH.shape
-        logits_BCT2 = self.linear(self.dropout(states_BTH)).view(B, T, -1, 2).transpose(1, 2)
-        before_last_BT = F.pad(attention_mask_BT[:, 1:], (0, 1))  # 1 where another token follows
-        no_text_B1T1 = before_last_BT[:, None, :, None] == 0
-        masked: Tensor = logits_BCT2.masked_fill(no_text_B1T1, torch.finfo(logits_BCT2.dtype).min)
-        return masked
-
-
-def decode_spans(logits_BCT2: Tensor) -> Tensor:
-    """The best span of each post and symptom as spans_BC2, first and last token; (0, 0) where none beats it.
-
-    A span's score is the sum of its start and end logit; it lies after [CLS] and is at most MAX_SPAN_TOKENS long.
+    The last layer has no bias: it would raise all tokens' logits alike, and the softmax would take it out again.
     """
-    _, C, T, _ = logits_BCT2.shape
-    logits_BCT2 = logits_BCT2.float()
-    position = torch.arange(T, device=logits_BCT2.device)
-    length_TT = position[None, :] - position[:, None]
-    allowed_TT = (length_TT >= 0) & (length_TT < MAX_SPAN_TOKENS) & (position[:, None] > 0)
-    spans = []
-    for c in range(C):  # one symptom at a time: all of them at once would need C x T x T scores a post
-        start_BT, end_BT = logits_BCT2[:, c, :, 0], logits_BCT2[:, c, :, 1]
-        score_BTT = (start_BT[:, :, None] + end_BT[:, None, :]).masked_fill(~allowed_TT, -torch.inf)
-        best_B, index_B = score_BTT.flatten(1).max(dim=1)
-        span_B2 = torch.stack([index_B // T, index_B % T], dim=-1)
-        null_B = start_BT[:, 0] + end_BT[:, 0] >= best_B
-        spans.append(span_B2.masked_fill(null_B[:, None], 0))
-    return torch.stack(spans, dim=1)
+
+    def __init__(self, config: ModelConfig, hidden_size: int, outputs: int, *, hidden: bool) -> None:
+        super().__init__()
+        self.max_span_tokens = config.max_span_tokens
+        self.dropout = nn.Dropout(config.evidence_dropout)
+        self.hidden = nn.Sequential()
+        if hidden:
+            layer = nn.Linear(hidden_size, hidden_size)
+            self.hidden = nn.Sequential(layer, build_activation(config.activation), nn.Dropout(config.evidence_dropout))
+        self.linear = nn.Linear(hidden_size, outputs * 2, bias=False)
+
+    def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """evidence_logits_SCT2, (start, end); MASKED where a token is neither the post's text nor [CLS]."""
+        S, T, _ = states_STH.shape
+        logits_SCT2 = self.linear(self.hidden(self.dropout(states_STH))).view(S, T, -1, 2).transpose(1, 2).float()
+        eligible_ST = batch["text_mask_ST"].bool()
+        eligible_ST = torch.cat([torch.ones_like(eligible_ST[:, :1]), eligible_ST[:, 1:]], dim=1)
+        return {"evidence_logits_SCT2": logits_SCT2.masked_fill(~eligible_ST[:, None, :, None], MASKED)}
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """The mean of both cross-entropies, of the start and of the end, over the outputs whose evidence is known.
+
+        Where there are several gold spans, the target is uniform over their different starts (ends).
+        """
+        start_SCT, end_SCT = outputs["evidence_logits_SCT2"].unbind(dim=-1)
+        spans_G4 = batch["spans_G4"]
+        start = choice_loss(start_SCT, spans_G4[:, [0, 1, 2]], batch["known_SC"])
+        end = choice_loss(end_SCT, spans_G4[:, [0, 1, 3]], batch["known_SC"])
+        return (start + end) / 2
+
+    def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
+        """The best spans by the sum of their start and end logit, which token 0's sum is held against.
+
+        A span's score is sqrt(p(start) p(end)), each of a softmax over the tokens.
+        """
+        start_SCT, end_SCT = outputs["evidence_logits_SCT2"].float().unbind(dim=-1)
+        length = min(self.max_span_tokens, start_SCT.shape[-1])
+        allowed_STL = allowed_spans(batch["text_mask_ST"], length)
+        scores_SCTL = start_SCT.unsqueeze(-1) + band(end_SCT, length)
+        spans_SCK2, logits_SCK = best_spans(scores_SCTL.masked_fill(~allowed_STL.unsqueeze(1), MASKED), count)
+        all_SC1 = (start_SCT.logsumexp(dim=-1) + end_SCT.logsumexp(dim=-1)).unsqueeze(-1)
+        null_SC = start_SCT[..., 0] + end_SCT[..., 0]
+        return Candidates(spans_SCK2, ((logits_SCK - all_SC1) / 2).exp(), logits_SCK[..., 0] - null_SC)
+
+
+class BiaffineHead(nn.Module):
+    """A score for each span of at most `max_span_tokens`: [f(i); 1] U [g(j); 1] of its first token i and its last j
+    (Dozat and Manning 2017; Yu et al. 2020, section 3), and one for "no evidence" from [CLS].
+    """
+
+    def __init__(self, config: ModelConfig, hidden_size: int, outputs: int) -> None:
+        super().__init__()
+        self.max_span_tokens = config.max_span_tokens
+        self.dropout = nn.Dropout(config.evidence_dropout)
+        self.first = nn.Linear(hidden_size, BIAFFINE_SIZE)
+        self.last = nn.Linear(hidden_size, BIAFFINE_SIZE)
+        self.activation = build_activation(config.activation)
+        self.weight_CDD = nn.Parameter(torch.empty(outputs, BIAFFINE_SIZE + 1, BIAFFINE_SIZE + 1))
+        nn.init.uniform_(self.weight_CDD, -(BIAFFINE_SIZE**-0.5), BIAFFINE_SIZE**-0.5)  # as nn.Bilinear begins
+        self.null = nn.Linear(hidden_size, outputs)
+
+    def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """evidence_scores_SCTL, MASKED where a span leaves the post's text, and evidence_null_SC."""
+        states_STH = self.dropout(states_STH)
+        first_STD = F.pad(self.dropout(self.activation(self.first(states_STH))), (0, 1), value=1.0)
+        last_STD = F.pad(self.dropout(self.activation(self.last(states_STH))), (0, 1), value=1.0)
+        first_STCD = torch.einsum("std,cde->stce", first_STD, self.weight_CDD)
+        length = min(self.max_span_tokens, states_STH.shape[1])
+        scores_SCTL = banded_products(first_STCD, last_STD, length).float()
+        allowed_STL = allowed_spans(batch["text_mask_ST"], length)
+        return {
+            "evidence_scores_SCTL": scores_SCTL.masked_fill(~allowed_STL.unsqueeze(1), MASKED),
+            "evidence_null_SC": self.null(states_STH[:, 0]).float(),
+        }
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """Cross-entropy over all spans and "no evidence", averaged over the outputs whose evidence is known.
+
+        The target is uniform over several gold spans; a longer one than there can be is cut to its first tokens.
+        """
+        scores_SCTL = outputs["evidence_scores_SCTL"]
+        L = scores_SCTL.shape[-1]
+        logits_SCX = torch.cat([outputs["evidence_null_SC"].unsqueeze(-1), scores_SCTL.flatten(2)], dim=-1)
+        sequence_G, output_G, first_G, last_G = batch["spans_G4"].unbind(dim=-1)
+        choice_G = 1 + first_G * L + (last_G - first_G).clamp(max=L - 1)
+        return choice_loss(logits_SCX, torch.stack([sequence_G, output_G, choice_G], dim=-1), batch["known_SC"])
+
+    def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
+        """The best spans by their scores, held against that of "no evidence"; p(span) of the softmax over all."""
+        scores_SCTL, null_SC = outputs["evidence_scores_SCTL"].float(), outputs["evidence_null_SC"].float()
+        spans_SCK2, logits_SCK = best_spans(scores_SCTL, count)
+        all_SC1 = torch.logaddexp(scores_SCTL.flatten(2).logsumexp(dim=-1), null_SC).unsqueeze(-1)
+        return Candidates(spans_SCK2, (logits_SCK - all_SC1).exp(), logits_SCK[..., 0] - null_SC)
+
+
+def banded_products(first_STCD: Tensor, last_STD: Tensor, length: int) -> Tensor:
+    """scores_SCTL: at [t, l] the inner product of first_STCD at t and last_STD at t + l, and 0 beyond the last token.
+
+    In blocks of L tokens, each times the 2 L tokens that its spans can end at: S * C * T * 2 L numbers, where all pairs
+    of tokens would be S * C * T * T.
+    """
+    S, T, C, D = first_STCD.shape
+    L, blocks = length, -(-T // length)
+    rest = blocks * L - T
+    first = F.pad(first_STCD, (0, 0, 0, 0, 0, rest)).view(S, blocks, L * C, D)
+    last = F.pad(last_STD, (0, 0, 0, rest + L)).view(S, blocks + 1, L, D)
+    last = torch.cat([last[:, :-1], last[:, 1:]], dim=2)
+    products = (first @ last.transpose(-1, -2)).view(S, blocks, L, C, 2 * L).permute(0, 3, 1, 2, 4)
+    # Row i holds its band from column i on. Read in rows that are one longer, all bands begin at column 0.
+    skewed = F.pad(products.flatten(3), (0, L)).view(S, C, blocks, L, 2 * L + 1)
+    return skewed[..., :L].reshape(S, C, blocks * L, L)[:, :, :T]
+
+
+EvidenceHead = StartEndHead | BiaffineHead | BioCrfHead | SentenceReranker
+
+
+def build_evidence_head(config: ModelConfig, *, hidden_size: int, outputs: int) -> EvidenceHead:
+    """The head that `evidence_head_type` names.
+
+    Each has forward(states_STH, batch), a dict of tensors whose names begin with evidence_; loss(outputs, batch), a
+    scalar; and decode(outputs, batch, count), its Candidates.
+    """
+    if config.evidence_head_type == "biaffine":
+        return BiaffineHead(config, hidden_size, outputs)
+    if config.evidence_head_type == "bio_crf":
+        return BioCrfHead(config, hidden_size, outputs)
+    if config.evidence_head_type == "sentence_reranker":
+        return SentenceReranker(config, hidden_size, outputs)
+    return StartEndHead(config, hidden_size, outputs, hidden=config.evidence_head_type == "start_end_mlp")

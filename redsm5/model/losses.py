@@ -1,43 +1,115 @@
-"""The loss of both tasks.
+"""The loss of both tasks: the criteria head's is one of five, the evidence head computes its own.
 
-Shapes: B posts, T tokens, C criteria.
+Every criteria loss is, for each output, y L(1) + (1 - y) L(0): what it would be were the symptom present or absent,
+mixed by the label, which label smoothing moves away from 0 and 1. It is computed from logits in float32 or better, so
+that it and its gradient stay finite. What it knows of the symptoms' frequencies comes from the training split alone.
+
+Shapes: N items, C outputs an item, P posts; of tensors over all symptoms, C is 9.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from redsm5.sections import TaskWeights
+from redsm5.sections import TaskWeights, TrainConfig
 
-IGNORED = -100
-
-
-def criteria_loss(logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
-    """Binary cross-entropy, averaged over posts and symptoms."""
-    return F.binary_cross_entropy_with_logits(logits_BC.float(), labels_BC)
+MAX_POSITIVE_WEIGHT = 100.0  # no label weighs more than this against its opposite, however rare
+MAX_WEIGHT_RATIO = 10.0  # no symptom weighs more than this against the most frequent one
+HARD = 0.2  # adaptive_focal: an output whose label has less probability than this is hard
+HARD_GAMMA_RATIO = 5 / 3
 
 
-def evidence_loss(logits_BCT2: Tensor, starts_BC: Tensor, ends_BC: Tensor, labels_BC: Tensor) -> Tensor:
-    """Cross-entropy of the start and the end token, averaged over both and over posts and symptoms.
+class CriteriaLoss(nn.Module):
+    """The criteria loss that `loss_function` names, averaged over items and outputs; make it by `build_criteria_loss`.
 
-    A symptom that is present but whose evidence was not found or lies beyond the window teaches nothing here: to
-    train it as "no evidence" would be wrong.
+    Its weights move with `.to(device)` and are no part of a checkpoint, since they follow from the training split.
     """
-    unknown_BC = (labels_BC > 0) & (starts_BC == 0)
-    if unknown_BC.all():
-        return (logits_BCT2 * 0.0).sum()  # not the sum times 0: the masked logits add up to -inf
-    logits_NT2 = logits_BCT2.float().flatten(0, 1)
-    starts_N = starts_BC.masked_fill(unknown_BC, IGNORED).flatten()
-    ends_N = ends_BC.masked_fill(unknown_BC, IGNORED).flatten()
-    start = F.cross_entropy(logits_NT2[..., 0], starts_N, ignore_index=IGNORED)
-    end = F.cross_entropy(logits_NT2[..., 1], ends_N, ignore_index=IGNORED)
-    return (start + end) / 2
+
+    positive_weights_C: Tensor
+    symptom_weights_C: Tensor
+
+    def __init__(self, config: TrainConfig, positive_weights_C: Tensor, symptom_weights_C: Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("positive_weights_C", positive_weights_C, persistent=False)
+        self.register_buffer("symptom_weights_C", symptom_weights_C, persistent=False)
+
+    def forward(self, logits_NC: Tensor, labels_NC: Tensor, symptoms_NC: Tensor) -> Tensor:
+        """A scalar from logits_NC, labels_NC of 0 and 1, and symptoms_NC, the symptom that each output is of."""
+        logits_NC = logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32))
+        targets_NC = smoothed(labels_NC.to(logits_NC.dtype), self.config.label_smoothing)
+        loss_NC = self._of_each(logits_NC, targets_NC, symptoms_NC)
+        return (loss_NC * self.symptom_weights_C[symptoms_NC].to(logits_NC.dtype)).mean()
+
+    def _of_each(self, logits_NC: Tensor, targets_NC: Tensor, symptoms_NC: Tensor) -> Tensor:
+        name, gamma, alpha = self.config.loss_function, self.config.focal_gamma, self.config.hybrid_weight_alpha
+        if name == "bce":
+            return F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
+        if name == "weighted_bce":
+            weights_NC = self.positive_weights_C[symptoms_NC].to(logits_NC.dtype)
+            return F.binary_cross_entropy_with_logits(logits_NC, targets_NC, pos_weight=weights_NC, reduction="none")
+        assert gamma is not None  # the configuration requires it of the focal family, and alpha of hybrid
+        focal_NC = focal_loss(logits_NC, targets_NC, gamma, adaptive=name == "adaptive_focal")
+        if name != "hybrid":
+            return focal_NC
+        assert alpha is not None
+        bce_NC = F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
+        return alpha * bce_NC + (1 - alpha) * focal_NC
 
 
-def multitask_loss(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], weights: TaskWeights) -> Tensor:
-    """The weighted sum of both tasks' losses, a scalar."""
-    criteria = criteria_loss(outputs["criteria_logits_BC"], batch["labels_BC"])
-    evidence = evidence_loss(outputs["evidence_logits_BCT2"], batch["starts_BC"], batch["ends_BC"], batch["labels_BC"])
-    return torch.add(weights.criteria * criteria, evidence, alpha=weights.evidence)
+def build_criteria_loss(config: TrainConfig, train_labels_PC: Tensor) -> CriteriaLoss:
+    """The configured criteria loss, with weights from the labels of the training posts, train_labels_PC of 0 and 1."""
+    weights_C = symptom_weights(train_labels_PC) if config.class_weights else torch.ones(train_labels_PC.shape[1])
+    return CriteriaLoss(config, positive_weights(train_labels_PC), weights_C)
+
+
+def multitask_loss(
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], criteria_loss: CriteriaLoss, weights: TaskWeights
+) -> Tensor:
+    """The weighted sum of both tasks' losses, a scalar; the evidence head's is among the outputs."""
+    criteria: Tensor = criteria_loss(outputs["criteria_logits_NC"], batch["labels_NC"], batch["symptoms_NC"])
+    return torch.add(weights.criteria * criteria, outputs["evidence_loss"], alpha=weights.evidence)
+
+
+def smoothed(labels_NC: Tensor, smoothing: float) -> Tensor:
+    """y (1 - s) + s / 2: label smoothing for two classes (Szegedy et al. 2016, section 7; Müller et al. 2019)."""
+    return labels_NC * (1 - smoothing) + smoothing / 2
+
+
+def focal_loss(logits_NC: Tensor, targets_NC: Tensor, gamma: float, *, adaptive: bool = False) -> Tensor:
+    """loss_NC = -(1 - p_t)^gamma log p_t (Lin et al. 2017, eq. 4), p_t being the probability given to the label.
+
+    Adaptive: 5/3 of gamma where p_t < 0.2, as FLSD-53 of Mukhoti et al. 2020 has 5 there and 3 elsewhere. Gamma is a
+    constant to the gradient: the loss jumps at p_t = 0.2, and the gradient does not see it.
+    """
+    log_p_NC, log_q_NC = F.logsigmoid(logits_NC), F.logsigmoid(-logits_NC)
+    present_NC = _focal_term(log_p_NC, log_q_NC, gamma, adaptive)
+    absent_NC = _focal_term(log_q_NC, log_p_NC, gamma, adaptive)
+    return targets_NC * present_NC + (1 - targets_NC) * absent_NC
+
+
+def _focal_term(log_pt_NC: Tensor, log_rest_NC: Tensor, gamma: float, adaptive: bool) -> Tensor:
+    exponent_NC = torch.full_like(log_pt_NC, gamma)
+    if adaptive:
+        exponent_NC = exponent_NC.masked_fill(log_pt_NC < math.log(HARD), gamma * HARD_GAMMA_RATIO)
+    return -(exponent_NC * log_rest_NC).exp() * log_pt_NC  # exp(gamma log(1 - p_t)): 1 - p_t itself may round to 0
+
+
+def positive_weights(labels_PC: Tensor) -> Tensor:
+    """weights_C: posts without a symptom divided by posts with it, from 1/100 to 100; 1 where no post has it."""
+    with_C = labels_PC.double().sum(dim=0)
+    ratio_C = ((len(labels_PC) - with_C) / with_C).clamp(1 / MAX_POSITIVE_WEIGHT, MAX_POSITIVE_WEIGHT)
+    return torch.where(with_C > 0, ratio_C, 1.0).float()
+
+
+def symptom_weights(labels_PC: Tensor) -> Tensor:
+    """weights_C: the inverse of how many posts have the symptom, at most 10 times that of the most frequent one, then
+    scaled to a mean of 1. A symptom that no post has, whose rarity is unknown, has the weight 1.
+    """
+    with_C = labels_PC.double().sum(dim=0)
+    seen_C = with_C > 0
+    rarity_C = (with_C.max() / with_C).clamp(max=MAX_WEIGHT_RATIO)
+    return torch.where(seen_C, rarity_C / rarity_C[seen_C].mean(), 1.0).float()

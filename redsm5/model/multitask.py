@@ -1,47 +1,69 @@
 """One encoder, two heads: which symptoms a post shows, and where.
 
-Shapes: B posts, T tokens, H hidden, C criteria.
+Shapes: S sequences, N items, T tokens, H hidden, C outputs an item (the nine symptoms, or one with binary_pairs).
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from redsm5.model.criteria_heads import LinearCriteriaHead
-from redsm5.model.encoder import build_encoder
-from redsm5.model.evidence_heads import StartEndLinearHead
-from redsm5.model.pooling import build_pooling
+from redsm5.data.posts import SYMPTOMS
+from redsm5.model.coupling import Coupling
+from redsm5.model.criteria_heads import build_criteria_head, over_windows
+from redsm5.model.encoder import build_encoder, encode
+from redsm5.model.evidence_heads import build_evidence_head
+from redsm5.model.pooling import ScalarMix, build_pooling
 from redsm5.sections import ModelConfig
 
 HEAD_FIELDS = (
     "input_format",
+    "max_length",
     "criteria_head_type",
     "criteria_pooling",
+    "criteria_hidden_dim",
     "evidence_head_type",
+    "max_span_tokens",
     "task_coupling",
-    "max_length",
+    "coupling_method",
+    "coupling_pooling",
+    "activation",
 )
 
 
 class MultiTaskModel(nn.Module):
-    """The encoder with a criteria head and an evidence head over its last states."""
+    """The encoder with a criteria head and an evidence head over its last states, coupled or not."""
 
-    def __init__(self, config: ModelConfig, *, vocab_size: int, criteria: int) -> None:
+    def __init__(self, config: ModelConfig, *, vocab_size: int) -> None:
         super().__init__()
+        outputs = len(SYMPTOMS) if config.input_format == "multi_label" else 1
         self.encoder = build_encoder(config, vocab_size=vocab_size)
         hidden_size: int = self.encoder.config.hidden_size
+        self.layer_mix = ScalarMix(2) if config.criteria_pooling == "last_2_layer_mix" else None
         self.pooling = build_pooling(config.criteria_pooling, hidden_size)
-        self.criteria_head = LinearCriteriaHead(hidden_size, criteria, config.criteria_dropout)
-        self.evidence_head = StartEndLinearHead(hidden_size, criteria, config.evidence_dropout)
+        self.coupling = Coupling(config, hidden_size) if config.task_coupling == "coupled" else None
+        pooled_size = self.coupling.size if self.coupling else hidden_size
+        self.criteria_head = build_criteria_head(config, size=pooled_size, outputs=outputs)
+        self.evidence_head = build_evidence_head(config, hidden_size=hidden_size, outputs=outputs)
 
-    def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> dict[str, Tensor]:
-        """criteria_logits_BC and evidence_logits_BCT2."""
-        states_BTH = self.encoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT).last_hidden_state
-        return {
-            "criteria_logits_BC": self.criteria_head(self.pooling(states_BTH, attention_mask_BT)),
-            "evidence_logits_BCT2": self.evidence_head(states_BTH, attention_mask_BT),
-        }
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """criteria_logits_NC, evidence_loss (a scalar), and what the evidence head's `decode` takes.
+
+        The loss is part of it, so that each parameter has its part in every forward, as DistributedDataParallel asks.
+        """
+        layers = encode(self.encoder, batch, below=self.layer_mix is not None)
+        states_STH = layers[-1]
+        with torch.autocast(states_STH.device.type, enabled=False):  # the heads are float32
+            mixed_STH = self.layer_mix(layers) if self.layer_mix else states_STH
+            pooled = self.pooling(mixed_STH, batch["attention_mask_ST"])
+            if self.coupling:
+                states_STH, pooled = self.coupling(states_STH, pooled, batch["text_mask_ST"])
+            outputs: dict[str, Tensor] = self.evidence_head(states_STH, batch)
+            outputs["evidence_loss"] = self.evidence_head.loss(outputs, batch)
+            outputs["criteria_logits_NC"] = over_windows(self.criteria_head(pooled), batch["windows_NW"])
+        return outputs
 
 
 def architecture(model: MultiTaskModel) -> str:

@@ -1,22 +1,64 @@
-"""The optimizer and its learning-rate schedule."""
+"""The optimizer, with a rate for each part of the model, and its learning-rate schedule."""
 
 import math
+import re
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from redsm5.sections import TrainConfig
 
+ENCODER = "encoder."
+LAYER_NUMBER = re.compile(r"\.(\d+)\.")
+
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); biases and normalization are not decayed, as BERT was trained."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return AdamW(groups, lr=config.learning_rate)
+    """AdamW (Loshchilov and Hutter 2019), or Adam (Kingma and Ba 2015), whose decay is a part of the gradient.
+
+    Biases and normalization are not decayed, as BERT was trained; frozen parameters are left out. A group holds the
+    parameters of one rate that are decayed, or not; the highest rate comes first.
+    """
+    rates = learning_rates(model, config)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decayed = parameter.ndim >= 2 and not name.endswith("bias")
+            groups.setdefault((rates[name], decayed), []).append(parameter)
+    optimizer = AdamW if config.optimizer == "adamw" else Adam
+    return optimizer(
+        [
+            {"params": groups[rate, decayed], "lr": rate, "weight_decay": config.weight_decay if decayed else 0.0}
+            for rate, decayed in sorted(groups, reverse=True)
+        ],
+        lr=config.learning_rate,
+    )
+
+
+def learning_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
+    """The highest learning rate of each parameter, by its name.
+
+    It is `learning_rate` outside `model.encoder`. Inside it is `learning_rate * differential_lr_ratio *
+    layer_wise_lr_decay ** d`, d being the number of layers above (Howard and Ruder 2018, section 3.2): 0 for the top
+    layer, the number of layers for the embeddings. What is in no numbered layer is of the embeddings if its name says
+    so or it comes before the first layer, as a projection of them does; else, as a last normalization, it goes with
+    the top layer.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    encoder = [name for name in names if name.startswith(ENCODER)]
+    number_of = {name: int(found[1]) for name in encoder if (found := LAYER_NUMBER.search(name))}
+    layers = max(number_of.values(), default=-1) + 1
+    rates = dict.fromkeys(names, config.learning_rate)
+    in_layers_yet = False
+    for name in encoder:
+        in_layers_yet |= name in number_of
+        embeddings = not in_layers_yet or "embed" in name
+        number = number_of.get(name, -1 if embeddings else layers - 1)
+        distance = layers - 1 - number
+        rates[name] *= config.differential_lr_ratio * config.layer_wise_lr_decay**distance
+    return rates
 
 
 def steps_per_epoch(batches: int, config: TrainConfig) -> int:
@@ -25,9 +67,12 @@ def steps_per_epoch(batches: int, config: TrainConfig) -> int:
 
 
 def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: int) -> LambdaLR:
-    """Linear warm-up over `warmup_ratio` of the steps, then linearly to 0. Advanced once an optimizer step."""
+    """Linear warm-up over `warmup_ratio` of the steps, then to 0, linearly or along half a cosine (Loshchilov and
+    Hutter 2017, eq. 5, without restarts). Each group's rate is multiplied by it. Advanced once an optimizer step.
+    """
     warmup_steps = round(config.warmup_ratio * total_steps)
-    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)  # type: ignore[no-untyped-call]
+    build = get_cosine_schedule_with_warmup if config.schedule == "cosine" else get_linear_schedule_with_warmup
+    schedule: LambdaLR = build(optimizer, warmup_steps, total_steps)
     return schedule
 
 

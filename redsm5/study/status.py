@@ -8,6 +8,7 @@ from rich.status import Status
 
 from redsm5.records import TrialRecord
 from redsm5.study.registry import Scoreboard
+from redsm5.tables import duration_text
 
 
 def size_text(size: int) -> str:
@@ -18,13 +19,6 @@ def size_text(size: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
-
-
-def duration_text(seconds: float) -> str:
-    """A duration for a person: 2 h 05 min, 3 min 20 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def status_text(board: Scoreboard, trial: TrialRecord) -> str:

@@ -149,17 +149,19 @@ def one(predicted, *gold, text=TEXT):
 @pytest.mark.parametrize(
     ("predicted", "gold", "exact", "f1", "precision", "recall"),
     [
-        ((2, 9), [(2, 9)], 1, 1, 1, 1),
-        ((1, 10), [(2, 9)], 1, 1, 1, 1),  # spaces at the ends do not count
-        ((2, 9), [(1, 10)], 1, 1, 1, 1),
-        ((2, 5), [(2, 9)], 0, 2 / 3, 1, 3 / 7),
-        ((2, 8), [(2, 9)], 0, 1, 1, 6 / 7),  # the same words, one character short
-        ((0, 1), [(2, 9)], 0, 0, 0, 0),
-        (None, [(2, 9)], 0, 0, 0, 0),
-        ((9, 10), [(2, 9)], 0, 0, 0, 0),  # only a space: no span
-        ((15, 20), [(0, 1), (15, 20)], 1, 1, 1, 5 / 6),  # best of several; characters against all of them
-        ((0, 5), [(0, 1), (2, 5)], 0, 2 / 3, 4 / 5, 1),
-        ((0, 20), [(2, 9), (6, 14)], 0, 4 / 7, 12 / 20, 1),  # gold spans that overlap
+        ([(2, 9)], [(2, 9)], 1, 1, 1, 1),
+        ([(1, 10)], [(2, 9)], 1, 1, 1, 1),  # spaces at the ends do not count
+        ([(2, 9)], [(1, 10)], 1, 1, 1, 1),
+        ([(2, 5)], [(2, 9)], 0, 2 / 3, 1, 3 / 7),
+        ([(2, 8)], [(2, 9)], 0, 1, 1, 6 / 7),  # the same words, one character short
+        ([(0, 1)], [(2, 9)], 0, 0, 0, 0),
+        ([], [(2, 9)], 0, 0, 0, 0),
+        ([(9, 10)], [(2, 9)], 0, 0, 0, 0),  # only a space: no span
+        ([(15, 20)], [(0, 1), (15, 20)], 0, 2 / 3, 1, 5 / 6),  # one of two
+        ([(15, 20), (0, 1)], [(0, 1), (15, 20)], 1, 1, 1, 1),  # both, in whatever order
+        ([(0, 1), (15, 20)], [(15, 20)], 0, 2 / 3, 5 / 6, 1),  # one too many
+        ([(0, 5)], [(0, 1), (2, 5)], 0, 1, 4 / 5, 1),
+        ([(0, 20)], [(2, 9), (6, 14)], 0, 6 / 8, 12 / 20, 1),  # gold spans that overlap
     ],
 )
 def test_evidence_by_hand(predicted, gold, exact, f1, precision, recall):
@@ -174,12 +176,12 @@ def test_evidence_by_hand(predicted, gold, exact, f1, precision, recall):
 
 
 def test_words_are_told_apart_by_position():
-    assert one((0, 3), (8, 11), text="sad and sad").f1 == 0
+    assert one([(0, 3)], (8, 11), text="sad and sad").f1 == 0
 
 
 def test_characters_are_pooled_and_words_averaged_over_pairs():
     texts = ["so tired today", "x"]
-    predicted = {(0, 0): (3, 8), (0, 1): None, (1, 0): (0, 1), (1, 1): None}
+    predicted = {(0, 0): [(3, 8)], (0, 1): [], (1, 0): [(0, 1)], (1, 1): []}
     gold = {(0, 0): [(0, 14)], (0, 1): [(9, 14)], (1, 0): [], (1, 1): []}
     got = evidence_metrics(predicted, gold, texts)
     assert got.exact_match == 0
@@ -191,7 +193,7 @@ def test_characters_are_pooled_and_words_averaged_over_pairs():
 
 
 def test_no_pair_with_evidence_is_null_with_a_reason():
-    got = evidence_metrics({(0, 0): None}, {(0, 0): []}, [TEXT])
+    got = evidence_metrics({(0, 0): []}, {(0, 0): []}, [TEXT])
     assert got.null_span_accuracy == 1
     assert got.exact_match is got.f1 is got.char_f1 is got.char_precision is got.char_recall is None
     assert set(got.undefined) == {"exact_match", "f1", "char_f1", "char_precision", "char_recall"}
@@ -199,7 +201,7 @@ def test_no_pair_with_evidence_is_null_with_a_reason():
 
 
 def test_no_pair_without_evidence_and_no_pair_at_all_are_null_with_a_reason():
-    assert one(None, (2, 9)).undefined == {
+    assert one([], (2, 9)).undefined == {
         "null_span_accuracy": "every pair of post and symptom in this split has evidence"
     }
     got = evidence_metrics({}, {}, [])
@@ -217,10 +219,10 @@ def test_malformed_spans_are_refused_without_quoting_the_post():
         ((2, 9), (3, 99)),
     ]:
         with pytest.raises(ValueError, match=r"span") as error:
-            one(predicted, gold)
+            one([predicted], gold)
         assert "sleep" not in str(error.value)
     with pytest.raises(ValueError, match="1 pairs"):
-        evidence_metrics({(0, 0): None}, {}, [TEXT])
+        evidence_metrics({(0, 0): []}, {}, [TEXT])
 
 
 @settings(max_examples=150, deadline=None)
@@ -233,27 +235,33 @@ def test_evidence_agrees_with_sets_of_positions(text, seed):
         start, end = sorted(rng.choices(range(len(text) + 1), k=2))
         return start, end
 
-    def chars(s):
-        inside = [i for i in range(*s) if not text[i].isspace()] if s else []
-        return set(range(inside[0], inside[-1] + 1)) if inside else set()
+    def chars(spans):
+        found = set()
+        for start, end in spans:
+            inside = [i for i in range(start, end) if not text[i].isspace()]
+            found |= set(range(inside[0], inside[-1] + 1)) if inside else set()
+        return found
 
-    def words(s):
+    def words(spans):
         return {
             next(j for j in range(i, -1, -1) if j == 0 or text[j - 1].isspace())
-            for i in chars(s)
+            for i in chars(spans)
             if not text[i].isspace()
         }
 
-    predicted = rng.choice([None, span()])
-    gold = [s for s in (span() for _ in range(3)) if chars(s)]
+    def stripped(spans):
+        return {frozenset(chars([s])) for s in spans if chars([s])}
+
+    predicted = [span() for _ in range(rng.randint(0, 2))]
+    gold = [s for s in (span() for _ in range(3)) if chars([s])]
     got = one(predicted, *gold, text=text)
     if not gold:
         assert got.null_span_accuracy == float(not chars(predicted))
         return
-    hit, union = chars(predicted), set().union(*map(chars, gold))
-    assert got.exact_match == float(any(hit == chars(g) for g in gold))
-    f1 = max(2 * len(words(predicted) & words(g)) / len([*words(predicted), *words(g)]) for g in gold)
-    assert got.f1 == pytest.approx(f1)
+    hit, union = chars(predicted), chars(gold)
+    assert got.exact_match == float(stripped(predicted) == stripped(gold))
+    said, meant = words(predicted), words(gold)
+    assert got.f1 == pytest.approx(2 * len(said & meant) / (len(said) + len(meant)))
     assert got.char_precision == pytest.approx(len(hit & union) / len(hit) if hit else 0)
     assert got.char_recall == pytest.approx(len(hit & union) / len(union))
     check_document(got)
@@ -273,7 +281,7 @@ def check_document(record):
 
 def test_both_make_the_document_that_the_report_holds():
     criteria = criteria_metrics(np.array([[0.9]]), np.array([[1]]), np.array([0.5]), ["FATIGUE"])
-    evidence = one((2, 9), (2, 9))
+    evidence = one([(2, 9)], (2, 9))
     assert isinstance(criteria, CriteriaMetrics)
     assert isinstance(evidence, EvidenceMetrics)
     check = TestMetrics(criteria_matching=criteria, evidence_binding=evidence)

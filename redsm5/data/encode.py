@@ -1,0 +1,234 @@
+"""Posts as what the encoder reads, with all that a trial needs to know of them: labels, evidence, the way back.
+
+An item is what the model gives one answer for: a post with its nine symptoms (multi_label), or a pair of a post and one
+symptom, whose description the encoder reads before the post (binary_pairs). An item is read in one window of tokens, or
+in several that overlap (`long_posts: window`). Evidence is a range of tokens (first, last), both inclusive.
+
+Shapes: P posts, N items, C outputs an item (9 or 1).
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from sentencex import get_sentence_boundaries
+from torch.utils.data import Dataset
+
+from redsm5.config import Config
+from redsm5.data.posts import SYMPTOMS, Post, Span
+from redsm5.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerFast
+
+CharRange = tuple[int, int]
+MIN_ROOM = 4  # tokens of a window that a description must leave to the post
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One pass of the encoder.
+
+    Attributes:
+        input_ids, type_ids: token and segment ids, special tokens included; no type_ids where the encoder has none.
+        offsets: (start, end) in characters of the post for each token; (0, 0) where a token is none of the post's.
+        text: the post's own tokens, [first, end).
+        spans: (output, first token, last token) of each evidence span that lies whole in the window.
+        known: for each output, whether its evidence in this window is known. It is not where the symptom is present
+            but no sentence for it was found, or where a sentence is cut by the window's edge.
+        sentences: (first token, last token) of the post's sentences; empty unless an evidence head wants them.
+    """
+
+    input_ids: list[int]
+    type_ids: list[int] | None
+    offsets: list[tuple[int, int]]
+    text: tuple[int, int]
+    spans: list[tuple[int, int, int]]
+    known: list[bool]
+    sentences: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the model gives one answer for: `post` is a position, `symptoms` those of its outputs."""
+
+    post: int
+    symptoms: tuple[int, ...]
+    labels: tuple[int, ...]
+    windows: list[Window]
+
+
+class Example(NamedTuple):
+    """An item as the loaders take it, with its position in the data set."""
+
+    position: int
+    item: Item
+
+
+class EncodedPosts(Dataset[Example]):
+    """A split as the encoder reads it.
+
+    Attributes:
+        posts: as given; their texts stay in memory for the metrics over characters.
+        items: in the order of the posts, and of SYMPTOMS within a post.
+        truncated_posts: posts that were longer than the window and were cut.
+        evidence_spans, lost_spans: aligned evidence, and how much of it lies whole in no window.
+    """
+
+    posts: Sequence[Post]
+    items: list[Item]
+    truncated_posts: int
+    evidence_spans: int
+    lost_spans: int
+
+    def __init__(self, posts: Sequence[Post], tokenizer: "PreTrainedTokenizerFast", config: Config) -> None:
+        self._tokenizer, self._config = tokenizer, config
+        self.max_length = config.model.max_length
+        self.encode(posts)
+
+    def encode(self, posts: Sequence[Post]) -> None:
+        """Take these posts in the place of the ones before: the same ones, perhaps augmented.
+
+        Raises:
+            ConfigError: a symptom has no description, or one that leaves no room for the post.
+        """
+        self.posts = posts
+        self.items = []
+        self.evidence_spans = sum(len(post.evidence) for post in posts)
+        self.lost_spans = 0
+        cut: set[int] = set()
+        windowed = self._config.data.long_posts == "window"
+        with_sentences = self._config.model.evidence_head_type == "sentence_reranker"
+        sentences = [sentences_of(post.text) if with_sentences else [] for post in posts]
+        for symptoms, encodings in self._tokenized([post.text for post in posts]):
+            for index, (post, encoding) in enumerate(zip(posts, encodings, strict=True)):
+                parts = [encoding, *encoding.overflowing] if windowed else [encoding]
+                if encoding.overflowing and not windowed:
+                    cut.add(index)
+                cutting = bool(encoding.overflowing)
+                windows, lost = self._windows(post, symptoms, parts, sentences[index], cutting)
+                self.lost_spans += lost
+                labels = tuple(post.labels[symptom] for symptom in symptoms)
+                self.items.append(Item(index, symptoms, labels, windows))
+        self.items.sort(key=lambda item: item.post)  # stable: within a post in the order of the symptoms
+        self.truncated_posts = len(cut)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(index, self.items[index])
+
+    def _tokenized(self, texts: list[str]) -> Iterator[tuple[tuple[int, ...], list["Encoding"]]]:
+        """Each set of outputs that one pass answers for, with all posts as that pass reads them."""
+        tokenizer, max_length = self._tokenizer, self.max_length
+        overlap = self._config.data.window_overlap
+        if self._config.model.input_format == "multi_label":
+            room = max_length - tokenizer.num_special_tokens_to_add(pair=False)
+            encoded = tokenizer(texts, truncation=True, max_length=max_length, stride=int(overlap * room))
+            yield tuple(range(len(SYMPTOMS))), encoded.encodings or []
+            return
+        for symptom, name in enumerate(SYMPTOMS):
+            description = self._config.symptoms.get(name)
+            if description is None:
+                raise ConfigError(f"symptoms.{name} is missing", remedy="Each symptom needs a description.")
+            taken = len(tokenizer(description, add_special_tokens=False)["input_ids"])
+            room = max_length - taken - tokenizer.num_special_tokens_to_add(pair=True)
+            if room < MIN_ROOM:
+                raise ConfigError(
+                    f"the description symptoms.{name} has {taken} tokens, which leaves the post no room in "
+                    f"model.max_length={max_length}",
+                    remedy="Raise model.max_length, or shorten the description.",
+                )
+            encoded = tokenizer(
+                [description] * len(texts),
+                texts,
+                truncation="only_second",
+                max_length=max_length,
+                stride=int(overlap * room),
+            )
+            yield (symptom,), encoded.encodings or []
+
+    def _windows(
+        self, post: Post, symptoms: tuple[int, ...], parts: "list[Encoding]", sentences: list[CharRange], cutting: bool
+    ) -> tuple[list[Window], int]:
+        """The post's windows, and how many evidence spans of these symptoms lie whole in none of them."""
+        typed = "token_type_ids" in self._tokenizer.model_input_names
+        post_sequence = 1 if self._config.model.input_format == "binary_pairs" else 0
+        reads = [_Read(part, post_sequence, len(post.text), cutting) for part in parts]
+        whole_somewhere = {
+            sentence
+            for sentence in sentences
+            if any(read.whole(*sentence) and read.tokens(*sentence) for read in reads)
+        }
+        found: set[Span] = set()
+        windows = []
+        for part, read in zip(parts, reads, strict=True):
+            spans = []
+            known = [
+                not post.labels[symptom] or (len(parts) > 1 and any(s.symptom == symptom for s in post.evidence))
+                for symptom in symptoms
+            ]
+            cut: list[int] = []
+            for span in post.evidence:
+                if span.symptom not in symptoms or (tokens := read.tokens(span.start, span.end)) is None:
+                    continue
+                output = symptoms.index(span.symptom)
+                if read.whole(span.start, span.end):
+                    spans.append((output, *tokens))
+                    known[output] = True
+                    found.add(span)
+                else:
+                    cut.append(output)
+            for output in cut:
+                known[output] = False
+            kept = [s for s in sentences if s not in whole_somewhere or read.whole(*s)]
+            windows.append(
+                Window(
+                    input_ids=part.ids,
+                    type_ids=part.type_ids if typed else None,
+                    offsets=read.offsets,
+                    text=(read.first, read.end),
+                    spans=spans,
+                    known=known,
+                    sentences=[tokens for s in kept if (tokens := read.tokens(*s)) is not None],
+                )
+            )
+        return windows, sum(span.symptom in symptoms and span not in found for span in post.evidence)
+
+
+class _Read:
+    """What a window shows of its post."""
+
+    def __init__(self, encoding: "Encoding", sequence: int, length: int, cutting: bool) -> None:
+        of_post = [i for i, s in enumerate(encoding.sequence_ids) if s == sequence]
+        self.first, self.end = (of_post[0], of_post[-1] + 1) if of_post else (1, 1)
+        self.offsets: list[CharRange] = [(0, 0)] * len(encoding.ids)
+        self.offsets[self.first : self.end] = encoding.offsets[self.first : self.end]
+        starts_ends = self.offsets[self.first : self.end]
+        self._starts, self._ends = [s for s, _ in starts_ends], [e for _, e in starts_ends]
+        # What lies before the first token or after the last is whitespace, unless the post goes on there.
+        self._shown = (self._starts[0], self._ends[-1]) if of_post and cutting else (0, length)
+
+    def whole(self, start: int, end: int) -> bool:
+        """Whether the window shows all of these characters, but for whitespace at a cut."""
+        return self._shown[0] <= start and end <= self._shown[1]
+
+    def tokens(self, start: int, end: int) -> tuple[int, int] | None:
+        """The first and the last token that share a character with [start, end)."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end) - 1
+        return (self.first + first, self.first + last) if first <= last else None
+
+
+def sentences_of(text: str) -> list[CharRange]:
+    """The sentences of a post as characters [start, end), without the whitespace around them."""
+    ranges = []
+    for found in get_sentence_boundaries("en", text):
+        start, end = found["start_index"], found["end_index"]
+        sentence = text[start:end]
+        if sentence.strip():
+            start += len(sentence) - len(sentence.lstrip())
+            ranges.append((start, start + len(sentence.strip())))
+    return ranges

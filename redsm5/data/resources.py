@@ -1,0 +1,72 @@
+"""What augmentation needs besides the posts (WordNet, translation models), and whether it is on this machine.
+
+Apart from the methods themselves, so that the driver can refuse a study before it begins without loading torch.
+"""
+
+from collections.abc import Collection, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redsm5.data import wordnet
+from redsm5.errors import ConfigError
+
+if TYPE_CHECKING:
+    from redsm5.sections import AugmentationConfig
+
+WEIGHTS = tuple(
+    name + index for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")
+)  # the index is of weights in several files
+
+
+def missing_data(methods: Collection[str], translation_models: Sequence[str] | None) -> dict[str, str]:
+    """The methods of augmentation whose data is not on this machine, each with what to do about it."""
+    missing = dict[str, str]()
+    words = [method for method in methods if method in ("synonym", "insert")]
+    if words and wordnet.find() is None:
+        remedy = "Install WordNet: `apt install wordnet-base` (Debian, Ubuntu) or `python -m nltk.downloader wordnet`."
+        missing |= dict.fromkeys(words, remedy)
+    if "back_translation" in methods:
+        remedies = dict.fromkeys(filter(None, map(_remedy, translation_models or ())))
+        if remedies:
+            missing["back_translation"] = " ".join(remedies)
+    return missing
+
+
+def check_available(config: "AugmentationConfig") -> None:
+    """Refuse methods of augmentation whose data is not on this machine.
+
+    Raises:
+        ConfigError: with what is missing, and what to do about it.
+    """
+    missing = missing_data(config.methods, config.translation_models)
+    if missing:
+        raise ConfigError(
+            f"what {' and '.join(missing)} {'needs' if len(missing) == 1 else 'need'} is not on this machine",
+            where=f"train.augmentation.methods={'+'.join(config.methods)}",
+            remedy=" ".join(dict.fromkeys(missing.values())),
+        )
+
+
+def _remedy(model_id: str) -> str | None:
+    """What to do before this translation model can be used; None if nothing."""
+    try:
+        complete = _has(model_id, "config.json") and any(_has(model_id, name) for name in WEIGHTS)
+    except ValueError:  # neither a folder nor a name that the Hub would have
+        return f"There is no folder {model_id}; name a folder with a seq2seq model, or one of the Hub."
+    if not complete:
+        if Path(model_id).is_dir():
+            return f"The folder {model_id} lacks config.json or weights; save a seq2seq model there."
+        return f"Download the translation model: `hf download {model_id}`."
+    if not _has(model_id, "tokenizer.json") and find_spec("sentencepiece") is None:
+        return f"The tokenizer of {model_id} needs a package: `pip install sentencepiece`."
+    return None
+
+
+def _has(model_id: str, name: str) -> bool:
+    folder = Path(model_id)
+    if folder.is_dir():
+        return (folder / name).is_file()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model_id, name), str)

@@ -1,0 +1,77 @@
+"""Back-translation (Sennrich et al. 2016, section 3): into another language and back, by two seq2seq models.
+
+Each model translates in one direction without being told which, such as those of OPUS-MT. They come from the Hub's
+cache or a folder, never from the network. Beam search draws nothing, and each sentence goes through alone, so what it
+becomes depends on no other sentence.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from redsm5.errors import ConfigError
+
+BEAMS = 4
+MAX_TOKENS = 256  # longer sentences are not translated
+
+
+def back_translator(models: Sequence[str], device: torch.device | str = "cpu") -> Callable[[str], str | None]:
+    """A function from a sentence to its translation there and back, None where there is none.
+
+    There is none for a sentence that is too long for the models, or if either of them returns nothing or finds no end.
+    Each sentence is translated once; what became of it stays in memory, and only there.
+
+    Args:
+        models: two Hub ids or folders, there and back.
+
+    Raises:
+        ConfigError: a model cannot be loaded.
+    """
+    there, back = (_load(model_id, device) for model_id in models)
+
+    @cache
+    def translate(sentence: str) -> str | None:
+        foreign = _translate(*there, sentence)
+        return _translate(*back, foreign) if foreign else None
+
+    return translate
+
+
+def _load(model_id: str, device: torch.device | str) -> tuple[Any, Any]:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer  # takes seconds
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_id, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):  # the training's random numbers do not depend on when this is loaded
+            model = AutoModelForSeq2SeqLM.from_pretrained(model_id, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"the translation model {model_id} cannot be loaded ({type(error).__name__})",
+            where="train.augmentation.translation_models",
+            remedy=f"Download it (`hf download {model_id}`), or name a folder that AutoModelForSeq2SeqLM and "
+            "AutoTokenizer load; tokenizers without a tokenizer.json need `pip install sentencepiece`.",
+        ) from error
+    return tokenizer, model.to(device).eval()
+
+
+def _translate(tokenizer: Any, model: Any, text: str) -> str | None:
+    encoded = tokenizer(text, return_tensors="pt").to(model.device)
+    limit = min(MAX_TOKENS, getattr(model.config, "max_position_embeddings", MAX_TOKENS))
+    length = encoded["input_ids"].shape[1]
+    if length > limit:
+        return None
+    longest = min(2 * length + 10, limit)
+    with torch.inference_mode():
+        output_1T = model.generate(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            num_beams=BEAMS,
+            do_sample=False,
+            max_length=longest,
+        )
+    if output_1T.shape[1] == longest:  # it did not end: it was cut off
+        return None
+    translation: str = tokenizer.decode(output_1T[0], skip_special_tokens=True)
+    return translation.strip() or None

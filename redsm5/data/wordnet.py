@@ -1,0 +1,78 @@
+"""Synonyms from WordNet (Miller 1995), read by NLTK from Debian's wordnet-base or from NLTK's own data.
+
+Finding out whether WordNet is here reads nothing and, where Debian's package is installed, imports nothing. The first
+synonym costs seconds and some 200 MB, the same word a second time nothing.
+"""
+
+import io
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SYSTEM_FOLDER = Path("/usr/share/wordnet")  # of Debian's and Ubuntu's package wordnet-base
+# What the reader reads of it; NLTK's own data has the same and `lexnames`.
+FILES = tuple(f"{part}.{pos}" for pos in ("noun", "verb", "adj", "adv") for part in ("index", "data"))
+LEXICOGRAPHER_FILES = 45  # lexnames(5WN)
+
+
+def find() -> Any:
+    """Where WordNet is: a folder, or what NLTK calls a path pointer; None if it is not on this machine."""
+    if all((SYSTEM_FOLDER / name).is_file() for name in FILES):
+        return str(SYSTEM_FOLDER)
+    import nltk  # takes a second
+
+    for name in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):
+        try:
+            return nltk.data.find(name)
+        except LookupError:
+            continue
+    return None
+
+
+@cache
+def synonyms(word: str) -> tuple[str, ...]:
+    """The single words that share a sense with `word` or with its base form, in WordNet's order and case.
+
+    All senses of all parts of speech count, as in EDA (Wei & Zou 2019). Neither the word in another case nor its base
+    form is one of them. None for words that are not in WordNet, for stop words, which it has as something else
+    (I: iodine), and for numbers (42: XLII).
+
+    Raises:
+        LookupError: WordNet is not on this machine.
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    word = word.lower()
+    if word in ENGLISH_STOP_WORDS or not word.isalpha():
+        return ()
+    wordnet = _reader()
+    same = {word, *(wordnet.morphy(word, pos) for pos in "nvar")}
+    names = dict.fromkeys(name for synset in wordnet.synsets(word) for name in synset.lemma_names())
+    return tuple(name for name in names if name.isalpha() and name.lower() not in same)
+
+
+@cache
+def _reader() -> Any:
+    import nltk
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    class Reader(WordNetCorpusReader):  # type: ignore[misc]
+        """Does without two files that Debian's package lacks and synonyms do not need."""
+
+        def open(self, file: str) -> Any:
+            if file == "lexnames":  # names of the files that the lexicographers wrote: only their number counts here
+                return io.StringIO("".join(f"{number:02} unnamed 0\n" for number in range(LEXICOGRAPHER_FILES)))
+            return super().open(file)
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            """No map to the senses of other versions: only other languages need one, and it needs index.sense."""
+
+    root = find()
+    if root is None:
+        raise LookupError("WordNet is not on this machine")
+    if root == str(SYSTEM_FOLDER) and root not in nltk.data.path:
+        nltk.data.path.append(root)  # NLTK opens no file outside of its paths
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The multilingual functions are not available")
+        return Reader(root, None)

@@ -1,0 +1,64 @@
+"""The baseline that a search must beat: TF-IDF and one linear SVM a symptom, as the authors of ReDSM5 trained theirs.
+
+Words and pairs of words, with sublinear term frequency; scikit-learn's LinearSVC with balanced class weights. Its
+decision value d becomes the probability 1 / (1 + exp(-d)), which is one half where the SVM itself would decide. As
+evidence it offers the post's sentences that the same SVM judges highest.
+
+Shapes: P posts, M sentences, C = 9 symptoms.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.svm import LinearSVC
+
+from redsm5.data.encode import sentences_of
+from redsm5.data.posts import SYMPTOMS, Post, labels_of
+from redsm5.evaluation.predict import CANDIDATES, Predictions, ScoredSpan
+
+NEVER = -10.0  # the decision value for a symptom that no training post has
+
+
+def fit(posts: Sequence[Post], *, seed: int) -> list[Pipeline | None]:
+    """One SVM a symptom; None where the training posts all agree."""
+    texts, labels_PC = [post.text for post in posts], labels_of(posts)
+    models: list[Pipeline | None] = []
+    for labels_P in labels_PC.T:
+        if len(set(labels_P.tolist())) < 2:
+            models.append(None)
+            continue
+        vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+        model = make_pipeline(vectors, LinearSVC(class_weight="balanced", random_state=seed))
+        models.append(model.fit(texts, labels_P))
+    return models
+
+
+def predictions_of(models: Sequence[Pipeline | None], posts: Sequence[Post]) -> Predictions:
+    """What the SVMs say of these posts; there is no loss."""
+    sentences = [sentences_of(post.text) for post in posts]
+    cut = [post.text[start:end] for post, ranges in zip(posts, sentences, strict=True) for start, end in ranges]
+    values_PC = _decisions(models, [post.text for post in posts])
+    values_MC = _decisions(models, cut)
+    margins_PC = np.full((len(posts), len(SYMPTOMS)), NEVER)
+    spans: dict[tuple[int, int], list[ScoredSpan]] = {}
+    first = 0
+    for p, ranges in enumerate(sentences):
+        rows_MC = values_MC[first : first + len(ranges)]
+        first += len(ranges)
+        for c in range(len(SYMPTOMS)):
+            best = np.argsort(-rows_MC[:, c], kind="stable")[:CANDIDATES]
+            spans[p, c] = [ScoredSpan(*ranges[m], float(expit(rows_MC[m, c]))) for m in best]
+            if len(ranges):
+                margins_PC[p, c] = rows_MC[:, c].max()
+    return Predictions(float("nan"), expit(values_PC), margins_PC, spans)
+
+
+def _decisions(models: Sequence[Pipeline | None], texts: list[str]) -> NDArray[np.float64]:
+    columns = [
+        np.full(len(texts), NEVER) if model is None or not texts else model.decision_function(texts) for model in models
+    ]
+    return np.stack(columns, axis=1)

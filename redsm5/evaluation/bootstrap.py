@@ -1,0 +1,104 @@
+"""95 % intervals of a report's metrics: the percentile bootstrap over posts (Efron and Tibshirani 1993, chapter 13).
+
+Posts are drawn with replacement, so that a post's symptoms and sentences stay together. A metric that a sample cannot
+tell (no positives in it) is left out of that sample. The draws are a function of nothing but the number of posts.
+
+Shapes: R samples, P posts, C = 9 symptoms.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
+
+from redsm5.evaluation.metrics import PairScores, pooled
+
+SAMPLES = 1000
+SEED = 0
+LEVEL = 95.0
+CURVE_POINTS = 100
+
+Floats = NDArray[np.float64]
+
+
+def confidence_intervals(
+    probabilities_PC: Floats, labels_PC: NDArray[np.int64], thresholds_C: Floats, pairs: PairScores
+) -> dict[str, list[float]]:
+    """[low, high] of each metric by its dotted name in the report; a metric that no sample can tell has none."""
+    P = len(labels_PC)
+    if P == 0:
+        return {}
+    draws_RP = np.random.default_rng(SEED).integers(P, size=(SAMPLES, P))
+    weights_RP = np.stack([np.bincount(draw, minlength=P) for draw in draws_RP]).astype(np.float64)
+    named = {
+        f"criteria_matching.{name}": values
+        for name, values in criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP).items()
+    } | {f"evidence_binding.{name}": values for name, values in pooled(pairs, weights_RP).items() if values is not None}
+    edges = ((100 - LEVEL) / 2, (100 + LEVEL) / 2)
+    return {
+        name: [float(edge) for edge in np.nanpercentile(values, edges)]
+        for name, values in named.items()
+        if np.isfinite(values).any()
+    }
+
+
+def criteria_samples(
+    probabilities_PC: Floats, labels_PC: NDArray[np.int64], thresholds_C: Floats, weights_RP: Floats
+) -> dict[str, Floats]:
+    """The criteria metrics, as `criteria_metrics` defines them, of R weightings of the posts: arrays of R."""
+    truth_PC, said_PC = labels_PC.astype(bool), probabilities_PC >= thresholds_C
+    tp_RC = weights_RP @ (truth_PC & said_PC)
+    fp_RC = weights_RP @ (~truth_PC & said_PC)
+    fn_RC = weights_RP @ (truth_PC & ~said_PC)
+    support_RC = tp_RC + fn_RC
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1_RC = np.where(support_RC > 0, 2 * tp_RC / (2 * tp_RC + fp_RC + fn_RC), np.nan)
+        recall_RC = np.where(support_RC > 0, tp_RC / support_RC, np.nan)
+        precision_RC = np.where(tp_RC + fp_RC > 0, tp_RC / (tp_RC + fp_RC), 0.0)
+        precision_RC = np.where(support_RC > 0, precision_RC, np.nan)
+        tp_R, fp_R, fn_R = tp_RC.sum(axis=1), fp_RC.sum(axis=1), fn_RC.sum(axis=1)
+        micro_R = np.where(tp_R + fn_R > 0, 2 * tp_R / (2 * tp_R + fp_R + fn_R), np.nan)
+        weighted_R = np.nansum(f1_RC * support_RC, axis=1) / support_RC.sum(axis=1)
+    columns = zip(probabilities_PC.T, truth_PC.T, strict=True)
+    pr_auc_RC = np.stack([_average_precision(p, t, weights_RP) for p, t in columns], axis=1)
+    return {
+        "accuracy": weights_RP @ (truth_PC == said_PC).all(axis=1) / weights_RP.sum(axis=1),
+        "f1_macro": _mean(f1_RC),
+        "f1_micro": micro_R,
+        "f1_weighted": weighted_R,
+        "precision_macro": _mean(precision_RC),
+        "recall_macro": _mean(recall_RC),
+        "macro_pr_auc": _mean(pr_auc_RC),
+    }
+
+
+def pr_curve(probabilities_P: Floats, labels_P: NDArray[np.int64]) -> list[list[float]]:
+    """(recall, precision) from the lowest threshold to the highest, at most CURVE_POINTS; empty without positives."""
+    if not labels_P.any():
+        return []
+    precision, recall, _ = precision_recall_curve(labels_P, probabilities_P)
+    # Evenly over recall: where it is low, thresholds lie close together and precision jumps most.
+    places = np.searchsorted(-recall, -np.linspace(1, 0, CURVE_POINTS)).clip(max=len(recall) - 1)
+    kept = np.unique(places)
+    return [[float(recall[i]), float(precision[i])] for i in kept]
+
+
+def _average_precision(probabilities_P: Floats, truth_P: NDArray[np.bool_], weights_RP: Floats) -> Floats:
+    """sum over n of (R_n - R_{n-1}) P_n, posts with equal probabilities being one step, for each weighting."""
+    order = np.argsort(-probabilities_P, kind="stable")
+    last_of_step = np.append(np.diff(probabilities_P[order]) != 0, True)
+    weights_RP = weights_RP[:, order]
+    tp_RN = np.cumsum(weights_RP * truth_P[order], axis=1)[:, last_of_step]
+    all_RN = np.cumsum(weights_RP, axis=1)[:, last_of_step]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision_RN = np.where(all_RN > 0, tp_RN / all_RN, 0.0)
+        recall_RN = tp_RN / tp_RN[:, -1:]
+    value: Floats = (np.diff(recall_RN, axis=1, prepend=0.0) * precision_RN).sum(axis=1)
+    return value
+
+
+def _mean(values_RC: Floats) -> Floats:
+    """Over the symptoms that the sample can tell; NaN where it can tell none."""
+    known_RC = np.isfinite(values_RC)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: Floats = np.where(known_RC, values_RC, 0.0).sum(axis=1) / known_RC.sum(axis=1)
+    return mean

@@ -1,0 +1,330 @@
+"""A trial's report as a page: evaluation_report.html beside evaluation_report.json, whole in itself.
+
+It is made from the files of the trial's folder alone, needs no script and no network, and escapes whatever stands in
+them. What is missing or damaged beside the report is named on the page; what is undefined stands there with its reason.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from redsm5 import files, paths
+from redsm5.config import flatten
+from redsm5.errors import InputError
+from redsm5.evaluation import plots
+from redsm5.records import (
+    CriteriaMetrics,
+    CriterionMetrics,
+    EvaluationReport,
+    EvidenceMetrics,
+    MetricRow,
+    TrialRecord,
+    load,
+    milliseconds,
+)
+from redsm5.tables import duration_text
+from redsm5.tracking.journal import read_metrics
+
+CHOSEN_BY_VALIDATION = "Trials are chosen by validation; test scores are shown, never used to choose."
+
+CRITERIA = {
+    "f1_macro": ("F1, macro", "mean of the F1 of the symptoms that occur in the split"),
+    "f1_micro": ("F1, micro", "one F1 over the labels of all symptoms together"),
+    "f1_weighted": ("F1, weighted", "mean of the symptoms' F1, weighted by their support"),
+    "macro_pr_auc": ("PR AUC, macro", "mean average precision, without interpolation"),
+    "precision_macro": (
+        "Precision, macro",
+        "mean over the symptoms that occur: of the posts said to have it, those that do",
+    ),
+    "recall_macro": ("Recall, macro", "mean over the symptoms that occur: of the posts that have it, those found"),
+    "accuracy": ("Accuracy", "share of posts of which all labels are right"),
+}
+EVIDENCE = {
+    "f1": (
+        "Token F1",
+        "mean over pairs with evidence of the best F1 with an annotated span, in words; 0 for no prediction",
+    ),
+    "exact_match": ("Exact match", "share of pairs with evidence whose predicted span is an annotated one"),
+    "char_f1": ("Character F1", "of characters, pooled over pairs with evidence, against all annotated spans"),
+    "char_precision": (
+        "Character precision",
+        "of the predicted characters, those annotated; 0 where none is predicted",
+    ),
+    "char_recall": ("Character recall", "of the annotated characters, those predicted"),
+    "null_span_accuracy": ("No evidence, rightly", "share of pairs without evidence for which none is predicted"),
+}
+CARDS = ("criteria_matching.f1_macro", "criteria_matching.f1_micro", "evidence_binding.f1")
+FIXED_THRESHOLD = 0.5
+TRAIN_LOSS, VAL_LOSS = "train_loss", "val_loss"
+
+
+def write_page(trial_folder: Path) -> Path:
+    """Write the page of a trial's report, atomically; its path. The caller holds the trial's lock.
+
+    Raises:
+        InputError: the report is missing or damaged.
+    """
+    page = trial_folder / paths.REPORT_PAGE
+    files.write_atomic(page, render_page(trial_folder).encode(errors="replace"))
+    return page
+
+
+def render_page(trial_folder: Path) -> str:
+    """The page of a trial's report.
+
+    Raises:
+        InputError: the report is missing or damaged.
+    """
+    report = load(trial_folder / paths.REPORT, EvaluationReport)
+    if report is None:
+        raise InputError(
+            "there is no report",
+            where=str(trial_folder / paths.REPORT),
+            remedy="A trial gets one as it completes; `just evaluate --trial-id <uuid>` writes it again.",
+        )
+    found: list[str] = []
+    record = _record(trial_folder, found)
+    rows = _journal(trial_folder, found)
+    study = report.config.get("study")
+    name = f" of study {study['name']}" if isinstance(study, dict) and study.get("name") and report.study_id else ""
+    number = record.number if record else None
+    return render(
+        "trial.html",
+        heading=f"Trial {report.trial_id[:8] if number is None else number}{name}",
+        report=report,
+        record=record,
+        seconds=record and seconds_of(record),
+        posts=report.data_counts.get(report.split),
+        found=found,
+        **_metrics(report),
+        **_learning(rows, report),
+        **_configuration(report, record),
+        origin=_origin(report),
+    )
+
+
+def render(template: str, **context: Any) -> str:
+    """A template of this package, filled."""
+    return _templates().get_template(template).render(context)
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "percent": _percent, "duration": duration_text, "time": _time}
+    return environment
+
+
+def figure(value: float | None) -> str:
+    """A score for a person."""
+    return "–" if value is None else f"{value:.3f}" if math.isfinite(value) else "not finite"
+
+
+def seconds_of(record: TrialRecord) -> float | None:
+    """From a trial's first start to its end; None before that."""
+    if not (record.started_at and record.finished_at):
+        return None
+    return (milliseconds(record.finished_at) - milliseconds(record.started_at)) / 1000
+
+
+def _percent(value: float) -> str:
+    """A share as a length in CSS, kept within its track."""
+    return f"{100 * min(max(value, 0.0), 1.0):.1f}" if math.isfinite(value) else "0"
+
+
+def _time(value: str) -> str:
+    return value[:16].replace("T", " ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what the files say
+
+
+def _record(folder: Path, found: list[str]) -> TrialRecord | None:
+    try:
+        record = load(folder / paths.TRIAL, TrialRecord)
+    except InputError as error:
+        found.append(f"{paths.TRIAL}: {error.what}")
+        return None
+    if record is None:
+        found.append(f"{paths.TRIAL} is missing")
+    return record
+
+
+def _journal(folder: Path, found: list[str]) -> list[MetricRow]:
+    try:
+        return read_metrics(folder)
+    except InputError as error:
+        found.append(f"{paths.METRICS}: {error.what}")
+    except ValueError:
+        found.append(f"{paths.METRICS}: a line is no metric")
+    return []
+
+
+def _metrics(report: EvaluationReport) -> dict[str, Any]:
+    """Both tasks' tables, the symptoms' rows and curves, thresholds and hard negatives."""
+    criteria, evidence = report.test_metrics.criteria_matching, report.test_metrics.evidence_binding
+    groups = [
+        {
+            "title": "Criteria: which symptoms a post shows",
+            "caption": "Below each value, its 95 % interval: a percentile bootstrap over posts.",
+            "rows": _rows("criteria_matching", CRITERIA, criteria, report),
+            "undefined": _by_reason((CRITERIA.get(k, (words(k),))[0], why) for k, why in criteria.undefined.items()),
+        },
+        {
+            "title": "Evidence: where the post shows them",
+            "caption": "Over pairs of post and symptom; spans are compared without whitespace at their ends.",
+            "rows": _rows("evidence_binding", EVIDENCE, evidence, report),
+            "undefined": _by_reason((EVIDENCE.get(k, (words(k),))[0], why) for k, why in evidence.undefined.items()),
+        },
+    ]
+    rows = {row["key"]: row for group in groups for row in group["rows"]}
+    thresholds = report.decision_thresholds
+    symptoms = [_symptom(row, thresholds) for row in criteria.per_criterion]
+    ids = {row.id for row in criteria.per_criterion}
+    return {
+        "groups": groups,
+        "cards": [rows[key] | {"label": _card_label(key)} for key in CARDS],
+        "symptoms": symptoms,
+        "undefined": _by_reason(
+            (f"{words(row.id)} ({', '.join(map(words, fields))})", why)
+            for row in criteria.per_criterion
+            for why, fields in _by_reason(row.undefined.items()).items()
+        ),
+        "curves": [curve for c, row in enumerate(criteria.per_criterion) if (curve := _curve(c, row, report))],
+        "thresholds": thresholds and {words(k): v for k, v in thresholds.items() if k not in ids},
+        "hard": report.hard_negatives,
+    }
+
+
+def _rows(
+    task: str,
+    known: Mapping[str, tuple[str, str]],
+    metrics: CriteriaMetrics | EvidenceMetrics,
+    report: EvaluationReport,
+) -> list[dict[str, Any]]:
+    rows = []
+    for name, (label, definition) in known.items():
+        interval = report.confidence_intervals.get(f"{task}.{name}", [])
+        whole = len(interval) == 2 and all(map(math.isfinite, interval))
+        rows.append(
+            {
+                "key": f"{task}.{name}",
+                "label": label,
+                "definition": definition,
+                "value": getattr(metrics, name),
+                "interval": interval if whole and getattr(metrics, name) is not None else None,
+                "reason": metrics.undefined.get(name, "no reason was given"),
+            }
+        )
+    return rows
+
+
+def _by_reason(undefined: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """From each reason to what is undefined for it."""
+    names: dict[str, list[str]] = {}
+    for name, reason in undefined:
+        names.setdefault(reason, []).append(name)
+    return names
+
+
+def _card_label(key: str) -> str:
+    task, _, name = key.partition(".")
+    return (
+        f"Evidence {EVIDENCE[name][0].replace('Token', 'token')}" if task == "evidence_binding" else CRITERIA[name][0]
+    )
+
+
+def words(name: str) -> str:
+    """A name of the data or the code in words: DEPRESSED_MOOD, pr_auc."""
+    text = name.replace("_", " ")
+    return text.capitalize() if text.isupper() else text.replace("pr auc", "PR AUC").replace("f1", "F1")
+
+
+def _symptom(row: CriterionMetrics, thresholds: Mapping[str, float] | None) -> dict[str, Any]:
+    confusion = []
+    for label, counts in zip(("absent", "present"), row.confusion_matrix, strict=False):
+        total = sum(counts)
+        confusion.append((label, [(count, count / total if total else None) for count in counts]))
+    return {
+        **row.model_dump(include={"support", "f1", "precision", "recall", "pr_auc"}),
+        "name": words(row.id),
+        "threshold": FIXED_THRESHOLD if thresholds is None else thresholds.get(row.id),
+        "confusion": confusion,
+    }
+
+
+def _curve(position: int, row: CriterionMetrics, report: EvaluationReport) -> dict[str, Any] | None:
+    points = [(point[0], point[1]) for point in report.pr_curves.get(row.id, []) if len(point) == 2]
+    if not points:
+        return None
+    posts = sum(map(sum, row.confusion_matrix))
+    chosen = None if row.recall is None or row.precision is None else (row.recall, row.precision)
+    title = f"{words(row.id)}: precision over recall, PR AUC {figure(row.pr_auc)}"
+    prevalence = row.support / posts if posts else None
+    svg = plots.pr_curve(f"pr{position}", title, points, prevalence=prevalence, chosen=chosen)
+    return {"name": words(row.id), "pr_auc": row.pr_auc, "svg": Markup(svg)}
+
+
+def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, Any]:
+    """The curves that have a point, and the names of metrics with values that are not finite."""
+    objective = report.optimization_metric_name
+    train, validation = ([(row.step, row.value) for row in rows if row.metric == m] for m in (TRAIN_LOSS, VAL_LOSS))
+    scores = [(row.epoch, row.value) for row in rows if row.metric == objective]
+    drawn = []
+    if plots.finite(train) or plots.finite(validation):
+        drawn.append(plots.loss_curves(train, validation))
+    if plots.finite(scores):
+        drawn.append(plots.objective_curve(objective, scores, [c.epoch for c in report.evaluated_checkpoints]))
+    odd = {row.metric: 0 for row in rows if not math.isfinite(row.value)}
+    shown = [name for name in odd if name in (TRAIN_LOSS, VAL_LOSS, objective)]
+    return {"learning": [Markup(svg) for svg in drawn], "not_finite": shown}
+
+
+def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict[str, Any]:
+    """The configuration by section, and which keys the search set: those it drew, and those that it left undrawn."""
+    flat = flatten(report.config)
+    space = flat.get("search.space")
+    space = space if isinstance(space, dict) else {}
+    drawn = set(record.parameters if record else space)
+    if drawn:
+        drawn |= {key for key in space if flat.get(key) is None}
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for key, value in flat.items():
+        section, _, name = key.rpartition(".") if key != "search.space" else ("search", "", "space")
+        text = f"{len(space)} parameters" if key == "search.space" else _value_text(value)
+        sections.setdefault(section or "general", []).append(
+            {"name": name or key, "value": text, "set": bool(report.study_id) and key in drawn}
+        )
+    configuration = [{"name": name, "rows": rows} for name, rows in sections.items()]
+    return {"configuration": configuration, "any_set": any(row["set"] for s in configuration for row in s["rows"])}
+
+
+def _value_text(value: Any) -> str:
+    if value is None or value == []:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(map(_value_text, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _origin(report: EvaluationReport) -> list[tuple[str, str]]:
+    return [
+        ("trial", report.trial_id),
+        ("study", report.study_id or "–"),
+        ("report", report.report_id),
+        ("code version", report.code_version),
+        ("seed", str(report.seed)),
+        ("data fingerprint", report.data_fingerprint),
+    ]

@@ -1,0 +1,259 @@
+"""The figures of the pages, as SVG that stands inside an HTML page.
+
+Drawn by matplotlib without pyplot, so that nothing stays behind in the process. Text stays text. A colour here is a
+role (`INK`, `ACCENT`, …): the page's stylesheet says what it is, in light, in dark and on paper. The same data give the
+same bytes.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+
+Point = tuple[float, float]
+
+# Stand-ins, replaced by the stylesheet's variables once the figure is drawn.
+INK, MUTED, LINE, ACCENT, SECOND, BAD = (f"#0{n}fe0{n}" for n in range(1, 7))
+VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SECOND: "second", BAD: "bad"}
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "redsm5",
+    "text.parse_math": False,  # a $ in a name is a $
+    "text.color": INK,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "legend.fontsize": 9,
+}
+MOST_POINTS = 400  # of one line: more than a screen shows
+PIXELS = 96  # CSS pixels an inch
+
+
+def finite(points: Sequence[Point]) -> list[Point]:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], int]:
+    """At most `most` points, each the mean of `size` neighbours (the last of what is left); and that size."""
+    size = max(math.ceil(len(points) / most), 1)
+    pieces = [np.asarray(points[i : i + size]) for i in range(0, len(points), size)]
+    return [(float(x), float(y)) for x, y in (piece.mean(axis=0) for piece in pieces)], size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a trial
+
+
+def loss_curves(train: Sequence[Point], validation: Sequence[Point]) -> str:
+    """(step, loss) of both splits."""
+    line, size = thinned(finite(train))
+
+    def draw(axes: Axes) -> None:
+        label = "training" if size == 1 else f"training, means of {size} steps"
+        axes.plot(*_columns(line), color=MUTED, linewidth=1, label=label)
+        axes.plot(*_columns(finite(validation)), color=ACCENT, marker="o", markersize=3, label="validation")
+        axes.set(xlabel="optimizer step", ylabel="loss")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(loc="upper right")
+
+    return _svg("losses", "Training and validation loss over the optimizer steps", (5.0, 2.9), draw)
+
+
+def objective_curve(name: str, points: Sequence[Point], evaluated: Sequence[int]) -> str:
+    """(epoch, score) on the validation split; the epochs whose checkpoints were evaluated are ringed."""
+    line = finite(points)
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*_columns(line), color=ACCENT, marker="o", markersize=3)
+        ringed = [point for point in line if point[0] in evaluated]
+        axes.plot(
+            *_columns(ringed), "o", markersize=9, markerfacecolor="none", markeredgecolor=SECOND, label="evaluated"
+        )
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.margins(y=0.15)
+        if ringed:
+            axes.legend(loc="best")
+
+    return _svg("objective", f"{name} on the validation split after each epoch", (5.0, 2.9), draw)
+
+
+def pr_curve(name: str, title: str, points: Sequence[Point], *, prevalence: float | None, chosen: Point | None) -> str:
+    """Precision over recall; the prevalence is what guessing gives, `chosen` the point at the decision threshold."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*_columns(sorted(finite(points), key=lambda p: (p[0], -p[1]))), color=ACCENT, drawstyle="steps-pre")
+        if prevalence is not None:
+            axes.axhline(prevalence, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        if chosen is not None:
+            axes.plot(*chosen, "o", markersize=7, markerfacecolor="none", markeredgecolor=SECOND, clip_on=False)
+        axes.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+    return _svg(name, title, (2.4, 2.1), draw)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a study
+
+
+def history(
+    metric: str, completed: Sequence[Point], pruned: Sequence[Point], failed: Sequence[int], duplicates: Sequence[Point]
+) -> str:
+    """(trial number, value) by outcome, and the best so far; a failed trial has no value and stands at the bottom."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*_columns(completed), "o", color=ACCENT, markersize=4, label="completed")
+        if best := _running_best(sorted(completed)):
+            end = max((x for x, _ in [*completed, *pruned, *duplicates]), default=best[-1][0])
+            axes.plot(*_columns([*best, (max(end, *failed, 0), best[-1][1])]), color=SECOND, drawstyle="steps-post")
+            axes.lines[-1].set_label("best so far")
+        if duplicates:
+            axes.plot(
+                *_columns(duplicates), "o", markerfacecolor="none", markeredgecolor=ACCENT, markersize=5, label="repeat"
+            )
+        if pruned:
+            axes.plot(*_columns(pruned), "x", color=MUTED, markersize=5, label="pruned, its best epoch")
+        if failed:
+            axes.plot(
+                failed,
+                [0.02] * len(failed),
+                "^",
+                color=BAD,
+                markersize=5,
+                transform=axes.get_xaxis_transform(),
+                label="failed",
+            )
+        axes.set(xlabel="trial", ylabel=metric)
+        axes.margins(y=0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=5, columnspacing=1.2, handletextpad=0.4)
+
+    return _svg("history", f"{metric} of each trial, and the best so far", (7.4, 3.4), draw)
+
+
+def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
+    """(hours, bytes) on a logarithmic scale: what was kept, what keeping everything would hold, the budget."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(*_columns(keep_all), color=MUTED, drawstyle="steps-post", label="if everything were kept")
+        axes.plot(*_columns(kept), color=ACCENT, drawstyle="steps-post", label="kept")
+        if budget is not None:
+            axes.axhline(budget, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)), label="budget")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(EngFormatter(unit="B", sep=" "))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        low = min((y for _, y in [*kept, *keep_all] if y > 0), default=1.0)
+        high = max(max((y for _, y in keep_all), default=1.0), budget or 1.0)
+        axes.set_ylim(low / 1.5, high * 1.8)
+        axes.set(xlabel="hours since the first checkpoint", ylabel="bytes of checkpoints")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
+
+    return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (7.4, 3.4), draw)
+
+
+def parallel_coordinates(
+    axes_names: Sequence[str],
+    ticks: Sequence[Sequence[tuple[float, str]]],
+    lines: Sequence[Sequence[float]],
+    marked: Sequence[int],
+) -> str:
+    """A line a trial across one vertical axis a parameter and one for the value.
+
+    Args:
+        axes_names: of the K axes; the last is the value's.
+        ticks: for each axis, heights in [0, 1] and their labels; NOT_DRAWN is below 0.
+        lines: for each trial its K heights, the best trial first.
+        marked: which lines are of the best tenth.
+    """
+
+    def draw(axes: Axes) -> None:
+        xs = range(len(axes_names))
+        rest = [i for i in range(1, len(lines)) if i not in set(marked)]
+        for chosen, style in (
+            (rest, {"color": MUTED, "linewidth": 0.7, "alpha": 0.35}),
+            ([i for i in marked if i], {"color": ACCENT, "linewidth": 1.1, "alpha": 0.85}),
+            ([0] if lines else [], {"color": SECOND, "linewidth": 2.2}),
+        ):
+            axes.add_collection(LineCollection([list(zip(xs, lines[i], strict=True)) for i in chosen], **style))
+        for x, labels in zip(xs, ticks, strict=True):
+            axes.axvline(x, color=INK, linewidth=0.8)
+            for height, label in labels:
+                axes.plot([x - 0.03, x], [height, height], color=INK, linewidth=0.8)
+                axes.annotate(
+                    label, (x, height), (-5, 0), textcoords="offset points", ha="right", va="center", fontsize=8
+                )
+        axes.set(xlim=(-0.85, len(axes_names) - 0.7), ylim=(-0.2, 1.06))
+        axes.set_yticks([])
+        axes.set_xticks(list(xs), [name.replace(".", ".\n") for name in axes_names], color=INK)
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+
+    width = 1.35 * len(axes_names) + 0.6
+    return _svg("parallel", "Parameters and value of each completed trial", (width, 3.9), draw)
+
+
+NOT_DRAWN = -0.13  # the height of a parameter that a trial did not have
+
+# ---------------------------------------------------------------------------------------------------------------------
+# SVG
+
+
+def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axes], None]) -> str:
+    """The figure as an <svg> with its title for who cannot see it; its ids begin with `name`, unique on the page."""
+    out = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=inches, layout="constrained")
+        draw(figure.add_subplot())
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    drawn = out.getvalue()
+    body = drawn[drawn.index(">", drawn.index("<svg ")) + 1 :]
+    body = re.sub(r"\s*<style [^>]*>[^<]*</style>| font-family: [^;<>]*;", "", body)  # the page's own hold
+    body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body)
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var(--{variable})")
+    width, height = (round(side * 72, 1) for side in inches)
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{inches[0] * PIXELS:.0f}px" role="img" '
+        f'aria-labelledby="{name}-title"><title id="{name}-title">{escape(title)}</title>{body}'
+    )
+
+
+def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _running_best(points: Sequence[Point]) -> list[Point]:
+    best: list[Point] = []
+    for x, y in points:
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return best

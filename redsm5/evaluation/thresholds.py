@@ -1,0 +1,274 @@
+"""Where a probability becomes a yes and a span becomes evidence: the thresholds, and how validation chooses them.
+
+A symptom is present from its threshold on. A post holds evidence for a symptom where the log-odds of some against none
+reach `evidence_null_threshold` (the threshold of SQuAD 2.0, Devlin et al. 2019, section 4.3); of its spans, those count
+whose score reaches `min_span_score`. Only posts of the validation split are ever given to `choose`.
+
+Shapes: P posts, C = 9 symptoms.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
+from redsm5.evaluation.bootstrap import confidence_intervals, pr_curve
+from redsm5.evaluation.metrics import CharSpan, Pair, criteria_metrics, evidence_metrics, pair_scores
+from redsm5.evaluation.predict import Predictions
+from redsm5.records import EvidenceMetrics, HardNegativeMetrics, TestMetrics, Thresholds
+
+DEFAULT_PROBABILITY = 0.5
+# Heads that judge each span by itself are sure from one half on; those whose spans share one distribution, earlier.
+DEFAULT_SPAN_SCORE = {"bio_crf": 0.5, "sentence_reranker": 0.5}
+SHARED_SPAN_SCORE = 0.2
+MOST_CANDIDATES = 100  # thresholds that are tried for one figure, spread over the quantiles
+SPAN_SCORES = tuple(i / 20 for i in range(20))
+ROUNDS = 2  # over all symptoms, where the metric ties them together
+
+
+def default_thresholds(evidence_head_type: str) -> Thresholds:
+    """What counts before anything has been chosen: during training, and with `train.thresholds=fixed`."""
+    return Thresholds(
+        criteria=dict.fromkeys(SYMPTOMS, DEFAULT_PROBABILITY),
+        evidence_null_threshold=0.0,
+        min_span_score=DEFAULT_SPAN_SCORE.get(evidence_head_type, SHARED_SPAN_SCORE),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# apply
+
+
+def score(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> TestMetrics:
+    """Both tasks' metrics of these predictions."""
+    criteria = criteria_metrics(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), SYMPTOMS)
+    gold = gold_spans(posts)
+    chosen = chosen_spans(predictions, thresholds)
+    evidence = evidence_metrics({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
+    return TestMetrics(criteria_matching=criteria, evidence_binding=evidence)
+
+
+def chosen_spans(predictions: Predictions, thresholds: Thresholds) -> dict[Pair, list[CharSpan]]:
+    """The evidence that counts, for each (post, symptom)."""
+    return {
+        pair: (
+            [(s.start, s.end) for s in spans if s.score >= thresholds.min_span_score]
+            if predictions.margins_P9[pair] >= thresholds.evidence_null_threshold
+            else []
+        )
+        for pair, spans in predictions.spans.items()
+    }
+
+
+def gold_spans(posts: Sequence[Post]) -> dict[Pair, list[CharSpan]]:
+    """The annotated evidence of each (post, symptom). A pair whose symptom is present but whose sentences were not
+    found in the post is left out, since nobody knows where its evidence is.
+    """
+    gold: dict[Pair, list[CharSpan]] = {}
+    for p, post in enumerate(posts):
+        for symptom in range(len(SYMPTOMS)):
+            spans = [(s.start, s.end) for s in post.evidence if s.symptom == symptom]
+            if spans or not post.labels[symptom]:
+                gold[p, symptom] = spans
+    return gold
+
+
+def hard_negative_metrics(
+    predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds
+) -> HardNegativeMetrics:
+    """How the model does where annotators looked at a sentence and found the symptom absent (status 0).
+
+    The pairs are those of a post and a symptom that it does not show, with such a sentence. criteria_specificity is the
+    share in which the model says absent, evidence_specificity the share in which it chooses none of these sentences.
+    """
+    pairs = {
+        (p, span.symptom) for p, post in enumerate(posts) for span in post.negatives if not post.labels[span.symptom]
+    }
+    chosen = chosen_spans(predictions, thresholds)
+    limits = _vector(thresholds)
+    absent, passed_over = [], []
+    for p, symptom in sorted(pairs):
+        absent.append(predictions.probabilities_P9[p, symptom] < limits[symptom])
+        negatives = [span for span in posts[p].negatives if span.symptom == symptom]
+        passed_over.append(not any(_meet(span, other) for span in negatives for other in chosen[p, symptom]))
+    return HardNegativeMetrics(
+        pairs=len(pairs),
+        criteria_specificity=float(np.mean(absent)) if pairs else None,
+        evidence_specificity=float(np.mean(passed_over)) if pairs else None,
+    )
+
+
+def intervals(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> dict[str, list[float]]:
+    """95 % intervals of both tasks' metrics, by their dotted names in the report."""
+    gold = gold_spans(posts)
+    chosen = chosen_spans(predictions, thresholds)
+    pairs = pair_scores({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
+    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), pairs)
+
+
+def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list[list[float]]]:
+    """Each symptom's precision over recall; a symptom without positives has no points."""
+    columns = zip(SYMPTOMS, predictions.probabilities_P9.T, labels_of(posts).T, strict=True)
+    return {name: pr_curve(probabilities_P, labels_P) for name, probabilities_P, labels_P in columns}
+
+
+def validation_metrics(metrics: TestMetrics) -> dict[str, float]:
+    """The metrics of an epoch by their names in the journal; what is undefined is NaN there."""
+    criteria = metrics.criteria_matching.model_dump(exclude={"per_criterion", "undefined"})
+    evidence = metrics.evidence_binding.model_dump(exclude={"undefined"})
+    named = {f"val_{k}": v for k, v in criteria.items()} | {f"val_evidence_{k}": v for k, v in evidence.items()}
+    return {name: float("nan") if value is None else value for name, value in named.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# choose
+
+
+def choose(
+    predictions: Predictions,
+    posts: Sequence[Post],
+    *,
+    scope: Literal["fixed", "global", "per_class"],
+    metric: str,
+    default: Thresholds,
+) -> Thresholds:
+    """The thresholds that do best on these posts, which are those of the validation split.
+
+    The symptoms' are chosen by the trial's metric, and by macro F1 where it does not depend on them (val_macro_pr_auc,
+    the metrics of evidence). Evidence is chosen by the trial's metric where that is one of evidence, else by the mean
+    of token F1 over pairs with evidence and null-span accuracy over those without, so that neither is bought with the
+    other. Of thresholds that do equally well the one nearest to the default is taken; a symptom without positives
+    keeps the default.
+
+    Args:
+        scope: one threshold for all symptoms (`global`), one each (`per_class`), or the defaults (`fixed`).
+        metric: the trial's, by its name in the journal.
+        default: what counts where nothing is chosen.
+    """
+    if scope == "fixed" or not posts:
+        return default
+    of_criteria = _criteria_objective(metric.removeprefix("val_"), labels_of(posts).astype(bool))
+    probabilities_PC = predictions.probabilities_P9
+    if scope == "global":
+        best = _best(
+            _between(probabilities_PC.ravel()), lambda t: of_criteria(probabilities_PC >= t), DEFAULT_PROBABILITY
+        )
+        limits_C = np.full(len(SYMPTOMS), best)
+    else:
+        limits_C = _per_class(probabilities_PC, labels_of(posts).astype(bool), of_criteria)
+    null_threshold, min_score = _evidence_thresholds(predictions, posts, metric, default)
+    return Thresholds(
+        criteria={name: float(limit) for name, limit in zip(SYMPTOMS, limits_C.clip(0, 1), strict=True)},
+        evidence_null_threshold=null_threshold,
+        min_span_score=min_score,
+    )
+
+
+def _per_class(
+    probabilities_PC: NDArray[np.float64],
+    truth_PC: NDArray[np.bool_],
+    of_criteria: Callable[[NDArray[np.bool_]], float],
+) -> NDArray[np.float64]:
+    """One symptom after the other, the others as they are; from each symptom's own best F1."""
+    limits_C = np.full(len(SYMPTOMS), DEFAULT_PROBABILITY)
+    with_positives = [c for c in range(len(SYMPTOMS)) if truth_PC[:, c].any()]
+    for c in with_positives:
+        column, truth = probabilities_PC[:, c], truth_PC[:, c]
+        limits_C[c] = _best(_between(column), lambda t, x=column, y=truth: _f1(x >= t, y), DEFAULT_PROBABILITY)  # type: ignore[misc]
+    for _ in range(ROUNDS):
+        for c in with_positives:
+
+            def objective(limit: float, c: int = c) -> float:
+                trial_C = limits_C.copy()
+                trial_C[c] = limit
+                return of_criteria(probabilities_PC >= trial_C)
+
+            current = limits_C[c]
+            best = _best(_between(probabilities_PC[:, c]), objective, DEFAULT_PROBABILITY)
+            limits_C[c] = best if objective(best) > objective(current) else current
+    return limits_C
+
+
+def _evidence_thresholds(
+    predictions: Predictions, posts: Sequence[Post], metric: str, default: Thresholds
+) -> tuple[float, float]:
+    """The null threshold, then the spans' score beside it, and once more."""
+    gold = gold_spans(posts)
+    texts = [post.text for post in posts]
+    margins = np.array([predictions.margins_P9[pair] for pair in gold])
+
+    def objective(null_threshold: float, min_score: float) -> float:
+        limits = default.model_copy(update={"evidence_null_threshold": null_threshold, "min_span_score": min_score})
+        chosen = chosen_spans(predictions, limits)
+        return _evidence_objective(metric, evidence_metrics({pair: chosen[pair] for pair in gold}, gold, texts))
+
+    null_threshold, min_score = default.evidence_null_threshold, default.min_span_score
+    for _ in range(ROUNDS):
+        null_threshold = _best(
+            _between(margins), lambda t, m=min_score: objective(t, m), default.evidence_null_threshold  # type: ignore[misc]
+        )
+        min_score = _best(SPAN_SCORES, lambda m, t=null_threshold: objective(t, m), default.min_span_score)  # type: ignore[misc]
+    return null_threshold, min_score
+
+
+def _evidence_objective(metric: str, metrics: EvidenceMetrics) -> float:
+    name = metric.removeprefix("val_evidence_")
+    if name != metric:
+        return getattr(metrics, name) or 0.0
+    parts = [value for value in (metrics.f1, metrics.null_span_accuracy) if value is not None]
+    return float(np.mean(parts)) if parts else 0.0
+
+
+def _criteria_objective(metric: str, truth_PC: NDArray[np.bool_]) -> Callable[[NDArray[np.bool_]], float]:
+    """One of the criteria metrics as a function of the decisions; of what is undefined, 0."""
+    positive = truth_PC.any(axis=0)
+    support_C = truth_PC.sum(axis=0)[positive]
+
+    def objective(predicted_PC: NDArray[np.bool_]) -> float:
+        if metric == "accuracy":
+            return float((predicted_PC == truth_PC).all(axis=1).mean())
+        if metric == "f1_micro":
+            return _f1(predicted_PC.ravel(), truth_PC.ravel())
+        if not positive.any():
+            return 0.0
+        tp_C = (predicted_PC & truth_PC).sum(axis=0)[positive]
+        said_C = predicted_PC.sum(axis=0)[positive]
+        if metric == "precision_macro":
+            return float(np.mean(tp_C / np.maximum(said_C, 1)))
+        if metric == "recall_macro":
+            return float(np.mean(tp_C / support_C))
+        f1_C = 2 * tp_C / (said_C + support_C)
+        return float(np.average(f1_C, weights=support_C if metric == "f1_weighted" else None))
+
+    return objective
+
+
+def _f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    total = int(predicted.sum() + truth.sum())
+    return 2 * int((predicted & truth).sum()) / total if total else 0.0
+
+
+def _between(values: NDArray[np.float64]) -> Sequence[float]:
+    """Thresholds that part these values in different ways: midpoints between neighbours, and one below and above."""
+    distinct = np.unique(values)
+    if len(distinct) == 0:
+        return []
+    if len(distinct) > MOST_CANDIDATES:
+        distinct = np.unique(np.quantile(distinct, np.linspace(0, 1, MOST_CANDIDATES)))
+    edges = np.concatenate([distinct[:1] - 1e-6, (distinct[1:] + distinct[:-1]) / 2, distinct[-1:] + 1e-6])
+    return [float(edge) for edge in edges]
+
+
+def _best(candidates: Sequence[float], objective: Callable[[float], float], default: float) -> float:
+    """The candidate with the highest value; of equals, the one nearest to the default, which is a candidate too."""
+    return max([default, *candidates], key=lambda t: (objective(t), -abs(t - default)))
+
+
+def _vector(thresholds: Thresholds) -> NDArray[np.float64]:
+    return np.array([thresholds.criteria[name] for name in SYMPTOMS])
+
+
+def _meet(a: Span, b: CharSpan) -> bool:
+    return a.start < b[1] and b[0] < a.end

@@ -1,0 +1,80 @@
+"""The adversarial step: train also on each sequence moved a little in the direction that raises its loss the most.
+
+It is FGM after Miyato, Dai and Goodfellow 2017 (section 3), on the encoder's word embeddings as they are, not
+normalized as there. The words' vectors of a sequence are moved, no weight is, so there is nothing to put back; the
+direction does not depend on the length of the gradient, and so neither on accumulation nor on loss scaling.
+
+Shapes: S sequences, T tokens, H width of the embeddings.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class EmbeddingAdversary:
+    """Notes the gradient of a module's output in one forward and backward, and moves the output in the next forward.
+
+        accelerator.backward(compute_loss())
+        if adversary:
+            with adversary.attack():
+                accelerator.backward(compute_loss())
+
+    Both gradients add up in the parameters. The module is called once a forward, as an encoder calls its
+    `get_input_embeddings()`. Nothing is noted in evaluation mode or without gradients. From one step to the next it
+    keeps nothing. With epsilon 0 it is false and leaves the module alone.
+
+    Args:
+        embeddings: its output is vectors_STH.
+        epsilon: the length by which a sequence is moved, over all its tokens, in the units of that output.
+            Vectors of half precision round the move, and may lose a small one.
+    """
+
+    def __init__(self, embeddings: nn.Module, epsilon: float) -> None:
+        self._epsilon = epsilon
+        self._clean_STH: Tensor | None = None
+        self._move_STH: Tensor | None = None
+        if epsilon > 0:
+            embeddings.register_forward_hook(self._on_forward)
+
+    def __bool__(self) -> bool:
+        return self._epsilon > 0
+
+    @contextmanager
+    def attack(self) -> Iterator[None]:
+        """Within it, the forward of the batch whose backward came last is done on the moved vectors.
+
+        Raises:
+            RuntimeError: no forward and backward in training mode came before.
+        """
+        clean_STH, self._clean_STH = self._clean_STH, None
+        if clean_STH is None or clean_STH.grad is None:
+            raise RuntimeError("an attack needs a forward in training mode and its backward before it")
+        self._move_STH = steepest_move(clean_STH.grad, self._epsilon)
+        del clean_STH  # its memory is free for the second forward
+        try:
+            yield
+        finally:
+            self._move_STH = None
+
+    def _on_forward(self, module: nn.Module, inputs: tuple[object, ...], vectors_STH: Tensor) -> Tensor:
+        if not (module.training and torch.is_grad_enabled()):
+            return vectors_STH
+        if self._move_STH is not None:
+            return vectors_STH + self._move_STH.to(vectors_STH.dtype)
+        if not vectors_STH.requires_grad:  # frozen embeddings
+            vectors_STH = vectors_STH.detach().requires_grad_()
+        vectors_STH.retain_grad()
+        self._clean_STH = vectors_STH
+        return vectors_STH
+
+
+def steepest_move(gradient_STH: Tensor, epsilon: float) -> Tensor:
+    """move_STH = epsilon g / ||g||_2 for each sequence's g, in float32; 0 where g is 0 or not finite."""
+    gradient_SX = gradient_STH.float().flatten(1)
+    largest_S1 = gradient_SX.abs().amax(dim=1, keepdim=True)
+    direction_SX = gradient_SX / largest_S1  # squares of very large or small numbers would overflow or vanish
+    move_SX = epsilon * direction_SX / direction_SX.norm(dim=1, keepdim=True)
+    return torch.where((largest_S1 > 0) & largest_S1.isfinite(), move_SX, 0.0).view_as(gradient_STH)

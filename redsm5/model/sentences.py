@@ -1,0 +1,84 @@
+"""The evidence head that ranks a post's own sentences.
+
+Shapes: S sequences, T tokens, H hidden, C outputs, M sentences of the batch, J sentences a sequence (as many as the
+one that has most, and one at least), G gold spans.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from redsm5.model.activation import build_activation
+from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known
+from redsm5.sections import ModelConfig
+
+
+class SentenceReranker(nn.Module):
+    """One logit a sentence and output, from the mean of the sentence's states joined with that of [CLS].
+
+    A passage is scored in one pass with what it is to answer, by itself (Nogueira and Cho 2019); here all
+    sentences of a post share the pass, so that each is read in its context (Liu and Lapata 2019, section 3.1).
+    """
+
+    def __init__(self, config: ModelConfig, hidden_size: int, outputs: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.evidence_dropout)
+        self.hidden = nn.Linear(2 * hidden_size, hidden_size)
+        self.activation = build_activation(config.activation)
+        self.linear = nn.Linear(hidden_size, outputs)
+
+    def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """evidence_logits_SCJ, MASKED where a sequence has fewer sentences than J."""
+        ranges_SJ2 = arrange(batch["sentences_M3"], states_STH.shape[0])
+        token_T = torch.arange(states_STH.shape[1], device=states_STH.device)
+        inside_SJT = (token_T >= ranges_SJ2[..., :1]) & (token_T <= ranges_SJ2[..., 1:]) & (ranges_SJ2[..., :1] >= 0)
+        length_SJ1 = inside_SJT.sum(dim=-1, keepdim=True).clamp(min=1)
+        sentence_SJH = inside_SJT.to(states_STH.dtype) @ states_STH / length_SJ1
+        cls_SJH = states_STH[:, :1].expand_as(sentence_SJH)
+        hidden_SJH = self.activation(self.hidden(self.dropout(torch.cat([sentence_SJH, cls_SJH], dim=-1))))
+        logits_SJC = self.linear(self.dropout(hidden_SJH)).float().masked_fill(ranges_SJ2[..., :1] < 0, MASKED)
+        return {"evidence_logits_SCJ": logits_SJC.transpose(1, 2)}
+
+    def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """Binary cross-entropy, summed over a sequence's sentences and averaged over the outputs whose evidence is
+        known: like the other heads' the negative log-likelihood of all that is known of an output, in nats.
+        """
+        logits_SCJ = outputs["evidence_logits_SCJ"]
+        ranges_SJ2 = arrange(batch["sentences_M3"], logits_SCJ.shape[0])
+        gold_SCJ = gold_sentences(ranges_SJ2, batch["spans_G4"], logits_SCJ.shape[1])
+        loss_SCJ = nn.functional.binary_cross_entropy_with_logits(logits_SCJ, gold_SCJ.float(), reduction="none")
+        return mean_over_known(loss_SCJ.sum(dim=-1), batch["known_SC"])  # where no sentence is, the loss is 0
+
+    def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
+        """The sentences with the highest logits, which are held against 0; a score is the logit's sigmoid."""
+        logits_SCJ = outputs["evidence_logits_SCJ"].float()
+        ranges_SJ2 = arrange(batch["sentences_M3"], logits_SCJ.shape[0])
+        first_SCJ, last_SCJ = ranges_SJ2.unsqueeze(1).expand(-1, logits_SCJ.shape[1], -1, -1).unbind(dim=-1)
+        spans_SCK2, scores_SCK = best_places(first_SCJ, last_SCJ, logits_SCJ.sigmoid(), first_SCJ >= 0, count)
+        return Candidates(spans_SCK2, scores_SCK, logits_SCJ.amax(dim=-1))
+
+
+def arrange(sentences_M3: Tensor, sequences: int) -> Tensor:
+    """ranges_SJ2: first and last token of each sequence's sentences in the order of sentences_M3; -1 where it has
+    fewer than J.
+    """
+    sequence_M, first_M, last_M = sentences_M3.unbind(dim=-1)
+    same_MM = sequence_M.unsqueeze(1) == sequence_M
+    place_M = same_MM.tril(diagonal=-1).sum(dim=-1)
+    most = int(place_M.max()) + 1 if len(place_M) else 1
+    ranges_SJ2 = sentences_M3.new_full((sequences, most, 2), -1)
+    ranges_SJ2[sequence_M, place_M] = torch.stack([first_M, last_M], dim=-1)
+    return ranges_SJ2
+
+
+def gold_sentences(ranges_SJ2: Tensor, spans_G4: Tensor, outputs: int) -> Tensor:
+    """gold_SCJ, bool: the sentences that share half or more of the shorter of the two with a gold span."""
+    sequence_G, output_G, first_G, last_G = spans_G4.unbind(dim=-1)
+    first_GJ, last_GJ = ranges_SJ2[sequence_G].unbind(dim=-1)
+    first_G1, last_G1 = first_G.unsqueeze(-1), last_G.unsqueeze(-1)
+    shared_GJ = torch.minimum(last_GJ, last_G1) - torch.maximum(first_GJ, first_G1) + 1
+    shorter_GJ = torch.minimum(last_GJ - first_GJ, last_G1 - first_G1) + 1
+    hit_GJ = (2 * shared_GJ >= shorter_GJ) & (first_GJ >= 0)
+    hits_SCJ = spans_G4.new_zeros((len(ranges_SJ2), outputs, ranges_SJ2.shape[1]))
+    return hits_SCJ.index_put_((sequence_G, output_G), hit_GJ.long(), accumulate=True) > 0

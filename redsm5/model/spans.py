@@ -1,0 +1,90 @@
+"""Spans of tokens: their scores in a band, the best that do not overlap, and what all evidence heads share.
+
+A span of a sequence is written (first, last), both tokens in it; in a band it is (first, length - 1). So the order of
+a flattened band is that of (first, last), and the first of several equal ones is meant wherever one is chosen.
+
+Shapes: S sequences, C outputs a sequence, T tokens, L the greatest length of a span, K candidates, G gold spans,
+X choices (of a softmax, or places where a candidate may be).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -1e30  # no softmax notices it, and sums of thousands of them are still finite, which those of -inf are not
+
+
+class Candidates(NamedTuple):
+    """The evidence that a head proposes, in each sequence and for each output.
+
+    Attributes:
+        spans_SCK2: int64, first and last token; -1 where there are fewer than K. They do not overlap.
+        scores_SCK: float32 in [0, 1], falling; 0 where there is no candidate.
+        margin_SC: float32, the log-odds of any evidence in the sequence against none; 0 is undecided.
+    """
+
+    spans_SCK2: Tensor
+    scores_SCK: Tensor
+    margin_SC: Tensor
+
+
+def band(values_SCT: Tensor, length: int) -> Tensor:
+    """banded_SCTL: at [t, l] stands what values_SCT has at t + l, and 0 beyond its end."""
+    return F.pad(values_SCT, (0, length - 1)).unfold(-1, length, 1)
+
+
+def allowed_spans(text_mask_ST: Tensor, length: int) -> Tensor:
+    """allowed_STL, bool: the spans of at most `length` tokens within the post's text, which is in one piece."""
+    text_S1T = text_mask_ST.bool().unsqueeze(1)
+    return (text_S1T.unsqueeze(-1) & band(text_S1T.int(), length).bool()).squeeze(1)
+
+
+def best_spans(scores_SCTL: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """spans_SCK2 and their scores_SCK: again and again the best of those that overlap with none before it.
+
+    Where there are fewer than `count`, the spans are -1 and the scores MASKED, which is what scores_SCTL has where no
+    span may be.
+    """
+    _, _, T, L = scores_SCTL.shape
+    first_T1 = torch.arange(T, device=scores_SCTL.device).unsqueeze(-1)
+    last_TL = first_T1 + torch.arange(L, device=scores_SCTL.device)
+    spans, scores = [], []
+    for _ in range(count):
+        best_SC, index_SC = scores_SCTL.flatten(2).max(dim=-1)
+        first_SC11 = (index_SC // L)[..., None, None]
+        last_SC11 = first_SC11 + (index_SC % L)[..., None, None]
+        span_SC2 = torch.cat([first_SC11, last_SC11], dim=-1).squeeze(-2)
+        spans.append(span_SC2.masked_fill((best_SC <= MASKED).unsqueeze(-1), -1))
+        scores.append(best_SC)
+        scores_SCTL = scores_SCTL.masked_fill((first_T1 <= last_SC11) & (last_TL >= first_SC11), MASKED)
+    return torch.stack(spans, dim=2), torch.stack(scores, dim=2)
+
+
+def best_places(
+    first_SCX: Tensor, last_SCX: Tensor, scores_SCX: Tensor, present_SCX: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """spans_SCK2 and scores_SCK of the best among disjoint spans that stand in X places, some of them empty."""
+    ranked_SCX, order_SCX = scores_SCX.masked_fill(~present_SCX, -1.0).sort(dim=-1, descending=True, stable=True)
+    spans_SCX2 = torch.stack([first_SCX.gather(-1, order_SCX), last_SCX.gather(-1, order_SCX)], dim=-1)
+    spans_SCX2 = spans_SCX2.masked_fill((ranked_SCX < 0).unsqueeze(-1), -1)
+    missing = max(count - ranked_SCX.shape[-1], 0)
+    spans_SCK2 = F.pad(spans_SCX2[:, :, :count], (0, 0, 0, missing), value=-1)
+    return spans_SCK2, F.pad(ranked_SCX[..., :count].clamp(min=0.0), (0, missing))
+
+
+def choice_loss(logits_SCX: Tensor, gold_G3: Tensor, known_SC: Tensor) -> Tensor:
+    """Cross-entropy of a choice among X, a scalar: the target is uniform over the gold choices (rows (s, c, x), which
+    may repeat), and choice 0, no evidence, where there is none.
+    """
+    gold_SCX = torch.zeros_like(logits_SCX, dtype=torch.bool)
+    gold_SCX[tuple(gold_G3.unbind(dim=-1))] = True
+    gold_SCX[..., 0] = ~gold_SCX.any(dim=-1)
+    gold_logit_SC = (logits_SCX * gold_SCX).sum(dim=-1) / gold_SCX.sum(dim=-1)
+    return mean_over_known(logits_SCX.logsumexp(dim=-1) - gold_logit_SC, known_SC)
+
+
+def mean_over_known(loss_SC: Tensor, known_SC: Tensor) -> Tensor:
+    """The mean over the outputs whose evidence is known; 0, with a gradient of zeros, where that of none is."""
+    return (loss_SC * known_SC).sum() / known_SC.sum().clamp(min=1)

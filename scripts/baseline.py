@@ -1,0 +1,80 @@
+"""Train the baseline, TF-IDF with linear SVMs, on the same splits, and report it alike: `just baseline [overrides]`."""
+
+import json
+import sys
+import uuid
+from pathlib import Path
+
+import torch
+from redsm5.evaluation.page import write_page
+
+from redsm5 import code_version, files, paths
+from redsm5.config import compose
+from redsm5.data import load_splits, load_test
+from redsm5.errors import exit_with_message
+from redsm5.evaluation.baseline import fit, predictions_of
+from redsm5.evaluation.report import environment, figures
+from redsm5.evaluation.table import report_table
+from redsm5.evaluation.thresholds import choose, default_thresholds, score, validation_metrics
+from redsm5.records import EvaluatedCheckpoint, EvaluationReport, now
+from redsm5.study.trial import snapshot_of
+from redsm5.tracking.logs import open_logs
+
+NAME = "tfidf-svm"
+
+
+def main() -> int:
+    files.make_private()
+    config = compose(sys.argv[1:])
+    log = open_logs(None)
+    splits = load_splits(config.data)
+    log.info("training TF-IDF and linear SVMs", **splits.counts)
+    models = fit(splits.train, seed=config.train.seed)
+
+    seen = predictions_of(models, splits.validation)
+    default = default_thresholds("sentence_reranker")  # each of its sentences is judged by itself, too
+    limits = choose(seen, splits.validation, scope=config.train.thresholds, metric=config.study.metric, default=default)
+    validation = validation_metrics(score(seen, splits.validation, default))
+    log.info("validation", **{config.study.metric: round(validation[config.study.metric], 4)})
+
+    test = load_test(config.data).test
+    told = figures(predictions_of(models, test), test, limits)
+    # The same data and configuration are the same baseline: it is written again into the same folder.
+    snapshot = {k: v for k, v in snapshot_of(config).items() if k in ("data", "train", "study", "symptoms")}
+    baseline_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([splits.fingerprint, snapshot], sort_keys=True)))
+    report = EvaluationReport(
+        report_id=str(uuid.uuid4()),
+        trial_id=baseline_id,
+        study_id=None,
+        generated_at=now(),
+        split="test",
+        config=snapshot_of(config) | {"model": {"model_id": NAME}},
+        optimization_metric_name=config.study.metric,
+        best_validation_score=validation[config.study.metric],
+        evaluated_checkpoints=[
+            EvaluatedCheckpoint(
+                checkpoint_id=f"{baseline_id}/{NAME}",
+                path=None,
+                epoch=0,
+                val_metric=validation[config.study.metric],
+                co_best=False,
+                test_metrics=told["test_metrics"],
+            )
+        ],
+        data_fingerprint=splits.fingerprint,
+        data_counts=splits.counts,
+        environment=environment(torch.device("cpu")),
+        code_version=code_version(),
+        seed=config.train.seed,
+        **told,
+    )
+    folder = Path(config.experiments) / f"baseline_{baseline_id}"
+    files.make_dir(folder)
+    files.write_atomic(folder / paths.REPORT, report.to_json())
+    write_page(folder)
+    print(report_table(report))
+    log.info("written", report=str(folder / paths.REPORT))
+    return 0
+
+
+exit_with_message(main)

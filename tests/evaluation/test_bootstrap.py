@@ -1,0 +1,108 @@
+"""The intervals resample posts, and a sample's metrics are those that a split of just these posts would have."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from redsm5.data.posts import SYMPTOMS
+from redsm5.evaluation.bootstrap import CURVE_POINTS, confidence_intervals, criteria_samples, pr_curve
+from redsm5.evaluation.metrics import criteria_metrics, evidence_metrics, pair_scores, pooled
+
+LIMITS = np.full(9, 0.5)
+
+
+def random_split(seed, posts=12):
+    rng = np.random.default_rng(seed)
+    labels_PC = (rng.random((posts, 9)) < 0.25).astype(np.int64)
+    probabilities_PC = rng.random((posts, 9)).round(1)  # rounded: ties
+    return probabilities_PC, labels_PC, rng
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31))
+def test_a_weighting_is_the_split_with_its_posts_repeated(seed):
+    probabilities_PC, labels_PC, rng = random_split(seed)
+    draw = rng.integers(12, size=12)
+    weights_RP = np.bincount(draw, minlength=12)[None].astype(float)
+    expected = criteria_metrics(probabilities_PC[draw], labels_PC[draw], LIMITS, SYMPTOMS)
+    for name, (value,) in criteria_samples(probabilities_PC, labels_PC, LIMITS, weights_RP).items():
+        wanted = getattr(expected, name)
+        assert np.isnan(value) if wanted is None else value == pytest.approx(wanted), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31))
+def test_evidence_of_a_weighting_is_that_of_its_posts(seed):
+    rng = np.random.default_rng(seed)
+    text = "I am so tired and I cannot sleep at all"
+
+    def spans(most):
+        return [tuple(sorted(rng.choice(len(text), 2, replace=False).tolist())) for _ in range(rng.integers(most + 1))]
+
+    gold = {(p, c): [s for s in spans(2) if text[slice(*s)].strip()] for p in range(6) for c in range(3)}
+    said = {pair: spans(2) for pair in gold}
+    draw = rng.integers(6, size=6)
+    again = {(i, c): (said[p, c], gold[p, c]) for i, p in enumerate(draw.tolist()) for c in range(3)}
+    expected = evidence_metrics({k: v[0] for k, v in again.items()}, {k: v[1] for k, v in again.items()}, [text] * 6)
+    weights_RP = np.bincount(draw, minlength=6)[None].astype(float)
+    for name, value in pooled(pair_scores(said, gold, [text] * 6), weights_RP).items():
+        wanted = getattr(expected, name)
+        if value is None or np.isnan(value[0]):
+            assert wanted is None, name
+        else:
+            assert value[0] == pytest.approx(wanted), name
+
+
+def test_intervals_hold_the_figure_and_narrow_with_more_posts():
+    widths = []
+    for posts in (40, 640):
+        probabilities_PC, labels_PC, _ = random_split(5, posts)
+        pairs = pair_scores({(0, 0): []}, {(0, 0): []}, ["x"] * posts)
+        found = confidence_intervals(probabilities_PC, labels_PC, LIMITS, pairs)
+        figures = criteria_metrics(probabilities_PC, labels_PC, LIMITS, SYMPTOMS)
+        for name in ("accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro"):
+            low, high = found[f"criteria_matching.{name}"]
+            assert low <= getattr(figures, name) <= high, name
+        assert "evidence_binding.f1" not in found, "no pair has evidence"
+        low, high = found["criteria_matching.f1_micro"]
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2.5  # the square root of 16 is 4
+
+
+def test_intervals_are_the_same_each_time_and_a_constant_has_none_to_speak_of():
+    probabilities_PC, labels_PC, _ = random_split(1)
+    pairs = pair_scores({(0, 0): []}, {(0, 0): []}, ["x"] * 12)
+    words = (probabilities_PC, labels_PC, LIMITS, pairs)
+    assert confidence_intervals(*words) == confidence_intervals(*words)
+    perfect = confidence_intervals(labels_PC.astype(float), labels_PC, LIMITS, pairs)
+    assert perfect["criteria_matching.f1_micro"] == [1.0, 1.0]
+    assert confidence_intervals(np.zeros((0, 9)), np.zeros((0, 9), dtype=np.int64), LIMITS, pairs) == {}
+
+
+def test_the_coverage_of_the_intervals_is_about_what_they_say():
+    """Of splits drawn from one population, nearly all intervals hold the population's figure."""
+    probabilities_PC, labels_PC, rng = random_split(9, 4000)
+    truth = criteria_metrics(probabilities_PC, labels_PC, LIMITS, SYMPTOMS).f1_micro
+    pairs = pair_scores({}, {}, [])
+    held = 0
+    for _ in range(20):
+        draw = rng.choice(4000, 80, replace=False)
+        low, high = confidence_intervals(probabilities_PC[draw], labels_PC[draw], LIMITS, pairs)[
+            "criteria_matching.f1_micro"
+        ]
+        held += low <= truth <= high
+    assert held >= 16
+
+
+def test_the_curve_is_thinned_and_its_area_stays():
+    rng = np.random.default_rng(2)
+    labels = (rng.random(3000) < 0.2).astype(np.int64)
+    probabilities = (labels * 0.2 + rng.random(3000)).clip(0, 1)
+    points = np.array(pr_curve(probabilities, labels))
+    assert 70 < len(points) <= CURVE_POINTS
+    assert (np.diff(points[:, 0]) <= 0).all()
+    area = -np.trapezoid(points[:, 1], points[:, 0])
+    assert area == pytest.approx(average_precision_score(labels, probabilities), abs=0.01)
+    assert pr_curve(probabilities, np.zeros(3000, dtype=np.int64)) == []
