@@ -8,12 +8,12 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import paths
 from redsm5.config import Config, compose
 from redsm5.data import load_splits
+from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
 from redsm5.records import FINISHED
 from redsm5.study.launch import dry_run, launch_trial
 from redsm5.study.signals import StopRequest
-from redsm5.study.space import check_data
 from redsm5.study.trial import (
     allow_more_epochs,
     create_trial,
@@ -34,7 +34,7 @@ def main() -> int:
         return dry_run(config)
     if config.trial.id is None:
         load_splits(config.data)  # refuses bad data before anything is written
-        check_data(config)
+        check_available(config.train.augmentation)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
     else:

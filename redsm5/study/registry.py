@@ -8,6 +8,7 @@ from typing import Any
 
 from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
+from redsm5.data import resources
 from redsm5.errors import ConfigError
 from redsm5.records import (
     FINISHED,
@@ -51,9 +52,9 @@ def new_study(config: Config) -> StudyRecord:
     Raises:
         ConfigError: a set of study.enqueue, the grid, or an augmentation method without its data is refused.
     """
+    resources.check_available(config.train.augmentation)
     left_out = list(space.lacking(config))
     usable = space.without(config, left_out)
-    space.check_data(usable)
     enqueued = space.read_enqueued(usable)
     return StudyRecord(
         study_id=str(uuid.uuid4()),

@@ -5,7 +5,6 @@ All of it is a function of the configuration and of what study.json holds, so th
 the same. A preset is what is set of one trial: values by key, of the search space or beside it.
 """
 
-import importlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from redsm5.config import Config, as_choice, flatten, holds, known_keys, with_parameters
+from redsm5.data import resources
 from redsm5.errors import ConfigError
 from redsm5.sections import CategoricalParameter, Parameter, nearest
 
@@ -178,7 +178,7 @@ def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
             )
     try:
         config = configured(config, parameters)
-        check_data(config)
+        resources.check_available(config.train.augmentation)
     except ConfigError as error:
         raise ConfigError(error.what, where=where, remedy=error.remedy or "Mend or remove the set.") from None
     return checked
@@ -193,22 +193,18 @@ def _parents(config: Config, key: str) -> list[str]:
 # what this machine has no data for
 
 
-def missing_data(methods: Sequence[str], translation_models: Sequence[str] | None) -> dict[str, str]:
-    """Of these augmentation methods, those whose data is not on this machine, each with the remedy."""
-    if not methods:
-        return {}
-    augment = importlib.import_module("redsm5.data.augment")
-    missing: dict[str, str] = augment.missing_data(list(methods), translation_models)
-    return missing
-
-
 def lacking(config: Config) -> dict[str, str]:
     """Of the augmentation methods that the space proposes, those that this machine cannot do, each with the remedy."""
     parameter = config.search.space.get(METHODS)
     if not isinstance(parameter, CategoricalParameter):
         return {}
-    methods = dict.fromkeys(method for choice in parameter.choices for method in str(choice or "").split("+") if method)
-    return missing_data(list(methods), config.train.augmentation.translation_models)
+    methods = dict.fromkeys(method for choice in parameter.choices for method in _methods(choice))
+    return resources.missing_data(list(methods), config.train.augmentation.translation_models)
+
+
+def _methods(choice: Any) -> list[str]:
+    """The methods that a value of train.augmentation.methods names."""
+    return [method for method in str(as_choice(choice) or "").split("+") if method]
 
 
 def without(config: Config, methods: Sequence[str]) -> Config:
@@ -220,7 +216,7 @@ def without(config: Config, methods: Sequence[str]) -> Config:
     parameter = config.search.space.get(METHODS)
     if not methods or not isinstance(parameter, CategoricalParameter):
         return config
-    choices = [choice for choice in parameter.choices if not set(str(choice or "").split("+")) & set(methods)]
+    choices = [choice for choice in parameter.choices if not set(_methods(choice)) & set(methods)]
     if not choices:
         raise ConfigError(
             f"search.space.{METHODS} has no choice left: this machine lacks the data of {', '.join(methods)}",
@@ -230,28 +226,19 @@ def without(config: Config, methods: Sequence[str]) -> Config:
     return config.model_copy(update={"search": config.search.model_copy(update={"space": space})})
 
 
-def check_data(config: Config) -> None:
-    """See that this machine has the data of the augmentation methods that the configuration names itself.
+def check_study_data(config: Config, enqueued: Sequence[Preset]) -> None:
+    """See that this machine has the data of all augmentation methods that a study may come to.
 
     Raises:
         ConfigError: it has not.
     """
-    _refuse(missing_data(config.train.augmentation.methods, config.train.augmentation.translation_models))
-
-
-def check_study_data(config: Config, enqueued: Sequence[Preset]) -> None:
-    """The same of all that the study may try: what its space and its sets name too."""
-    augmentation = config.train.augmentation
-    missing = missing_data(augmentation.methods, augmentation.translation_models) | lacking(config)
+    own = config.train.augmentation
+    missing = lacking(config) | resources.missing_data(own.methods, own.translation_models)
     for preset in enqueued:
-        methods = [method for method in (as_choice(preset.get(METHODS)) or "").split("+") if method]
-        missing |= missing_data(methods, preset.get(TRANSLATION_MODELS, augmentation.translation_models))
-    _refuse(missing)
-
-
-def _refuse(missing: Mapping[str, str]) -> None:
+        models = preset.get(TRANSLATION_MODELS, own.translation_models)
+        missing |= resources.missing_data(_methods(preset.get(METHODS)), models)
     if missing:
         raise ConfigError(
-            f"{METHODS}: the data of {', '.join(missing)} is missing on this machine",
+            f"the study tries {METHODS} whose data is not on this machine: {', '.join(missing)}",
             remedy=" ".join(dict.fromkeys(missing.values())),
         )

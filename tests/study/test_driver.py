@@ -273,7 +273,7 @@ def test_what_is_not_drawn_is_null_in_the_trial_s_configuration_and_absent_from_
 def test_a_study_that_cannot_be_tried_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(space, "missing_data", lambda methods, _: dict.fromkeys(methods, "Install WordNet."))
+    monkeypatch.setattr(space.resources, "missing_data", lambda methods, _: dict.fromkeys(methods, "Install WordNet."))
     with pytest.raises(ConfigError) as caught:
         Driver(compose([f"experiments={tmp_path / 'e'}", SPACE, *fault.split()]))
     assert caught.value.remedy
@@ -413,7 +413,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
     def missing_data(methods: list[str], translation_models: object) -> dict[str, str]:
         return {method: "Install WordNet." for method in methods if method in lacks}
 
-    monkeypatch.setattr(space, "missing_data", missing_data)
+    monkeypatch.setattr(space.resources, "missing_data", missing_data)
     words = overrides(tmp_path, space=METHODS)
 
     def run_to(trials: int) -> QuickDriver:

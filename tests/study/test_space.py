@@ -218,7 +218,7 @@ def no_synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing_data(methods: list[str], translation_models: list[str] | None) -> dict[str, str]:
         return {"synonym": "Install WordNet."} if "synonym" in methods else {}
 
-    monkeypatch.setattr(space, "missing_data", missing_data)
+    monkeypatch.setattr(space.resources, "missing_data", missing_data)
 
 
 def with_methods(*overrides: str) -> Config:
@@ -238,9 +238,8 @@ def test_a_space_loses_the_choices_that_need_missing_data() -> None:
 @pytest.mark.usefixtures("no_synonyms")
 def test_what_is_asked_for_without_its_data_is_refused_with_the_remedy(tmp_path: Path) -> None:
     asked = with_methods("train.augmentation.methods=[synonym]")
-    space.check_data(with_methods())
     for check in (
-        lambda: space.check_data(asked),
+        lambda: space.check_study_data(space.without(asked, ["synonym"]), []),
         lambda: space.check_study_data(with_methods(), []),
         lambda: space.check_study_data(space.without(with_methods(), ["synonym"]), [{space.METHODS: "synonym+swap"}]),
         lambda: space.without(configuration(PROBABILITY, "train.augmentation.methods=[swap]", space=ONLY), ["synonym"]),
