@@ -139,21 +139,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 def check_space(config: Config) -> None:
     """Refuse a search space that could propose what the configuration would refuse."""
     space = config.search.space
-    above: list[str] = []
-    for key, parameter in space.items():
+    searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
+    for key in space:
         if key.split(".")[0] not in ("model", "train"):
-            searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
             raise ConfigError(
-                f"search.space names {key}{nearest(key, searchable)}",
-                remedy="A search varies keys of model and train.",
+                f"search.space names {key}{nearest(key, searchable)}", remedy="A search varies keys of model and train."
             )
-        for parent in parameter.when:
-            if parent not in above and (parent in space or parent not in known_keys(config)):
-                raise ConfigError(
-                    f"search.space: {key} depends on {parent}, which does not stand above it{nearest(parent, above)}",
-                    remedy="Name a parameter that stands above it, or another key of the configuration.",
-                )
-        above.append(key)
+    _check_conditions(config)
+    for key, parameter in space.items():
         for value in parameter.checked():
             try:
                 with_parameters(config, completed(config, {key: value}))
@@ -161,14 +154,41 @@ def check_space(config: Config) -> None:
                 raise ConfigError(f"search.space: {error.what}", remedy=error.remedy) from None
 
 
+def _check_conditions(config: Config) -> None:
+    """Refuse a condition on what is not drawn before, or on a value that never comes up."""
+    space, known = config.search.space, known_keys(config)
+    above: list[str] = []
+    for key, parameter in space.items():
+        for parent, allowed in parameter.when.items():
+            if parent not in above and (parent in space or parent not in known):
+                near = nearest(parent, [*above, *(name for name in known if name not in space)])
+                raise ConfigError(
+                    f"search.space: {key} depends on {parent}, which does not stand above it{near}",
+                    remedy="Name a parameter that stands above it, or another key of the configuration.",
+                )
+            never = [value for value in allowed if parent in space and not space[parent].holds_value(value)]
+            if never:
+                raise ConfigError(
+                    f"search.space: {key} is drawn with {parent}={never[0]}, which is never proposed",
+                    remedy=f"Name values that {parent} has in the search space.",
+                )
+        above.append(key)
+
+
 def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bool:
-    """Whether a parameter is drawn beside these values of the parameters above it."""
-    flat = flatten(config.model_dump())
+    """Whether a parameter is drawn beside these values: those of the parameters above it, and what else is set."""
     for parent, allowed in parameter.when.items():
-        value = values.get(parent) if parent in config.search.space else flat.get(parent)
-        if ("+".join(value) if isinstance(value, list) else value) not in allowed:
+        value = values.get(parent)
+        if parent not in values and parent not in config.search.space:
+            value = as_choice(flatten(config.model_dump())[parent])
+        if value not in allowed:
             return False
     return True
+
+
+def as_choice(value: Any) -> Any:
+    """A value as a search space has it: a set of methods is one word."""
+    return "+".join(value) if isinstance(value, list) else value
 
 
 def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,13 @@ class ErrorRecord(Record):
 
 
 class TrialRecord(Record):
-    """trial.json: where a trial stands. No outcome and no live lock means that it was killed."""
+    """trial.json: where a trial stands. No outcome and no live lock means that it was killed.
+
+    Attributes:
+        active_seconds: how long its processes ran, over all its starts; the pauses between them do not count.
+        duplicate_of: the trial whose parameters it has, whose outcome it takes over instead of being trained.
+        parameters: those alone that were drawn or set for it; a parameter whose condition does not hold is not there.
+    """
 
     trial_id: str
     study_id: str | None
@@ -50,6 +56,7 @@ class TrialRecord(Record):
     best: Best | None = None
     bytes: int = 0
     resumes: int = 0
+    active_seconds: float = 0.0
     duplicate_of: str | None = None
     exit_code: int | None = None
     error: ErrorRecord | None = None
@@ -69,7 +76,12 @@ class StudyBest(Record):
 
 
 class StudyRecord(Record):
-    """study.json: the study as it stands, and the configuration that it was made with."""
+    """study.json: the study as it stands, and the configuration that it was made with.
+
+    Attributes:
+        enqueued: the parameter sets of study.enqueue, as they were when the study was made.
+        left_out: augmentation methods that its space does not propose: their data was missing when the study was made.
+    """
 
     study_id: str
     name: str
@@ -78,6 +90,8 @@ class StudyRecord(Record):
     metric: str
     trials: TrialCounts
     best: StudyBest | None = None
+    enqueued: list[dict[str, Any]] = []
+    left_out: list[str] = []
     config: dict[str, Any]
 
 

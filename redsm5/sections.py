@@ -281,6 +281,10 @@ class CategoricalParameter(Section):
         """Values whose being allowed means that all are."""
         return self.choices
 
+    def holds_value(self, value: object) -> bool:
+        """Whether a search may propose this value."""
+        return value in self.choices
+
 
 class RangeParameter(Section):
     """A parameter drawn from [low, high], uniformly or, with `log`, uniformly in its logarithm.
@@ -306,8 +310,19 @@ class RangeParameter(Section):
         return self
 
     def checked(self) -> Iterable[Choice]:
-        """Values whose being allowed means that all are."""
-        return (int(self.low), int(self.high)) if self.type == "int" else (self.low, self.high)
+        """Values whose being allowed means that all are: the ends, and of whole numbers two neighbours, for a key
+        that takes multiples only.
+        """
+        if self.type == "float":
+            return self.low, self.high
+        low, high = int(self.low), int(self.high)
+        return low, min(low + 1, high), high
+
+    def holds_value(self, value: object) -> bool:
+        """Whether a search may propose this value."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and (self.type == "float" or float(value).is_integer())
 
 
 Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator="type")]
@@ -326,11 +341,13 @@ class StudyConfig(Section):
     """The study.
 
     Attributes:
-        trials: how many are to be finished, whether completed, pruned or failed.
+        trials: how many are to be finished, whether completed, pruned or failed; with a grid, at most its points.
         metric: is maximized.
-        trial_timeout: seconds that a trial may train, over all its starts; one that takes longer fails.
-        enqueue: a YAML file, a list of parameter sets (dotted keys) that are tried first.
-        enqueue_defaults: trial 0 is the configuration as it stands, before anything is proposed.
+        trial_timeout: seconds that a trial's processes may run, over all its starts; one that takes longer fails.
+        enqueue: a YAML file, a list of parameter sets (dotted keys of model and train) that are tried first; what a set
+            does not name has the configuration's own value.
+        enqueue_defaults: trial 0 is the configuration as it stands, before anything is proposed. A value of its own
+            that the search space does not hold is drawn.
         storage: an Optuna URL; null: a journal in the experiments folder.
         tracking_uri: MLflow's; null: a database there.
     """

@@ -8,6 +8,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import paths
 from redsm5.config import Config, compose
 from redsm5.data import load_splits
+from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
 from redsm5.records import FINISHED
@@ -33,6 +34,7 @@ def main() -> int:
         return dry_run(config)
     if config.trial.id is None:
         load_splits(config.data)  # refuses bad data before anything is written
+        check_available(config.train.augmentation)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
     else:

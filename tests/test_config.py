@@ -18,6 +18,7 @@ from redsm5.errors import ConfigError
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"
+LOSS = "train.loss_function:{type:categorical,choices:[bce,focal]}"
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 
 # The words of a command line, and what the message must hold: the key, the value, and what is allowed or to be done.
@@ -91,6 +92,26 @@ BAD = {
     ),
     "space: no choice": ([SIZE % "[]"], ["search.space.train.batch_size.choices=[]", "at least 1"]),
     "space: a choice of a wrong type": ([SIZE % "[8,x]"], ["search.space", "train.batch_size=x", "a valid integer"]),
+    "space: whole numbers of which only some are allowed": (
+        ["search.space={model.max_length:{type:int,low:64,high:128}}"],
+        ["search.space", "model.max_length=65", "a multiple of 8"],
+    ),
+    "space: a condition on what stands below": (
+        [f"search.space={{train.focal_gamma:{{type:float,low:1,high:5,when:{{train.loss_function:focal}}}},{LOSS}}}"],
+        ["search.space", "train.focal_gamma", "train.loss_function", "above it"],
+    ),
+    "space: a condition on nothing": (
+        ["search.space={train.focal_gamma:{type:float,low:1,high:5,when:{train.loss_functio:focal}}}"],
+        ["search.space", "train.loss_functio", "above it", "nearest: train.loss_function"],
+    ),
+    "space: a condition that never holds": (
+        [f"search.space={{{LOSS},train.focal_gamma:{{type:float,low:1,high:5,when:{{train.loss_function:hybrid}}}}}}"],
+        ["search.space", "train.loss_function=hybrid", "never proposed"],
+    ),
+    "space: a choice without what it needs": (
+        [f"search.space={{{LOSS}}}"],
+        ["search.space", "train.focal_gamma is missing", "train.loss_function=focal"],
+    ),
     "space: an unknown distribution": (
         ["search.space={train.epochs:{type:normal,low:1,high:2}}"],
         ["search.space.train.epochs", "'normal'", "'categorical', 'int', 'float'"],

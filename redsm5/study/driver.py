@@ -14,35 +14,52 @@ import optuna
 from optuna.trial import TrialState
 
 from redsm5 import files, paths
-from redsm5.config import Config, with_parameters
+from redsm5.config import Config
 from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
-from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord, from_json_number, now
-from redsm5.study import search
+from redsm5.records import FINISHED, Decision, TrialRecord, from_json_number
+from redsm5.study import pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.launch import launch_trial, wait_unlocked
-from redsm5.study.registry import Scoreboard, open_study
+from redsm5.study.registry import Scoreboard, find_study, new_study, open_study
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
-from redsm5.study.trial import create_trial, finish_leftovers, note_event, note_killed, read_record, write_record
+from redsm5.study.trial import (
+    create_trial,
+    finish_leftovers,
+    note_event,
+    note_failed,
+    note_killed,
+    note_repeated,
+    read_record,
+    write_record,
+)
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 FAILURES_IN_A_ROW = 3
+TIMEOUT = (
+    "it ran longer than study.trial_timeout={:g} s over all its starts; a new study may give more time, or its trials "
+    "less to do (train.epochs, model.max_length)"
+)
 
 
 class Driver:
     """One worker on one study."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
         self.experiments = Path(config.experiments)
         self.stop = StopRequest()
         self.posts = admit(config, self.stop)  # refuses bad data before anything is written
+        if find_study(self.experiments, config.study.name) is None:
+            new_study(config)  # likewise what cannot be tried
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
             record = open_study(config)
+            self.config = space.without(config, record.left_out)
+            self.presets = space.presets(self.config, record.enqueued)
             self.folder = paths.study_dir(self.experiments, record.study_id)
+            begun = (self.folder / paths.STUDY).exists()
             self.board = Scoreboard(self.experiments, record)
             storage = search.open_storage(config)
             with files.Lock(self.folder / paths.LOCK):
@@ -51,13 +68,16 @@ class Driver:
                 study_name=f"{record.name}-{record.study_id[:8]}",
                 storage=storage,
                 direction="maximize",
-                pruner=search.make_pruner(config),
+                pruner=pruning.make_pruner(config),
                 load_if_exists=True,
             )
         self.log = open_logs(self.folder / paths.LOGS)
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self._failures: list[str] = []
+        if record.left_out and not begun:
+            remedies = space.lacking(config)
+            self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
 
     def run(self) -> None:
         """Run or continue the study until its trials are done.
@@ -67,8 +87,10 @@ class Driver:
             TrainingError: trials fail one after another for the same reason.
             DiskError: a trial found no room.
         """
-        wanted, name = self.config.study.trials, self.config.study.name
+        wanted, name = self.board.study.trials.wanted, self.config.study.name
         self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.posts)
+        if wanted < self.config.study.trials:
+            self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
         self.shipper.start()
         outcome = "stopped"
         try:
@@ -136,7 +158,7 @@ class Driver:
                             break
                         return claim, frozen.number, trial_id
                 else:
-                    if self._finished() + len(open_trials) < self.config.study.trials:
+                    if self._finished() + len(open_trials) < self.board.study.trials.wanted:
                         self.optuna.ask()
                     elif not open_trials:
                         return None
@@ -150,14 +172,16 @@ class Driver:
         trial = optuna.Trial(self.optuna, frozen._trial_id)
         trial_id = trial.user_attrs.get(search.TRIAL_ID)
         if trial_id is None:
-            search.draw(self.optuna, trial, self.config)
+            search.draw(self.optuna, trial, self.config, self.presets)
             trial_id = str(uuid.uuid4())
             trial.set_user_attr(search.TRIAL_ID, trial_id)
         if read_record(paths.trial_dir(self.experiments, trial_id)) is None:
             seed = search.seed_for(self.config.study.seed, frozen.number, "training")
-            parameters = dict(optuna.Trial(self.optuna, frozen._trial_id).params)
+            drawn = optuna.Trial(self.optuna, frozen._trial_id).params
+            preset = self.presets[frozen.number] if frozen.number < len(self.presets) else {}
+            parameters = space.draw_in_order(self.config, preset, lambda key, _: drawn[key])
             create_trial(
-                with_parameters(self.config, {**parameters, "train.seed": seed}),
+                space.configured(self.config, {"train.seed": seed, **parameters}),
                 trial_id=trial_id,
                 study_id=self.board.study.study_id,
                 number=frozen.number,
@@ -176,28 +200,43 @@ class Driver:
         """Launch a trial, again if it is killed, and tell Optuna how it ended."""
         folder = paths.trial_dir(self.experiments, trial_id)
         self.shipper.watch(folder)
+        limit = self.config.study.trial_timeout or math.inf
         places: list[tuple[int, int]] = []
         while True:
             wait_unlocked(folder, self.stop)  # a trial that outlived its driver stops by itself
             before = read_record(folder)
             assert before is not None
+            if before.state in FINISHED:
+                break
+            if before.started_at is None and (twin := self._twin(before)):
+                self.log.info(f"trial {number} repeats trial {twin.number} and is not trained again")
+                note_repeated(folder, before, twin)
+                break
+            if before.active_seconds >= limit:  # its driver ended before it could say so
+                note_failed(folder, before, "timeout", TIMEOUT.format(limit))
+                break
             places.append((before.epoch, before.step))
             word = "resuming" if before.started_at else "starting"
             self.log.info(f"{word} trial {number}", **before.parameters)
-            self._train(number, trial_id, folder)
+            launched_at = time.monotonic()
+            late = self._train(number, trial_id, folder, limit - before.active_seconds)
+            ran = round(before.active_seconds + time.monotonic() - launched_at, 3)
             record = read_record(folder)
             assert record is not None
             if record.state in FINISHED:
+                break
+            if late:
+                note_failed(folder, record, "timeout", TIMEOUT.format(limit), active_seconds=ran)
                 break
             if record.state != "interrupted":
                 self.log.warning(
                     f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log")
                 )
-            record = note_killed(folder, record)
+            record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)
             begun = before.started_at or has_begun(self.board, but=trial_id)
             if begun and record.error and record.error.kind in AWAITED_KINDS:
-                needs = with_parameters(self.config, record.parameters)
+                needs = Config.model_validate(files.read_json(folder / paths.CONFIG))
                 wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, self.stop, self.log)
                 over = {"exit_code": Interrupted.exit_code, "error": None}  # it is not the reason of what comes next
                 write_record(folder, record.model_copy(update=over))
@@ -208,16 +247,20 @@ class Driver:
                     raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
             self._raise_if_stopped()
             if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
-                error = ErrorRecord(kind="killed", message=f"it died {STARTS_WITHOUT_PROGRESS} times at the same place")
-                write_record(
-                    folder,
-                    record.model_copy(update={"state": "failed", "exit_code": 2, "error": error, "finished_at": now()}),
-                )
+                note_failed(folder, record, "killed", f"it died {STARTS_WITHOUT_PROGRESS} times at the same place")
                 break
         self._finish(number, trial_id, folder)
 
-    def _train(self, number: int, trial_id: str, folder: Path) -> None:
-        """Launch the trial's process and stay with it until it has ended."""
+    def _twin(self, record: TrialRecord) -> TrialRecord | None:
+        """The first trial of these parameters, where it has been trained to its end or to its pruning."""
+        for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
+            trained = other.state in ("completed", "pruned") and not other.duplicate_of
+            if trained and other.parameters == record.parameters:
+                return other
+        return None
+
+    def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
+        """Launch the trial's process and stay with it until it has ended; whether it took longer than `seconds`."""
 
         def meanwhile() -> None:
             if self.config.study.pruner != "none":
@@ -225,10 +268,13 @@ class Driver:
             self._show(trial_id)
 
         output = folder / paths.LOGS / "output.log"
-        launch_trial(self.config, trial_id, output=output).attend(self.stop, meanwhile)
+        return launch_trial(self.config, trial_id, output=output).attend(self.stop, meanwhile, seconds)
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
-        """Report each new epoch's score to Optuna and write down whether its pruner ends the trial."""
+        """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
+
+        After its last epoch it never does: that would save nothing, and the trial would have no report.
+        """
         frozen = self.optuna.get_trials(deepcopy=False)[number]
         decided = {line["epoch"] for line in files.read_lines(folder / paths.DECISIONS)}
         for row in files.read_lines(folder / paths.METRICS):
@@ -238,10 +284,9 @@ class Driver:
             trial = optuna.Trial(self.optuna, frozen._trial_id)
             if math.isfinite(value) and epoch not in frozen.intermediate_values:
                 trial.report(value, epoch)
-            prune = trial.should_prune()
-            reason = (
-                f"{self.config.study.metric} {value:.4f} is below the median of the trials before" if prune else None
-            )
+            record = read_record(folder)
+            prune = record is not None and epoch < record.epochs and trial.should_prune()
+            reason = pruning.reason(self.config, epoch, value) if prune else None
             decision = Decision(epoch=epoch, prune=prune, reason=reason)
             files.cut_torn_tail(folder / paths.DECISIONS)
             files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")
@@ -258,12 +303,13 @@ class Driver:
             facts = {"reason": f"{record.error.kind}: {record.error.message}"}
         left = self.board.seconds_left()
         self.log.info(
-            f"trial {number} {record.state}: {self._finished()} of {self.config.study.trials} done",
+            f"trial {number} {record.state}: {self._finished()} of {self.board.study.trials.wanted} done",
             **facts,
             on_disk=size_text(self.board.bytes()),
             minutes_left=None if left is None else round(left / 60, 1),
         )
-        self._failures = [*self._failures, record.error.kind] if record.state == "failed" and record.error else []
+        if not record.duplicate_of:  # nothing was trained: neither another failure nor a success
+            self._failures = [*self._failures, record.error.kind] if record.state == "failed" and record.error else []
         if len(self._failures) >= FAILURES_IN_A_ROW and len(set(self._failures[-FAILURES_IN_A_ROW:])) == 1:
             error = TrainingError(
                 f"{FAILURES_IN_A_ROW} trials in a row failed for the same reason: {facts['reason']}",
@@ -273,6 +319,14 @@ class Driver:
             raise error
 
     def _tell(self, number: int, record: TrialRecord) -> None:
+        """Tell Optuna how a trial ended; of one that repeats a pruned one, the last score that had."""
+        twin = self.board.trials.get(record.duplicate_of or "")
+        if twin and twin.number is not None and record.state == "pruned":
+            trials = self.optuna.get_trials(deepcopy=False)
+            scores = trials[twin.number].intermediate_values
+            if scores and not trials[number].intermediate_values:
+                trial = optuna.Trial(self.optuna, trials[number]._trial_id)
+                trial.report(scores[max(scores)], max(scores))
         if record.state == "completed" and record.best and math.isfinite(record.best.value):
             self.optuna.tell(number, record.best.value)
         else:

@@ -1,5 +1,6 @@
 """How a trial's process is started: `accelerate launch scripts/train.py`, in its own session, dying with its parent."""
 
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from redsm5.study.signals import StopRequest, die_with_parent
 from redsm5.study.trial import create_trial, read_record
 
 POLL_S = 0.1
+KILL_AFTER_S = 30.0  # what was asked to stop because its time was over, and does not, has so long
 TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
 
 
@@ -37,16 +39,29 @@ class Launched:
         self._process.wait()
         wait_unlocked(self._folder)
 
-    def attend(self, stop: StopRequest, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Stay with it until it has ended: pass on a request to stop, once, and do `meanwhile` again and again."""
-        forwarded = False
+    def attend(
+        self,
+        stop: StopRequest,
+        meanwhile: Callable[[], object] = lambda: None,
+        seconds: float = math.inf,
+    ) -> bool:
+        """Stay with it until it has ended: pass on a request to stop, once, and do `meanwhile` again and again.
+
+        What runs for longer than `seconds` is asked to stop, and killed where it does not; whether that was so.
+        """
+        deadline = time.monotonic() + seconds
+        asked_at, late = math.inf, False
         while not self.poll():
-            if stop.requested and not forwarded:
+            if asked_at == math.inf and (stop.requested or time.monotonic() > deadline):
+                late = not stop.requested
                 self.signal(signal.SIGTERM)
-                forwarded = True
+                asked_at = time.monotonic()
+            if late and time.monotonic() > asked_at + KILL_AFTER_S:
+                self.signal(signal.SIGKILL)
             meanwhile()
             time.sleep(POLL_S)
         self.wait()
+        return late
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the trial."""

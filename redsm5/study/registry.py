@@ -8,6 +8,7 @@ from typing import Any
 
 from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
+from redsm5.data import resources
 from redsm5.errors import ConfigError
 from redsm5.records import (
     FINISHED,
@@ -20,6 +21,7 @@ from redsm5.records import (
     milliseconds,
     now,
 )
+from redsm5.study import space
 from redsm5.study.trial import read_record, snapshot_of
 
 
@@ -44,28 +46,43 @@ def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
     return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
 
 
+def new_study(config: Config) -> StudyRecord:
+    """The record of a study that is to be made; nothing is written. What it is to try is settled here, once for all.
+
+    Raises:
+        ConfigError: a set of study.enqueue, the grid, or an augmentation method without its data is refused.
+    """
+    resources.check_available(config.train.augmentation)
+    left_out = list(space.lacking(config))
+    usable = space.without(config, left_out)
+    enqueued = space.read_enqueued(usable)
+    return StudyRecord(
+        study_id=str(uuid.uuid4()),
+        name=config.study.name,
+        state="running",
+        created_at=now(),
+        metric=config.study.metric,
+        trials=TrialCounts(wanted=space.wanted(usable, enqueued)),
+        enqueued=enqueued,
+        left_out=left_out,
+        config=snapshot_of(config),
+    )
+
+
 def open_study(config: Config) -> StudyRecord:
     """The study that the configuration names, made if there is none. The caller holds the experiments folder's lock.
 
     Raises:
-        ConfigError: it was made with another configuration, apart from what a second run may change.
+        ConfigError: it was made with another configuration, apart from what a second run may change; it uses data that
+            this machine lacks; or, where it is made, as `new_study` says.
     """
     experiments = Path(config.experiments)
     _remove_litter(experiments)
     snapshot = snapshot_of(config)
     found = find_study(experiments, config.study.name)
     if found is None:
-        study_id = str(uuid.uuid4())
-        found = StudyRecord(
-            study_id=study_id,
-            name=config.study.name,
-            state="running",
-            created_at=now(),
-            metric=config.study.metric,
-            trials=TrialCounts(wanted=config.study.trials),
-            config=snapshot,
-        )
-        files.make_dir(paths.study_dir(experiments, study_id) / paths.CONTROL)
+        found = new_study(config)
+        files.make_dir(paths.study_dir(experiments, found.study_id) / paths.CONTROL)
     changed = {k: v for k, v in differences(found.config, snapshot).items() if k not in MAY_CHANGE}
     if changed:
         lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
@@ -73,7 +90,9 @@ def open_study(config: Config) -> StudyRecord:
             f"study {config.study.name} was begun with another configuration:\n{lines}",
             remedy=f"Give the same again, or another study.name. A second run may change {', '.join(MAY_CHANGE[:4])}.",
         )
-    trials = found.trials.model_copy(update={"wanted": config.study.trials})
+    usable = space.without(config, found.left_out)
+    space.check_study_data(usable, found.enqueued)
+    trials = found.trials.model_copy(update={"wanted": space.wanted(usable, found.enqueued)})
     return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
 
 

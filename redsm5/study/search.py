@@ -1,10 +1,12 @@
-"""What a trial is to try: Optuna's storage, samplers and pruners, seeded so that an interruption changes nothing.
+"""What a trial is to try: Optuna's storage and samplers, seeded so that an interruption changes nothing.
 
 The proposals of trial n depend on the study's seed, on n and on the trials before it; a sampler is made anew for each.
+What is set of a trial beforehand (redsm5/study/space.py) is not drawn, but told to Optuna like the rest.
 """
 
 import hashlib
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +20,8 @@ from optuna.trial import TrialState
 from redsm5 import files, paths
 from redsm5.config import Config
 from redsm5.errors import ConfigError
-from redsm5.sections import CategoricalParameter
+from redsm5.sections import CategoricalParameter, Parameter
+from redsm5.study.space import Preset, draw_in_order, fixed
 
 TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
 
@@ -68,41 +71,38 @@ def seed_for(study_seed: int, number: int, purpose: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def make_sampler(config: Config, number: int) -> BaseSampler:
-    """The sampler of trial `number`."""
+def make_sampler(config: Config, number: int, values: Mapping[str, Any] | None = None) -> BaseSampler:
+    """The sampler of trial `number`, for which these values are set."""
     seed = seed_for(config.study.seed, number, "sampler")
-    return RandomSampler(seed=seed) if config.study.sampler == "random" else TPESampler(seed=seed)
+    sampler = TPESampler(seed=seed) if config.study.sampler == "tpe" else RandomSampler(seed=seed)
+    return PartialFixedSampler(dict(values), sampler) if values else sampler
 
 
-def make_pruner(config: Config) -> optuna.pruners.BasePruner:
-    """The pruner: none, or the median of the trials before at the same epoch (Optuna's MedianPruner, its defaults)."""
-    return optuna.pruners.NopPruner() if config.study.pruner == "none" else optuna.pruners.MedianPruner()
+def draw(study: optuna.Study, trial: optuna.Trial, config: Config, presets: Sequence[Preset] = ()) -> dict[str, Any]:
+    """The parameters of a trial, in the order of the search space, drawn as far as its preset does not set them.
 
-
-def draw(study: optuna.Study, trial: optuna.Trial, config: Config) -> dict[str, Any]:
-    """Draw every parameter of a trial, in the order of the search space; one that was half drawn is completed as if
-    it had not been interrupted, since a second pass over the same stream would begin in its middle.
+    One that was half drawn is completed as if it had not been interrupted, since a second pass over the same stream
+    would begin in its middle.
     """
+    first = trial.number < len(presets)
+    preset = presets[trial.number] if first else {}
+    study.sampler = make_sampler(config, trial.number, fixed(config, preset) if first else None)
     if trial.params:
-        replayed = optuna.create_study(direction="maximize", sampler=make_sampler(config, trial.number))
+        replayed = optuna.create_study(direction="maximize", sampler=study.sampler)
         replayed.add_trials([t for t in study.get_trials(deepcopy=False) if t.number < trial.number])
-        fixed = _suggest(replayed.ask(), config)
-        study.sampler = PartialFixedSampler(fixed, RandomSampler(seed=0))
-    else:
-        study.sampler = make_sampler(config, trial.number)
-    resumed = optuna.Trial(study, trial._trial_id)
-    return _suggest(resumed, config)
+        study.sampler = PartialFixedSampler(_suggest(replayed.ask(), config, preset), RandomSampler(seed=0))
+    return _suggest(optuna.Trial(study, trial._trial_id), config, preset)
 
 
-def _suggest(trial: optuna.Trial, config: Config) -> dict[str, Any]:
-    for name, parameter in config.search.space.items():
+def _suggest(trial: optuna.Trial, config: Config, preset: Preset) -> dict[str, Any]:
+    def suggest(name: str, parameter: Parameter) -> Any:
         if isinstance(parameter, CategoricalParameter):
-            trial.suggest_categorical(name, parameter.choices)
-        elif parameter.type == "int":
-            trial.suggest_int(name, int(parameter.low), int(parameter.high), log=parameter.log)
-        else:
-            trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
-    return dict(trial.params)
+            return trial.suggest_categorical(name, parameter.choices)
+        if parameter.type == "int":
+            return trial.suggest_int(name, int(parameter.low), int(parameter.high), log=parameter.log)
+        return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+
+    return draw_in_order(config, preset, suggest)
 
 
 def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -24,6 +24,7 @@ from redsm5.errors import (
     LockedError,
     NotFiniteError,
     RedSM5Error,
+    TrainingError,
 )
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, load, now
 from redsm5.storage.budget import Budget, reservation
@@ -103,24 +104,44 @@ def note_event(folder: Path, record: TrialRecord) -> None:
     if record.study_id is None or record.number is None:
         return
     study = paths.study_dir(folder.parent, record.study_id)
+    repeats = record.duplicate_of and f"the same configuration as {record.duplicate_of}, so not trained again"
     event = Event(
         timestamp=now(),
         trial_id=record.trial_id,
         number=record.number,
         state=record.state,
-        message=record.error.message if record.error else None,
+        message=record.error.message if record.error else repeats,
     )
     with files.Lock(study / paths.LOCK):
         files.cut_torn_tail(study / paths.EVENTS)
         files.append_durable(study / paths.EVENTS, event.model_dump_json().encode() + b"\n")
 
 
-def note_killed(folder: Path, record: TrialRecord) -> TrialRecord:
+def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecord:
     """The record of a trial whose process has ended unfinished: one that did not say so was killed."""
     if record.state == "interrupted":
         return record
     error = ErrorRecord(kind="killed", message="the process ended without an outcome")
-    record = record.model_copy(update={"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error})
+    changes |= {"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error}
+    record = record.model_copy(update=changes)
+    write_record(folder, record)
+    return record
+
+
+def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **changes: Any) -> TrialRecord:
+    """Write down that a trial has failed whose process cannot say so."""
+    error = ErrorRecord(kind=kind, message=message)
+    changes |= {"state": "failed", "exit_code": TrainingError.exit_code, "error": error, "finished_at": now()}
+    record = record.model_copy(update=changes)
+    write_record(folder, record)
+    return record
+
+
+def note_repeated(folder: Path, record: TrialRecord, twin: TrialRecord) -> TrialRecord:
+    """Give a trial the outcome of the one whose parameters it has; it is never started."""
+    changes = {"state": twin.state, "duplicate_of": twin.trial_id, "epoch": twin.epoch, "step": twin.step}
+    changes |= {"best": twin.best, "exit_code": 0, "finished_at": now()}
+    record = record.model_copy(update=changes)
     write_record(folder, record)
     return record
 
@@ -226,6 +247,7 @@ class TrialRun:
     def __init__(self, folder: Path, config: Config, lock: files.Lock, record: TrialRecord) -> None:
         self.folder, self.config, self.record = folder, config, record
         self._lock = lock
+        self._active_since = time.monotonic() - record.active_seconds
         self.stop = StopRequest()
         self.log = open_logs(folder / paths.LOGS)
         self.disk = DiskMonitor(folder / paths.CHECKPOINTS, self.log)
@@ -266,7 +288,8 @@ class TrialRun:
 
     def update(self, **changes: Any) -> None:
         """Change fields of trial.json."""
-        self.record = self.record.model_copy(update=changes)
+        active_seconds = round(time.monotonic() - self._active_since, 3)
+        self.record = self.record.model_copy(update={"active_seconds": active_seconds, **changes})
         write_record(self.folder, self.record)
 
     def admit(self, store: CheckpointStore, *, full: int, weights: int) -> Budget | None:

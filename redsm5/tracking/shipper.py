@@ -135,6 +135,8 @@ class Tracker:
             return
         tags: dict[str, Any] = {"state": record.state, "epochs": record.epochs}
         tags |= {"resumes": record.resumes, "exit_code": record.exit_code}
+        if record.duplicate_of:
+            tags["duplicate_of"] = record.duplicate_of
         if record.error:
             tags["error"] = f"{record.error.kind}: {record.error.message}"[:VALUE_CHARS]
         self._client.log_batch(shipped.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()], synchronous=True)

@@ -60,13 +60,12 @@ class SmallStudy(Driver):
         super().__init__(config)
         self._saver = saver
 
-    def _train(self, number: int, trial_id: str, folder: Path) -> None:
+    def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
         saved = Config.model_validate(files.read_json(folder / paths.CONFIG))
         config = saved.model_copy(update={"experiments": str(folder.parent)})
-        try:
+        with suppress(SystemExit):
             train(TrialRun.open(config), self._saver)
-        except SystemExit:
-            return
+        return False
 
 
 def train(trial: TrialRun, saver: Saver) -> None:

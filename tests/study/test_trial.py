@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from redsm5.errors import (
 from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.storage.store import sums
+from redsm5.study import trial as trial_module
 from redsm5.study.trial import (
     TrialRun,
     classify,
@@ -137,6 +139,23 @@ def test_whatever_ends_a_trial_becomes_its_outcome(
     assert (exited.value.code, outcome.state, outcome.exit_code, outcome.error.kind) == (code, state, code, kind)
     assert classify(error)[0] == kind
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_time_that_a_trial_ran_adds_up_over_its_starts_without_the_pauses(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(trial_module, "time", clock)
+    opened = config.model_copy(update={"trial": config.trial.model_copy(update={"id": create_trial(config).trial_id})})
+    for begins, ends, total in ((100.0, 107.5, 7.5), (5000.0, 5002.0, 9.5)):
+        clock.now = begins
+        run = TrialRun.open(opened)
+        clock.now = ends
+        run.update(state="interrupted")
+        record = read_record(run.folder)
+        assert record is not None
+        assert record.active_seconds == total
+        run._lock.release()
 
 
 def log_lines(run: TrialRun, message: str) -> list[dict[str, Any]]:

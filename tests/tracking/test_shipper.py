@@ -12,8 +12,8 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose
-from redsm5.records import ErrorRecord, MetricRow, Shipped, TrialRecord, milliseconds
-from redsm5.study.trial import create_trial, read_record, write_record
+from redsm5.records import Best, ErrorRecord, MetricRow, Shipped, TrialRecord, milliseconds
+from redsm5.study.trial import create_trial, note_repeated, read_record, write_record
 from redsm5.tracking.shipper import VALUE_CHARS, Shipper, Tracker, tracking_uri, waiting
 
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
@@ -98,6 +98,16 @@ def test_every_row_arrives_once_with_its_time(config: Config, folder: Path) -> N
     )
     assert run.data.params["train.learning_rate"] == str(config.train.learning_rate)
     assert client_of(config).get_experiment(run.info.experiment_id).name == "shipping"
+
+
+def test_a_trial_that_repeats_another_has_a_run_that_says_so(config: Config) -> None:
+    twin, repeated = (create_trial(config, study_id="study-1", number=n) for n in (0, 1))
+    folder = paths.trial_dir(Path(config.experiments), repeated.trial_id)
+    note_repeated(folder, repeated, twin.model_copy(update={"state": "completed", "best": Best(epoch=1, value=0.5)}))
+    assert tracker_of(config).ship(folder)
+    [run] = runs(config)
+    assert run.data.tags["duplicate_of"] == twin.trial_id
+    assert (run.data.tags["state"], run.info.status) == ("completed", "FINISHED")
 
 
 def test_shipping_again_ships_only_what_is_new(config: Config, folder: Path) -> None:

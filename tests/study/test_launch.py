@@ -1,0 +1,55 @@
+"""A trial's process is ended when its time is over, whether it listens or not."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from redsm5.study import launch
+from redsm5.study.launch import Launched
+from redsm5.study.signals import StopRequest
+
+LISTENS = "import signal, sys; signal.signal(15, lambda *_: sys.exit(75)); print('ready', flush=True); signal.pause()"
+HANGS = (
+    "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); [signal.pause() for _ in range(9)]"
+)
+ENDS = "print('ready', flush=True)"
+
+
+@pytest.fixture
+def stop() -> Iterator[StopRequest]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield StopRequest()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def attended(script: str, folder: Path, stop: StopRequest, seconds: float) -> tuple[bool, int]:
+    """Attend such a process; whether its time was over, and how it ended."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    late = Launched(folder, process).attend(stop, seconds=seconds)
+    process.stdout.close()
+    return late, process.returncode
+
+
+def test_a_process_whose_time_is_over_is_asked_to_stop(tmp_path: Path, stop: StopRequest) -> None:
+    assert attended(LISTENS, tmp_path, stop, seconds=0.01) == (True, 75)
+
+
+def test_one_that_hangs_is_killed(tmp_path: Path, stop: StopRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "KILL_AFTER_S", 0.3)
+    assert attended(HANGS, tmp_path, stop, seconds=0.01) == (True, -signal.SIGKILL)
+
+
+def test_one_that_ends_in_time_is_left_alone(tmp_path: Path, stop: StopRequest) -> None:
+    assert attended(ENDS, tmp_path, stop, seconds=60) == (False, 0)
+
+
+def test_one_that_was_to_stop_for_another_reason_was_not_late(tmp_path: Path, stop: StopRequest) -> None:
+    signal.raise_signal(signal.SIGTERM)
+    assert attended(LISTENS, tmp_path, stop, seconds=0) == (False, 75)
