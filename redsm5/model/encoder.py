@@ -60,6 +60,8 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
                 remedy="Set model.gradient_checkpointing=false.",
             )
         encoder.activation_checkpointing_enable({"use_reentrant": False})
+        # Else a gradient goes through frozen layers, to no one.
+        encoder.disable_input_require_grads()  # type: ignore[no-untyped-call]
     _freeze(encoder, config.frozen_layers)
     return encoder
 
