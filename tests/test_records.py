@@ -128,6 +128,18 @@ def examples() -> dict[str, list[records.Record]]:
         "hard_negatives": records.HardNegativeMetrics(pairs=3, criteria_specificity=0.5, evidence_specificity=None),
         "decision_thresholds": {"DEPRESSED_MOOD": 0.5},
     }
+    limits = records.Thresholds(criteria={"FATIGUE": 0.4}, evidence_null_threshold=-1.5, min_span_score=0.2)
+    thresholds = records.TrialThresholds(
+        trial_id="t", scope="per_class", metric="val_f1_macro", checkpoints={"epoch-0001": limits}
+    )
+    predictions = records.PredictionsRecord(
+        trial_id="t",
+        checkpoint="epoch-0001",
+        split="test",
+        symptoms=["FATIGUE"],
+        post_ids=["p"],
+        probabilities=[[0.25]],
+    )
     return {
         "trial": [trial(), ended],
         "study": [a_study()],
@@ -143,6 +155,8 @@ def examples() -> dict[str, list[records.Record]]:
         "shipped": [Shipped(tracking_uri="sqlite:///x", run_id="r")],
         "manifest": [manifest],
         "evaluation_report": [a_report(), a_report().model_copy(update=more)],
+        "thresholds": [thresholds],
+        "predictions": [predictions],
         "study_summary": [a_summary()],
     }
 

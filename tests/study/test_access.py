@@ -60,12 +60,13 @@ def run_trial(driver: Driver, monkeypatch: pytest.MonkeyPatch, *outcomes: Outcom
     """
     left = list(outcomes)
 
-    def train(self: Driver, number: int, trial_id: str, folder: Path) -> None:
+    def train(self: Driver, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
         before = read_record(folder)
         assert before is not None
         started = {"started_at": before.started_at or now(), "resumes": before.resumes + bool(before.started_at)}
         if outcome := left.pop(0):
             write_record(folder, outcome(before.model_copy(update={"error": None, "state": "preparing", **started})))
+        return False
 
     monkeypatch.setattr(Driver, "_train", train)
     claimed = driver._next_trial()
