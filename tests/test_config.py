@@ -97,8 +97,11 @@ BAD = {
         ["search.space", "model.max_length=65", "a multiple of 8"],
     ),
     "space: a condition on what stands below": (
-        [f"search.space={{train.focal_gamma:{{type:float,low:1,high:5,when:{{train.loss_function:focal}}}},{LOSS}}}"],
-        ["search.space", "train.focal_gamma", "train.loss_function", "above it"],
+        [
+            "search.space={train.patience:{type:int,low:1,high:2,when:{train.schedule:cosine}},"
+            "train.schedule:{type:categorical,choices:[linear,cosine]}}"
+        ],
+        ["search.space", "train.patience", "train.schedule", "above it"],
     ),
     "space: a condition on nothing": (
         ["search.space={train.focal_gamma:{type:float,low:1,high:5,when:{train.loss_functio:focal}}}"],

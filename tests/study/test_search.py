@@ -104,6 +104,7 @@ def test_sets_come_first_with_the_configuration_s_own_values_for_the_rest(tmp_pa
     config = configuration(tmp_path, "tpe+sets")
     search = proposals(open_optuna(config), config)
     own = {"train.accumulation_steps": 1, "model.evidence_dropout": 0.1, "train.batch_size": 8}
+    own |= {"train.augmentation.methods": ""}
     own |= {"train.weight_decay": 0.01, "model.criteria_dropout": 0.1, "train.learning_rate": 4e-3}
     assert next(search) == own | {"train.loss_function": "bce"}
     hybrid = next(search)
