@@ -147,7 +147,7 @@ format: setup
 typecheck: setup
     .venv/bin/mypy
 
-# Write redsm5/schemas/ anew from redsm5/records.py; --check only compares
+# Write redsm5/schemas/ anew from the models in redsm5/records.py and reports.py; --check only compares
 [no-exit-message]
 schemas *flags: setup
     @exec {{ python }} scripts/schemas.py "$@"

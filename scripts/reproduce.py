@@ -17,9 +17,10 @@ from typing import Any
 
 from redsm5 import files, paths
 from redsm5.config import Config, validate
+from redsm5.documents import load
 from redsm5.errors import ConfigError, InputError, Interrupted, exit_with_message
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
-from redsm5.records import EvaluationReport, PredictionsRecord, load
+from redsm5.reports import EvaluationReport, PredictionsRecord
 from redsm5.study.launch import launch_trial, quoted
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial, open_store, read_record, trial_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.errors import InputError, exit_with_message
-from redsm5.records import StudySummary
+from redsm5.reports import StudySummary
 from redsm5.tables import Row, as_table
 
 COLUMNS = ("trial", "state", "validation", "test_f1_macro", "epoch", "bytes", "report")

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
-from redsm5.records import ParameterImportance
+from redsm5.reports import ParameterImportance
 from redsm5.sections import CategoricalParameter, Choice, Parameter, RangeParameter
 
 FEWEST = 10  # trials: below it a forest says more about chance than about the parameters

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from redsm5.records import RetentionRow, milliseconds
+from redsm5.documents import milliseconds
+from redsm5.records import RetentionRow
 
 ONE_PLAN_MS = 60_000  # what is told within it belongs together
 

@@ -14,18 +14,11 @@ from markupsafe import Markup
 
 from redsm5 import files, paths
 from redsm5.config import flatten
+from redsm5.documents import load, milliseconds
 from redsm5.errors import InputError
 from redsm5.evaluation import plots
-from redsm5.records import (
-    CriteriaMetrics,
-    CriterionMetrics,
-    EvaluationReport,
-    EvidenceMetrics,
-    MetricRow,
-    TrialRecord,
-    load,
-    milliseconds,
-)
+from redsm5.records import MetricRow, TrialRecord
+from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvaluationReport, EvidenceMetrics
 from redsm5.tables import duration_text
 from redsm5.tracking.journal import read_metrics
 

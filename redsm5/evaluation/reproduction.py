@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import code_version, paths
-from redsm5.records import EvaluationReport, PredictionsRecord, TrialRecord, load
+from redsm5.documents import load
+from redsm5.records import TrialRecord
+from redsm5.reports import EvaluationReport, PredictionsRecord
 from redsm5.tracking.journal import read_metrics
 
 TOLERANCE = 1e-4

@@ -11,7 +11,7 @@ from redsm5 import paths
 from redsm5.evaluation import plots
 from redsm5.evaluation.kept import Moment
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
-from redsm5.records import StudySummary, SummaryTrial
+from redsm5.reports import StudySummary, SummaryTrial
 from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
 
 MOST_LINES = 300  # trials in the parallel coordinates; of more, an even sample over their ranks

@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 
 from redsm5 import files, paths
 from redsm5.config import Config
+from redsm5.documents import from_json_number
 from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
-from redsm5.records import FINISHED, Decision, TrialRecord, from_json_number
+from redsm5.records import FINISHED, Decision, TrialRecord
 from redsm5.study import pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.launch import launch_trial, wait_unlocked

@@ -9,18 +9,9 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.data import resources
+from redsm5.documents import load, milliseconds, now
 from redsm5.errors import ConfigError
-from redsm5.records import (
-    FINISHED,
-    StudyBest,
-    StudyIndex,
-    StudyRecord,
-    TrialCounts,
-    TrialRecord,
-    load,
-    milliseconds,
-    now,
-)
+from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord
 from redsm5.study import space
 from redsm5.study.trial import read_record, snapshot_of
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
+from redsm5.documents import load, now
 from redsm5.errors import (
     DISK_FAULTS,
     ConfigError,
@@ -26,7 +27,7 @@ from redsm5.errors import (
     RedSM5Error,
     TrainingError,
 )
-from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, load, now
+from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from redsm5 import paths
+from redsm5.documents import load
 from redsm5.evaluation.reproduction import TOLERANCE, compare_predictions, compare_training, text, verdict
-from redsm5.records import EvaluationReport, PredictionsRecord, load
+from redsm5.reports import EvaluationReport, PredictionsRecord
 from tests.e2e.conftest import run
 
 CHECKPOINT = {"compared": True, "checkpoint": "epoch-0002", "largest_difference": 0.0, "holds": True}

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from redsm5.records import SCHEMAS
+from redsm5.reports import SCHEMAS
 from tests.e2e.conftest import (
     ROOT,
     SMALL,

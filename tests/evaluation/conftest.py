@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from redsm5 import paths
-from redsm5.records import EvaluationReport, MetricRow, TrialRecord
+from redsm5.records import MetricRow, TrialRecord
+from redsm5.reports import EvaluationReport
 
 TIME = "2026-01-31T12:00:00.000Z"
 SYMPTOMS = ("DEPRESSED_MOOD", "SLEEP_ISSUES", "PSYCHOMOTOR")

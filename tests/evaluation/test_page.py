@@ -13,7 +13,7 @@ import pytest
 from redsm5 import paths
 from redsm5.errors import InputError
 from redsm5.evaluation.page import render_page, write_page
-from redsm5.records import EvaluationReport
+from redsm5.reports import EvaluationReport
 from tests.evaluation.conftest import (
     CRITERIA,
     CURVES,

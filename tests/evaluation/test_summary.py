@@ -8,10 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from redsm5 import paths, records
+from redsm5 import paths, reports
 from redsm5.errors import InputError
 from redsm5.evaluation.summary import find_study, write_summary
-from redsm5.records import StudyIndex, StudyRecord, StudySummary, TrialRecord
+from redsm5.records import StudyIndex, StudyRecord, TrialRecord
+from redsm5.reports import StudySummary
 from tests.evaluation.conftest import (
     SPACE,
     STUDY,
@@ -108,7 +109,7 @@ def test_both_files_say_the_same_and_the_json_satisfies_its_schema(experiments: 
     summary = summarized(experiments)
     folder = paths.study_dir(experiments, STUDY)
     document = json_of(folder / "summary.json")
-    jsonschema.validate(document, json.loads(records.schema("study_summary")))
+    jsonschema.validate(document, json.loads(reports.schema("study_summary")))
     assert StudySummary.model_validate(document) == summary
     page = check_self_contained((folder / "summary.html").read_text())
     assert "Chosen by validation; test scores are shown, never used to choose." in page.text

@@ -11,8 +11,9 @@ from huggingface_hub import constants
 
 from redsm5 import paths
 from redsm5.config import Config, compose
+from redsm5.documents import now
 from redsm5.errors import ConfigError, HubAccessError, HubError, Interrupted
-from redsm5.records import Best, ErrorRecord, TrialRecord, now
+from redsm5.records import Best, ErrorRecord, TrialRecord
 from redsm5.study.driver import Driver
 from redsm5.study.trial import read_record, write_record
 from tests.hub_server import Fault, HubServer

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 
 from redsm5 import files, paths
 from redsm5.config import compose
+from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, TrainingError
-from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord, load, now
+from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
 from redsm5.study import driver as driver_module
 from redsm5.study import space
 from redsm5.study.driver import Driver
