@@ -64,6 +64,11 @@ class Config(Section):
                 f"launch={self.launch} is no file of accelerate_configs/{nearest(self.launch, known)}",
                 remedy=f"Allowed: {', '.join(known)}.",
             )
+        if self.launch == "cpu" and self.train.mixed_precision == "fp16":
+            raise ConfigError(
+                "train.mixed_precision=fp16 with launch=cpu: a CPU has no such arithmetic",
+                remedy="Choose launch=gpu, or train.mixed_precision=bf16 or no.",
+            )
         return self
 
 
@@ -101,11 +106,27 @@ def compose(overrides: Sequence[str]) -> Config:
         ) from None
     assert isinstance(raw, dict)
     named = {word.lstrip("+").partition("=")[0] for word in overrides}
+    space = (raw.get("search") or {}).get("space") or {}
     if not any(name.startswith("search.space") for name in named):
-        raw["search"]["space"] = {k: v for k, v in raw["search"]["space"].items() if k not in named}
+        for key in named & space.keys():
+            del space[key]
+    _begin_with_what_is_searched(raw, space)
     config = validate(raw)
     check_space(config)
     return config
+
+
+def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
+    """Where a conditional field is missing whose values are searched, the configuration begins with the first."""
+    probability = ("train.augmentation.probability", ("train.augmentation.methods", None))
+    for key, (parent, values) in [*CONDITIONS.items(), probability]:
+        *sections, name = key.split(".")
+        target, value = raw, flatten(raw).get(parent)
+        for section in sections:
+            target = target.get(section) or {}
+        needed = bool(value) if values is None else value in values
+        if needed and target.get(name) is None and isinstance(parameter := space.get(key), dict):
+            target[name] = parameter["choices"][0] if parameter.get("choices") else parameter.get("low")
 
 
 def validate(raw: Mapping[Any, Any]) -> Config:

@@ -80,6 +80,7 @@ class StudyRecord(Record):
     metric: str
     trials: TrialCounts
     best: StudyBest | None = None
+    data_fingerprint: str | None = None
     enqueued: list[dict[str, Any]] = []
     left_out: list[str] = []
     config: dict[str, Any]

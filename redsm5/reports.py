@@ -62,11 +62,12 @@ class TestMetrics(Record):
 
 
 class Thresholds(Record):
-    """Where a probability becomes a yes, by symptom, and a span becomes evidence."""
+    """Where a probability becomes a yes, by symptom, and a span becomes evidence. `weights`: the SHA-256 of those it is for."""
 
     criteria: dict[str, float]
     evidence_null_threshold: float
     min_span_score: float
+    weights: str | None = None
 
 
 class TrialThresholds(Record):

@@ -132,7 +132,7 @@ class ModelConfig(Section):
     coupling_pooling: Literal["mean", "max", "attention"] | None = None
     activation: Literal["gelu", "silu", "swish", "relu", "leakyrelu", "mish", "tanh"]
     attention: Literal["sdpa", "eager", "flash_attention_2"]
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Literal["float32", "bfloat16"]
     gradient_checkpointing: bool
     frozen_layers: Annotated[int, Field(ge=0, le=1000)]
 

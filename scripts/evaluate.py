@@ -27,7 +27,16 @@ def main() -> int:
             f"there is no trial {arguments.trial_id} in {arguments.experiments}",
             remedy="The trials are the folders trial_<uuid> there.",
         )
+    if record.duplicate_of:
+        raise ConfigError(
+            f"trial {arguments.trial_id} was not trained: it repeats {record.duplicate_of}", remedy="Evaluate that one."
+        )
     config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
+    if not config.retention.enabled:
+        raise ConfigError(
+            f"trial {arguments.trial_id} was trained with retention.enabled=false: it has no checkpoint to evaluate",
+            remedy=f"What it reached stands in {folder / paths.REPORT}.",
+        )
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
             raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from redsm5 import files, paths
@@ -41,6 +42,18 @@ def table(summary: StudySummary) -> str:
     return "\n".join([*lines, summary.note])
 
 
+def write_missing_pages(experiments: Path, study_id: str) -> None:
+    """The pages of trials that have a report and, since they were killed or from another version, none."""
+    from redsm5.evaluation.page import write_page
+
+    for folder in paths.trial_dirs(experiments):
+        if (folder / paths.REPORT).exists() and not (folder / paths.REPORT_PAGE).exists():
+            record = files.read_json(folder / paths.TRIAL)
+            with files.try_lock(folder / paths.LOCK) as held, suppress(InputError):
+                if held and record and record.get("study_id") == study_id:
+                    write_page(folder)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="just summary", description=__doc__)
     parser.add_argument("study", nargs="?", help="its name or uuid; default: the newest")
@@ -53,6 +66,7 @@ def main() -> int:
 
     files.make_private()
     study = find_study(experiments, arguments.study)
+    write_missing_pages(experiments, study.study_id)
     summary = write_summary(experiments, study)
     print(table(summary))
     for name in (paths.SUMMARY_PAGE, paths.SUMMARY):

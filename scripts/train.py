@@ -182,9 +182,13 @@ with trial.outcome(), Saver() as saver:
             trial.folder,
             evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator, in_memory=best),
         )
-        write_page(trial.folder)
     trial.end("pruned" if pruned else "completed", 0)
     store.finish()
     if budget:
         budget.release()
     trial.update(bytes=store.size())
+    if not pruned and not config.dry_run:
+        try:
+            write_page(trial.folder)
+        except Exception as error:  # it can be drawn again from the report: `just summary`
+            trial.log.warning("the report's page could not be written", reason=f"{type(error).__name__}: {error}")

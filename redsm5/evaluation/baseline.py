@@ -20,6 +20,7 @@ from redsm5.data.encode import sentences_of
 from redsm5.data.posts import SYMPTOMS, Post, labels_of
 from redsm5.evaluation.predict import CANDIDATES, Predictions, ScoredSpan
 
+FEW = 50  # posts; of fewer, words that occur once count too
 NEVER = -10.0  # the decision value for a symptom that no training post has
 
 
@@ -31,7 +32,7 @@ def fit(posts: Sequence[Post], *, seed: int) -> list[Pipeline | None]:
         if len(set(labels_P.tolist())) < 2:
             models.append(None)
             continue
-        vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+        vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(posts) >= FEW else 1, sublinear_tf=True)
         model = make_pipeline(vectors, LinearSVC(class_weight="balanced", random_state=seed))
         models.append(model.fit(texts, labels_P))
     return models

@@ -34,8 +34,11 @@ CRITERIA = {
     "accuracy": ("Accuracy", "share of posts of which all labels are right"),
 }
 EVIDENCE = {
-    "f1": ("Token F1", "mean over pairs with evidence of the best F1, in words, with an annotated span"),
-    "exact_match": ("Exact match", "share of pairs with evidence whose predicted span is an annotated one"),
+    "f1": ("Token F1", "mean over pairs with evidence: F1 between the words predicted and the words annotated"),
+    "exact_match": (
+        "Exact match",
+        "share of pairs with evidence whose predicted spans are the annotated ones, all and no other",
+    ),
     "char_f1": ("Character F1", "of characters, pooled over pairs with evidence, against all annotated spans"),
     "char_precision": ("Character precision", "of the predicted characters, those annotated; 0 for none"),
     "char_recall": ("Character recall", "of the annotated characters, those predicted"),
@@ -142,7 +145,7 @@ def _record(folder: Path, found: list[str]) -> TrialRecord | None:
     except InputError as error:
         found.append(f"{paths.TRIAL}: {error.what}")
         return None
-    if record is None:
+    if record is None and folder.name.startswith("trial_"):  # a baseline has none
         found.append(f"{paths.TRIAL} is missing")
     return record
 
@@ -188,6 +191,7 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
             for why, fields in _by_reason(row.undefined.items()).items()
         ),
         "curves": [curve for c, row in enumerate(criteria.per_criterion) if (curve := _curve(c, row, report))],
+        "thresholds_fixed": report.config.get("train", {}).get("thresholds") == "fixed",
         "thresholds": thresholds and {words(k): v for k, v in thresholds.items() if k not in ids},
         "hard": report.hard_negatives,
     }

@@ -35,7 +35,7 @@ from redsm5.model import MultiTaskModel, set_deterministic
 from redsm5.records import Manifest, TrialRecord
 from redsm5.reports import EvaluatedCheckpoint, EvaluationReport, PredictionsRecord, Thresholds, TrialThresholds
 from redsm5.storage.checkpoint import Identity, load_best
-from redsm5.storage.store import CheckpointStore, DamagedCheckpoint
+from redsm5.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
 
 IN_MEMORY = "memory"  # the name of the weights that are kept where no checkpoints are written
 
@@ -83,14 +83,16 @@ def evaluate_trial(
         return predict(accelerator.prepare_model(model, evaluation_mode=True), loader, dataset, accelerator)
 
     for name, manifest in _load_each(store, model, identity, in_memory):
-        if (limits := thresholds.get(name)) is None:
+        weights = None if in_memory else listed_digests(store.folder / name)[paths.WEIGHTS]
+        limits = thresholds.get(name)
+        if limits is None or weights is None or limits.weights != weights:
             limits = choose(
                 predictions_on(EncodedPosts(splits.validation, tokenizer, config)),
                 splits.validation,
                 scope=config.train.thresholds,
                 metric=config.study.metric,
                 default=default_thresholds(config.model.evidence_head_type),
-            )
+            ).model_copy(update={"weights": weights})
         predictions = predictions_on(dataset)
         thresholds[name] = limits
         row = EvaluatedCheckpoint(

@@ -180,7 +180,8 @@ class TrainingState:
         self.progress = Progress(**plain["progress"])
         torch.set_rng_state(tensors["rng.torch"].clone())
         if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([tensors[k].clone() for k in sorted(tensors) if k.startswith("rng.cuda.")])
+            states = [tensors[k].clone() for k in sorted(tensors) if k.startswith("rng.cuda.")]
+            torch.cuda.set_rng_state_all(states[: torch.cuda.device_count()])  # fewer may be visible here
         name, *rest = plain["rng_numpy"]
         np.random.set_state((name, tensors["rng.numpy"].numpy().astype(np.uint32), *rest))
         version, internal, gauss = plain["rng_python"]
@@ -279,7 +280,7 @@ def save(
         created_at=now(),
     )
     if not store.policy.enabled:
-        is_best = state.best_in_memory is None or progress.best_epoch == progress.epochs_done
+        is_best = progress.best_epoch in (None, progress.epochs_done)  # without any score, the newest
         if is_best and progress.batches_done == 0:
             state.best_in_memory = manifest, {k: v.detach().clone() for k, v in state.model.state_dict().items()}
         return

@@ -24,8 +24,9 @@ AWAITED = (HubAccessError, HubUnavailableError)
 AWAITED_KINDS = tuple(error.kind for error in AWAITED)
 
 
-def admit(config: Config, stop: StopRequest) -> dict[str, int]:
-    """The counts of the study's posts; with it, that its data are sound and that its models are to be had.
+def admit(config: Config, stop: StopRequest) -> tuple[dict[str, int], str]:
+    """The counts of the study's posts and the fingerprint of their splits, which shows that the data are sound; and that
+    its models are to be had.
 
     Raises:
         InputError: the data are not sound.
@@ -37,7 +38,8 @@ def admit(config: Config, stop: StopRequest) -> dict[str, int]:
     while True:
         try:
             hub.check_access(config.data, models, config.model.revision)
-            return load_splits(config.data).counts
+            splits = load_splits(config.data)
+            return splits.counts, splits.fingerprint
         except AWAITED as error:
             experiments = Path(config.experiments)
             record = find_study(experiments, config.study.name)

@@ -21,7 +21,7 @@ from redsm5.records import FINISHED, Decision, TrialRecord
 from redsm5.study import pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.launch import launch_trial, wait_unlocked
-from redsm5.study.registry import Scoreboard, find_study, new_study, open_study
+from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import (
@@ -51,12 +51,12 @@ class Driver:
     def __init__(self, config: Config) -> None:
         self.experiments = Path(config.experiments)
         self.stop = StopRequest()
-        self.posts = admit(config, self.stop)  # refuses bad data before anything is written
+        self.posts, fingerprint = admit(config, self.stop)  # refuses bad data before anything is written
         if find_study(self.experiments, config.study.name) is None:
             new_study(config)  # likewise what cannot be tried
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
-            record = open_study(config)
+            record = with_data(open_study(config), fingerprint)
             self.config = space.without(config, record.left_out)
             self.presets = space.presets(self.config, record.enqueued)
             self.folder = paths.study_dir(self.experiments, record.study_id)
@@ -255,6 +255,7 @@ class Driver:
 
     def _twin(self, record: TrialRecord) -> TrialRecord | None:
         """The first trial of these parameters, where it has been trained to its end or to its pruning."""
+        self.board.take_in_the_others()
         for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
             trained = other.state in ("completed", "pruned") and not other.duplicate_of
             if trained and other.parameters == record.parameters:

@@ -87,6 +87,22 @@ def open_study(config: Config) -> StudyRecord:
     return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
 
 
+def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
+    """The study, which is of these posts and splits.
+
+    Raises:
+        ConfigError: it was begun with others, so that its trials could not be compared.
+    """
+    if study.data_fingerprint not in (None, fingerprint):
+        raise ConfigError(
+            f"study {study.name} was begun with other posts or splits: their fingerprint was "
+            f"{study.data_fingerprint[:12]}… and is {fingerprint[:12]}… now",
+            remedy="Restore the files that it was begun with (data.revision=<commit> pins those of the Hub), or give "
+            "another study.name.",
+        )
+    return study.model_copy(update={"data_fingerprint": fingerprint})
+
+
 def _remove_litter(experiments: Path) -> None:
     """Remove folders of studies that were killed while they were made: without a record, they never had a trial."""
     for folder in paths.study_dirs(experiments):
@@ -117,7 +133,7 @@ class Scoreboard:
 
     def write(self, **changes: Any) -> None:
         """Replace both files. The caller holds the study's lock."""
-        self._take_in_the_others()
+        self.take_in_the_others()
         records = sorted(self.trials.values(), key=lambda r: r.number or 0)
         completed = [r for r in records if r.state == "completed" and r.best]
         best = max(completed, key=lambda r: r.best.value if r.best else 0.0, default=None)
@@ -134,7 +150,7 @@ class Scoreboard:
         files.write_atomic(self.folder / paths.INDEX, index.to_json())
         files.write_atomic(self.folder / paths.STUDY, self.study.to_json())
 
-    def _take_in_the_others(self) -> None:
+    def take_in_the_others(self) -> None:
         """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
         index = files.read_json(self.folder / paths.INDEX) or {"trials": []}
         for row in index["trials"]:

@@ -112,7 +112,7 @@ def _grid_values(key: str, parameter: Parameter) -> list[Any]:
     if parameter.points is None and parameter.type == "float":
         raise ConfigError(
             f"study.sampler=grid: search.space.{key} is a range of floats, which a grid cannot go through",
-            remedy=f"Say how many values are tried: search.space.{key}.points=5.",
+            remedy=f"Say how many values are tried: 'search.space={{{key}:{{points:5}}}}'.",
         )
     if parameter.points is None:
         return list(range(int(parameter.low), int(parameter.high) + 1))

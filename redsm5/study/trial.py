@@ -195,6 +195,12 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
     assert record is not None
     if config.train.epochs <= record.epochs:
         return
+    if record.state == "completed" and record.epoch < record.epochs:
+        raise ConfigError(
+            f"trial {record.trial_id} ended after {record.epoch} of {record.epochs} epochs: train.patience saw no "
+            "better score, and would see none in more epochs",
+            remedy="Start a new trial with another train.patience.",
+        )
     if record.state in FINISHED:
         if not list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
             raise ConfigError(

@@ -30,7 +30,7 @@ SPACE = "search.space={train.weight_decay:{type:float,low:0.0,high:0.1}}"
 def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The driver's own work alone; signals are handled as before, afterwards."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: {})
+    monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
