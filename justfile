@@ -73,6 +73,11 @@ baseline *overrides: setup
 studies *flags: setup
     @exec {{ python }} scripts/studies.py "$@"
 
+# Summarize a study as JSON and as a page: just summary [NAME|UUID]; without one, the newest
+[no-exit-message]
+summary *flags: setup
+    @exec {{ python }} scripts/summarize.py "$@"
+
 # List a trial's checkpoints, kept or gone, and why: just checkpoints <uuid> [--format table|json|csv]
 [no-exit-message]
 checkpoints *flags: setup
@@ -142,7 +147,7 @@ format: setup
 typecheck: setup
     .venv/bin/mypy
 
-# Write redsm5/schemas/ anew from redsm5/records.py; --check only compares
+# Write redsm5/schemas/ anew from the models in redsm5/records.py and reports.py; --check only compares
 [no-exit-message]
 schemas *flags: setup
     @exec {{ python }} scripts/schemas.py "$@"

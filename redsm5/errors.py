@@ -50,6 +50,26 @@ class InputError(RedSM5Error):
     kind = "input"
 
 
+class HubError(InputError):
+    """The Hugging Face Hub does not have what it was asked for."""
+
+    kind = "hub"
+
+
+class HubAccessError(HubError):
+    """The Hub refuses it: no token, one that is not valid any more, or terms that are not accepted."""
+
+    kind = "hub_access"
+    resumable = True
+
+
+class HubUnavailableError(HubError):
+    """The Hub does not answer, or answers that it cannot now."""
+
+    kind = "hub_unavailable"
+    resumable = True
+
+
 class LockedError(RedSM5Error):
     """Another process holds the lock that this one needs."""
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redsm5.records import to_json_number
+from redsm5.documents import to_json_number
 
 FORMATS = ("table", "json", "csv")
 GAP = "  "

@@ -34,7 +34,6 @@ def main() -> int:
 
         # Here, since these take seconds to import, and most errors are told before.
         from redsm5.evaluation.page import write_page
-
         from redsm5.evaluation.report import evaluate_again, write_report
 
         store = open_store(folder, config, log=open_logs(None).info)

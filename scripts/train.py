@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from torch import Tensor
 
+from redsm5 import hub
 from redsm5.data import load_splits
 from redsm5.data.augment import Augmenter
 from redsm5.data.batches import eval_loader, train_loader
@@ -68,6 +69,8 @@ with trial.outcome(), Saver() as saver:
     tokenizer = tokenizer_of(config, splits.train)
     train_set = EncodedPosts(splits.train, tokenizer, config)
     validation_set = EncodedPosts(splits.validation, tokenizer, config)
+    for name, commit in hub.commits(config.data, config.model).items():
+        trial.log.info(name, commit=commit)
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
 
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))

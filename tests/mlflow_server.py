@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from redsm5 import files, paths
-from redsm5.records import Shipped, milliseconds
+from redsm5.documents import milliseconds
+from redsm5.records import Shipped
 
 
 def free_port() -> int:

@@ -15,7 +15,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from redsm5 import paths
-from redsm5.records import Event, MetricRow, Record, RetentionRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.documents import Record
+from redsm5.records import Event, MetricRow, RetentionRow, StudyIndex, StudyRecord, TrialRecord
 
 TAIL_BYTES = 1 << 16
 LATELY = 50

@@ -1,4 +1,4 @@
-"""From configuration to posts: read or synthesize, align, split.
+"""From configuration to posts: read, download or synthesize, align, split.
 
 `load_splits` is what training sees; the test posts come from `load_test`, which only evaluation calls. What needs torch
 or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is imported from there.
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from redsm5 import hub
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.data.read import read_corpus
 from redsm5.data.split import Assignment, split
@@ -56,7 +57,7 @@ def load_splits(config: "DataConfig") -> Splits:
     """The training and validation posts.
 
     Raises:
-        InputError: the files are missing or malformed, or there are too few posts.
+        InputError: the files are missing or malformed, the Hub does not give them, or there are too few posts.
     """
     corpus, assignment = _load(config)
     train, validation = _choose(corpus, assignment.train), _choose(corpus, assignment.validation)
@@ -78,6 +79,8 @@ def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
         if config.dir is None:
             raise InputError("no folder is given", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
         corpus = read_corpus(Path(config.dir).expanduser())
+    elif config.source == "hub":
+        corpus = read_corpus(hub.data_files(config).folder)
     else:
         if config.posts is None or config.seed is None:
             raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")

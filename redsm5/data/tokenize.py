@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from redsm5 import hub
 from redsm5.config import Config
 from redsm5.data.posts import Post
 from redsm5.errors import InputError
@@ -23,30 +24,32 @@ ALPHABET_SIZE = 150
 def tokenizer_of(config: Config, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
     """The tokenizer of the configuration's model; what it raises stands at `build_tokenizer`."""
     pairs = config.model.input_format == "binary_pairs"
-    return build_tokenizer(config.model.model_id, train_posts, descriptions=config.symptoms.values() if pairs else ())
+    descriptions = config.symptoms.values() if pairs else ()
+    return build_tokenizer(config.model.model_id, train_posts, config.model.revision, descriptions=descriptions)
 
 
 def build_tokenizer(
-    model_id: str, train_posts: Sequence[Post], *, descriptions: Iterable[str] = ()
+    model_id: str, train_posts: Sequence[Post], revision: str | None = None, *, descriptions: Iterable[str] = ()
 ) -> "PreTrainedTokenizerFast":
     """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts, and holds the
     words of the descriptions.
 
     Raises:
         InputError: it cannot be loaded, or it does not report character offsets (only fast tokenizers do).
+        HubError: the Hub does not give it.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds
 
     if model_id == "tiny":
         return _from_posts(train_posts, descriptions)
+    folder = str(hub.model_files(model_id, revision).folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_id, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
     except (OSError, ValueError) as error:
         raise InputError(
             f"the tokenizer of {model_id} cannot be loaded ({type(error).__name__})",
             where="model.model_id",
-            remedy="Check the name. For a gated model log in (`hf auth login`) and accept its terms on its page; on a "
-            "machine without network download it before and set HF_HUB_OFFLINE=1, or give a local folder.",
+            remedy="Choose another model, or give a local folder with a fast tokenizer beside the weights.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(

@@ -51,7 +51,7 @@ def predictions_of(models: Sequence[Pipeline | None], posts: Sequence[Post]) -> 
         first += len(ranges)
         for c in range(len(SYMPTOMS)):
             best = np.argsort(-rows_MC[:, c], kind="stable")[:CANDIDATES]
-            spans[p, c] = [ScoredSpan(*ranges[m], float(expit(rows_MC[m, c]))) for m in best]
+            spans[p, c] = [ScoredSpan(ranges[m][0], ranges[m][1], float(expit(rows_MC[m, c]))) for m in best]
             if len(ranges):
                 margins_PC[p, c] = rows_MC[:, c].max()
     return Predictions(float("nan"), expit(values_PC), margins_PC, spans)

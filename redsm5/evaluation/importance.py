@@ -6,15 +6,17 @@ So the parameters without a condition are judged over the trials that have all o
 them in which it was drawn, where its share is of the variance among these.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
-from redsm5.records import ParameterImportance
-from redsm5.sections import CategoricalParameter, Choice, Parameter
+from redsm5.reports import ParameterImportance
+from redsm5.sections import CategoricalParameter, Choice, Parameter, RangeParameter
 
 FEWEST = 10  # trials: below it a forest says more about chance than about the parameters
 # Optuna's own 64 trees of any depth take minutes at 1,000 trials and come to the same shares within 0.05.
@@ -35,9 +37,7 @@ def parameter_importance(
             of a configuration that a person enqueued, counts as not drawn.
     """
     common = [key for key, parameter in space.items() if not parameter.when]
-    drawn = [
-        ({k: v for k, v in values.items() if k in space and _fits(space[k], v)}, score) for values, score in trials
-    ]
+    drawn = [({key: v for key, v in values.items() if _fits(space.get(key), v)}, score) for values, score in trials]
     whole = [(values, score) for values, score in drawn if all(key in values for key in common)]
     study = _study(space, whole)
     found = _shares(study, common, common, [score for _, score in whole])
@@ -58,14 +58,15 @@ def _study(space: Mapping[str, Parameter], trials: Sequence[tuple[Values, float]
     study = optuna.create_study(direction="maximize")
     for values, score in trials:
         present = {key: distributions[key] for key in values}
-        study.add_trial(create_trial(value=score, params=dict(values), distributions=present))
+        scaled = {key: _scaled(space[key], value) for key, value in values.items()}
+        study.add_trial(create_trial(value=score, params=scaled, distributions=present))
     return study
 
 
 def _shares(
     study: optuna.Study, wanted: Sequence[str], present: Sequence[str], scores: Sequence[float]
 ) -> dict[str, ParameterImportance]:
-    """The shares of some of the parameters `present` over the trials that have all of them, whose `scores` these are."""
+    """The shares of some of the parameters `present`, over the trials that have them all, which have these scores."""
 
     def each(share: Callable[[str], float | None], reason: str | None = None) -> dict[str, ParameterImportance]:
         return {
@@ -88,12 +89,21 @@ def _shares(
 def _distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(parameter, CategoricalParameter):
         return CategoricalDistribution(parameter.choices)
+    if parameter.log:
+        return FloatDistribution(math.log(parameter.low), math.log(parameter.high))
     if parameter.type == "int":
-        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+        return IntDistribution(int(parameter.low), int(parameter.high))
+    return FloatDistribution(parameter.low, parameter.high)
 
 
-def _fits(parameter: Parameter, value: object) -> bool:
+def _scaled(parameter: Parameter, value: Any) -> Any:
+    """The value on the scale on which it was drawn, since fANOVA takes all values of a scale as equally likely."""
+    return math.log(value) if isinstance(parameter, RangeParameter) and parameter.log else value
+
+
+def _fits(parameter: Parameter | None, value: object) -> bool:
+    if parameter is None:
+        return False
     if isinstance(parameter, CategoricalParameter):
         return value in parameter.choices
     return isinstance(value, int | float) and not isinstance(value, bool) and parameter.low <= value <= parameter.high

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from redsm5.errors import NotFiniteError
-from redsm5.records import CriteriaMetrics, CriterionMetrics, EvidenceMetrics
+from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvidenceMetrics
 
 CharSpan = tuple[int, int]
 """Characters [start, end) of a post's text."""

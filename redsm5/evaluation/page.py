@@ -14,18 +14,11 @@ from markupsafe import Markup
 
 from redsm5 import files, paths
 from redsm5.config import flatten
+from redsm5.documents import load, milliseconds
 from redsm5.errors import InputError
 from redsm5.evaluation import plots
-from redsm5.records import (
-    CriteriaMetrics,
-    CriterionMetrics,
-    EvaluationReport,
-    EvidenceMetrics,
-    MetricRow,
-    TrialRecord,
-    load,
-    milliseconds,
-)
+from redsm5.records import MetricRow, TrialRecord
+from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvaluationReport, EvidenceMetrics
 from redsm5.tables import duration_text
 from redsm5.tracking.journal import read_metrics
 
@@ -36,24 +29,15 @@ CRITERIA = {
     "f1_micro": ("F1, micro", "one F1 over the labels of all symptoms together"),
     "f1_weighted": ("F1, weighted", "mean of the symptoms' F1, weighted by their support"),
     "macro_pr_auc": ("PR AUC, macro", "mean average precision, without interpolation"),
-    "precision_macro": (
-        "Precision, macro",
-        "mean over the symptoms that occur: of the posts said to have it, those that do",
-    ),
-    "recall_macro": ("Recall, macro", "mean over the symptoms that occur: of the posts that have it, those found"),
+    "precision_macro": ("Precision, macro", "mean over the same symptoms: of the posts said to have it, those that do"),
+    "recall_macro": ("Recall, macro", "mean over the same symptoms: of the posts that have it, those found"),
     "accuracy": ("Accuracy", "share of posts of which all labels are right"),
 }
 EVIDENCE = {
-    "f1": (
-        "Token F1",
-        "mean over pairs with evidence of the best F1 with an annotated span, in words; 0 for no prediction",
-    ),
+    "f1": ("Token F1", "mean over pairs with evidence of the best F1, in words, with an annotated span"),
     "exact_match": ("Exact match", "share of pairs with evidence whose predicted span is an annotated one"),
     "char_f1": ("Character F1", "of characters, pooled over pairs with evidence, against all annotated spans"),
-    "char_precision": (
-        "Character precision",
-        "of the predicted characters, those annotated; 0 where none is predicted",
-    ),
+    "char_precision": ("Character precision", "of the predicted characters, those annotated; 0 for none"),
     "char_recall": ("Character recall", "of the annotated characters, those predicted"),
     "null_span_accuracy": ("No evidence, rightly", "share of pairs without evidence for which none is predicted"),
 }
@@ -130,10 +114,13 @@ def figure(value: float | None) -> str:
 
 
 def seconds_of(record: TrialRecord) -> float | None:
-    """From a trial's first start to its end; None before that."""
+    """From a trial's first start to its end; None before that, or where a time is none."""
     if not (record.started_at and record.finished_at):
         return None
-    return (milliseconds(record.finished_at) - milliseconds(record.started_at)) / 1000
+    try:
+        return max(milliseconds(record.finished_at) - milliseconds(record.started_at), 0) / 1000
+    except ValueError:
+        return None
 
 
 def _percent(value: float) -> str:
@@ -173,7 +160,7 @@ def _journal(folder: Path, found: list[str]) -> list[MetricRow]:
 def _metrics(report: EvaluationReport) -> dict[str, Any]:
     """Both tasks' tables, the symptoms' rows and curves, thresholds and hard negatives."""
     criteria, evidence = report.test_metrics.criteria_matching, report.test_metrics.evidence_binding
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "title": "Criteria: which symptoms a post shows",
             "caption": "Below each value, its 95 % interval: a percentile bootstrap over posts.",
@@ -239,9 +226,7 @@ def _by_reason(undefined: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _card_label(key: str) -> str:
     task, _, name = key.partition(".")
-    return (
-        f"Evidence {EVIDENCE[name][0].replace('Token', 'token')}" if task == "evidence_binding" else CRITERIA[name][0]
-    )
+    return CRITERIA[name][0] if task == "criteria_matching" else f"Evidence: {EVIDENCE[name][0]}"
 
 
 def words(name: str) -> str:
@@ -276,7 +261,7 @@ def _curve(position: int, row: CriterionMetrics, report: EvaluationReport) -> di
 
 
 def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, Any]:
-    """The curves that have a point, and the names of metrics with values that are not finite."""
+    """The curves that have a point, and the names of metrics with values that cannot be drawn."""
     objective = report.optimization_metric_name
     train, validation = ([(row.step, row.value) for row in rows if row.metric == m] for m in (TRAIN_LOSS, VAL_LOSS))
     scores = [(row.epoch, row.value) for row in rows if row.metric == objective]
@@ -285,9 +270,9 @@ def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, 
         drawn.append(plots.loss_curves(train, validation))
     if plots.finite(scores):
         drawn.append(plots.objective_curve(objective, scores, [c.epoch for c in report.evaluated_checkpoints]))
-    odd = {row.metric: 0 for row in rows if not math.isfinite(row.value)}
-    shown = [name for name in odd if name in (TRAIN_LOSS, VAL_LOSS, objective)]
-    return {"learning": [Markup(svg) for svg in drawn], "not_finite": shown}
+    series = {TRAIN_LOSS: train, VAL_LOSS: validation, objective: scores}
+    left_out = [name for name, points in series.items() if len(plots.finite(points)) < len(points)]
+    return {"learning": [Markup(svg) for svg in drawn], "left_out": left_out}
 
 
 def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict[str, Any]:
@@ -301,19 +286,19 @@ def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict
     sections: dict[str, list[dict[str, Any]]] = {}
     for key, value in flat.items():
         section, _, name = key.rpartition(".") if key != "search.space" else ("search", "", "space")
-        text = f"{len(space)} parameters" if key == "search.space" else _value_text(value)
+        text = f"{len(space)} parameters" if key == "search.space" else value_text(value)
         sections.setdefault(section or "general", []).append(
             {"name": name or key, "value": text, "set": bool(report.study_id) and key in drawn}
         )
-    configuration = [{"name": name, "rows": rows} for name, rows in sections.items()]
-    return {"configuration": configuration, "any_set": any(row["set"] for s in configuration for row in s["rows"])}
+    any_set = any(row["set"] for rows in sections.values() for row in rows)
+    return {"configuration": sections, "any_set": any_set}
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
     if value is None or value == []:
         return "–"
     if isinstance(value, list):
-        return ", ".join(map(_value_text, value))
+        return ", ".join(map(value_text, value))
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)

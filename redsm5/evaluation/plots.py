@@ -8,8 +8,10 @@ same bytes.
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +26,7 @@ Point = tuple[float, float]
 INK, MUTED, LINE, ACCENT, SECOND, BAD = (f"#0{n}fe0{n}" for n in range(1, 7))
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SECOND: "second", BAD: "bad"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "redsm5",
     "text.parse_math": False,  # a $ in a name is a $
@@ -50,11 +52,13 @@ STYLE = {
     "legend.fontsize": 9,
 }
 MOST_POINTS = 400  # of one line: more than a screen shows
+LARGEST = 1e30  # what is larger, matplotlib finds no ticks for; a comparison with NaN is False
 PIXELS = 96  # CSS pixels an inch
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    """Those that can be drawn."""
+    return [point for point in points if all(abs(value) <= LARGEST for value in point)]
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], int]:
@@ -152,13 +156,13 @@ def history(
         axes.set(xlabel="trial", ylabel=metric)
         axes.margins(y=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=5, columnspacing=1.2, handletextpad=0.4)
+        _legend_below(axes)
 
-    return _svg("history", f"{metric} of each trial, and the best so far", (7.4, 3.4), draw)
+    return _svg("history", f"{metric} of each trial, and the best so far", (9.2, 3.6), draw)
 
 
-def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
-    """(hours, bytes) on a logarithmic scale: what was kept, what keeping everything would hold, the budget."""
+def storage(unit: str, kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
+    """(time in this unit, bytes), logarithmic: what was kept, what keeping everything would hold, the budget."""
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(keep_all), color=MUTED, drawstyle="steps-post", label="if everything were kept")
@@ -171,10 +175,10 @@ def storage(kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None
         low = min((y for _, y in [*kept, *keep_all] if y > 0), default=1.0)
         high = max(max((y for _, y in keep_all), default=1.0), budget or 1.0)
         axes.set_ylim(low / 1.5, high * 1.8)
-        axes.set(xlabel="hours since the first checkpoint", ylabel="bytes of checkpoints")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3)
+        axes.set(xlabel=f"{unit} since the first checkpoint", ylabel="bytes of checkpoints")
+        _legend_below(axes)
 
-    return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (7.4, 3.4), draw)
+    return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (9.2, 3.6), draw)
 
 
 def parallel_coordinates(
@@ -195,12 +199,13 @@ def parallel_coordinates(
     def draw(axes: Axes) -> None:
         xs = range(len(axes_names))
         rest = [i for i in range(1, len(lines)) if i not in set(marked)]
-        for chosen, style in (
-            (rest, {"color": MUTED, "linewidth": 0.7, "alpha": 0.35}),
-            ([i for i in marked if i], {"color": ACCENT, "linewidth": 1.1, "alpha": 0.85}),
-            ([0] if lines else [], {"color": SECOND, "linewidth": 2.2}),
+        for chosen, colour, width, alpha in (
+            (rest, MUTED, 0.7, 0.35),
+            ([i for i in marked if i], ACCENT, 1.1, 0.85),
+            ([0] if lines else [], SECOND, 2.2, 1.0),
         ):
-            axes.add_collection(LineCollection([list(zip(xs, lines[i], strict=True)) for i in chosen], **style))
+            paths = [list(zip(xs, lines[i], strict=True)) for i in chosen]
+            axes.add_collection(LineCollection(paths, color=colour, linewidths=width, alpha=alpha))
         for x, labels in zip(xs, ticks, strict=True):
             axes.axvline(x, color=INK, linewidth=0.8)
             for height, label in labels:
@@ -228,12 +233,12 @@ NOT_DRAWN = -0.13  # the height of a parameter that a trial did not have
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axes], None]) -> str:
     """The figure as an <svg> with its title for who cannot see it; its ids begin with `name`, unique on the page."""
     out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts draw it, not matplotlib's
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())
-        figure.savefig(
-            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=no_metadata)
     drawn = out.getvalue()
     body = drawn[drawn.index(">", drawn.index("<svg ")) + 1 :]
     body = re.sub(r"\s*<style [^>]*>[^<]*</style>| font-family: [^;<>]*;", "", body)  # the page's own hold
@@ -245,6 +250,10 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axe
         f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width:{inches[0] * PIXELS:.0f}px" role="img" '
         f'aria-labelledby="{name}-title"><title id="{name}-title">{escape(title)}</title>{body}'
     )
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.get_figure(root=True).legend(loc="outside lower center", ncols=5, columnspacing=1.4, handletextpad=0.5)  # type: ignore[union-attr]
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:

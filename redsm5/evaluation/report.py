@@ -20,6 +20,7 @@ from redsm5.data.batches import eval_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
 from redsm5.data.tokenize import tokenizer_of
+from redsm5.documents import load, now
 from redsm5.errors import NoCheckpointError
 from redsm5.evaluation.predict import Predictions, predict
 from redsm5.evaluation.thresholds import (
@@ -31,17 +32,8 @@ from redsm5.evaluation.thresholds import (
     score,
 )
 from redsm5.model import MultiTaskModel, set_deterministic
-from redsm5.records import (
-    EvaluatedCheckpoint,
-    EvaluationReport,
-    Manifest,
-    PredictionsRecord,
-    Thresholds,
-    TrialRecord,
-    TrialThresholds,
-    load,
-    now,
-)
+from redsm5.records import Manifest, TrialRecord
+from redsm5.reports import EvaluatedCheckpoint, EvaluationReport, PredictionsRecord, Thresholds, TrialThresholds
 from redsm5.storage.checkpoint import Identity, load_best
 from redsm5.storage.store import CheckpointStore, DamagedCheckpoint
 

@@ -1,6 +1,6 @@
 """A report's figures for a terminal."""
 
-from redsm5.records import EvaluationReport
+from redsm5.reports import EvaluationReport
 
 
 def report_table(report: EvaluationReport) -> str:

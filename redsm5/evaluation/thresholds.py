@@ -17,7 +17,7 @@ from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.evaluation.bootstrap import confidence_intervals, pr_curve
 from redsm5.evaluation.metrics import CharSpan, Pair, criteria_metrics, evidence_metrics, pair_scores
 from redsm5.evaluation.predict import Predictions
-from redsm5.records import EvidenceMetrics, HardNegativeMetrics, TestMetrics, Thresholds
+from redsm5.reports import EvidenceMetrics, HardNegativeMetrics, TestMetrics, Thresholds
 
 DEFAULT_PROBABILITY = 0.5
 # Heads that judge each span by itself are sure from one half on; those whose spans share one distribution, earlier.

@@ -4,18 +4,23 @@ Shapes: S sequences, T tokens, H hidden.
 """
 
 import inspect
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
+from redsm5 import hub
 from redsm5.errors import InputError
 from redsm5.sections import ModelConfig
+
+log = logging.getLogger(__name__)
 
 TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
@@ -24,9 +29,10 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     """The encoder as `encode` takes it: without a pooling layer of its own, and with its lowest layers frozen.
 
     Raises:
-        InputError: the model is neither in the cache nor to be had, is no encoder, has a window shorter than
+        InputError: the model cannot be loaded, is no encoder, has a window shorter than
             `max_length` or fewer layers than are to be frozen, or cannot do what `attention` or
             `gradient_checkpointing` ask for.
+        HubError: the Hub does not give it.
     """
     if config.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise InputError(
@@ -54,6 +60,8 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
                 remedy="Set model.gradient_checkpointing=false.",
             )
         encoder.activation_checkpointing_enable({"use_reentrant": False})
+        # Else a gradient goes through frozen layers, to no one.
+        encoder.disable_input_require_grads()  # type: ignore[no-untyped-call]
     _freeze(encoder, config.frozen_layers)
     return encoder
 
@@ -71,29 +79,29 @@ def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool
 
 
 def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The pretrained encoder, from a folder, the cache or the Hub. What only a pickle holds, transformers reads with
-    `weights_only`, which runs no code of it.
-    """
+    """The pretrained encoder. Weights that are only there as .bin are a pickle: nothing but tensors is taken of it."""
+    folder = hub.model_files(config.model_id, config.revision).folder
+    safe = any(folder.glob("*.safetensors"))
+    if not safe:
+        log.warning(f"{config.model_id} has no safetensors: its weights are read from a .bin with weights_only=True")
     try:
         encoder: PreTrainedModel = AutoModel.from_pretrained(
-            config.model_id,
-            revision=config.revision or "main",
-            dtype=dtype,
-            use_safetensors=_has_safetensors(config.model_id),
+            str(folder), dtype=dtype, use_safetensors=safe, weights_only=True
         )
-    except (OSError, ValueError) as error:
+    except UnpicklingError:
+        raise InputError(
+            "the encoder's .bin holds more than tensors, which may be code that runs as it is read",
+            where=f"model.model_id={config.model_id}",
+            remedy="Choose a model with safetensors.",
+        ) from None
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"the encoder cannot be loaded: {str(error).splitlines()[0]}",
             where=f"model.model_id={config.model_id}",
-            remedy="Give a local folder, or log in to the Hugging Face Hub (`hf auth login`), accept the model's terms "
-            "there and unset HF_HUB_OFFLINE.",
+            remedy="Give a folder that AutoModel loads, or the name of such a model on the Hugging Face Hub (`hf auth "
+            "login` first, where it is gated).",
         ) from None
     return encoder
-
-
-def _has_safetensors(model_id: str) -> bool | None:
-    """True asks for safetensors of a local folder that has them; None lets the Hub's own choice stand."""
-    return True if any(Path(model_id).glob("*.safetensors")) else None
 
 
 def _check_kind(encoder: PreTrainedModel, config: ModelConfig) -> None:

@@ -4,6 +4,7 @@ Shapes: S sequences, T tokens, H hidden, C outputs, M sentences of the batch, J 
 one that has most, and one at least), G gold spans.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from redsm5.model.activation import build_activation
 from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known
 from redsm5.sections import ModelConfig
+
+PRIOR = 0.01  # the probability that a sentence is evidence, before anything is learned (Lin et al. 2017, section 4.1)
 
 
 class SentenceReranker(nn.Module):
@@ -27,6 +30,8 @@ class SentenceReranker(nn.Module):
         self.hidden = nn.Linear(2 * hidden_size, hidden_size)
         self.activation = build_activation(config.activation)
         self.linear = nn.Linear(hidden_size, outputs)
+        # Nearly all sentences are evidence for nothing: from even odds, their loss would drown all others at first.
+        nn.init.constant_(self.linear.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """evidence_logits_SCJ, MASKED where a sequence has fewer sentences than J."""

@@ -25,9 +25,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from redsm5 import code_version, paths
 from redsm5.config import Config
+from redsm5.documents import now
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.model import MultiTaskModel, architecture, head_config
-from redsm5.records import Best, Manifest, now
+from redsm5.records import Best, Manifest
 from redsm5.storage import tensors as tensor_files
 from redsm5.storage.store import (
     FORMAT_VERSION,

@@ -20,8 +20,9 @@ from shutil import rmtree
 from typing import Any, Literal, get_args
 
 from redsm5 import files, paths
+from redsm5.documents import load
 from redsm5.errors import NO_ROOM, IncompatibleCheckpointError, InputError
-from redsm5.records import FINISHED, TrialRecord, load
+from redsm5.records import FINISHED, TrialRecord
 from redsm5.storage.budget import eviction_order, free_trial
 from redsm5.storage.retention import Checkpoint, Policy, plan
 from redsm5.storage.store import (

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redsm5 import files, paths
+from redsm5.documents import Number
 from redsm5.errors import IncompatibleCheckpointError
-from redsm5.records import Number, RetentionAction, RetentionRow
+from redsm5.records import RetentionAction, RetentionRow
 from redsm5.storage.store import DAMAGED, NAME, STATE_FILES, DamagedCheckpoint, listed_digests, read_manifest
 
 ABSENT = "gone"

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from redsm5 import files, paths
+from redsm5.documents import now
 from redsm5.errors import IncompatibleCheckpointError
-from redsm5.records import Manifest, RetentionAction, RetentionRow, now
+from redsm5.records import Manifest, RetentionAction, RetentionRow
 from redsm5.storage.retention import Checkpoint, Policy, best, plan
 
 FORMAT_VERSION = 1

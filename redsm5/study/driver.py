@@ -15,10 +15,11 @@ from optuna.trial import TrialState
 
 from redsm5 import files, paths
 from redsm5.config import Config
-from redsm5.data import load_splits
+from redsm5.documents import from_json_number
 from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
-from redsm5.records import FINISHED, Decision, TrialRecord, from_json_number
+from redsm5.records import FINISHED, Decision, TrialRecord
 from redsm5.study import pruning, search, space
+from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.launch import launch_trial, wait_unlocked
 from redsm5.study.registry import Scoreboard, find_study, new_study, open_study
 from redsm5.study.signals import StopRequest
@@ -31,6 +32,7 @@ from redsm5.study.trial import (
     note_killed,
     note_repeated,
     read_record,
+    write_record,
 )
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
@@ -49,7 +51,7 @@ class Driver:
     def __init__(self, config: Config) -> None:
         self.experiments = Path(config.experiments)
         self.stop = StopRequest()
-        self.posts = load_splits(config.data).counts  # refuses bad data before anything is written
+        self.posts = admit(config, self.stop)  # refuses bad data before anything is written
         if find_study(self.experiments, config.study.name) is None:
             new_study(config)  # likewise what cannot be tried
         files.make_dir(self.experiments)
@@ -233,6 +235,14 @@ class Driver:
                 )
             record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)
+            begun = before.started_at or has_begun(self.board, but=trial_id)
+            if begun and record.error and record.error.kind in AWAITED_KINDS:
+                needs = Config.model_validate(files.read_json(folder / paths.CONFIG))
+                wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, self.stop, self.log)
+                over = {"exit_code": Interrupted.exit_code, "error": None}  # it is not the reason of what comes next
+                write_record(folder, record.model_copy(update=over))
+                places.pop()
+                continue
             for kind in (DiskError, ConfigError):
                 if record.exit_code == kind.exit_code:
                     raise kind(record.error.message if record.error else "refused", where=f"trial {number}")

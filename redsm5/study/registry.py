@@ -9,18 +9,9 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.data import resources
+from redsm5.documents import load, milliseconds, now
 from redsm5.errors import ConfigError
-from redsm5.records import (
-    FINISHED,
-    StudyBest,
-    StudyIndex,
-    StudyRecord,
-    TrialCounts,
-    TrialRecord,
-    load,
-    milliseconds,
-    now,
-)
+from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord
 from redsm5.study import space
 from redsm5.study.trial import read_record, snapshot_of
 
@@ -113,8 +104,8 @@ class Scoreboard:
 
     def __init__(self, experiments: Path, study: StudyRecord) -> None:
         self.study = study
-        self._experiments, self._folder = experiments, paths.study_dir(experiments, study.study_id)
-        index = files.read_json(self._folder / paths.INDEX)
+        self._experiments, self.folder = experiments, paths.study_dir(experiments, study.study_id)
+        index = files.read_json(self.folder / paths.INDEX)
         rows = StudyIndex.model_validate(index).trials if index else []
         self.trials = {row.trial_id: row for row in rows}
 
@@ -140,12 +131,12 @@ class Scoreboard:
             best_row = StudyBest(trial_id=best.trial_id, number=best.number, value=best.best.value)
         self.study = self.study.model_copy(update={"trials": counts, "best": best_row, **changes})
         index = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=records)
-        files.write_atomic(self._folder / paths.INDEX, index.to_json())
-        files.write_atomic(self._folder / paths.STUDY, self.study.to_json())
+        files.write_atomic(self.folder / paths.INDEX, index.to_json())
+        files.write_atomic(self.folder / paths.STUDY, self.study.to_json())
 
     def _take_in_the_others(self) -> None:
         """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
-        index = files.read_json(self._folder / paths.INDEX) or {"trials": []}
+        index = files.read_json(self.folder / paths.INDEX) or {"trials": []}
         for row in index["trials"]:
             if row["trial_id"] not in self.trials:
                 self.trials[row["trial_id"]] = TrialRecord.model_validate(row)

@@ -15,17 +15,19 @@ from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
+from redsm5.documents import load, now
 from redsm5.errors import (
     DISK_FAULTS,
     ConfigError,
     DiskError,
+    HubError,
     Interrupted,
     LockedError,
     NotFiniteError,
     RedSM5Error,
     TrainingError,
 )
-from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState, load, now
+from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
@@ -388,6 +390,6 @@ def classify(error: Exception) -> tuple[str, int, bool]:
 
 def _error_record(error: Exception) -> ErrorRecord:
     message = error.what if isinstance(error, RedSM5Error) else str(error)
-    if isinstance(error, DiskError):
-        message = error.message()  # the remedy names what takes the room
+    if isinstance(error, DiskError | HubError):
+        message = error.message()  # the remedy names what takes the room, or how to be given access
     return ErrorRecord(kind=classify(error)[0], message=redact(message)[:2000])

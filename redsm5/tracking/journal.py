@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import SupportsFloat
 
 from redsm5 import files, paths
+from redsm5.documents import now
 from redsm5.errors import NotFiniteError
-from redsm5.records import MetricRow, now
+from redsm5.records import MetricRow
 
 
 def read_metrics(trial_dir: Path) -> list[MetricRow]:

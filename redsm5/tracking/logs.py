@@ -23,7 +23,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files
-from redsm5.records import now, to_json_number
+from redsm5.documents import now, to_json_number
 
 FILE = "log.jsonl"
 MAX_BYTES = 1_000_000_000

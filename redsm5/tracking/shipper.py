@@ -26,8 +26,9 @@ from tenacity import (
 
 from redsm5 import files, paths
 from redsm5.config import Config, flatten
+from redsm5.documents import milliseconds
 from redsm5.errors import LockedError
-from redsm5.records import FINISHED, Shipped, TrialRecord, milliseconds
+from redsm5.records import FINISHED, Shipped, TrialRecord
 from redsm5.tracking.journal import JournalReader
 from redsm5.tracking.logs import redact
 

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from redsm5 import paths
+from redsm5.documents import milliseconds
 from redsm5.errors import TrainingError, exit_with_message
-from redsm5.records import milliseconds
 from redsm5.tracking.journal import read_metrics
 
 HPO = Path(__file__).parent.parent / "hpo.py"

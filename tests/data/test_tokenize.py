@@ -85,9 +85,11 @@ def test_a_saved_tokenizer_loads_from_its_folder(tmp_path, tiny):
 
 
 def test_a_tokenizer_that_cannot_be_had_is_refused_with_a_remedy(tmp_path):
-    with pytest.raises(InputError, match="cannot be loaded") as error:
+    with pytest.raises(InputError, match="no such folder"):
         build_tokenizer(str(tmp_path / "no-such-model"), [])
-    assert all(word in error.value.remedy for word in ("HF_HUB_OFFLINE", "log in", "terms", "local folder"))
+    with pytest.raises(InputError, match="cannot be loaded") as error:
+        build_tokenizer(str(tmp_path), [])
+    assert "local folder" in error.value.remedy
 
 
 def test_a_tokenizer_without_offsets_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from redsm5.records import SCHEMAS
+from redsm5.reports import SCHEMAS
 from tests.e2e.conftest import (
     ROOT,
     SMALL,
@@ -166,23 +166,6 @@ def test_two_workers_end_at_exactly_n_trials(tmp_path: Path) -> None:
     trials = records(tmp_path / "e")
     assert [t["number"] for t in trials] == [0, 1, 2]
     assert {t["state"] for t in trials} == {"completed"}
-
-
-@pytest.fixture(scope="session")
-def local_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `save_pretrained` writes it: what a user brings along as a model."""
-    from transformers import BertConfig, BertModel
-
-    from redsm5.config import compose
-    from redsm5.data import load_splits
-    from redsm5.data.tokenize import build_tokenizer
-
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = build_tokenizer("tiny", load_splits(compose(SMALL).data).train)
-    tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    return folder
 
 
 def test_a_model_of_ones_own_is_a_local_folder(local_bert: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sklearn.metrics import (
 from redsm5.errors import NotFiniteError
 from redsm5.evaluation import metrics
 from redsm5.evaluation.metrics import criteria_metrics, evidence_metrics
-from redsm5.records import CriteriaMetrics, EvidenceMetrics, TestMetrics
+from redsm5.reports import CriteriaMetrics, EvidenceMetrics, TestMetrics
 
 NAMES = ["FATIGUE", "ANHEDONIA", "SLEEP_ISSUES", "PSYCHOMOTOR"]
 TEXT = "I can not even sleep"

@@ -228,20 +228,6 @@ def test_weights_that_only_a_pickle_holds_are_loaded(folders: dict[str, Path], t
     assert torch.equal(build(tmp_path).encoder.state_dict()[key], saved.state_dict()[key])
 
 
-@pytest.mark.parametrize(("override", "revision"), [("revision=v1.0", "v1.0"), ("revision=null", "main")])
-def test_the_revision_is_passed_on(override: str, revision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def from_pretrained(model_id: str, **options: Any) -> None:
-        asked.update(options, model_id=model_id)
-        raise OSError("not here")
-
-    monkeypatch.setattr(AutoModel, "from_pretrained", from_pretrained)
-    with pytest.raises(InputError, match="not here"):
-        build_encoder(model_config("model_id=some/encoder", override), vocab_size=VOCABULARY)
-    assert (asked["model_id"], asked["revision"]) == ("some/encoder", revision)
-
-
 def test_an_encoder_that_is_not_there_is_an_input_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.model_id") as caught:
         build(tmp_path)

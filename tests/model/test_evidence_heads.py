@@ -53,6 +53,34 @@ def test_a_batch_without_known_evidence_has_loss_0_and_a_gradient_of_zeros(name:
 
 
 @pytest.mark.parametrize("name", HEADS)
+def test_a_batch_in_which_no_output_has_evidence_teaches_that_there_is_none(name: str) -> None:
+    """Neither a gold span nor, for the reranker, a sentence in the last sequence: the loss falls, and so do margins."""
+    head, batch = build(name), random_batch()
+    batch["spans_G4"] = torch.zeros(0, 4, dtype=torch.long)
+    batch["sentences_M3"] = batch["sentences_M3"][batch["sentences_M3"][:, 0] < 3]
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    margins = []
+    for _ in range(2):
+        outputs = head(states(batch), batch)
+        margins.append(head.decode(outputs, batch, count=K).margin_SC[:3].mean().item())
+        backward(head.loss(outputs, batch))
+        optimizer.step()
+    assert margins[1] < margins[0]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_batch_without_sentences_or_spans_is_scored(name: str) -> None:
+    head, batch = build(name), random_batch()
+    batch["spans_G4"], batch["sentences_M3"] = torch.zeros(0, 4).long(), torch.zeros(0, 3).long()
+    outputs = head(states(batch), batch)
+    loss = head.loss(outputs, batch)
+    backward(loss)
+    assert loss.isfinite()
+    assert all(p.grad is not None for p in head.parameters())
+    check_candidates(head.decode(outputs, batch, count=K), batch)
+
+
+@pytest.mark.parametrize("name", HEADS)
 def test_evidence_that_is_unknown_teaches_nothing(name: str) -> None:
     """Whatever the gold spans of an unknown output are, loss and gradients are the same."""
     head, batch = build(name), random_batch()

@@ -10,6 +10,7 @@ from itertools import combinations, product
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from redsm5.model import MultiTaskModel, architecture, head_config
@@ -150,6 +151,27 @@ def test_two_runs_from_one_seed_are_equal_to_the_bit(combination: Combination, d
         assert left is not None
         assert right is not None
         assert torch.equal(left, right)
+
+
+def test_the_criteria_are_pooled_over_all_tokens_and_the_coupling_over_the_text() -> None:
+    """And the evidence head reads the coupling's states, the criteria head its joined vector."""
+    torch.manual_seed(0)
+    combination = ("binary_pairs", "linear", "mean", "start_end_linear", ("concat", "mean"))
+    model, batch = MultiTaskModel(config_of(combination), vocab_size=VOCABULARY).eval(), batch_for("binary_pairs")
+    assert model.coupling is not None
+    read: dict[str, tuple[Tensor, ...]] = {}
+    made: list[tuple[Tensor, Tensor]] = []
+    parts = {"pooling": model.pooling, "coupling": model.coupling.pooling}
+    parts |= {"criteria": model.criteria_head, "evidence": model.evidence_head}
+    for name, part in parts.items():
+        part.register_forward_pre_hook(lambda _, args, name=name: read.update({name: args}))
+    model.coupling.register_forward_hook(lambda _module, _args, out: made.append(out))
+    model(batch)
+    assert torch.equal(read["pooling"][1], batch["attention_mask_ST"])
+    assert torch.equal(read["coupling"][1], batch["text_mask_ST"])
+    evidence_STH, joined_SD = made[0]
+    assert torch.equal(read["evidence"][0], evidence_STH)
+    assert torch.equal(read["criteria"][0], joined_SD)
 
 
 @pytest.mark.parametrize("evidence_head", EVIDENCE_HEADS)

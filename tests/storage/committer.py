@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from redsm5 import paths
-from redsm5.records import Manifest, now
+from redsm5.documents import now
+from redsm5.records import Manifest
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from redsm5.records import Manifest, now
+from redsm5.documents import now
+from redsm5.records import Manifest
 
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from redsm5 import files, paths
+from redsm5.documents import now
 from redsm5.errors import RedSM5Error
-from redsm5.records import Best, Manifest, TrialRecord, now
+from redsm5.records import Best, Manifest, TrialRecord
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore

@@ -16,7 +16,7 @@ import torch
 from redsm5 import paths
 from redsm5.config import Config, compose
 from redsm5.errors import IncompatibleCheckpointError
-from redsm5.model import MultiTaskModel, build_optimizer, build_schedule, multitask_loss
+from redsm5.model import MultiTaskModel, build_criteria_loss, build_optimizer, build_schedule, multitask_loss
 from redsm5.storage.checkpoint import (
     Identity,
     Progress,
@@ -29,8 +29,9 @@ from redsm5.storage.checkpoint import (
 )
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore, DamagedCheckpoint, sums
+from tests.model.batch import VOCABULARY, random_batch
 
-VOCABULARY, CRITERIA, POSTS, TOKENS, STEPS = 50, 9, 4, 16, 12
+STEPS = 12
 TRIAL = "trial.id=0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 FINGERPRINT = "ab" * 32
 
@@ -41,7 +42,7 @@ def configuration(*overrides: str) -> Config:
 
 def fresh(config: Config, *, seed: int = 42) -> TrainingState:
     seed_everything(seed)
-    model = MultiTaskModel(config.model, vocab_size=VOCABULARY, criteria=CRITERIA)
+    model = MultiTaskModel(config.model, vocab_size=VOCABULARY)
     optimizer = build_optimizer(model, config.train)
     return TrainingState(model, optimizer, build_schedule(optimizer, config.train, total_steps=STEPS), scaler=None)
 
@@ -49,15 +50,10 @@ def fresh(config: Config, *, seed: int = 42) -> TrainingState:
 def train_step(state: TrainingState, config: Config) -> tuple[float, ...]:
     """One step over random posts with dropout on: it depends on weights, moments, rate and every random generator."""
     state.model.train()
-    batch = {
-        "input_ids_BT": torch.from_numpy(np.random.randint(1, VOCABULARY, (POSTS, TOKENS))),
-        "attention_mask_BT": torch.ones(POSTS, TOKENS, dtype=torch.long),
-        "labels_BC": torch.randint(0, 2, (POSTS, CRITERIA)).float(),
-        "starts_BC": torch.randint(0, 8, (POSTS, CRITERIA)),
-    }
-    batch["ends_BC"] = batch["starts_BC"] + random.randrange(3) * (batch["starts_BC"] > 0)
-    outputs = state.model(batch["input_ids_BT"], batch["attention_mask_BT"])
-    loss = multitask_loss(outputs, batch, config.train.task_weights)
+    batch = random_batch(seed=random.randrange(1000))
+    batch["input_ids_ST"] = torch.from_numpy(np.random.randint(1, VOCABULARY, batch["input_ids_ST"].shape))
+    criteria_loss = build_criteria_loss(config.train, batch["labels_NC"])
+    loss = multitask_loss(state.model(batch), batch, criteria_loss, config.train.task_weights)
     loss.backward()
     state.optimizer.step()
     state.optimizer.zero_grad()
@@ -333,7 +329,7 @@ def test_another_architecture_is_refused_with_both_sides(tmp_path: Path) -> None
     config = configuration()
     save_epochs(store_at(tmp_path), fresh(config), config, 1)
     wider = fresh(config)
-    wider.model = MultiTaskModel(config.model, vocab_size=VOCABULARY + 1, criteria=CRITERIA)
+    wider.model = MultiTaskModel(config.model, vocab_size=VOCABULARY + 1)
     with pytest.raises(IncompatibleCheckpointError) as caught:
         resume(store_at(tmp_path), wider, identity_of(wider, config), log=lambda *_, **__: None)
     assert f"vocabulary {VOCABULARY}," in str(caught.value)

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 
 from redsm5 import files, paths
 from redsm5.config import compose
+from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, TrainingError
-from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord, load, now
+from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
 from redsm5.study import driver as driver_module
 from redsm5.study import space
 from redsm5.study.driver import Driver
@@ -29,7 +30,7 @@ SPACE = "search.space={train.weight_decay:{type:float,low:0.0,high:0.1}}"
 def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The driver's own work alone; signals are handled as before, afterwards."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    monkeypatch.setattr(driver_module, "load_splits", lambda data: SimpleNamespace(counts={}))
+    monkeypatch.setattr(driver_module, "admit", lambda config, stop: {})
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from redsm5.records import TIME_PATTERN
+from redsm5.documents import TIME_PATTERN
 from redsm5.tracking import logs
 from redsm5.tracking.logs import open_logs, redact
 

@@ -12,7 +12,8 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose
-from redsm5.records import Best, ErrorRecord, MetricRow, Shipped, TrialRecord, milliseconds
+from redsm5.documents import milliseconds
+from redsm5.records import Best, ErrorRecord, MetricRow, Shipped, TrialRecord
 from redsm5.study.trial import create_trial, note_repeated, read_record, write_record
 from redsm5.tracking.shipper import VALUE_CHARS, Shipper, Tracker, tracking_uri, waiting
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from redsm5 import paths
+from redsm5.documents import timestamp
 from redsm5.records import (
     Best,
     ErrorRecord,
@@ -18,7 +19,6 @@ from redsm5.records import (
     StudyRecord,
     TrialCounts,
     TrialRecord,
-    timestamp,
 )
 
 # What happened to the trials of the sample study, by number.

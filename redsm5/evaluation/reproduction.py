@@ -1,0 +1,129 @@
+"""Whether a trial was reproduced: its checkpoint's probabilities, and every metric of a training repeated.
+
+The same checkpoint's probabilities may differ by TOLERANCE at most, on any machine. A repeated training must be equal
+to the bit where machine, libraries and code are those on record; elsewhere its differences are told and judge nothing.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from redsm5 import code_version, paths
+from redsm5.documents import load
+from redsm5.records import TrialRecord
+from redsm5.reports import EvaluationReport, PredictionsRecord
+from redsm5.tracking.journal import read_metrics
+
+TOLERANCE = 1e-4
+SHOWN = 10  # metrics that differ, by name
+
+
+def compare_predictions(before: PredictionsRecord, after: PredictionsRecord) -> dict[str, Any]:
+    """Hold the probabilities of the same checkpoint on the same posts against each other."""
+    if (after.checkpoint, after.post_ids) != (before.checkpoint, before.post_ids):
+        return {"compared": False, "reason": "the posts or the best checkpoint are others than on record"}
+    pairs = zip(before.probabilities, after.probabilities, strict=True)
+    largest = max((abs(a - b) for x, y in pairs for a, b in zip(x, y, strict=True)), default=0.0)
+    return {
+        "compared": True,
+        "checkpoint": before.checkpoint,
+        "largest_difference": largest,
+        "tolerance": TOLERANCE,
+        "holds": largest <= TOLERANCE,
+    }
+
+
+def compare_training(folder: Path, report: EvaluationReport, again: Path) -> dict[str, Any]:
+    """Hold the repeated trial's every metric and its report against those on record."""
+    record = load(again / paths.TRIAL, TrialRecord)
+    if record is None or record.state != "completed":
+        reason = record.error.message if record and record.error else "it ended without an outcome"
+        return {"completed": False, "reason": reason}
+    before, after = metrics_of(folder), metrics_of(again)
+    different = {key for key in before.keys() | after.keys() if not same(before.get(key), after.get(key))}
+    by_name: dict[str, float] = {}
+    for metric, step in different:
+        a, b = before.get((metric, step)), after.get((metric, step))
+        gap = math.inf if a is None or b is None else abs(a - b)
+        by_name[metric] = max(by_name.get(metric, 0.0), gap if math.isfinite(gap) else math.inf)
+    report_again = load(again / paths.REPORT, EvaluationReport)
+    assert report_again is not None
+    return {
+        "completed": True,
+        "metrics": len(before),
+        "metrics_different": len(different),
+        "largest_differences": {name: by_name[name] for name in sorted(by_name)},
+        "report_equal": report_again.test_metrics == report.test_metrics
+        and report_again.decision_thresholds == report.decision_thresholds,
+        "validation": [report.best_validation_score, report_again.best_validation_score],
+        "test_f1_macro": [r.test_metrics.criteria_matching.f1_macro for r in (report, report_again)],
+        "environment": report_again.environment,
+    }
+
+
+def metrics_of(folder: Path) -> dict[tuple[str, int], float]:
+    """Each metric by step, but for those that depend on the clock or the machine."""
+    return {(row.metric, row.step): row.value for row in read_metrics(folder) if not row.metric.startswith("system_")}
+
+
+def same(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
+
+
+def verdict(report: EvaluationReport, checkpoint: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+    """What holds, and whether that is all that must."""
+    environment = training.get("environment", {})
+    differing = {
+        key: [report.environment.get(key), environment.get(key)]
+        for key in sorted(report.environment.keys() | environment.keys())
+        if report.environment.get(key) != environment.get(key)
+    }
+    if report.code_version != code_version():
+        differing["code_version"] = [report.code_version, code_version()]
+    identical = training["completed"] and not training["metrics_different"] and training["report_equal"]
+    must_be_identical = training["completed"] and not differing
+    reproduced = training["completed"] and checkpoint.get("holds", True) and (identical or not must_be_identical)
+    return {
+        "trial_id": report.trial_id,
+        "reproduced": bool(reproduced),
+        "identical": bool(identical),
+        "same_environment": not differing if training["completed"] else None,
+        "environment_differences": differing if training["completed"] else {},
+        "checkpoint": checkpoint,
+        "training": training,
+    }
+
+
+def text(told: dict[str, Any]) -> str:
+    """The verdict for a person."""
+    checkpoint, training = told["checkpoint"], told["training"]
+    lines = [f"trial {told['trial_id']}"]
+    if checkpoint["compared"]:
+        lines.append(
+            f"same checkpoint ({checkpoint['checkpoint']}): probabilities differ by at most "
+            f"{checkpoint['largest_difference']:.2g}; allowed {TOLERANCE:g}: "
+            f"{'holds' if checkpoint['holds'] else 'DOES NOT HOLD'}"
+        )
+    else:
+        lines.append(f"same checkpoint: not compared, {checkpoint['reason']}")
+    if not training["completed"]:
+        lines.append(f"trained again: it did not complete: {training['reason']}")
+    else:
+        equal = training["metrics"] - training["metrics_different"]
+        report = "equal" if training["report_equal"] else "different"
+        lines.append(
+            f"trained again: {equal} of {training['metrics']} metrics are equal to the bit; the report is {report}"
+        )
+        for name, gap in list(training["largest_differences"].items())[:SHOWN]:
+            lines.append(f"  {name}: differs by up to {gap:.3g}")
+        before, after = training["validation"]
+        lines.append(f"best validation score: {before} on record, {after} here")
+        for key, (before, after) in told["environment_differences"].items():
+            lines.append(f"  another {key}: {before} on record, {after} here")
+    if told["identical"]:
+        lines.append("verdict: reproduced, identical")
+    elif told["reproduced"]:
+        lines.append("verdict: reproduced within what holds across machines; the repeated training is judged apart")
+    else:
+        lines.append("verdict: NOT reproduced")
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""A study's summary as a page: summary.html in the study's folder, whole in itself, with links to its trials' pages."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from redsm5 import paths
+from redsm5.evaluation import plots
+from redsm5.evaluation.kept import Moment
+from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
+from redsm5.reports import StudySummary, SummaryTrial
+from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
+
+MOST_LINES = 300  # trials in the parallel coordinates; of more, an even sample over their ranks
+MOST_LABELS = 12  # on an axis of choices
+MOST_MOMENTS = 400
+UNITS = {"minutes": 60_000, "hours": 3_600_000, "days": 86_400_000}
+
+
+def render_summary(
+    experiments: Path, summary: StudySummary, space: Mapping[str, Parameter], moments: Sequence[Moment]
+) -> str:
+    """The page of a summary; `space` is what was searched, `moments` the storage over time."""
+    completed = [row for row in summary.trials if row.state == "completed" and scored(row) is not None]
+    fresh = [row for row in completed if row.duplicate_of is None]
+    numbers = {row.trial_id: row.number for row in summary.trials}
+    importance = sorted(
+        summary.parameter_importance.items(), key=lambda item: (item[1].conditional, -(item[1].share or -1.0))
+    )
+    return render(
+        "study.html",
+        summary=summary,
+        best_row=next((row for row in summary.trials if summary.best and row.trial_id == summary.best.trial_id), None),
+        best_metrics=_best_metrics(summary),
+        links={row.trial_id: link for row in summary.trials if (link := _link(experiments, row))},
+        numbers=numbers,
+        importance=importance,
+        untold=(
+            [] if any(i.share is not None for _, i in importance) else sorted({i.reason or "" for _, i in importance})
+        ),
+        searched=list(dict.fromkeys([*space, *(key for row in summary.trials for key in row.parameters)])),
+        history=_history(summary, completed, fresh),
+        parallel=_parallel(summary.metric, space, fresh),
+        shown=min(len(fresh), MOST_LINES),
+        of=len(fresh),
+        storage=_storage(summary, moments),
+        value_text=value_text,
+    )
+
+
+def scored(row: SummaryTrial) -> float | None:
+    """A trial's value, if it is finite."""
+    return row.value if row.value is not None and math.isfinite(row.value) else None
+
+
+def _link(experiments: Path, row: SummaryTrial) -> str | None:
+    """The trial's page as seen from the study's folder, or its report where it has no page."""
+    if row.report is None:
+        return None
+    page = Path(row.report).with_name(paths.REPORT_PAGE)
+    return f"../{page if (experiments / page).exists() else row.report}"
+
+
+def _best_metrics(summary: StudySummary) -> list[tuple[str, float | None]]:
+    if summary.best is None or summary.best.test_metrics is None:
+        return []
+    criteria, evidence = summary.best.test_metrics.criteria_matching, summary.best.test_metrics.evidence_binding
+    chosen = [(CRITERIA[name][0], getattr(criteria, name)) for name in ("f1_macro", "f1_micro", "macro_pr_auc")]
+    return [*chosen, (f"Evidence: {EVIDENCE['f1'][0]}", evidence.f1)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# figures
+
+
+def _history(summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Sequence[SummaryTrial]) -> Markup | None:
+    def points(rows: Sequence[SummaryTrial]) -> list[plots.Point]:
+        known = [(row.number, scored(row)) for row in rows]
+        return sorted((float(x), y) for x, y in known if x is not None and y is not None)
+
+    pruned = points([row for row in summary.trials if row.state == "pruned"])
+    failed = sorted(row.number for row in summary.trials if row.state == "failed" and row.number is not None)
+    if not (completed or pruned or failed):
+        return None
+    repeated = points([row for row in completed if row.duplicate_of is not None])
+    return Markup(plots.history(summary.metric, points(fresh), pruned, failed, repeated))
+
+
+def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[SummaryTrial]) -> Markup | None:
+    """Trials come best first."""
+    if len(trials) < 2 or not space:
+        return None
+    step = max(math.ceil(len(trials) / MOST_LINES), 1)
+    kept = [i for i in range(len(trials)) if i % step == 0]
+    columns: list[tuple[str, list[float], list[tuple[float, str]]]] = []
+    for key, parameter in space.items():
+        values = [_drawn(parameter, row.parameters.get(key)) for row in trials]
+        if any(value is not None for value in values):
+            column = _range(values, log=parameter.log) if isinstance(parameter, RangeParameter) else _choices(values)
+            columns.append((key, *column))
+    if not columns:
+        return None
+    columns.append((metric, *_range([scored(row) for row in trials], log=False)))
+    lines = [[heights[i] for _, heights, _ in columns] for i in kept]
+    marked = [place for place, i in enumerate(kept) if i < math.ceil(len(trials) / 10)]
+    ticks = [labels for _, _, labels in columns]
+    return Markup(plots.parallel_coordinates([name for name, _, _ in columns], ticks, lines, marked))
+
+
+def _drawn(parameter: Parameter, value: Any) -> Any:
+    """The value as it can stand on an axis; None where the trial does not have the parameter."""
+    if isinstance(parameter, CategoricalParameter):
+        return None if value is None and None not in parameter.choices else value_text(value)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _range(values: Sequence[float | None], *, log: bool) -> tuple[list[float], list[tuple[float, str]]]:
+    """The height of each value between the lowest and the highest, and the labels of the axis."""
+    known = [value for value in values if value is not None]
+    log = log and min(known) > 0
+    low, high = (math.log(end) if log else end for end in (min(known), max(known)))
+
+    def height(value: float | None) -> float:
+        if value is None:
+            return plots.NOT_DRAWN
+        return ((math.log(value) if log else value) - low) / (high - low) if high > low else 0.5
+
+    places = (0.0, 0.5, 1.0) if high > low else (0.5,)
+    ends = [(place, low + place * (high - low)) for place in places]
+    labels = [(place, f"{math.exp(end) if log else end:.3g}") for place, end in ends]
+    return [height(value) for value in values], labels + _absent(values)
+
+
+def _choices(values: Sequence[str | None]) -> tuple[list[float], list[tuple[float, str]]]:
+    names = sorted({value for value in values if value is not None})
+    heights = {name: i / (len(names) - 1) if len(names) > 1 else 0.5 for i, name in enumerate(names)}
+    step = math.ceil(len(names) / MOST_LABELS)
+    labels = [(heights[name], f"{name[:16]}…" if len(name) > 17 else name) for name in names[::step]]
+    return [plots.NOT_DRAWN if value is None else heights[value] for value in values], labels + _absent(values)
+
+
+def _absent(values: Sequence[object]) -> list[tuple[float, str]]:
+    return [(plots.NOT_DRAWN, "not drawn")] if None in values else []
+
+
+def _storage(summary: StudySummary, moments: Sequence[Moment]) -> Markup | None:
+    if not moments:
+        return None
+    step = math.ceil(len(moments) / MOST_MOMENTS)
+    peak = max(range(len(moments)), key=lambda i: moments[i].kept)
+    thinned = [moments[i] for i in sorted({*range(0, len(moments), step), peak, len(moments) - 1})]
+    first, length = moments[0].time, moments[-1].time - moments[0].time
+    unit = next((unit for unit in UNITS if length < 100 * UNITS[unit]), "days")
+    kept, keep_all = (
+        [((moment.time - first) / UNITS[unit], float(getattr(moment, name))) for moment in thinned]
+        for name in ("kept", "keep_all")
+    )
+    return Markup(plots.storage(unit, kept, keep_all, summary.storage.budget))

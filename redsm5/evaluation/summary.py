@@ -1,0 +1,241 @@
+"""A study's summary, summary.json and summary.html in its folder, from the records of its trials.
+
+It takes no part in the study and may be made at any time: while it runs, or from a copy of the folder. A file that is
+damaged is named and passed over. The best trial is chosen by validation; the test scores beside it choose nothing.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from redsm5 import files, paths
+from redsm5.documents import load, milliseconds, now
+from redsm5.errors import InputError
+from redsm5.evaluation.importance import parameter_importance
+from redsm5.evaluation.kept import Moment, storage_over_time
+from redsm5.evaluation.page import CHOSEN_BY_VALIDATION, seconds_of
+from redsm5.evaluation.studypage import render_summary, scored
+from redsm5.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.reports import (
+    EvaluationReport,
+    ParameterImportance,
+    StorageSummary,
+    StudySummary,
+    SummaryBest,
+    SummaryTrial,
+    TestMetrics,
+)
+from redsm5.sections import Parameter, SearchConfig
+
+Read = TypeVar("Read")
+
+
+@dataclass
+class StudyFiles:
+    """What could be read of a study, trials by their ids, and which files could not.
+
+    Attributes:
+        tests: the metrics on the test split of the trials that have been evaluated on it.
+        sizes: bytes of checkpoints on disk now.
+    """
+
+    study: StudyRecord
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    tests: dict[str, TestMetrics] = field(default_factory=dict)
+    journals: dict[str, list[RetentionRow]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def attempt(self, name: str, read: Callable[[], Read], otherwise: Read) -> Read:
+        """What `read` returns, or `otherwise` and a problem that names the file."""
+        try:
+            return read()
+        except InputError as error:
+            self.problems.append(f"{name}: {error.what}")
+        except OSError as error:
+            self.problems.append(f"{name}: {error.strerror}")
+        except ValueError:
+            self.problems.append(f"{name}: a line is of another version of this code, or damaged")
+        return otherwise
+
+
+def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
+    """The study of this name or uuid; the newest without one.
+
+    Raises:
+        InputError: there is none, or its record is damaged.
+    """
+    damaged: list[InputError] = []
+    records: list[StudyRecord] = []
+    for folder in paths.study_dirs(experiments):
+        try:
+            record = load(folder / paths.STUDY, StudyRecord)
+        except InputError as error:
+            if wanted and folder.name == f"study_{wanted}":
+                raise
+            damaged.append(error)
+        else:
+            records += [record] if record else []
+    found = [record for record in records if wanted in (None, record.name, record.study_id)]
+    if found:
+        return max(found, key=lambda record: record.created_at)
+    if damaged:
+        raise damaged[0]
+    if not records:
+        raise InputError(f"there are no studies in {experiments} yet", remedy="Run `just hpo` first.")
+    names = ", ".join(sorted(record.name for record in records))
+    raise InputError(f"there is no study {wanted} in {experiments}", remedy=f"The studies there: {names}.")
+
+
+def write_summary(experiments: Path, study: StudyRecord) -> StudySummary:
+    """Make a study's summary, and write it and its page into the study's folder, each atomically."""
+    folder = paths.study_dir(experiments, study.study_id)
+    found = read_study(experiments, study)
+    moments = storage_over_time(found.journals)
+    summary = summarize(experiments, found, moments)
+    page = render_summary(experiments, summary, space_of(study), moments)
+    with files.Lock(folder / paths.LOCK):  # two at once would share a temporary file
+        files.write_atomic(folder / paths.SUMMARY, summary.to_json())
+        files.write_atomic(folder / paths.SUMMARY_PAGE, page.encode(errors="replace"))
+    return summary
+
+
+def read_study(experiments: Path, study: StudyRecord) -> StudyFiles:
+    """All that the folder says of a study's trials: those that its index lists, and those that say they are its own."""
+    found = StudyFiles(study)
+    index_file = paths.study_dir(experiments, study.study_id) / paths.INDEX
+    index = found.attempt(f"{index_file.parent.name}/{paths.INDEX}", lambda: load(index_file, StudyIndex), None)
+    listed = {row.trial_id: row for row in index.trials} if index else {}
+    folders = {folder.name.removeprefix("trial_"): folder for folder in paths.trial_dirs(experiments)}
+    for trial_id in sorted(listed.keys() - folders.keys()):
+        found.problems.append(f"trial_{trial_id}: the folder is missing")
+    found.trials |= listed
+    for trial_id, folder in folders.items():
+        _read_trial(found, trial_id, folder)
+    return found
+
+
+def _read_trial(found: StudyFiles, trial_id: str, folder: Path) -> None:
+    name = f"{folder.name}/{paths.TRIAL}"
+    document = found.attempt(name, lambda: files.read_json(folder / paths.TRIAL), None) or {}
+    if trial_id not in found.trials and document.get("study_id") != found.study.study_id:
+        return  # another study's; of a damaged one nobody knows whose it is
+    record = found.attempt(name, lambda: load(folder / paths.TRIAL, TrialRecord), None)
+    if record:
+        found.trials[trial_id] = record
+    elif trial_id not in found.trials:
+        return
+    report = found.attempt(f"{folder.name}/{paths.REPORT}", lambda: load(folder / paths.REPORT, EvaluationReport), None)
+    if report and report.split == "test":
+        found.tests[trial_id] = report.test_metrics
+    found.journals[trial_id] = found.attempt(f"{folder.name}/{paths.RETENTION}", lambda: _journal(folder), [])
+    found.sizes[trial_id] = found.attempt(folder.name, lambda: files.tree_bytes(folder / paths.CHECKPOINTS), 0)
+
+
+def _journal(folder: Path) -> list[RetentionRow]:
+    rows = [RetentionRow.model_validate(row) for row in files.read_lines(folder / paths.RETENTION)]
+    for row in rows:
+        milliseconds(row.timestamp)  # a ValueError where it is no time
+    return rows
+
+
+def space_of(study: StudyRecord) -> dict[str, Parameter]:
+    """The search space that the study was made with; empty where this code cannot read it."""
+    try:
+        return SearchConfig.model_validate(study.config.get("search")).space
+    except ValidationError:
+        return {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what it comes to
+
+
+def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -> StudySummary:
+    """The summary of what was read."""
+    study = found.study
+    trials = sorted((_row(experiments, found, trial_id) for trial_id in found.trials), key=_by_validation)
+    return StudySummary(
+        generated_at=now(),
+        study_id=study.study_id,
+        name=study.name,
+        state=study.state,
+        metric=study.metric,
+        note=CHOSEN_BY_VALIDATION,
+        trials_wanted=study.trials.wanted,
+        counts=dict(Counter(row.state for row in trials).most_common()),
+        best=_best(found, trials),
+        trials=trials,
+        parameter_importance=_importance(study, trials),
+        storage=_storage(found, moments),
+        problems=found.problems,
+    )
+
+
+def _by_validation(row: SummaryTrial) -> tuple[bool, float, bool, int]:
+    """Sorts completed trials first, highest value first and of equals the first; then the others, in the same way."""
+    value = scored(row)
+    return row.state != "completed", math.inf if value is None else -value, row.number is None, row.number or 0
+
+
+def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
+    record = found.trials[trial_id]
+    evaluated = trial_id if trial_id in found.tests else record.duplicate_of or trial_id
+    tests = found.tests.get(evaluated)
+    report = paths.trial_dir(experiments, evaluated) / paths.REPORT
+    return SummaryTrial(
+        trial_id=trial_id,
+        number=record.number,
+        state=record.state,
+        value=record.best.value if record.best else None,
+        test_f1_macro=tests.criteria_matching.f1_macro if tests else None,
+        epoch=record.epoch,
+        seconds=seconds_of(record),
+        bytes=found.sizes.get(trial_id, 0),
+        resumes=record.resumes,
+        duplicate_of=record.duplicate_of,
+        error=record.error.kind if record.error else None,
+        parameters=record.parameters,
+        report=str(report.relative_to(experiments)) if report.exists() else None,
+    )
+
+
+def _best(found: StudyFiles, trials: Sequence[SummaryTrial]) -> SummaryBest | None:
+    """The completed trial with the highest value on validation, of equals the first. No test score is looked at."""
+    first = next(iter(trials), None)
+    if first is None or first.state != "completed" or (value := scored(first)) is None:
+        return None
+    return SummaryBest(
+        trial_id=first.trial_id,
+        number=first.number,
+        value=value,
+        test_metrics=found.tests.get(first.trial_id),
+        report=first.report,
+    )
+
+
+def _importance(study: StudyRecord, trials: Sequence[SummaryTrial]) -> dict[str, ParameterImportance]:
+    """Over the completed trials that are no repetition of another."""
+    told = [
+        (row.parameters, value)
+        for row in trials
+        if row.state == "completed" and row.duplicate_of is None and (value := scored(row)) is not None
+    ]
+    return parameter_importance(space_of(study), told)
+
+
+def _storage(found: StudyFiles, moments: Sequence[Moment]) -> StorageSummary:
+    retention = found.study.config.get("retention")
+    budget = retention.get("max_total_size") if isinstance(retention, dict) else None
+    return StorageSummary(
+        now=sum(found.sizes.values()),
+        highest=max((moment.kept for moment in moments), default=0),
+        written=moments[-1].written if moments else 0,
+        keep_all=moments[-1].keep_all if moments else 0,
+        budget=budget if isinstance(budget, int) else None,
+    )

@@ -1,0 +1,187 @@
+"""Files of the Hugging Face Hub: from its cache without any request, else downloaded.
+
+A file is in the cache whole or not at all, and within a process a revision is always the same commit. What may go
+wrong, and how often a download is tried, is in `redsm5.hub.tries`.
+"""
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import tqdm, validate_repo_id  # type: ignore[attr-defined]
+
+from redsm5.errors import HubError, InputError
+from redsm5.hub.tries import TRIES, Source, tried
+from redsm5.sections import DataConfig, ModelConfig
+
+DATA_FILES = ("redsm5_posts.csv", "redsm5_annotations.csv")
+_CONFIGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference: a .bin is a pickle
+
+
+class Fetched(NamedTuple):
+    """A local folder, and the commit of the Hub's repository that it is; None: it is a folder of the user's own."""
+
+    folder: Path
+    commit: str | None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what others ask for
+
+
+def data_files(config: DataConfig) -> Fetched:
+    """A folder with both CSV files of the dataset repository `config.repo_id` at `config.revision`.
+
+    Raises:
+        HubError: they are not to be had; the message says why and what to do.
+    """
+    return _fetch(_dataset(config))
+
+
+def model_files(model_id: str, revision: str | None = None) -> Fetched:
+    """A folder that `from_pretrained` loads an encoder and its tokenizer from: `model_id` itself if it is one, else
+    what the Hub has under that name (safetensors, or pytorch_model.bin where there are none).
+
+    Raises:
+        InputError: it is neither a folder nor a name that the Hub could have.
+        HubError: it is not to be had; the message says why and what to do.
+    """
+    if is_local(model_id):
+        return Fetched(Path(model_id).expanduser().resolve(), None)
+    return _fetch(_model(model_id, revision))
+
+
+def commits(data: DataConfig, model: ModelConfig) -> dict[str, str]:
+    """The commits of `data` and `model`, as far as they come from the Hub; what has not been fetched yet is."""
+    fetched = {}
+    if data.source == "hub":
+        fetched["data"] = data_files(data)
+    if model.model_id != "tiny":
+        fetched["model"] = model_files(model.model_id, model.revision)
+    return {name: files.commit for name, files in fetched.items() if files.commit}
+
+
+def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | None, *, tries: int = TRIES) -> None:
+    """See that the Hub gives the data and these models, as far as they are not in the cache. Downloads nothing.
+
+    Raises:
+        HubError: it does not.
+    """
+    sources = [_model(model_id, revision) for model_id in model_ids if model_id != "tiny" and not is_local(model_id)]
+    if data.source == "hub":
+        sources.append(_dataset(data))
+    for source in sources:
+        if _cached(source) is None:
+            # The lists of files of a gated repository are public; only a file shows whether files are given.
+            name = "config.json" if source.kind == "model" else DATA_FILES[0]
+            url = hf_hub_url(source.repo_id, name, repo_type=source.kind, revision=source.revision)
+            tried(source, partial(get_hf_file_metadata, url), tries)
+
+
+def is_local(model_id: str) -> bool:
+    """Whether a model is a folder here."""
+    return Path(model_id).expanduser().is_dir()
+
+
+def _dataset(config: DataConfig) -> Source:
+    assert config.repo_id is not None, "the configuration sees to it"
+    return Source("dataset", config.repo_id, config.revision or constants.DEFAULT_REVISION, "data.repo_id")
+
+
+def _model(model_id: str, revision: str | None) -> Source:
+    try:
+        validate_repo_id(model_id)
+    except HFValidationError:
+        raise InputError(
+            "there is no such folder, and no model of the Hub has such a name",
+            where=f"model.model_id={model_id}",
+            remedy="Give a local folder that exists, or owner/name of a model of the Hub.",
+        ) from None
+    return Source("model", model_id, revision or constants.DEFAULT_REVISION, "model.model_id")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the cache, then the network
+
+
+@lru_cache
+def _fetch(source: Source) -> Fetched:
+    return _cached(source) or tried(source, partial(_download, source))
+
+
+def _cached(source: Source) -> Fetched | None:
+    for names in _wanted(source):
+        try:
+            folder = _snapshot(source, source.revision, names, local_files_only=True)
+        except LocalEntryNotFoundError:
+            return None
+        if _lacking(folder, source) is None:
+            return Fetched(folder, folder.name)
+    return None
+
+
+def _download(source: Source) -> Fetched:
+    revision, lacking = source.revision, None
+    for names in _wanted(source):
+        folder = _snapshot(source, revision, names)
+        revision, lacking = folder.name, _lacking(folder, source)
+        if lacking is None:
+            return Fetched(folder, revision)
+    raise HubError(
+        f"{source} (commit {revision}) has no {lacking}",
+        where=source.key,
+        remedy=f"Its files are listed on {source.page}: choose another revision, or another repository.",
+    )
+
+
+def _wanted(source: Source) -> list[tuple[str, ...]]:
+    """Patterns of the files to take, in the order of preference: the first that are enough are taken."""
+    if source.kind == "dataset":
+        return [DATA_FILES]
+    weights = [(name, f"{name}.index.json", name.replace(".", "-*-of-*.")) for name in _WEIGHTS]
+    return [(*_CONFIGS, "vocab.*", "merges.txt", "*.model", *names) for names in weights]
+
+
+def _snapshot(source: Source, revision: str, names: tuple[str, ...], **how: Any) -> Path:
+    """The folder of the cache with these files; its name is the commit."""
+    folder = snapshot_download(
+        source.repo_id,
+        repo_type=source.kind,
+        revision=revision,
+        allow_patterns=list(names),
+        ignore_patterns=["*/*"],  # in a pattern, * also stands for folders
+        tqdm_class=_Bar,
+        **how,
+    )
+    return Path(folder)
+
+
+class _Bar(tqdm):
+    """How far a download is, on a terminal; nothing in a log."""
+
+    def __init__(self, *values: Any, **how: Any) -> None:
+        super().__init__(*values, **{"disable": None} | how)  # type: ignore[no-untyped-call]
+
+
+def _lacking(folder: Path, source: Source) -> str | None:
+    """What a folder lacks to be used, in words: other programs put parts of a repository into the cache, too."""
+    if source.kind == "dataset":
+        return next((name for name in DATA_FILES if not (folder / name).is_file()), None)
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        return "tokenizer"
+    return None if any(_has_weights(folder, name) for name in _WEIGHTS) else " and no ".join(_WEIGHTS)
+
+
+def _has_weights(folder: Path, name: str) -> bool:
+    index = folder / f"{name}.index.json"
+    if not index.is_file():
+        return (folder / name).is_file()
+    return all((folder / shard).is_file() for shard in json.loads(index.read_bytes())["weight_map"].values())

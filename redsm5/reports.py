@@ -1,0 +1,236 @@
+"""What an evaluation and a study's summary say, as pydantic models; and the JSON Schemas of all our documents."""
+
+import json
+from typing import Any, Literal
+
+from redsm5.documents import Number, Record
+from redsm5.records import (
+    BudgetLedger,
+    Decision,
+    Event,
+    Manifest,
+    MetricRow,
+    RetentionRow,
+    Shipped,
+    StudyIndex,
+    StudyRecord,
+    TrialRecord,
+    TrialState,
+)
+
+
+class CriterionMetrics(Record):
+    """One symptom's row. What is undefined is null, and `undefined` says why, field by field."""
+
+    id: str
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    pr_auc: float | None
+    support: int
+    confusion_matrix: list[list[int]]
+    undefined: dict[str, str] = {}
+
+
+class CriteriaMetrics(Record):
+    accuracy: float | None
+    f1_macro: float | None
+    f1_micro: float | None
+    f1_weighted: float | None
+    precision_macro: float | None
+    recall_macro: float | None
+    macro_pr_auc: float | None
+    per_criterion: list[CriterionMetrics]
+    undefined: dict[str, str] = {}
+
+
+class EvidenceMetrics(Record):
+    exact_match: float | None
+    f1: float | None
+    char_f1: float | None
+    char_precision: float | None
+    char_recall: float | None
+    null_span_accuracy: float | None
+    undefined: dict[str, str] = {}
+
+
+class TestMetrics(Record):
+    __test__ = False
+
+    criteria_matching: CriteriaMetrics
+    evidence_binding: EvidenceMetrics
+
+
+class Thresholds(Record):
+    """Where a probability becomes a yes, by symptom, and a span becomes evidence."""
+
+    criteria: dict[str, float]
+    evidence_null_threshold: float
+    min_span_score: float
+
+
+class TrialThresholds(Record):
+    """thresholds.json: what was chosen on the validation split, by checkpoint (`memory` where none is written)."""
+
+    trial_id: str
+    scope: Literal["fixed", "global", "per_class"]
+    metric: str
+    checkpoints: dict[str, Thresholds]
+
+
+class HardNegativeMetrics(Record):
+    """Of the pairs that annotators looked at and found absent: the shares in which the model says absent, and in which
+    it chooses none of these sentences; null where there are no such pairs.
+    """
+
+    pairs: int
+    criteria_specificity: float | None
+    evidence_specificity: float | None
+
+
+class PredictionsRecord(Record):
+    """predictions.json: what the trial's first best checkpoint said of each post, to compare with on other machines.
+
+    `probabilities` has a row for each post, and in it the nine symptoms in the order of `symptoms`.
+    """
+
+    trial_id: str
+    checkpoint: str
+    split: Literal["validation", "test"]
+    symptoms: list[str]
+    post_ids: list[str]
+    probabilities: list[list[float]]
+
+
+class EvaluatedCheckpoint(Record):
+    """`path` is relative to the experiments folder; null where checkpoints were turned off."""
+
+    checkpoint_id: str
+    path: str | None
+    epoch: int
+    val_metric: Number | None
+    co_best: bool
+    test_metrics: TestMetrics
+
+
+class EvaluationReport(Record):
+    """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`.
+
+    `confidence_intervals` are the 2.5 and 97.5 percentiles of a bootstrap over posts, by the metric's dotted name;
+    `pr_curves` are (recall, precision) points by symptom; `environment` is what bits may depend on.
+    """
+
+    report_id: str
+    trial_id: str
+    study_id: str | None
+    generated_at: str
+    split: Literal["validation", "test"]
+    config: dict[str, Any]
+    optimization_metric_name: str
+    best_validation_score: Number | None
+    evaluated_checkpoints: list[EvaluatedCheckpoint]
+    decision_thresholds: dict[str, float] | None = None
+    test_metrics: TestMetrics
+    confidence_intervals: dict[str, list[float]] = {}
+    pr_curves: dict[str, list[list[float]]] = {}
+    hard_negatives: HardNegativeMetrics | None = None
+    data_fingerprint: str
+    data_counts: dict[str, int]
+    environment: dict[str, str] = {}
+    code_version: str
+    seed: int
+
+
+class SummaryTrial(Record):
+    """A trial in its study's summary. `seconds`: first start to end. `bytes`: of checkpoints, on disk now."""
+
+    trial_id: str
+    number: int | None
+    state: TrialState
+    value: Number | None
+    test_f1_macro: float | None
+    epoch: int
+    seconds: float | None
+    bytes: int
+    resumes: int
+    duplicate_of: str | None
+    error: str | None
+    parameters: dict[str, Any]
+    report: str | None
+
+
+class SummaryBest(Record):
+    trial_id: str
+    number: int | None
+    value: Number
+    chosen_by: Literal["validation"] = "validation"
+    test_metrics: TestMetrics | None
+    report: str | None
+
+
+class ParameterImportance(Record):
+    """`share` of the variance of the value over `trials`; null with a `reason`. See redsm5/evaluation/importance.py."""
+
+    share: float | None
+    trials: int
+    conditional: bool
+    reason: str | None = None
+
+
+class StorageSummary(Record):
+    """Bytes of all checkpoints of a study: on disk `now`, the `highest` at any moment, all that was `written`, and what
+    they would take had each been kept whole. `budget` is what they may take.
+    """
+
+    now: int
+    highest: int
+    written: int
+    keep_all: int
+    budget: int | None
+
+
+class StudySummary(Record):
+    """summary.json. `trials` by validation, best first. Paths are relative to the experiments folder; `problems` names
+    what could not be read.
+    """
+
+    generated_at: str
+    study_id: str
+    name: str
+    state: str
+    metric: str
+    note: str
+    trials_wanted: int
+    counts: dict[TrialState, int]
+    best: SummaryBest | None
+    trials: list[SummaryTrial]
+    parameter_importance: dict[str, ParameterImportance]
+    storage: StorageSummary
+    problems: list[str]
+
+
+# The documents that stand alone on disk, and the names of their schemas in redsm5/schemas/.
+SCHEMAS: dict[str, type[Record]] = {
+    "trial": TrialRecord,
+    "study": StudyRecord,
+    "index": StudyIndex,
+    "event": Event,
+    "metric": MetricRow,
+    "decision": Decision,
+    "retention": RetentionRow,
+    "budget": BudgetLedger,
+    "shipped": Shipped,
+    "manifest": Manifest,
+    "evaluation_report": EvaluationReport,
+    "thresholds": TrialThresholds,
+    "predictions": PredictionsRecord,
+    "study_summary": StudySummary,
+}
+
+
+def schema(name: str) -> str:
+    """The JSON Schema of one of our documents, as text."""
+    body = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[name].model_json_schema(
+        mode="serialization"
+    )
+    return json.dumps(body, indent=2) + "\n"

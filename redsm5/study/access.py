@@ -1,0 +1,97 @@
+"""What a study needs of the Hugging Face Hub: refused at once before it has begun, waited for once it has.
+
+A token that expires in the middle of a search of days fails no trial: the study is paused, says why, asks the Hub every
+five minutes, and goes on by itself.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from redsm5 import files, hub, paths
+from redsm5.config import Config
+from redsm5.data import load_splits
+from redsm5.errors import HubAccessError, HubUnavailableError, Interrupted
+from redsm5.sections import CategoricalParameter
+from redsm5.study.registry import Scoreboard, find_study
+from redsm5.study.signals import StopRequest
+from redsm5.tracking.logs import open_logs
+
+POLL_S = 300.0  # or what REDSM5_HUB_POLL_S says
+AWAITED = (HubAccessError, HubUnavailableError)
+AWAITED_KINDS = tuple(error.kind for error in AWAITED)
+
+
+def admit(config: Config, stop: StopRequest) -> dict[str, int]:
+    """The counts of the study's posts; with it, that its data are sound and that its models are to be had.
+
+    Raises:
+        InputError: the data are not sound.
+        HubError: the Hub does not give the data or a model. For these a study that has begun waits, as long as the Hub
+            may yet give them.
+        Interrupted: a signal came while it waited.
+    """
+    models = model_ids(config)
+    while True:
+        try:
+            hub.check_access(config.data, models, config.model.revision)
+            return load_splits(config.data).counts
+        except AWAITED as error:
+            experiments = Path(config.experiments)
+            record = find_study(experiments, config.study.name)
+            board = record and Scoreboard(experiments, record)
+            if not board or not has_begun(board):
+                raise
+            log = open_logs(paths.study_dir(experiments, board.study.study_id) / paths.LOGS)
+            wait_for_hub(error.message(), config, models, board, stop, log)
+
+
+def model_ids(config: Config) -> list[str]:
+    """The models that the trials of this configuration may use."""
+    searched = config.search.space.get("model.model_id")
+    return [str(c) for c in searched.choices] if isinstance(searched, CategoricalParameter) else [config.model.model_id]
+
+
+def has_begun(board: Scoreboard, *, but: str | None = None) -> bool:
+    """Whether a trial of the study, other than this one, has ever been started."""
+    return any(record.started_at for trial_id, record in board.trials.items() if trial_id != but)
+
+
+def wait_for_hub(
+    reason: str, config: Config, models: list[str], board: Scoreboard, stop: StopRequest, log: FilteringBoundLogger
+) -> None:
+    """Pause the study until the Hub gives the data of this configuration, and these models.
+
+    Raises:
+        Interrupted: a signal came.
+        HubError: the Hub says that what is needed is not there.
+    """
+    poll_s = float(os.environ.get("REDSM5_HUB_POLL_S", POLL_S))
+    _note_state(board, "paused")
+    warned = None
+    while True:
+        if reason != warned:
+            log.warning(
+                "the study is paused and goes on by itself once the Hub gives access", reason=reason, every_s=poll_s
+            )
+            warned = reason
+        deadline = time.monotonic() + poll_s
+        while time.monotonic() < deadline and not stop.requested:
+            time.sleep(min(0.2, poll_s))
+        if stop.requested:
+            raise Interrupted("stopped while the study was paused: run the same command again to go on")
+        try:
+            hub.check_access(config.data, models, config.model.revision, tries=1)
+        except AWAITED as error:
+            reason = error.message()
+        else:
+            break
+    log.info("the Hub gives access: the study goes on")
+    _note_state(board, "running")
+
+
+def _note_state(board: Scoreboard, state: str) -> None:
+    with files.Lock(board.folder / paths.LOCK):
+        board.write(state=state)

@@ -1,0 +1,65 @@
+"""Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR]`; without a name, the newest."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from redsm5 import files, paths
+from redsm5.errors import InputError, exit_with_message
+from redsm5.reports import StudySummary
+from redsm5.tables import Row, as_table
+
+COLUMNS = ("trial", "state", "validation", "test_f1_macro", "epoch", "bytes", "report")
+SHOWN = 10
+
+
+def table(summary: StudySummary) -> str:
+    """The first trials by validation, and what the page says above them."""
+    best = summary.best
+    counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items()) or "no trials yet"
+    lines = [f"study {summary.name} · {summary.state} · {counts}"]
+    if best:
+        test = best.test_metrics.criteria_matching.f1_macro if best.test_metrics else None
+        beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
+        lines.append(f"best {summary.metric} on validation: {best.value:.4f}, trial {best.number}{beside}")
+    rows: list[Row] = [
+        {
+            "trial": row.number,
+            "state": row.error or ("repeat" if row.duplicate_of else row.state),
+            "validation": row.value,
+            "test_f1_macro": row.test_f1_macro,
+            "epoch": row.epoch,
+            "bytes": row.bytes,
+            "report": row.report,
+        }
+        for row in summary.trials[:SHOWN]
+    ]
+    lines += ["", as_table(COLUMNS, rows), ""] if rows else []
+    if len(summary.trials) > SHOWN:
+        lines.append(f"and {len(summary.trials) - SHOWN} more, on the page")
+    return "\n".join([*lines, summary.note])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just summary", description=__doc__)
+    parser.add_argument("study", nargs="?", help="its name or uuid; default: the newest")
+    parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
+    arguments = parser.parse_args()
+    experiments: Path = arguments.experiments
+    if not experiments.is_dir():
+        raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
+    from redsm5.evaluation.summary import find_study, write_summary  # takes seconds: after what can be refused at once
+
+    files.make_private()
+    study = find_study(experiments, arguments.study)
+    summary = write_summary(experiments, study)
+    print(table(summary))
+    for name in (paths.SUMMARY_PAGE, paths.SUMMARY):
+        print(paths.study_dir(experiments, study.study_id) / name)
+    for problem in summary.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    return 0
+
+
+exit_with_message(main)
