@@ -2,8 +2,8 @@
 
 The driver, Optuna's journal, the budget's ledger, the trial's record, the metric journal, the saver, the store and
 the retention are the real ones. Only the model is a linear layer of 16 weights, and MLflow is left out. Its first trial
-is pruned after an epoch, the second one repeats it, and the first one's checkpoint must give way to the third one, which
-trains two epochs, with a checkpoint in the middle of the second, and ends with a report. What a study leaves is a
+is pruned after an epoch, and the second one repeats it. The first one's checkpoint must give way to the third one,
+which trains two epochs, with a checkpoint in the middle of the second, and ends with a report. What a study leaves is a
 function of its seed alone.
 """
 
