@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from redsm5.errors import ConfigError
 from redsm5.sections import (
+    CONDITIONS,
     DataConfig,
     ModelConfig,
     Parameter,
@@ -83,7 +84,11 @@ MAY_CHANGE = (
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The configuration that these Hydra overrides ask for, checked whole, its search space included."""
+    """The configuration that these Hydra overrides ask for, checked whole, its search space included.
+
+    A value that is given for a key of the search space is meant: it is fixed, and leaves the space, unless the space is
+    given as well.
+    """
     _check_groups(overrides)
     # ++ lets an unknown key through Hydra, so that one place, the validation, refuses it, naming the nearest known key.
     words = [word if word.startswith(("+", "~")) or _is_group(word) else f"++{word}" for word in overrides]
@@ -95,6 +100,9 @@ def compose(overrides: Sequence[str]) -> Config:
             str(error).splitlines()[0], remedy="An override is written key=value, for example train.epochs=10."
         ) from None
     assert isinstance(raw, dict)
+    named = {word.lstrip("+").partition("=")[0] for word in overrides}
+    if not any(name.startswith("search.space") for name in named):
+        raw["search"]["space"] = {k: v for k, v in raw["search"]["space"].items() if k not in named}
     config = validate(raw)
     check_space(config)
     return config
@@ -107,14 +115,18 @@ def validate(raw: Mapping[Any, Any]) -> Config:
     except ValidationError as error:
         faults = [_fault(e["type"], e["loc"], e.get("input"), e["msg"]) for e in error.errors()]
         raise ConfigError(
-            "\n".join(dict.fromkeys(faults)), remedy="The keys and their values are described in redsm5/config.py."
+            "\n".join(dict.fromkeys(faults)), remedy="The keys and their values are described in redsm5/sections.py."
         ) from None
 
 
 def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
-    """The configuration with these values, from dotted keys, in the place of its own."""
+    """The configuration with these values, from dotted keys, in the place of its own.
+
+    A conditional field whose condition they end goes with it, unless it is among them.
+    """
     raw = config.model_dump()
-    for key, value in parameters.items():
+    ended = {k: None for k, (parent, needs) in CONDITIONS.items() if parameters.get(parent, needs[0]) not in needs}
+    for key, value in {**ended, **parameters}.items():
         *sections, name = key.split(".")
         target = raw
         for section in sections:

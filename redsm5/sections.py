@@ -28,6 +28,15 @@ VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_
 
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
+COUPLED = ("coupled",)
+# Of each conditional field: the field that it depends on, and the values of that one that ask for it.
+CONDITIONS = {
+    "model.criteria_hidden_dim": ("model.criteria_head_type", HEADS_WITH_HIDDEN_LAYER),
+    "model.coupling_method": ("model.task_coupling", COUPLED),
+    "model.coupling_pooling": ("model.task_coupling", COUPLED),
+    "train.hybrid_weight_alpha": ("train.loss_function", ("hybrid",)),
+    "train.focal_gamma": ("train.loss_function", FOCAL_FAMILY),
+}
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -50,6 +59,13 @@ def require(key: str, value: Any, needed: bool, because: str) -> None:
         raise ConfigError(f"{key} is missing: {because} needs it", remedy=f"Add {key}=...")
     if not needed and value is not None:
         raise ConfigError(f"{key}={value} has no meaning with {because}", remedy=f"Leave {key} out.")
+
+
+def _check_conditions(section: Section, name: str) -> None:
+    for key, (parent, values) in CONDITIONS.items():
+        if key.startswith(f"{name}."):
+            value = getattr(section, parent.partition(".")[2])
+            require(key, getattr(section, key.partition(".")[2]), value in values, f"{parent}={value}")
 
 
 class DataConfig(Section):
@@ -122,12 +138,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _conditional_fields(self) -> Self:
-        head = self.criteria_head_type
-        hidden = head in HEADS_WITH_HIDDEN_LAYER
-        require("model.criteria_hidden_dim", self.criteria_hidden_dim, hidden, f"model.criteria_head_type={head}")
-        for field in ("coupling_method", "coupling_pooling"):
-            coupled = self.task_coupling == "coupled"
-            require(f"model.{field}", getattr(self, field), coupled, f"model.task_coupling={self.task_coupling}")
+        _check_conditions(self, "model")
         return self
 
 
@@ -213,10 +224,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _conditional_fields(self) -> Self:
-        loss = self.loss_function
-        hybrid, focal = loss == "hybrid", loss in FOCAL_FAMILY
-        require("train.hybrid_weight_alpha", self.hybrid_weight_alpha, hybrid, f"train.loss_function={loss}")
-        require("train.focal_gamma", self.focal_gamma, focal, f"train.loss_function={loss}")
+        _check_conditions(self, "train")
         return self
 
 

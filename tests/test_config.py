@@ -213,3 +213,18 @@ def test_known_keys_are_those_that_an_override_may_name() -> None:
         known_keys(config)
     )
     assert "search" not in known_keys(config)
+
+
+def test_a_value_given_for_a_key_of_the_search_space_is_fixed_and_leaves_the_space() -> None:
+    whole, fixed = compose([]), compose(["train.learning_rate=1e-3"])
+    assert set(whole.search.space) - set(fixed.search.space) == {"train.learning_rate"}
+    given = compose(["train.learning_rate=1e-3", "search.space={train.weight_decay:{type:float,low:0.0,high:0.1}}"])
+    assert "train.learning_rate" in given.search.space
+
+
+def test_a_conditional_field_goes_with_the_condition_that_a_trial_ends() -> None:
+    focal = compose(["train.loss_function=focal", "train.focal_gamma=2"])
+    assert with_parameters(focal, {"train.loss_function": "bce"}).train.focal_gamma is None
+    assert with_parameters(focal, {"train.loss_function": "adaptive_focal"}).train.focal_gamma == 2
+    with pytest.raises(ConfigError, match=r"train\.focal_gamma=2"):
+        with_parameters(focal, {"train.loss_function": "bce", "train.focal_gamma": 2.0})

@@ -119,6 +119,7 @@ class Driver:
             f"study {name} is complete: {self._finished()} trials",
             best=best and f"{best.value:.4f} in trial {best.number}",
             on_disk=size_text(self.board.bytes()),
+            summary=f"just summary {name}",
         )
 
     # -----------------------------------------------------------------------------------------------------------------
