@@ -28,7 +28,7 @@ class TrialRecord(Record):
     """trial.json: where a trial stands. No outcome and no live lock means that it was killed.
 
     Attributes:
-        active_seconds: how long its processes ran, over all its starts; the pauses between them do not count.
+        active_seconds: how long it was at work, over all its starts; the pauses between them do not count.
         duplicate_of: the trial whose parameters it has, whose outcome it takes over instead of being trained.
         parameters: those alone that were drawn or set for it; a parameter whose condition does not hold is not there.
     """

@@ -354,7 +354,7 @@ class StudyConfig(Section):
         sampler: `grid` goes through all points of the space, in an order that depends on the seed.
         pruner: ends a trial after an epoch. `median` and `percentile` (of which it must reach the best quarter) compare
             it with the completed trials, once there are five; `hyperband` with those of its bracket.
-        trial_timeout: seconds that a trial's processes may run, over all its starts; one that takes longer fails.
+        trial_timeout: seconds that a trial may take, over all its starts; one that takes longer fails.
         enqueue: a YAML file, a list of parameter sets (dotted keys of model and train) that are tried first; what a set
             does not name has the configuration's own value.
         enqueue_defaults: trial 0 is the configuration as it stands, before anything is proposed. A value of its own

@@ -2,8 +2,9 @@
 
 The driver, Optuna's journal, the budget's ledger, the trial's record, the metric journal, the saver, the store and
 the retention are the real ones. Only the model is a linear layer of 16 weights, and MLflow is left out. Its first trial
-is pruned after an epoch, and its checkpoint must give way to the second one, which trains two epochs, with a checkpoint
-in the middle of the second, and ends with a report. What a study leaves is a function of its seed alone.
+is pruned after an epoch, and the second one repeats it. The first one's checkpoint must give way to the third one,
+which trains two epochs, with a checkpoint in the middle of the second, and ends with a report. What a study leaves is a
+function of its seed alone.
 """
 
 import json
@@ -35,7 +36,7 @@ from redsm5.tracking.journal import Journal, StepLosses
 
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
-MID_EPOCH = STEPS + 1  # the second trial's step at which it saves in the middle of an epoch
+MID_EPOCH = STEPS + 1  # the last trial's step at which it saves in the middle of an epoch
 FULL, WEIGHTS = 12_000, 4_000  # more than a checkpoint of this model takes
 # Room for one trial's reservation and not for another's checkpoint beside it.
 BUDGET = reservation(Policy(), full=FULL, weights=WEIGHTS, epochs=EPOCHS) + 100
@@ -43,7 +44,8 @@ BUDGET = reservation(Policy(), full=FULL, weights=WEIGHTS, epochs=EPOCHS) + 100
 
 def configuration(experiments: Path) -> Config:
     """The study's configuration; the model that it names is not the one that is trained."""
-    words = [f"experiments='{experiments}'", "study.name=crash", "study.trials=2", f"train.epochs={EPOCHS}"]
+    words = [f"experiments='{experiments}'", "study.name=crash", "study.trials=3", f"train.epochs={EPOCHS}"]
+    words.append(f"study.enqueue='{Path(__file__).with_name('repeated.yaml')}'")
     space = "search.space={train.learning_rate:{type:float,low:0.001,high:0.1},train.accumulation_steps:"
     words += [space + "{type:int,low:1,high:8}}", f"retention.max_total_size={BUDGET}"]
     return compose([*words, "retention.min_free_disk_percent=0"])
@@ -215,14 +217,16 @@ def trial_outcome(folder: Path) -> Mapping[str, Any]:
     metrics = {(row["metric"], row["step"]): row["value"] for row in rows}
     assert len(metrics) == len(rows), "a (metric, step) stands twice in the journal"
     checkpoints = {}
-    for checkpoint in (folder / paths.CHECKPOINTS).iterdir():
+    for checkpoint in (folder / paths.CHECKPOINTS).glob("*"):
         contents = read_verified(checkpoint)
         assert {p.name for p in checkpoint.iterdir()} == {*contents, paths.SUMS}, "litter in a checkpoint"
         manifest = Manifest.model_validate_json(contents.pop(paths.MANIFEST))
         checkpoints[checkpoint.name] = manifest.score, {n: bytes(c) for n, c in contents.items()}
     names = ("number", "state", "epoch", "epochs", "step", "best", "exit_code", "parameters")
+    first = files.read_json(folder.parent / f"trial_{record['duplicate_of']}" / paths.TRIAL)
     return {
         "record": {name: record[name] for name in names},
+        "repeats": first and first["number"],
         "metrics": metrics,
         "checkpoints": checkpoints,
         "report": files.read_json(folder / paths.REPORT),

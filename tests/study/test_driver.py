@@ -192,6 +192,17 @@ def test_a_repeated_configuration_is_not_trained_again(tmp_path: Path) -> None:
     assert all("the same configuration as" in str(e.message) for e in repeated)
 
 
+def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
+    """Of several workers one may come to trial 1 after another has trained trial 2 of the same parameters."""
+    driver = QuickDriver(compose(overrides(tmp_path)))
+    one, two, three = (
+        TrialRecord(trial_id=f"t{n}", study_id="s", number=n, state="completed", created_at=now(), epochs=1)
+        for n in (1, 2, 3)
+    )
+    driver.board.trials = {t.trial_id: t for t in (one.model_copy(update={"duplicate_of": "t2"}), two)}
+    assert driver._twin(three) == two
+
+
 def test_a_repetition_of_a_pruned_trial_tells_optuna_what_that_was_told(tmp_path: Path) -> None:
     class Pruning(QuickDriver):
         def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> None:
