@@ -62,7 +62,10 @@ class TestMetrics(Record):
 
 
 class Thresholds(Record):
-    """Where a probability becomes a yes, by symptom, and a span becomes evidence. `weights`: the SHA-256 of those it is for."""
+    """Where a probability becomes a yes, by symptom, and a span becomes evidence.
+
+    `weights` is the SHA-256 of the weights that they were chosen for.
+    """
 
     criteria: dict[str, float]
     evidence_null_threshold: float

@@ -17,6 +17,7 @@ from redsm5.study.signals import StopRequest
 from redsm5.study.trial import (
     allow_more_epochs,
     create_trial,
+    draw_report,
     finish_leftovers,
     note_killed,
     read_record,
@@ -61,6 +62,7 @@ def main() -> int:
     with try_lock(folder / paths.LOCK) as free:
         if free and record.state not in FINISHED:
             record = note_killed(folder, record)
+    draw_report(folder, log)
     ship(folder, config, stop, log)
     outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
     log.info(f"trial {record.state}", outcome=outcome)

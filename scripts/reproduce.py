@@ -23,7 +23,7 @@ from redsm5.evaluation.reproduction import compare_predictions, compare_training
 from redsm5.reports import EvaluationReport, PredictionsRecord
 from redsm5.study.launch import launch_trial, quoted
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, open_store, read_record, trial_config
+from redsm5.study.trial import create_trial, draw_report, open_store, read_record, trial_config
 from redsm5.tracking.logs import open_logs
 
 
@@ -51,6 +51,7 @@ def main() -> int:
         trial_id = create_trial(again).trial_id
         log.info("training it again", folder=str(paths.trial_dir(into, trial_id)))
         launch_trial(again, trial_id, output=None).attend(stop)
+        draw_report(paths.trial_dir(into, trial_id), log)
         if stop.requested:
             raise Interrupted("the repeated training was stopped; run the same command again to begin anew")
         training = compare_training(folder, report, paths.trial_dir(into, trial_id))

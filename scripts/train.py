@@ -18,7 +18,6 @@ from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.errors import Interrupted, RedSM5Error
-from redsm5.evaluation.page import write_page
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
 from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
@@ -187,8 +186,3 @@ with trial.outcome(), Saver() as saver:
     if budget:
         budget.release()
     trial.update(bytes=store.size())
-    if not pruned and not config.dry_run:
-        try:
-            write_page(trial.folder)
-        except Exception as error:  # it can be drawn again from the report: `just summary`
-            trial.log.warning("the report's page could not be written", reason=f"{type(error).__name__}: {error}")

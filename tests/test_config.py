@@ -228,3 +228,31 @@ def test_a_conditional_field_goes_with_the_condition_that_a_trial_ends() -> None
     assert with_parameters(focal, {"train.loss_function": "adaptive_focal"}).train.focal_gamma == 2
     with pytest.raises(ConfigError, match=r"train\.focal_gamma=2"):
         with_parameters(focal, {"train.loss_function": "bce", "train.focal_gamma": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("word", "child"),
+    [
+        ("train.loss_function=hybrid", "train.focal_gamma"),
+        ("model.task_coupling=coupled", "model.coupling_method"),
+        ("train.augmentation.methods=[swap]", "train.augmentation.probability"),
+    ],
+)
+def test_where_a_fixed_value_asks_for_fields_that_are_searched_they_stay_searched(word: str, child: str) -> None:
+    config = compose(["search=default", word])
+    assert word.partition("=")[0] not in config.search.space
+    assert child in config.search.space
+
+
+@pytest.mark.parametrize("word", ["~search", "~search.space"])
+def test_a_configuration_without_a_space_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="is missing"):
+        compose([word])
+
+
+def test_half_precision_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fp16 with launch=cpu"):
+        compose(["train.mixed_precision=fp16"])
+    assert compose(["train.mixed_precision=fp16", "launch=gpu"]).train.mixed_precision == "fp16"
+    with pytest.raises(ConfigError, match=r"model\.dtype=float16"):
+        compose(["model.dtype=float16"])

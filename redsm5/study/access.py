@@ -25,7 +25,7 @@ AWAITED_KINDS = tuple(error.kind for error in AWAITED)
 
 
 def admit(config: Config, stop: StopRequest) -> tuple[dict[str, int], str]:
-    """The counts of the study's posts and the fingerprint of their splits, which shows that the data are sound; and that
+    """The counts of the study's posts and the fingerprint of their splits, once the data are found sound and
     its models are to be had.
 
     Raises:

@@ -26,6 +26,7 @@ from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import (
     create_trial,
+    draw_report,
     finish_leftovers,
     note_event,
     note_failed,
@@ -299,6 +300,7 @@ class Driver:
         record = read_record(folder)
         assert record is not None
         finish_leftovers(folder, self.config)
+        draw_report(folder, self.log)
         self._tell(number, record)
         self._show(trial_id)
         facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from structlog.typing import FilteringBoundLogger
+
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
 from redsm5.documents import load, now
@@ -233,6 +235,20 @@ def finish_leftovers(folder: Path, config: Config) -> None:
             store = open_store(folder, config, log=lambda *_, **__: None)
             store.finish()
             write_record(folder, record.model_copy(update={"bytes": store.size()}))
+
+
+def draw_report(folder: Path, log: FilteringBoundLogger) -> None:
+    """Write the page of a trial's report, if it has one. A page that cannot be written is no fault of the trial:
+    `just summary` tries it again.
+    """
+    from redsm5.evaluation.page import write_page  # the plots take a second to import
+
+    if not (folder / paths.REPORT).exists():
+        return
+    try:
+        write_page(folder)
+    except Exception as error:
+        log.warning("the report's page could not be written", reason=f"{type(error).__name__}: {error}")
 
 
 def open_store(folder: Path, config: Config, log: Any) -> CheckpointStore:

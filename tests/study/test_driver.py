@@ -31,6 +31,7 @@ def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The driver's own work alone; signals are handled as before, afterwards."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
     monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
+    monkeypatch.setattr(driver_module, "draw_report", lambda folder, log: None)
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -448,3 +449,15 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
     with pytest.raises(ConfigError, match="swap") as caught:
         run_to(13)
     assert caught.value.remedy == "Install WordNet."
+
+
+# -- the data
+
+
+def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = overrides(tmp_path, "study.trials=2")
+    assert run(QuickDriver(compose(words)))
+    monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "cd" * 32))
+    with pytest.raises(ConfigError, match="other posts or splits") as caught:
+        QuickDriver(compose(words))
+    assert "another study.name" in str(caught.value)
