@@ -22,8 +22,9 @@ from redsm5.errors import ConfigError, InputError, Interrupted, exit_with_messag
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
 from redsm5.reports import EvaluationReport, PredictionsRecord
 from redsm5.study.launch import launch_trial, quoted
+from redsm5.study.outcomes import draw_report
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, draw_report, open_store, read_record, trial_config
+from redsm5.study.trial import create_trial, open_store, read_record, trial_config
 from redsm5.tracking.logs import open_logs
 
 

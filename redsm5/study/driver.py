@@ -21,20 +21,11 @@ from redsm5.records import FINISHED, Decision, TrialRecord
 from redsm5.study import pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.launch import launch_trial, wait_unlocked
+from redsm5.study.outcomes import draw_report, finish_leftovers, note_failed, note_killed, note_repeated
 from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
-from redsm5.study.trial import (
-    create_trial,
-    draw_report,
-    finish_leftovers,
-    note_event,
-    note_failed,
-    note_killed,
-    note_repeated,
-    read_record,
-    write_record,
-)
+from redsm5.study.trial import create_trial, note_event, read_record, write_record
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 

@@ -20,7 +20,8 @@ from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, Tria
 from redsm5.study import driver as driver_module
 from redsm5.study import space
 from redsm5.study.driver import Driver
-from redsm5.study.trial import note_failed, read_record, write_record
+from redsm5.study.outcomes import note_failed
+from redsm5.study.trial import read_record, write_record
 from redsm5.tracking.journal import Journal
 
 SPACE = "search.space={train.weight_decay:{type:float,low:0.0,high:0.1}}"

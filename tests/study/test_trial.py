@@ -27,12 +27,11 @@ from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.storage.store import sums
 from redsm5.study import trial as trial_module
+from redsm5.study.outcomes import finish_leftovers, note_killed
 from redsm5.study.trial import (
     TrialRun,
     classify,
     create_trial,
-    finish_leftovers,
-    note_killed,
     open_store,
     read_record,
     snapshot_of,

@@ -14,7 +14,8 @@ from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.documents import milliseconds
 from redsm5.records import Best, ErrorRecord, MetricRow, Shipped, TrialRecord
-from redsm5.study.trial import create_trial, note_repeated, read_record, write_record
+from redsm5.study.outcomes import note_repeated
+from redsm5.study.trial import create_trial, read_record, write_record
 from redsm5.tracking.shipper import VALUE_CHARS, Shipper, Tracker, tracking_uri, waiting
 
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"

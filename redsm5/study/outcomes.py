@@ -1,0 +1,74 @@
+"""What is said and done about a trial from outside, once its process has ended: by the driver, and by `just train`."""
+
+from pathlib import Path
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from redsm5 import files, paths
+from redsm5.config import Config
+from redsm5.documents import now
+from redsm5.errors import Interrupted, TrainingError
+from redsm5.records import FINISHED, ErrorRecord, TrialRecord
+from redsm5.study.trial import open_store, read_record, write_record
+
+
+def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecord:
+    """The record of a trial whose process has ended unfinished: one that did not say so was killed."""
+    if record.state == "interrupted":
+        return record
+    error = ErrorRecord(kind="killed", message="the process ended without an outcome")
+    changes |= {"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error}
+    record = record.model_copy(update=changes)
+    write_record(folder, record)
+    return record
+
+
+def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **changes: Any) -> TrialRecord:
+    """Write down that a trial has failed whose process cannot say so."""
+    error = ErrorRecord(kind=kind, message=message)
+    changes |= {"state": "failed", "exit_code": TrainingError.exit_code, "error": error, "finished_at": now()}
+    record = record.model_copy(update=changes)
+    write_record(folder, record)
+    return record
+
+
+def note_repeated(folder: Path, record: TrialRecord, twin: TrialRecord) -> TrialRecord:
+    """Give a trial the outcome of the one whose parameters it has; it is never started."""
+    changes = {"state": twin.state, "duplicate_of": twin.trial_id, "epoch": twin.epoch, "step": twin.step}
+    changes |= {"best": twin.best, "exit_code": 0, "finished_at": now()}
+    record = record.model_copy(update=changes)
+    write_record(folder, record)
+    return record
+
+
+def finish_leftovers(folder: Path, config: Config) -> None:
+    """Do what a finished trial still had to do when it was killed: drop its training state and litter."""
+    states = {path.parent for path in folder.glob(f"{paths.CHECKPOINTS}/*/training_state.*")}
+    litter = list(folder.glob(f"{paths.CHECKPOINTS}/.*"))
+    record = read_record(folder)
+    kept = len(states) if config.retention.keep_all else int(config.retention.keep_training_state)
+    if record is None or record.state not in FINISHED or not (litter or len(states) > kept):
+        return
+    with files.try_lock(folder / paths.LOCK) as held:
+        if held:
+            files.fsync_dir(
+                folder
+            )  # its record may be in the cache alone, and what only an unfinished trial needs goes
+            store = open_store(folder, config, log=lambda *_, **__: None)
+            store.finish()
+            write_record(folder, record.model_copy(update={"bytes": store.size()}))
+
+
+def draw_report(folder: Path, log: FilteringBoundLogger) -> None:
+    """Write the page of a trial's report, if it has one. A page that cannot be written is no fault of the trial:
+    `just summary` tries it again.
+    """
+    from redsm5.evaluation.page import write_page  # the plots take a second to import
+
+    if not (folder / paths.REPORT).exists():
+        return
+    try:
+        write_page(folder)
+    except Exception as error:
+        log.warning("the report's page could not be written", reason=f"{type(error).__name__}: {error}")
