@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -277,6 +278,7 @@ def _strip(text: str, span: CharSpan) -> CharSpan | None:
     return (start, start + len(covered.strip())) if covered.strip() else None
 
 
+@lru_cache(maxsize=4096)  # thresholds are chosen by scoring the same posts again and again
 def _words(text: str) -> tuple[list[int], list[int]]:
     """Where the whitespace-separated words start and end."""
     found = [match.span() for match in re.finditer(r"\S+", text)]

@@ -26,6 +26,8 @@ def test_the_baseline_learns_reports_alike_and_is_the_same_each_time(uninterrupt
     assert second.test_metrics == first.test_metrics
     trial = json.loads(next(uninterrupted.glob("trial_*/evaluation_report.json")).read_bytes())
     assert first.data_fingerprint == trial["data_fingerprint"], "the same posts in the same splits"
-    assert first.test_metrics.criteria_matching.f1_micro > 0.3
+    pr_auc = first.test_metrics.criteria_matching.macro_pr_auc
+    assert pr_auc is not None
+    assert pr_auc > 0.4, "guessing reaches the share of posts with a symptom, about a tenth"
     assert first.test_metrics.evidence_binding.f1 > 0.3
     assert first.confidence_intervals.keys() == trial["confidence_intervals"].keys()

@@ -130,14 +130,13 @@ def test_the_window_is_as_long_as_the_encoder_has_positions_for(kind: str, folde
 # precision, memory, frozen layers
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("model_id", ["tiny", "bert"])
 def test_the_encoder_has_the_type_that_is_asked_for_and_the_heads_stay_float32(
-    model_id: str, dtype: str, folders: dict[str, Path]
+    model_id: str, folders: dict[str, Path]
 ) -> None:
-    overrides = (f"dtype={dtype}", f"model_id={folders.get(model_id, model_id)}")
+    overrides = ("dtype=bfloat16", f"model_id={folders.get(model_id, model_id)}")
     model = MultiTaskModel(model_config(*overrides), vocab_size=VOCABULARY)
-    assert {p.dtype for p in model.encoder.parameters()} == {getattr(torch, dtype)}
+    assert {p.dtype for p in model.encoder.parameters()} == {torch.bfloat16}
     assert {p.dtype for name, p in model.named_parameters() if not name.startswith("encoder.")} == {torch.float32}
     batch = random_batch()
     assert {tensor.dtype for tensor in model(batch).values()} == {torch.float32}

@@ -94,7 +94,7 @@ def test_a_range_of_floats_without_points_is_no_grid() -> None:
     ranges = "search.space={train.weight_decay:{type:float,low:0,high:0.1}}"
     with pytest.raises(ConfigError, match=r"search\.space\.train\.weight_decay") as caught:
         space.grid(configuration(space=ranges))
-    assert "points=5" in str(caught.value.remedy)
+    assert "points:5" in str(caught.value.remedy)
 
 
 def test_a_grid_too_large_for_a_folder_is_refused_before_it_is_made() -> None:
