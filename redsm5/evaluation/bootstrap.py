@@ -76,9 +76,9 @@ def pr_curve(probabilities_P: Floats, labels_P: NDArray[np.int64]) -> list[list[
     if not labels_P.any():
         return []
     precision, recall, _ = precision_recall_curve(labels_P, probabilities_P)
-    # Evenly over recall: where it is low, thresholds lie close together and precision jumps most.
-    places = np.searchsorted(-recall, -np.linspace(1, 0, CURVE_POINTS)).clip(max=len(recall) - 1)
-    kept = np.unique(places)
+    # Of the thresholds with the same recall the highest, whose precision is the one that average precision counts.
+    levels = np.flatnonzero(np.append(np.diff(recall) != 0, True))
+    kept = levels[np.unique(np.linspace(0, len(levels) - 1, CURVE_POINTS).round().astype(int))]
     return [[float(recall[i]), float(precision[i])] for i in kept]
 
 
