@@ -7,6 +7,7 @@ out of place) is one `ConfigError` that names the key, the value, what is allowe
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -118,14 +119,13 @@ def compose(overrides: Sequence[str]) -> Config:
 
 def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
     """Where a conditional field is missing whose values are searched, the configuration begins with the first."""
-    probability = ("train.augmentation.probability", ("train.augmentation.methods", None))
-    for key, (parent, values) in [*CONDITIONS.items(), probability]:
-        *sections, name = key.split(".")
-        target, value = raw, flatten(raw).get(parent)
-        for section in sections:
-            target = target.get(section) or {}
-        needed = bool(value) if values is None else value in values
-        if needed and target.get(name) is None and isinstance(parameter := space.get(key), dict):
+    flat = flatten(raw)
+    for key, (parent, asks) in CONDITIONS.items():
+        if asks(flat.get(parent)) and flat.get(key) is None and isinstance(parameter := space.get(key), dict):
+            *sections, name = key.split(".")
+            target = raw
+            for section in sections:
+                target = target[section]
             target[name] = parameter["choices"][0] if parameter.get("choices") else parameter.get("low")
 
 
@@ -146,7 +146,9 @@ def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
     A conditional field whose condition they end goes with it, unless it is among them.
     """
     raw = config.model_dump()
-    ended = {k: None for k, (parent, needs) in CONDITIONS.items() if parameters.get(parent, needs[0]) not in needs}
+    ended = {
+        key: None for key, (parent, asks) in CONDITIONS.items() if parent in parameters and not asks(parameters[parent])
+    }
     for key, value in {**ended, **parameters}.items():
         *sections, name = key.split(".")
         target = raw
@@ -213,7 +215,7 @@ def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bo
     for parent, allowed in parameter.when.items():
         value = values.get(parent)
         if parent not in values and parent not in config.search.space:
-            value = as_choice(flatten(config.model_dump())[parent])
+            value = as_choice(reduce(getattr, parent.split("."), config))
         if value not in allowed:
             return False
     return True

@@ -6,7 +6,7 @@ value, and refused where it has not. `redsm5/config.py` composes the sections an
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -28,14 +28,14 @@ VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_
 
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
-COUPLED = ("coupled",)
-# Of each conditional field: the field that it depends on, and the values of that one that ask for it.
-CONDITIONS = {
-    "model.criteria_hidden_dim": ("model.criteria_head_type", HEADS_WITH_HIDDEN_LAYER),
-    "model.coupling_method": ("model.task_coupling", COUPLED),
-    "model.coupling_pooling": ("model.task_coupling", COUPLED),
-    "train.hybrid_weight_alpha": ("train.loss_function", ("hybrid",)),
-    "train.focal_gamma": ("train.loss_function", FOCAL_FAMILY),
+# Of each conditional field: the field that it depends on, and whether a value of that one asks for it.
+CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "model.criteria_hidden_dim": ("model.criteria_head_type", HEADS_WITH_HIDDEN_LAYER.__contains__),
+    "model.coupling_method": ("model.task_coupling", ("coupled",).__contains__),
+    "model.coupling_pooling": ("model.task_coupling", ("coupled",).__contains__),
+    "train.hybrid_weight_alpha": ("train.loss_function", ("hybrid",).__contains__),
+    "train.focal_gamma": ("train.loss_function", FOCAL_FAMILY.__contains__),
+    "train.augmentation.probability": ("train.augmentation.methods", bool),
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -62,10 +62,11 @@ def require(key: str, value: Any, needed: bool, because: str) -> None:
 
 
 def _check_conditions(section: Section, name: str) -> None:
-    for key, (parent, values) in CONDITIONS.items():
-        if key.startswith(f"{name}."):
-            value = getattr(section, parent.partition(".")[2])
-            require(key, getattr(section, key.partition(".")[2]), value in values, f"{parent}={value}")
+    for key, (parent, asks) in CONDITIONS.items():
+        if key.rpartition(".")[0] == name:
+            value = getattr(section, parent.rpartition(".")[2])
+            shown = "+".join(value) or "[]" if isinstance(value, list) else value
+            require(key, getattr(section, key.rpartition(".")[2]), asks(value), f"{parent}={shown}")
 
 
 class DataConfig(Section):
@@ -173,7 +174,7 @@ class AugmentationConfig(Section):
     @model_validator(mode="after")
     def _fields_fit_methods(self) -> Self:
         key, names = "train.augmentation", "+".join(self.methods) or "[]"
-        require(f"{key}.probability", self.probability, bool(self.methods), f"{key}.methods={names}")
+        _check_conditions(self, key)
         if "back_translation" in self.methods and self.translation_models is None:
             require(f"{key}.translation_models", None, True, f"{key}.methods={names}")
         if len(set(self.methods)) < len(self.methods):

@@ -226,6 +226,8 @@ def test_a_conditional_field_goes_with_the_condition_that_a_trial_ends() -> None
     focal = compose(["train.loss_function=focal", "train.focal_gamma=2"])
     assert with_parameters(focal, {"train.loss_function": "bce"}).train.focal_gamma is None
     assert with_parameters(focal, {"train.loss_function": "adaptive_focal"}).train.focal_gamma == 2
+    augmented = compose(["train.augmentation.methods=[swap]", "train.augmentation.probability=0.2"])
+    assert with_parameters(augmented, {"train.augmentation.methods": ""}).train.augmentation.probability is None
     with pytest.raises(ConfigError, match=r"train\.focal_gamma=2"):
         with_parameters(focal, {"train.loss_function": "bce", "train.focal_gamma": 2.0})
 
