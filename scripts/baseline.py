@@ -39,7 +39,8 @@ def main() -> int:
     log.info("validation", **{config.study.metric: round(validation[config.study.metric], 4)})
 
     test = load_test(config.data).test
-    told = figures(predictions_of(models, test), test, limits)
+    predictions = predictions_of(models, test)
+    metrics = score(predictions, test, limits)
     # The same data and configuration are the same baseline: it is written again into the same folder.
     snapshot = {k: v for k, v in snapshot_of(config).items() if k in ("data", "train", "study", "symptoms")}
     baseline_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([splits.fingerprint, snapshot], sort_keys=True)))
@@ -59,7 +60,7 @@ def main() -> int:
                 epoch=0,
                 val_metric=validation[config.study.metric],
                 co_best=False,
-                test_metrics=told["test_metrics"],
+                test_metrics=metrics,
             )
         ],
         data_fingerprint=splits.fingerprint,
@@ -67,7 +68,8 @@ def main() -> int:
         environment=environment(torch.device("cpu")),
         code_version=code_version(),
         seed=config.train.seed,
-        **told,
+        test_metrics=metrics,
+        **figures(predictions, test, limits),
     )
     folder = Path(config.experiments) / f"baseline_{baseline_id}"
     files.make_dir(folder)

@@ -116,7 +116,7 @@ with trial.outcome(), Saver() as saver:
                 with accelerator.accumulate(model):
                     loss = loss_of(model(batch), batch)
                     accelerator.backward(loss)
-                    if config.train.adversarial_epsilon:
+                    if adversary:
                         with adversary.attack():
                             accelerator.backward(loss_of(model(batch), batch))
                     if accelerator.sync_gradients:
@@ -179,7 +179,7 @@ with trial.outcome(), Saver() as saver:
         best = state.best_in_memory
         write_report(
             trial.folder,
-            evaluate_trial(trial.record, config, bare_model, tokenizer, store, accelerator, in_memory=best),
+            evaluate_trial(trial.record, config, splits, bare_model, tokenizer, store, accelerator, in_memory=best),
         )
     trial.end("pruned" if pruned else "completed", 0)
     store.finish()

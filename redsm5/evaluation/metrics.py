@@ -63,17 +63,7 @@ def criteria_metrics(
         ValueError: the shapes do not fit, or a label is neither 0 nor 1.
         NotFiniteError: a probability is NaN or infinite.
     """
-    criteria = (len(symptoms),)
-    if probabilities_PC.shape != labels_PC.shape or not labels_PC.shape[1:] == thresholds_C.shape == criteria:
-        raise ValueError(
-            f"probabilities {probabilities_PC.shape}, labels {labels_PC.shape}, thresholds {thresholds_C.shape} and "
-            f"{len(symptoms)} symptoms do not fit"
-        )
-    if not np.isin(labels_PC, (0, 1)).all():
-        raise ValueError("labels are 0 or 1")
-    if not np.isfinite(probabilities_PC).all():
-        raise NotFiniteError("the model predicts probabilities that are not finite")
-
+    _check(probabilities_PC, labels_PC, thresholds_C, symptoms)
     truth_PC = labels_PC.astype(np.bool_)
     predicted_PC = probabilities_PC >= thresholds_C
     rows = [
@@ -100,6 +90,25 @@ def criteria_metrics(
     return CriteriaMetrics(
         **scores, per_criterion=rows, undefined={name: reason for name, score in scores.items() if score is None}
     )
+
+
+def _check(
+    probabilities_PC: NDArray[np.floating],
+    labels_PC: NDArray[np.integer],
+    thresholds_C: NDArray[np.floating],
+    symptoms: Sequence[str],
+) -> None:
+    """Refuse what is not as `criteria_metrics` asks for it."""
+    criteria = (len(symptoms),)
+    if probabilities_PC.shape != labels_PC.shape or not labels_PC.shape[1:] == thresholds_C.shape == criteria:
+        raise ValueError(
+            f"probabilities {probabilities_PC.shape}, labels {labels_PC.shape}, thresholds {thresholds_C.shape} and "
+            f"{len(symptoms)} symptoms do not fit"
+        )
+    if not np.isin(labels_PC, (0, 1)).all():
+        raise ValueError("labels are 0 or 1")
+    if not np.isfinite(probabilities_PC).all():
+        raise NotFiniteError("the model predicts probabilities that are not finite")
 
 
 def _criterion(

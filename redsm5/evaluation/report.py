@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from redsm5 import code_version, files, paths
 from redsm5.config import Config
-from redsm5.data import SYMPTOMS, load_splits, load_test
+from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
 from redsm5.data.batches import eval_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
@@ -33,7 +33,14 @@ from redsm5.evaluation.thresholds import (
 )
 from redsm5.model import MultiTaskModel, set_deterministic
 from redsm5.records import Manifest, TrialRecord
-from redsm5.reports import EvaluatedCheckpoint, EvaluationReport, PredictionsRecord, Thresholds, TrialThresholds
+from redsm5.reports import (
+    EvaluatedCheckpoint,
+    EvaluationReport,
+    PredictionsRecord,
+    TestMetrics,
+    Thresholds,
+    TrialThresholds,
+)
 from redsm5.storage.checkpoint import Identity, load_best
 from redsm5.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
 
@@ -49,9 +56,21 @@ class Evaluation:
     predictions: PredictionsRecord
 
 
+@dataclass(frozen=True)
+class _Evaluated:
+    """A checkpoint's predictions of the split's posts, and what they come to with its thresholds."""
+
+    name: str
+    manifest: Manifest
+    limits: Thresholds
+    predictions: Predictions
+    metrics: TestMetrics
+
+
 def evaluate_trial(
     record: TrialRecord,
     config: Config,
+    splits: Splits,
     model: MultiTaskModel,
     tokenizer: PreTrainedTokenizerFast,
     store: CheckpointStore,
@@ -70,62 +89,30 @@ def evaluate_trial(
         NoCheckpointError: none is left that verifies.
         IncompatibleCheckpointError: the data or the code's architecture are not those of the checkpoint.
     """
-    splits = load_splits(config.data)
-    posts = load_test(config.data).test if split == "test" else splits.validation
-    identity = Identity.of(config, model, splits.fingerprint)
-    known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
-    thresholds = dict(known.checkpoints) if known else {}
-    dataset = EncodedPosts(posts, tokenizer, config)
-    evaluated: list[tuple[EvaluatedCheckpoint, Thresholds, Predictions]] = []
+    validation_set = EncodedPosts(splits.validation, tokenizer, config)
+    dataset = validation_set
+    if split == "test":
+        dataset = EncodedPosts(load_test(config.data).test, tokenizer, config)
 
     def predictions_on(dataset: EncodedPosts) -> Predictions:
         loader = accelerator.prepare(eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id))
         return predict(accelerator.prepare_model(model, evaluation_mode=True), loader, dataset, accelerator)
 
-    for name, manifest in _load_each(store, model, identity, in_memory):
+    known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
+    thresholds = dict(known.checkpoints) if known else {}
+    evaluated: list[_Evaluated] = []
+    for name, manifest in _load_each(store, model, Identity.of(config, model, splits.fingerprint), in_memory):
         weights = None if in_memory else listed_digests(store.folder / name)[paths.WEIGHTS]
         limits = thresholds.get(name)
         if limits is None or weights is None or limits.weights != weights:
-            limits = choose(
-                predictions_on(EncodedPosts(splits.validation, tokenizer, config)),
-                splits.validation,
-                scope=config.train.thresholds,
-                metric=config.study.metric,
-                default=default_thresholds(config.model.evidence_head_type),
-            ).model_copy(update={"weights": weights})
-        predictions = predictions_on(dataset)
+            limits = _chosen(predictions_on(validation_set), splits.validation, config, weights)
         thresholds[name] = limits
-        row = EvaluatedCheckpoint(
-            checkpoint_id=f"{record.trial_id}/{name}",
-            path=None if in_memory else f"{store.folder.parent.name}/{paths.CHECKPOINTS}/{name}",
-            epoch=manifest.epoch,
-            val_metric=manifest.score,
-            co_best=False,
-            test_metrics=score(predictions, posts, limits),
-        )
-        evaluated.append((row, limits, predictions))
+        predictions = predictions_on(dataset)
+        evaluated.append(_Evaluated(name, manifest, limits, predictions, score(predictions, dataset.posts, limits)))
 
-    best = [row.model_copy(update={"co_best": len(evaluated) > 1}) for row, *_ in evaluated]
-    _, limits, predictions = evaluated[0]
-    report = EvaluationReport(
-        report_id=str(uuid.uuid4()),
-        trial_id=record.trial_id,
-        study_id=record.study_id,
-        generated_at=now(),
-        split=split,
-        config=config.model_dump(mode="json"),
-        optimization_metric_name=config.study.metric,
-        best_validation_score=best[0].val_metric,
-        evaluated_checkpoints=best,
-        data_fingerprint=splits.fingerprint,
-        data_counts=splits.counts | _counts_of(dataset, split),
-        environment=environment(accelerator.device),
-        code_version=code_version(),
-        seed=config.train.seed,
-        **figures(predictions, posts, limits),
-    )
+    first = evaluated[0]
     return Evaluation(
-        report,
+        _report(record, config, splits, split, dataset, evaluated, environment(accelerator.device)),
         TrialThresholds(
             trial_id=record.trial_id,
             scope=config.train.thresholds,
@@ -134,12 +121,66 @@ def evaluate_trial(
         ),
         PredictionsRecord(
             trial_id=record.trial_id,
-            checkpoint=best[0].checkpoint_id.rpartition("/")[2],
+            checkpoint=first.name,
             split=split,
             symptoms=list(SYMPTOMS),
-            post_ids=[post.post_id for post in posts],
-            probabilities=predictions.probabilities_P9.tolist(),
+            post_ids=[post.post_id for post in dataset.posts],
+            probabilities=first.predictions.probabilities_P9.tolist(),
         ),
+    )
+
+
+def _chosen(predictions: Predictions, posts: Sequence[Post], config: Config, weights: str | None) -> Thresholds:
+    """The thresholds of these weights, chosen on the validation posts."""
+    limits = choose(
+        predictions,
+        posts,
+        scope=config.train.thresholds,
+        metric=config.study.metric,
+        default=default_thresholds(config.model.evidence_head_type),
+    )
+    return limits.model_copy(update={"weights": weights})
+
+
+def _report(
+    record: TrialRecord,
+    config: Config,
+    splits: Splits,
+    split: Literal["validation", "test"],
+    dataset: EncodedPosts,
+    evaluated: Sequence[_Evaluated],
+    environment: dict[str, str],
+) -> EvaluationReport:
+    """The report on the checkpoints that were evaluated, the best first."""
+    first, folder = evaluated[0], paths.trial_dir(Path(), record.trial_id)
+    rows = [
+        EvaluatedCheckpoint(
+            checkpoint_id=f"{record.trial_id}/{each.name}",
+            path=None if each.name == IN_MEMORY else str(folder / paths.CHECKPOINTS / each.name),
+            epoch=each.manifest.epoch,
+            val_metric=each.manifest.score,
+            co_best=len(evaluated) > 1,
+            test_metrics=each.metrics,
+        )
+        for each in evaluated
+    ]
+    return EvaluationReport(
+        report_id=str(uuid.uuid4()),
+        trial_id=record.trial_id,
+        study_id=record.study_id,
+        generated_at=now(),
+        split=split,
+        config=config.model_dump(mode="json"),
+        optimization_metric_name=config.study.metric,
+        best_validation_score=first.manifest.score,
+        evaluated_checkpoints=rows,
+        test_metrics=first.metrics,
+        data_fingerprint=splits.fingerprint,
+        data_counts=splits.counts | _counts_of(dataset, split),
+        environment=environment,
+        code_version=code_version(),
+        seed=config.train.seed,
+        **figures(first.predictions, dataset.posts, first.limits),
     )
 
 
@@ -152,21 +193,21 @@ def evaluate_again(
 ) -> Evaluation:
     """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
     set_deterministic(config.train.deterministic)
-    tokenizer = tokenizer_of(config, load_splits(config.data).train)
+    splits = load_splits(config.data)
+    tokenizer = tokenizer_of(config, splits.train)
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
     accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")
-    return evaluate_trial(record, config, model, tokenizer, store, accelerator, split=split)
+    return evaluate_trial(record, config, splits, model, tokenizer, store, accelerator, split=split)
 
 
 def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds) -> dict[str, Any]:
-    """The fields of a report that are computed from predictions."""
+    """The fields of a report that go with its metrics: thresholds, hard negatives, intervals and curves."""
     return {
         "decision_thresholds": {
             **limits.criteria,
             "evidence_null_threshold": limits.evidence_null_threshold,
             "min_span_score": limits.min_span_score,
         },
-        "test_metrics": score(predictions, posts, limits),
         "hard_negatives": hard_negative_metrics(predictions, posts, limits),
         "confidence_intervals": intervals(predictions, posts, limits),
         "pr_curves": pr_curves(predictions, posts),
