@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from redsm5.documents import Number, Record
+from redsm5.documents import Number, Record, milliseconds
 
 TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
 RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
@@ -51,6 +51,16 @@ class TrialRecord(Record):
     exit_code: int | None = None
     error: ErrorRecord | None = None
     parameters: dict[str, Any] = {}
+
+    @property
+    def seconds(self) -> float | None:
+        """From the trial's first start to its end; None before that, or where a time is none."""
+        if not (self.started_at and self.finished_at):
+            return None
+        try:
+            return max(milliseconds(self.finished_at) - milliseconds(self.started_at), 0) / 1000
+        except ValueError:
+            return None
 
 
 class TrialCounts(Record):

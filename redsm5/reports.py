@@ -18,6 +18,8 @@ from redsm5.records import (
     TrialState,
 )
 
+CHOSEN_BY_VALIDATION = "Trials are chosen by validation; test scores are shown, never used to choose."
+
 
 class CriterionMetrics(Record):
     """One symptom's row. What is undefined is null, and `undefined` says why, field by field."""

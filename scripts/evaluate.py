@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import re
 from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
 from redsm5.study.launch import quoted
-from redsm5.study.trial import open_store, read_record, trial_config
+from redsm5.study.trial import find_trial, open_store, trial_config
 from redsm5.tracking.logs import open_logs
 
 
@@ -20,17 +19,7 @@ def main() -> int:
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     files.make_private()
-    folder = paths.trial_dir(arguments.experiments, arguments.trial_id)
-    record = read_record(folder)
-    if not re.fullmatch(r"[0-9a-f-]{36}", arguments.trial_id) or record is None:
-        raise ConfigError(
-            f"there is no trial {arguments.trial_id} in {arguments.experiments}",
-            remedy="The trials are the folders trial_<uuid> there.",
-        )
-    if record.duplicate_of:
-        raise ConfigError(
-            f"trial {arguments.trial_id} was not trained: it repeats {record.duplicate_of}", remedy="Evaluate that one."
-        )
+    folder, record = find_trial(arguments.experiments, arguments.trial_id)
     config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     if not config.retention.enabled:
         raise ConfigError(

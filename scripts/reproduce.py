@@ -9,7 +9,6 @@ are only told. The exit code is 0 where what must hold holds, else 2.
 import argparse
 import json
 import os
-import re
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.config import Config, validate
 from redsm5.documents import load
-from redsm5.errors import ConfigError, InputError, Interrupted, exit_with_message
+from redsm5.errors import InputError, Interrupted, exit_with_message
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
 from redsm5.reports import EvaluationReport, PredictionsRecord
 from redsm5.study.launch import launch_trial, quoted
 from redsm5.study.outcomes import draw_report
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, open_store, read_record, trial_config
+from redsm5.study.trial import create_trial, find_trial, open_store, read_record, trial_config
 from redsm5.tracking.logs import open_logs
 
 
@@ -64,16 +63,7 @@ def main() -> int:
 def recorded(arguments: argparse.Namespace) -> tuple[Path, EvaluationReport, Config]:
     """The trial's folder, report and configuration, as it is to be trained here."""
     trial_id, experiments = arguments.trial_id, arguments.experiments
-    folder = paths.trial_dir(experiments, trial_id)
-    record = read_record(folder) if re.fullmatch(r"[0-9a-f-]{36}", trial_id) else None
-    if record is None:
-        raise ConfigError(
-            f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
-        )
-    if record.duplicate_of:
-        raise ConfigError(
-            f"trial {trial_id} was not trained: it repeats {record.duplicate_of}", remedy="Reproduce that one."
-        )
+    folder, record = find_trial(experiments, trial_id)
     report = load(folder / paths.REPORT, EvaluationReport)
     if record.state != "completed" or report is None:
         raise InputError(

@@ -88,6 +88,7 @@ def splits() -> Splits:
     return Splits(train, validation, found.fingerprint, found.counts)
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize(
     ("number", "combination"),
     [pytest.param(n, c, id="-".join(c), marks=[] if c in SAMPLE else [pytest.mark.long]) for n, c in enumerate(ALL)],
@@ -96,7 +97,6 @@ def test_a_combination_trains_saves_loads_and_evaluates(
     number: int, combination: Combination, splits: Splits, tmp_path: Path
 ) -> None:
     config = configuration(combination, number)
-    torch.use_deterministic_algorithms(True)
     torch.manual_seed(number)
     accelerator = Accelerator(cpu=True)
     tokenizer = tokenizer_of(config, splits.train)

@@ -37,7 +37,10 @@ def parameter_importance(
             of a configuration that a person enqueued, counts as not drawn.
     """
     common = [key for key, parameter in space.items() if not parameter.when]
-    drawn = [({key: v for key, v in values.items() if _fits(space.get(key), v)}, score) for values, score in trials]
+    drawn = [
+        ({key: v for key, v in values.items() if key in space and space[key].holds_value(v)}, score)
+        for values, score in trials
+    ]
     whole = [(values, score) for values, score in drawn if all(key in values for key in common)]
     study = _study(space, whole)
     found = _shares(study, common, common, [score for _, score in whole])
@@ -99,11 +102,3 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
 def _scaled(parameter: Parameter, value: Any) -> Any:
     """The value on the scale on which it was drawn, since fANOVA takes all values of a scale as equally likely."""
     return math.log(value) if isinstance(parameter, RangeParameter) and parameter.log else value
-
-
-def _fits(parameter: Parameter | None, value: object) -> bool:
-    if parameter is None:
-        return False
-    if isinstance(parameter, CategoricalParameter):
-        return value in parameter.choices
-    return isinstance(value, int | float) and not isinstance(value, bool) and parameter.low <= value <= parameter.high

@@ -6,6 +6,7 @@ them. What is missing or damaged beside the report is named on the page; what is
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,13 @@ from markupsafe import Markup
 
 from redsm5 import files, paths
 from redsm5.config import flatten
-from redsm5.documents import load, milliseconds
+from redsm5.documents import load
 from redsm5.errors import InputError
 from redsm5.evaluation import plots
 from redsm5.records import MetricRow, TrialRecord
 from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvaluationReport, EvidenceMetrics
 from redsm5.tables import duration_text
 from redsm5.tracking.journal import read_metrics
-
-CHOSEN_BY_VALIDATION = "Trials are chosen by validation; test scores are shown, never used to choose."
 
 CRITERIA = {
     "f1_macro": ("F1, macro", "mean of the F1 of the symptoms that occur in the split"),
@@ -84,7 +83,7 @@ def render_page(trial_folder: Path) -> str:
         heading=f"Trial {report.trial_id[:8] if number is None else number}{name}",
         report=report,
         record=record,
-        seconds=record and seconds_of(record),
+        seconds=record and record.seconds,
         posts=report.data_counts.get(report.split),
         found=found,
         **_metrics(report),
@@ -99,6 +98,7 @@ def render(template: str, **context: Any) -> str:
     return _templates().get_template(template).render(context)
 
 
+@cache
 def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -114,16 +114,6 @@ def _templates() -> Environment:
 def figure(value: float | None) -> str:
     """A score for a person."""
     return "–" if value is None else f"{value:.3f}" if math.isfinite(value) else "not finite"
-
-
-def seconds_of(record: TrialRecord) -> float | None:
-    """From a trial's first start to its end; None before that, or where a time is none."""
-    if not (record.started_at and record.finished_at):
-        return None
-    try:
-        return max(milliseconds(record.finished_at) - milliseconds(record.started_at), 0) / 1000
-    except ValueError:
-        return None
 
 
 def _percent(value: float) -> str:

@@ -18,10 +18,10 @@ from redsm5.documents import load, milliseconds, now
 from redsm5.errors import InputError
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.kept import Moment, storage_over_time
-from redsm5.evaluation.page import CHOSEN_BY_VALIDATION, seconds_of
 from redsm5.evaluation.studypage import render_summary, scored
 from redsm5.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.reports import (
+    CHOSEN_BY_VALIDATION,
     EvaluationReport,
     ParameterImportance,
     StorageSummary,
@@ -195,7 +195,7 @@ def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
         value=record.best.value if record.best else None,
         test_f1_macro=tests.criteria_matching.f1_macro if tests else None,
         epoch=record.epoch,
-        seconds=seconds_of(record),
+        seconds=record.seconds,
         bytes=found.sizes.get(trial_id, 0),
         resumes=record.resumes,
         duplicate_of=record.duplicate_of,

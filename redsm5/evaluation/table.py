@@ -1,6 +1,6 @@
 """A report's figures for a terminal."""
 
-from redsm5.reports import EvaluationReport
+from redsm5.reports import CHOSEN_BY_VALIDATION, EvaluationReport
 
 
 def report_table(report: EvaluationReport) -> str:
@@ -45,5 +45,5 @@ def report_table(report: EvaluationReport) -> str:
             f"hard negatives ({hard.pairs} pairs)".ljust(40)
             + f"{figure(hard.criteria_specificity)} said absent, {figure(hard.evidence_specificity).strip()} not chosen"
         )
-    lines.append("Trials are chosen by validation; test scores are shown, never used to choose.")
+    lines.append(CHOSEN_BY_VALIDATION)
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.data import resources
-from redsm5.documents import load, milliseconds, now
+from redsm5.documents import load, now
 from redsm5.errors import ConfigError
 from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord
 from redsm5.study import space
@@ -160,15 +160,9 @@ class Scoreboard:
 
     def seconds_left(self) -> float | None:
         """What the trials still wanted will take, if they take as long as those that are finished."""
-        times = [_seconds(r) for r in self.trials.values() if r.state in FINISHED and r.started_at and r.finished_at]
+        times = [r.seconds for r in self.trials.values() if r.state in FINISHED and r.seconds is not None]
         wanted = self.study.trials.wanted - self.study.trials.finished
         return sum(times) / len(times) * wanted if times else None
 
     def bytes(self) -> int:
         return sum(r.bytes for r in self.trials.values())
-
-
-def _seconds(record: TrialRecord) -> float:
-    assert record.started_at
-    assert record.finished_at
-    return (milliseconds(record.finished_at) - milliseconds(record.started_at)) / 1000

@@ -5,6 +5,7 @@ before the process exits. No outcome and no live lock means that the process was
 """
 
 import json
+import re
 import sys
 import time
 import uuid
@@ -89,6 +90,26 @@ def read_record(folder: Path) -> TrialRecord | None:
         InputError: it is damaged.
     """
     return load(folder / paths.TRIAL, TrialRecord)
+
+
+def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
+    """The folder and the record of the trial that a person names.
+
+    Raises:
+        ConfigError: there is no such trial, or it was not trained, since it repeats another one.
+        InputError: its record is damaged.
+    """
+    folder = paths.trial_dir(experiments, trial_id)
+    record = read_record(folder) if re.fullmatch(r"[0-9a-f-]{36}", trial_id) else None
+    if record is None:
+        raise ConfigError(
+            f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
+        )
+    if record.duplicate_of:
+        raise ConfigError(
+            f"trial {trial_id} was not trained: it repeats {record.duplicate_of}", remedy="Name that one."
+        )
+    return folder, record
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:

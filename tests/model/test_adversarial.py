@@ -3,7 +3,7 @@
 Shapes: S sequences, T tokens, H width of the embeddings.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -325,13 +325,6 @@ def test_encoders_train_with_it_with_and_without_gradient_checkpointing(
         runs.append(gradients(model))
     assert_same(runs[0], runs[1])
     assert any("query" in name or "q_lin" in name for name in runs[0])
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("deterministic")

@@ -4,7 +4,6 @@ Shapes: N items, C outputs an item, P posts.
 """
 
 import math
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -69,13 +68,6 @@ def one(loss: CriteriaLoss, probability: float, label: float, symptom: int = 0) 
     """The loss of a single output that has this probability of being present."""
     logits_NC = torch.tensor([[math.log(probability / (1 - probability))]], dtype=torch.float64)
     return loss(logits_NC, torch.tensor([[label]]), torch.tensor([[symptom]])).item()
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Shapes: S sequences, C outputs, K candidates.
 """
 
 import random
-from collections.abc import Iterator
 from itertools import combinations, product
 
 import pytest
@@ -86,13 +85,6 @@ def check_combination(combination: Combination) -> None:
         if not name.startswith("encoder."):
             assert (parameter.grad != 0).any(), name
     check_candidates(model.evidence_head.decode(outputs, batch, count=K), batch)
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.usefixtures("deterministic")

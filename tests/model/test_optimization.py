@@ -4,7 +4,6 @@ Shapes: S sequences, T tokens.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -250,13 +249,6 @@ def test_the_last_group_of_batches_steps_even_where_it_is_not_full(batches: int,
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the same bits
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
