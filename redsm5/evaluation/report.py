@@ -90,9 +90,7 @@ def evaluate_trial(
         IncompatibleCheckpointError: the data or the code's architecture are not those of the checkpoint.
     """
     validation_set = EncodedPosts(splits.validation, tokenizer, config)
-    dataset = validation_set
-    if split == "test":
-        dataset = EncodedPosts(load_test(config.data).test, tokenizer, config)
+    dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
 
     def predictions_on(dataset: EncodedPosts) -> Predictions:
         loader = accelerator.prepare(eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id))
