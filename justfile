@@ -161,5 +161,5 @@ lock:
     poetry lock
     # torch pins its CUDA libraries itself; the first pattern of a marker only repeats requires-python
     poetry export --all-extras --without-hashes \
-        | sed -E -e '/^(-|nvidia-|cuda-|triton)/d' -e 's/ ; python_version >= "3.11" and python_version < "4.0"( and )?/ ; /' \
+        | sed -E -e '/^(-|nvidia-[^m]|cuda-|triton)/d' -e 's/ ; python_version >= "3.11" and python_version < "4.0"( and )?/ ; /' \
             -e 's/ ; $//' -e 's/^([^=]+)\[[^]]*\]/\1/' >constraints.txt

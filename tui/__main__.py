@@ -1,15 +1,18 @@
-"""python -m tui [--experiments DIR] [--once]: the terminal app, or its overview printed as plain text."""
+"""python -m tui [--experiments DIR] [--read-only] [--once]: the terminal app, or its overview printed as plain text."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from redsm5.errors import InputError, exit_with_message
-from tui import text
+from tui import panels
 from tui.reader import Reader
+from tui.storage import StorageReader
+from tui.view import View
+
+ONCE_S = 0.5  # spent on counting bytes before the overview is printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the experiments folder (default: %(default)s; environment REDSM5_EXPERIMENTS)",
     )
     parser.add_argument("--once", action="store_true", help="print the overview as plain text and exit")
+    parser.add_argument("--read-only", action="store_true", help="give no orders: no pause, stop, prune or cleanup")
     args = parser.parse_args(argv)
     if args.once:
         return print_once(args.experiments)
 
     from tui.app import TerminalApp  # only here: --once needs no Textual
 
-    app = TerminalApp(args.experiments)
+    app = TerminalApp(args.experiments, read_only=args.read_only)
     app.run()
     return app.return_code or 0
 
@@ -44,7 +48,9 @@ def print_once(experiments: Path) -> int:
         raise InputError(
             "no such folder", where=str(experiments), remedy="Name another with --experiments, or run `just hpo`."
         )
-    shown = text.overview(snapshot, datetime.now(UTC))
+    study = snapshot.study.study_id if snapshot.study else None
+    counted = StorageReader(experiments).look(study, snapshot.trials, ONCE_S)
+    shown = panels.overview(View(snapshot, storage=counted))
     encoding = sys.stdout.encoding or "utf-8"
     print(shown.encode(encoding, errors="replace").decode(encoding))  # a terminal without UTF-8 gets "?"
     return 0

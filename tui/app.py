@@ -1,47 +1,92 @@
-"""The app: keys, screens, and the snapshot of the folder that all of them show, taken anew each second."""
+"""The app: keys, screens, and the look at the folder that all of them show, taken anew each second."""
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
 from textual.screen import Screen
 
+from redsm5 import paths
+from tui import control, text
+from tui.detail import TrialReader
 from tui.reader import Reader, Snapshot
+from tui.screens.base import FolderScreen
+from tui.screens.compare import CompareScreen
+from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
 from tui.screens.overview import OverviewScreen
+from tui.screens.report import ReportScreen
+from tui.screens.storage import StorageScreen
+from tui.screens.trial import TrialScreen
 from tui.screens.trials import TrialsScreen
+from tui.storage import StorageReader
+from tui.view import View
 
 POLL_S = 1.0
+MOST_MARKED = 8
+FOLLOWED = 16  # trials whose folders are kept in mind
+BACKGROUND_S, FOREGROUND_S = 0.03, 0.25  # of each second spent on counting bytes
+Do = Callable[[], object]
 
 
 class TerminalApp(App[None]):
-    """Looks at one experiments folder; it need not exist yet."""
+    """Looks at one experiments folder; it need not exist yet. Read-only, it gives no orders."""
 
     TITLE = "redsm5"
     CSS_PATH = "app.tcss"
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"overview": OverviewScreen, "trials": TrialsScreen}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "overview": OverviewScreen,
+        "trials": TrialsScreen,
+        "trial": TrialScreen,
+        "report": ReportScreen,
+        "storage": StorageScreen,
+        "compare": CompareScreen,
+    }
     DEFAULT_MODE = "overview"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "switch_mode('overview')", "Overview"),
-        Binding("2", "switch_mode('trials')", "Trials"),
-        Binding("s", "next_study", "Study"),
+        *(
+            Binding(str(key), f"switch_mode('{mode}')", mode.capitalize())
+            for key, mode in enumerate(("overview", "trials", "trial", "report", "storage", "compare"), 1)
+        ),
+        Binding("s", "next_study", "Study", show=False),
+        Binding("p", "order('pause')", "Pause or go on", show=False),
+        Binding("e", "order('stop')", "End after this trial", show=False),
+        Binding("E", "order('stop-now')", "Stop now", show=False),
+        Binding("x", "order('prune')", "Prune the trial", show=False),
+        Binding("K", "order('cleanup')", "Clean up", show=False),
+        Binding("c", "copy('id')", "Copy id", show=False),
+        Binding("C", "copy('path')", "Copy path", show=False),
+        Binding("M", "unmark", "Clear marks", show=False),
+        Binding("t", "theme", "Light or dark", show=False),
+        Binding("S", "picture", "Screenshot", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
 
-    snapshot: reactive[Snapshot | None] = reactive(None)
+    view: reactive[View | None] = reactive(None, always_update=True)
 
-    def __init__(self, experiments: Path) -> None:
+    def __init__(self, experiments: Path, *, read_only: bool = False) -> None:
         super().__init__()
+        self.experiments, self.read_only = experiments, read_only
         self._reader = Reader(experiments)
+        self._storage = StorageReader(experiments)
+        self._trials: dict[str, TrialReader] = {}
         self._study_id: str | None = None
+        self._selected: str | None = None
+        self._marked: list[str] = []
         self._hurry = asyncio.Event()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # looking
 
     def on_mount(self) -> None:
         self.run_worker(self._watch_folder(), name="poll")
@@ -50,15 +95,215 @@ class TerminalApp(App[None]):
         """Read, show, wait. One reading at a time, in a thread, so that a slow disk does not freeze the keys."""
         while True:
             self._hurry.clear()
-            self.snapshot = await asyncio.to_thread(self._reader.read, self._study_id)
+            screen = self.screen_stack[0]
+            needs = screen.needs if isinstance(screen, FolderScreen) else ""
+            view = await asyncio.to_thread(self._look, needs, self._selected, tuple(self._marked))
+            self.view = view
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)
+
+    def _look(self, needs: str, selected: str | None, marked: tuple[str, ...]) -> View:
+        snapshot = self._reader.read(self._study_id)
+        trials, study = snapshot.trials, snapshot.study.study_id if snapshot.study else None
+        if selected not in trials.by_id:
+            chosen = (trials.active or ((trials.best,) if trials.best else trials[-1:]))[:1]
+            selected = chosen[0].trial_id if chosen else None
+        marked = tuple(trial_id for trial_id in marked if trial_id in trials.by_id)
+        wanted = {
+            "selected": [selected, trials.best.trial_id if trials.best else None],
+            "marked": [*marked],
+            "active": [trial.trial_id for trial in trials.active[:1]],
+        }.get(needs, [])
+        details = {i: self._follow(i).read(trials.by_id[i]) for i in wanted if i}
+        counting = FOREGROUND_S if needs == "storage" else BACKGROUND_S
+        return View(
+            snapshot=snapshot,
+            selected=selected,
+            marked=marked,
+            details=details,
+            storage=self._storage.look(study, trials, counting),
+            writable=not self.read_only and control.writable(self.experiments, study),
+        )
+
+    def _follow(self, trial_id: str) -> TrialReader:
+        reader = self._trials.pop(trial_id, None) or TrialReader(self.experiments, trial_id)
+        self._trials[trial_id] = reader  # the last one used stands last
+        while len(self._trials) > FOLLOWED:
+            del self._trials[next(iter(self._trials))]
+        return reader
+
+    def hurry(self) -> None:
+        """Look again at once: what is asked for has changed."""
+        self._hurry.set()
+
+    async def action_switch_mode(self, mode: str) -> None:
+        await super().action_switch_mode(mode)
+        self.hurry()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self.view.snapshot if self.view else None
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # what is looked at
+
+    def select(self, trial_id: str | None) -> None:
+        if trial_id and trial_id != self._selected:
+            self._selected = trial_id
+            self.hurry()
 
     def action_next_study(self) -> None:
         if self.snapshot and self.snapshot.study:
             ids = [study.study_id for study in self.snapshot.studies]
             self._study_id = ids[(ids.index(self.snapshot.study.study_id) + 1) % len(ids)]
-            self._hurry.set()
+            self._selected, self._marked = None, []
+            self.hurry()
+
+    def action_neighbour(self, by: int) -> None:
+        """The trial before or after the one that is looked at."""
+        if self.view and self.view.selected:
+            ids = [trial.trial_id for trial in self.view.snapshot.trials]
+            self.select(ids[(ids.index(self.view.selected) + by) % len(ids)])
+
+    def action_mark(self) -> None:
+        """Mark the trial for the comparison, or take its mark away."""
+        chosen = self._selected or (self.view.selected if self.view else None)
+        if chosen is None:
+            return
+        if chosen in self._marked:
+            self._marked.remove(chosen)
+        elif len(self._marked) >= MOST_MARKED:
+            self.notify(f"{MOST_MARKED} trials are marked: M clears the marks", severity="warning")
+        else:
+            self._marked.append(chosen)
+        self.hurry()
+
+    def action_unmark(self) -> None:
+        self._marked = []
+        self.hurry()
+
+    def action_copy(self, what: str) -> None:
+        """Copy the trial's id or folder to the clipboard of the terminal, through OSC 52, so over ssh as well."""
+        if self.view and self.view.selected:
+            path = paths.trial_dir(self.experiments.absolute(), self.view.selected)
+            copied = text.clean(self.view.selected if what == "id" else str(path), 4096)
+            self.copy_to_clipboard(copied)
+            self.notify(copied, title="copied", markup=False)
+
+    def action_theme(self) -> None:
+        self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
+
+    def action_picture(self) -> None:
+        """Save the screen as SVG where the app was started, or else among the temporary files."""
+        name = f"redsm5-{self.current_mode}-{datetime.now():%Y%m%d-%H%M%S}.svg"
+        folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path("/tmp")
+        try:
+            self.notify(self.save_screenshot(name, str(folder)), title="screenshot", markup=False)
+        except OSError as error:
+            self.notify(f"the screenshot cannot be saved: {error.strerror}", severity="error", markup=False)
 
     def action_help(self) -> None:
-        self.push_screen(HelpScreen())
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        for command in super().get_system_commands(screen):
+            if command.title not in ("Keys", "Maximize", "Minimize"):
+                yield command
+        for mode in self.MODES:
+            yield SystemCommand(mode.capitalize(), f"Show the screen {mode}", partial(self.run_action, f"switch_mode('{mode}')"))
+        for order, (title, meaning) in ORDERS.items():
+            yield SystemCommand(title, meaning, partial(self.action_order, order))
+        yield SystemCommand("Copy trial id", "To the terminal's clipboard", partial(self.action_copy, "id"))
+        yield SystemCommand("Copy trial folder", "To the terminal's clipboard", partial(self.action_copy, "path"))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # orders
+
+    def action_order(self, what: str) -> None:
+        """Ask, and once it is confirmed, order something of the driver or have the folder cleaned up."""
+        view = self.view
+        if view is None or view.snapshot.study is None:
+            self.notify("There is no study to order anything of.", severity="warning")
+            return
+        if not view.writable:
+            why = "it was started with --read-only" if self.read_only else "the study's folder cannot be written to"
+            self.notify(f"No orders from here: {why}.", severity="warning")
+            return
+        if refused := self._refusal(what, view):
+            self.notify(refused, severity="warning", markup=False)
+            return
+        question, do, done = self._order(what, view)
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.run_worker(self._carry_out(do, done), group="orders")
+
+        self.push_screen(ConfirmScreen(question), answered)
+
+    def _refusal(self, what: str, view: View) -> str:
+        study, active = view.snapshot.study, view.snapshot.trials.active
+        assert study
+        if what in ("pause", "stop", "stop-now") and study.state == "completed":
+            return "The study is done: nothing is running."
+        if what in ("stop", "stop-now") and study.state != "running" and not active:
+            return "Nothing is running."
+        if what == "prune" and not active:
+            return "No trial is running that could be pruned."
+        return ""
+
+    def _order(self, what: str, view: View) -> tuple[str, Do, str]:
+        """The question, what is done upon yes, and what is said then."""
+        study = view.snapshot.study
+        assert study
+        give = partial(control.give, self.experiments, study.study_id)
+        name = text.clean(study.name)
+        if what == "pause" and control.PAUSE in view.snapshot.orders:
+            go_on = partial(control.take_back, self.experiments, study.study_id, control.PAUSE)
+            return f"Let {name} go on?", go_on, f"{name} goes on with the trial that it left."
+        if what == "prune":
+            active = view.snapshot.trials.active
+            trial = next((t for t in active if t.trial_id == view.selected), active[0])
+            question = f"Prune trial {text.number(trial)}, which is running? It ends without a report."
+            return question, partial(give, f"{control.PRUNE}{trial.trial_id}"), "Ordered: the trial ends at its next step."
+        if what == "cleanup":
+            clean = partial(control.cleanup, self.experiments, "--execute")
+            question = "Run cleanup? It deletes what is left over (see Storage); nothing that a trial needs."
+            return question, clean, "Cleaned up"
+        question, done = {
+            "pause": (
+                f"Pause {name}? The trial at work checkpoints and frees its device; p goes on.",
+                "Ordered: the trial checkpoints at its next step.",
+            ),
+            "stop": (
+                f"End {name} after the trial at work? `just hpo study.name={name}` goes on later.",
+                "Ordered: the search ends after this trial.",
+            ),
+            "stop-now": (
+                f"Stop {name} now? The trial at work checkpoints; `just hpo study.name={name}` goes on later.",
+                "Ordered: the trial checkpoints at its next step, and the search ends.",
+            ),
+        }[what]
+        return question, partial(give, what), done
+
+    async def _carry_out(self, do: Do, done: str) -> None:
+        try:
+            result = await asyncio.to_thread(do)
+        except OSError as error:
+            self.notify(f"It failed: {error.strerror or error}", severity="error", markup=False)
+        else:
+            if isinstance(result, dict):
+                totals = result.get("totals", {})
+                freed = sum(kind.get("deleted_bytes", 0) for kind in totals.values())
+                done = f"{done}: {text.size(freed)} freed, {len(result.get('skipped', []))} passed over."
+            self.notify(done, markup=False)
+        self.hurry()
+
+
+ORDERS = {
+    "pause": ("Pause or go on", "The trial at work checkpoints; the driver waits"),
+    "stop": ("End after this trial", "The search ends once the trial at work is over"),
+    "stop-now": ("Stop now", "The trial at work checkpoints, and the search ends"),
+    "prune": ("Prune the running trial", "It ends without a report, and the next one begins"),
+    "cleanup": ("Run cleanup", "Delete what is left over: litter and orphans"),
+}

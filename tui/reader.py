@@ -1,29 +1,82 @@
 """What an experiments folder says, read without a lock while others write it.
 
-A file may be missing, half written or replaced at any moment. What cannot be read is counted and otherwise left out;
-what could be read a moment ago keeps its last content. Files that have not changed are not read again.
+Of a study of thousands of trials the index is read once; from then on the study's events say which trials changed, and
+only those are opened again, besides those at work.
 """
 
+import os
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from redsm5 import paths
-from redsm5.documents import Record
-from redsm5.records import Event, MetricRow, RetentionRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
+from tui.files import Documents, Lines, plausible, records
 
-TAIL_BYTES = 1 << 16
+EVENTS_TAIL = 1 << 16
 LATELY = 50
 ACTIVE = frozenset({"preparing", "running", "finishing"})
-SETTLED = frozenset({"completed", "failed", "pruned"})
 
-R = TypeVar("R", bound=Record)
+
+class Trials(tuple[TrialRecord, ...]):
+    """The trials of a study by number, and what follows from them; made anew only when one of them has changed."""
+
+    @cached_property
+    def by_id(self) -> dict[str, TrialRecord]:
+        return {trial.trial_id: trial for trial in self}
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """How many are in each state."""
+        return Counter(trial.state for trial in self)
+
+    @cached_property
+    def bytes(self) -> int:
+        """What the checkpoints of all hold, as the trials noted it last."""
+        return sum(trial.bytes for trial in self)
+
+    @cached_property
+    def ranked(self) -> tuple[TrialRecord, ...]:
+        """The completed ones that have a finite score, best first, the first of equals before the others."""
+        scored = [t for t in self if t.state == "completed" and score(t) is not None]
+        return tuple(sorted(scored, key=lambda t: -(score(t) or 0.0)))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        return self.ranked[0] if self.ranked else None
+
+    @cached_property
+    def active(self) -> tuple[TrialRecord, ...]:
+        return tuple(trial for trial in self if trial.state in ACTIVE)
+
+    @cached_property
+    def points(self) -> list[tuple[int, float, bool]]:
+        """Number, objective and whether it is completed, of each trial that has a finite score."""
+        numbered = ((t.number if t.number is not None else n, score(t), t) for n, t in enumerate(self))
+        return [(number, value, t.state == "completed") for number, value, t in numbered if value is not None]
+
+    @cached_property
+    def running_best(self) -> list[tuple[int, float]]:
+        """The best of the completed trials so far, at each of them."""
+        done = [(number, value) for number, value, completed in self.points if completed]
+        highest = accumulate((value for _, value in done), max)
+        return [(number, value) for (number, _), value in zip(done, highest, strict=True)]
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The keys that any of them has, at most 200."""
+        return tuple(sorted({key for trial in self for key in trial.parameters})[:200])
+
+
+def score(trial: TrialRecord) -> float | None:
+    """Its best objective; None where there is none or it is not finite."""
+    value = trial.best.value if trial.best else None
+    return value if value is not None and abs(value) < float("inf") else None
 
 
 @dataclass(frozen=True)
@@ -33,46 +86,48 @@ class Snapshot:
     Attributes:
         studies: all that can be read, oldest first.
         study: the one that is looked at; None where there is none, then `trials` are those without a study.
-        trials: of that study, by number.
         events: its last ones, oldest first.
         latest: of each active trial, the newest row of the metric that the study maximizes.
+        ledger: the study's byte budget; None where it has none yet.
+        orders: the names of the files in the study's control folder.
         disk_free, disk_total: bytes of the file system.
         unreadable: files that are there but are not what they should be.
+        error: why the folder cannot be read at all.
     """
 
     experiments: Path
     exists: bool = False
     studies: tuple[StudyRecord, ...] = ()
     study: StudyRecord | None = None
-    trials: tuple[TrialRecord, ...] = ()
+    trials: Trials = field(default_factory=Trials)
     events: tuple[Event, ...] = ()
     latest: dict[str, MetricRow] = field(default_factory=dict)
+    ledger: BudgetLedger | None = None
+    orders: frozenset[str] = frozenset()
     disk_free: int = 0
     disk_total: int = 0
-    unreadable: int = 0
+    unreadable: tuple[Path, ...] = ()
+    error: str | None = None
 
     @property
     def empty(self) -> bool:
         return self.study is None and not self.trials
 
-    @cached_property
-    def counts(self) -> Counter[str]:
-        """How many trials are in each state."""
-        return Counter(trial.state for trial in self.trials)
+    @property
+    def budget(self) -> int | None:
+        """The bytes that the study's checkpoints may take; None where no study says so."""
+        if self.ledger:
+            return self.ledger.max_total_size
+        retention = self.study.config.get("retention") if self.study else None
+        most = retention.get("max_total_size") if isinstance(retention, dict) else None
+        return most if isinstance(most, int) and 0 < most < 1 << 62 else None
 
-    @cached_property
-    def bytes(self) -> int:
-        """What the checkpoints of all trials hold, as the trials noted it last."""
-        return sum(trial.bytes for trial in self.trials)
-
-    @cached_property
-    def best(self) -> TrialRecord | None:
-        """The completed trial with the highest objective, the first of equals."""
-        scored = [t for t in self.trials if t.state == "completed" and t.best and t.best.value == t.best.value]
-        return max(scored, key=lambda t: t.best.value if t.best else 0.0, default=None)
-
-    def active(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials if trial.state in ACTIVE]
+    @property
+    def reserved(self) -> int:
+        """What the trials at work may still take of the budget, beyond what they hold."""
+        entries = self.ledger.entries if self.ledger else {}
+        at_work = [(entries[t.trial_id], t) for t in self.trials.active if t.trial_id in entries]
+        return sum(max(entry.reserved - max(entry.bytes, t.bytes), 0) for entry, t in at_work if plausible(entry))
 
 
 class Reader:
@@ -80,117 +135,141 @@ class Reader:
 
     def __init__(self, experiments: Path) -> None:
         self.experiments = experiments
-        self._cache: dict[Path, tuple[tuple[int, int, int], Record | None]] = {}
-        self._unreadable: set[Path] = set()
+        self._documents = Documents()
+        self._names: tuple[int, list[str]] = (-1, [])
+        self._study: _Study | None = None
+        self._latest: dict[str, tuple[Lines, MetricRow | None]] = {}
 
     def read(self, study_id: str | None = None) -> Snapshot:
         """The folder now, looking at this study, or at the newest where it is None or gone."""
-        self._unreadable.clear()
-        if not self.experiments.is_dir():
+        try:
+            names = self._listing()
+            disk = shutil.disk_usage(self.experiments)
+        except (FileNotFoundError, NotADirectoryError):
             return Snapshot(self.experiments)
-        found = [self._document(d / paths.STUDY, StudyRecord) for d in paths.study_dirs(self.experiments)]
-        studies = sorted((s for s in found if s), key=lambda s: s.created_at)
+        except OSError as error:
+            return Snapshot(self.experiments, exists=True, error=error.strerror or str(error))
+        found = [
+            (name, self._documents.get(self.experiments / name / paths.STUDY, StudyRecord))
+            for name in names
+            if name.startswith("study_")
+        ]
+        own = (s for name, s in found if s and name == f"study_{s.study_id}")  # no record leads out of the folder
+        studies = sorted(own, key=lambda s: (s.created_at, s.study_id))
         study = next((s for s in studies if s.study_id == study_id), studies[-1] if studies else None)
-        events = self._events(study) if study else []
-        trials = self._trials(study, events)
-        latest = {t.trial_id: row for t in trials if t.state in ACTIVE and study and (row := self._latest(t, study))}
-        disk = shutil.disk_usage(self.experiments)
+        chosen = study.study_id if study else None
+        if self._study is None or self._study.study_id != chosen:
+            self._study = _Study(self.experiments, chosen, self._documents)
+        trials = self._study.follow(names)
+        folder = paths.study_dir(self.experiments, chosen) if chosen else None
         return Snapshot(
             experiments=self.experiments,
             exists=True,
             studies=tuple(studies),
             study=study,
-            trials=tuple(trials),
-            events=tuple(events),
-            latest=latest,
+            trials=trials,
+            events=tuple(self._study.events),
+            latest=self._scores(trials.active, study.metric if study else None),
+            ledger=self._documents.get(folder / paths.BUDGET, BudgetLedger) if folder else None,
+            orders=_orders(folder / paths.CONTROL) if folder else frozenset(),
             disk_free=disk.free,
             disk_total=disk.total,
-            unreadable=len(self._unreadable),
+            unreadable=tuple(sorted(self._documents.unreadable)),
         )
 
-    def _trials(self, study: StudyRecord | None, events: list[Event]) -> list[TrialRecord]:
-        """Those of the study, or where there is none, those without one.
+    def _listing(self) -> list[str]:
+        """The folders of studies and trials by name; listed again only when one has come or gone."""
+        changed = self.experiments.stat().st_mtime_ns
+        if changed != self._names[0]:
+            names = [n for n in os.listdir(self.experiments) if n.startswith(("study_", "trial_"))]
+            # A folder's time may not tell two changes apart that fall together: a young one is listed again.
+            young = time.time_ns() - changed < 2_000_000_000
+            self._names = (-1 if young else changed, sorted(names))
+        return self._names[1]
 
-        The index spares opening every folder, but lags: a trial that had not settled is looked up in its own, and one
-        that only the events know as well.
-        """
-        index = None
-        if study:
-            index = self._document(paths.study_dir(self.experiments, study.study_id) / paths.INDEX, StudyIndex)
-        if index:
-            trials = [t if t.state in SETTLED else self._trial(t.trial_id) or t for t in index.trials]
-            newer = {e.trial_id for e in events} - {t.trial_id for t in trials}
-            trials += [t for trial_id in newer if (t := self._trial(trial_id))]
-        else:
-            folders = paths.trial_dirs(self.experiments)
-            everything = (self._document(folder / paths.TRIAL, TrialRecord) for folder in folders)
-            trials = [t for t in everything if t and t.study_id == (study.study_id if study else None)]
-        return sorted(trials, key=lambda t: (t.number is None, t.number or 0, t.created_at))
+    def _scores(self, active: Iterable[TrialRecord], metric: str | None) -> dict[str, MetricRow]:
+        """The newest row of this metric of each trial at work."""
+        followed = {}
+        for trial in active:
+            path = paths.trial_dir(self.experiments, trial.trial_id) / paths.METRICS
+            lines, row = self._latest.get(trial.trial_id, (Lines(path, EVENTS_TAIL), None))
+            for new in records(lines.look(), MetricRow):
+                if new.metric == metric and (row is None or new.step >= row.step):
+                    row = new
+            followed[trial.trial_id] = lines, row
+        self._latest = followed
+        return {trial_id: row for trial_id, (_, row) in followed.items() if row}
+
+
+class _Study:
+    """The trials of one study (or those without one) as they change."""
+
+    def __init__(self, experiments: Path, study_id: str | None, documents: Documents) -> None:
+        self.study_id = study_id
+        self.events: list[Event] = []
+        self._experiments, self._documents = experiments, documents
+        self._folder = paths.study_dir(experiments, study_id) if study_id else None
+        self._lines = Lines(self._folder / paths.EVENTS, EVENTS_TAIL) if self._folder else None
+        self._by_id: dict[str, TrialRecord] | None = None
+        self._indexed = False
+        self._trials = Trials()
+        self._next_scan = 0.0
+
+    def follow(self, names: list[str]) -> Trials:
+        """All trials as they are now; the same object as before where none has changed."""
+        told = list(records(self._lines.look(), Event)) if self._lines else []
+        if self._lines and self._lines.restarted:  # another history: all that was known may be wrong
+            self._by_id, self.events = None, []
+        self.events = (self.events + told)[-LATELY:]
+        before = dict(self._by_id or {})
+        if not self._by_id:
+            self._by_id = self._index()
+            self._indexed = bool(self._by_id)
+        if not self._indexed and time.monotonic() >= self._next_scan:
+            self._scan(names)
+        known = self._by_id
+        for trial_id in {e.trial_id for e in told} | {i for i, t in known.items() if t.state not in FINISHED}:
+            if trial := self._trial(trial_id):
+                known[trial_id] = trial
+        if len(known) != len(before) or any(known[i] is not before.get(i) for i in known):
+            self._trials = Trials(
+                sorted(known.values(), key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id))
+            )
+        return self._trials
+
+    def _index(self) -> dict[str, TrialRecord]:
+        """The table of all trials that the driver keeps; it may lag, and there may be none."""
+        if self._folder is None:
+            return {}
+        path = self._folder / paths.INDEX
+        index = self._documents.get(path, StudyIndex)
+        self._documents.forget(path)  # it is large, and not looked at again
+        return {t.trial_id: t for t in index.trials if plausible(t) and _is_name(t.trial_id)} if index else {}
+
+    def _scan(self, names: list[str]) -> None:
+        """Open every trial's folder, where no index spares it: a twentieth of the time at most."""
+        began = time.monotonic()
+        assert self._by_id is not None
+        for name in names:
+            if name.startswith("trial_"):
+                trial = self._documents.get(self._experiments / name / paths.TRIAL, TrialRecord)
+                if trial and trial.study_id == self.study_id and name == f"trial_{trial.trial_id}":
+                    self._by_id[trial.trial_id] = trial
+        self._next_scan = time.monotonic() + 20 * (time.monotonic() - began)
 
     def _trial(self, trial_id: str) -> TrialRecord | None:
-        return self._document(paths.trial_dir(self.experiments, trial_id) / paths.TRIAL, TrialRecord)
-
-    def _events(self, study: StudyRecord) -> list[Event]:
-        return list(_tail(paths.study_dir(self.experiments, study.study_id) / paths.EVENTS, Event))[-LATELY:]
-
-    def _latest(self, trial: TrialRecord, study: StudyRecord) -> MetricRow | None:
-        rows = _tail(paths.trial_dir(self.experiments, trial.trial_id) / paths.METRICS, MetricRow)
-        return max((r for r in rows if r.metric == study.metric), key=lambda r: r.step, default=None)
-
-    def _document(self, path: Path, kind: type[R]) -> R | None:
-        try:
-            status = path.stat()
-            signature = (status.st_mtime_ns, status.st_size, status.st_ino)
-            known = self._cache.get(path)
-            if known is None or known[0] != signature:
-                known = (signature, kind.model_validate_json(path.read_bytes()))
-                self._cache[path] = known
-        except FileNotFoundError:
-            self._cache.pop(path, None)
+        if not _is_name(trial_id):
             return None
-        except (OSError, ValidationError):
-            self._unreadable.add(path)
-            known = self._cache.get(path)
-        return known[1] if known and isinstance(known[1], kind) else None
+        return self._documents.get(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL, TrialRecord)
 
 
-def read_metrics(trial_dir: Path) -> dict[str, list[MetricRow]]:
-    """Each metric's rows by step. The first line of a (metric, step) counts: later ones are a stretch trained again."""
-    rows: dict[str, dict[int, MetricRow]] = {}
-    for row in _whole(trial_dir / paths.METRICS, MetricRow):
-        rows.setdefault(row.metric, {}).setdefault(row.step, row)
-    return {metric: [by_step[step] for step in sorted(by_step)] for metric, by_step in rows.items()}
+def _is_name(trial_id: str) -> bool:
+    """Whether it names a folder here, and none elsewhere."""
+    return "/" not in trial_id and "\0" not in trial_id
 
 
-def read_retention(trial_dir: Path) -> list[RetentionRow]:
-    """What became of the trial's checkpoints lately, oldest first."""
-    return list(_tail(trial_dir / paths.RETENTION, RetentionRow))
-
-
-def _whole(path: Path, kind: type[R]) -> Iterator[R]:
+def _orders(folder: Path) -> frozenset[str]:
     try:
-        content = path.read_bytes()
+        return frozenset(os.listdir(folder)[:1000])
     except OSError:
-        return
-    yield from _rows(content, kind)
-
-
-def _tail(path: Path, kind: type[R]) -> Iterator[R]:
-    """The lines in the last 64 KiB."""
-    try:
-        with path.open("rb") as file:
-            start = max(0, file.seek(0, 2) - TAIL_BYTES)
-            file.seek(start)
-            content = file.read()
-    except OSError:
-        return
-    yield from _rows(content[content.find(b"\n") + 1 :] if start else content, kind)
-
-
-def _rows(content: bytes, kind: type[R]) -> Iterator[R]:
-    """The lines that are whole; a torn one, or a stranger's, is skipped."""
-    for line in content[: content.rfind(b"\n") + 1].splitlines():
-        try:
-            yield kind.model_validate_json(line)
-        except ValidationError:
-            continue
+        return frozenset()

@@ -1,16 +1,14 @@
-"""How things are written on the screen: numbers with units, states with symbols, panels as lines of text.
+"""How things are written on the screen: numbers with units, states with symbols, and nothing that a terminal obeys.
 
-Everything here is a function of a snapshot and the time, so that `--once` prints what the screens show. Nothing is
-parsed as markup, and control characters do not reach the terminal.
+What stands in files may be hostile: `clean` takes every control character out of it, and nothing is parsed as markup.
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+import math
+from datetime import UTC, datetime
 
 from rich.text import Text
 
 from redsm5.records import Event, TrialRecord
-from tui.reader import SETTLED, Snapshot
 
 SYMBOLS = {
     "queued": "…",
@@ -35,34 +33,47 @@ STYLES = {
     "paused": "magenta",
 }
 DIM = "dim"
-BAR = 20
+LONGEST = 500  # characters of one value from a file
+# What people call these parameters; the last part of any other key is its name.
+NAMES = {
+    "model_id": "model",
+    "criteria_head_type": "head",
+    "criteria_pooling": "pooling",
+    "criteria_hidden_dim": "hidden",
+    "evidence_head_type": "evidence",
+    "task_coupling": "coupling",
+    "input_format": "format",
+    "loss_function": "loss",
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "accumulation_steps": "accumulate",
+}
 
-# ---------------------------------------------------------------------------------------------------------------------
-# words and numbers
+
+def clean(text: str, longest: int = LONGEST) -> str:
+    """One line that the terminal shows as it stands: no control, format or surrogate characters, and not endless."""
+    return "".join(c for c in " ".join(text[: 4 * longest].split()) if c.isprintable())[:longest]
 
 
-def clean(text: str) -> str:
-    """One line that the terminal shows as it stands."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())
-
-
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes in decimal units: 438 MB, 1.3 GB."""
     value, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
-        if value < 999.5:
+        if abs(value) < 999.5:
             break
         value, unit = value / 1000, larger
+    if abs(value) > 1e6:
+        return f"{value:.1e} {unit}"
     return f"{value:.0f} {unit}" if unit in ("B", "kB", "MB") else f"{value:.1f} {unit}"
 
 
 def trials(count: int) -> str:
-    return f"{count} trial" if count == 1 else f"{count} trials"
+    return f"{count:,} trial" if count == 1 else f"{count:,} trials"
 
 
 def duration(seconds: float) -> str:
     """4:12, 1:04:12, 2 d 3 h."""
-    minutes, s = divmod(max(0, int(seconds)), 60)
+    minutes, s = divmod(max(0, int(min(seconds, 1e12))), 60)
     hours, m = divmod(minutes, 60)
     if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
@@ -70,7 +81,12 @@ def duration(seconds: float) -> str:
 
 
 def value(number: float | None) -> str:
-    return "–" if number is None else f"{number:.3f}"
+    """A metric: three decimals; very large and very small ones with an exponent."""
+    if number is None:
+        return "–"
+    if not math.isfinite(number):
+        return str(number)
+    return f"{number:.3f}" if number == 0 or 1e-3 <= abs(number) < 1e5 else f"{number:.2e}"
 
 
 def number(trial: TrialRecord | Event) -> str:
@@ -78,7 +94,16 @@ def number(trial: TrialRecord | Event) -> str:
 
 
 def parameter(setting: object) -> str:
-    return f"{setting:.3g}" if isinstance(setting, float) else clean(str(setting))
+    """A parameter's value in a few characters: 2.1e-05, gated, none."""
+    if setting is None or setting == "":
+        return "none"
+    return f"{setting:.3g}" if isinstance(setting, float) else clean(str(setting), 60)
+
+
+def parameter_name(key: str) -> str:
+    """What a column or a line calls a parameter: the short name, or the last part of its key."""
+    last = clean(key, 80).rsplit(".", 1)[-1]
+    return NAMES.get(last, last)
 
 
 def state(name: str, *, word: bool = True) -> Text:
@@ -88,178 +113,53 @@ def state(name: str, *, word: bool = True) -> Text:
 def time_of(timestamp: str) -> datetime:
     """A record's time; the epoch where it is not one."""
     try:
-        return datetime.fromisoformat(timestamp)
+        time = datetime.fromisoformat(timestamp)
     except ValueError:
         return datetime.fromtimestamp(0, UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def clock(timestamp: str, today: datetime) -> str:
+    """The local time of a record, with the day where it is another one than today."""
+    try:
+        at, here = time_of(timestamp).astimezone(), today.astimezone()
+    except (OverflowError, ValueError, OSError):
+        return "?"
+    return f"{at:%H:%M:%S}" if at.date() == here.date() else f"{at:%b %d %H:%M:%S}"
 
 
 def running_time(trial: TrialRecord, now: datetime) -> str:
-    """From its start to its end, or until now."""
+    """From its start to its end, or until now; of a trial that waits, how long it was at work."""
     if trial.started_at is None:
         return "–"
+    if trial.state == "interrupted":
+        return duration(trial.active_seconds)
     end = time_of(trial.finished_at) if trial.finished_at else now
     return duration((end - time_of(trial.started_at)).total_seconds())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# panels
+def bar(share: float, width: int, full: str = "━", rest: str = "─", style: str = "cyan") -> Text:
+    """A share of 1 as a bar; a share that is none is empty."""
+    cells = round(width * min(max(share, 0.0), 1.0)) if math.isfinite(share) else 0
+    return Text.assemble((full * cells, style), (rest * (width - cells), DIM))
 
 
-def title(snapshot: Snapshot) -> Text:
-    line = Text.assemble(("redsm5", "bold"), "   ")
-    if snapshot.study is None:
-        return line.append("single trials" if snapshot.trials else str(snapshot.experiments))
-    line.append(clean(snapshot.study.name), "bold")
-    if len(snapshot.studies) > 1:
-        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})", DIM)
-    return line
+EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def status(snapshot: Snapshot) -> Text:
-    """State of the study, and how far it is."""
-    if snapshot.study is None:
-        return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
-    begun = sum(count for name, count in snapshot.counts.items() if name != "queued")
-    return state(snapshot.study.state).append(f"   trial {begun} of {snapshot.study.trials.wanted}", "default")
+def fine_bar(share: float | None, width: int) -> str:
+    """A share of 1 in eighths of a character, padded to the width."""
+    if share is None or not math.isfinite(share):
+        return " " * width
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    drawn = "█" * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return drawn.ljust(width)
 
 
-def best(snapshot: Snapshot) -> str:
-    trial = snapshot.best
-    if trial is None or trial.best is None:
-        return "no trial completed yet"
-    return f"best {value(trial.best.value)} · {number(trial)}"
+SPARKS = "▁▂▃▄▅▆▇█"
 
 
-def metric(snapshot: Snapshot) -> str:
-    return clean(snapshot.study.metric) if snapshot.study else "objective"
-
-
-def empty(snapshot: Snapshot) -> Text:
-    return Text.assemble(
-        f"No experiments in {snapshot.experiments} yet: run ",
-        ("`just hpo`", "bold"),
-        "\n\nThis view fills by itself once the first trial begins.",
-        justify="center",
-    )
-
-
-def storage(snapshot: Snapshot) -> Text:
-    free = 100 * snapshot.disk_free / snapshot.disk_total if snapshot.disk_total else 0
-    lines = [
-        f"{size(snapshot.bytes)} of checkpoints, {trials(sum(t.bytes > 0 for t in snapshot.trials))}",
-        f"disk {size(snapshot.disk_free)} free of {size(snapshot.disk_total)} ({free:.0f}%)",
-    ]
-    if snapshot.unreadable:
-        lines.append(f"unreadable files: {snapshot.unreadable}")
-    return Text("\n".join(lines))
-
-
-def pace(snapshot: Snapshot, now: datetime, *, words: bool = False) -> Text:
-    """How the trials ended, how many an hour since the first began, and when the study may be done."""
-    line = Text()
-    for name in ("completed", "pruned", "failed", "interrupted", "queued"):
-        if snapshot.counts[name]:
-            line.append(f"{snapshot.counts[name]} ").append_text(state(name, word=words)).append("   ")
-    if not line:
-        line.append("no trial has ended yet", DIM)
-    ended = [time_of(t.finished_at) for t in snapshot.trials if t.state in SETTLED and t.finished_at]
-    began = [time_of(t.started_at) for t in snapshot.trials if t.started_at]
-    hours = (max(ended) - min(began)).total_seconds() / 3600 if ended and began else 0.0
-    if hours > 0:
-        per_hour = len(ended) / hours
-        line.append(f"\n{per_hour:.1f} trials/h" if per_hour < 100 else f"\n{per_hour:.0f} trials/h")
-        left = snapshot.study.trials.wanted - len(ended) if snapshot.study else 0
-        if left > 0 and snapshot.active():
-            line.append(f", done about {(now + timedelta(hours=left / per_hour)).astimezone():%a %H:%M}")
-    return line
-
-
-def leader(snapshot: Snapshot) -> Text:
-    """The best trial and what it was made with, a parameter a line."""
-    trial = snapshot.best
-    if trial is None or trial.best is None:
-        return Text("no trial completed yet", DIM)
-    page = Text.assemble((f"★ {number(trial)}", "bold"), f"  {value(trial.best.value)} after epoch {trial.best.epoch}")
-    for key, setting in trial.parameters.items():
-        page.append(f"\n  {parameter(setting):<14}").append(f" {key}", DIM)
-    return page
-
-
-def happening(snapshot: Snapshot, now: datetime, most: int = 3) -> Text:
-    """The trial at work in three lines, or several in one each; where there is none, why, and what to do next."""
-    active = snapshot.active()
-    if not active:
-        return Text(_idle(snapshot))
-    if len(active) == 1:
-        return Text("\n").join(_at_work(snapshot, active[0], now))
-    lines = [
-        _at_work(snapshot, trial, now)[0].append(f"  {value(trial.best.value)}" if trial.best else "")
-        for trial in active[:most]
-    ]
-    if len(active) > most:
-        lines.append(Text(f"and {len(active) - most} more at work", DIM))
-    return Text("\n").join(lines)
-
-
-def _idle(snapshot: Snapshot) -> str:
-    study, waiting = snapshot.study, snapshot.counts["interrupted"]
-    if study is None:
-        return "Nothing is running."
-    if study.state == "completed":
-        return "The study is done; each trial's evaluation_report.json says how it did."
-    held = f" {waiting} interrupted:" if waiting else ""
-    return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` goes on."
-
-
-def _at_work(snapshot: Snapshot, trial: TrialRecord, now: datetime) -> list[Text]:
-    share = trial.epoch / trial.epochs if trial.epochs else 0.0
-    full = round(BAR * share)
-    head = Text.assemble(
-        state(trial.state, word=False),
-        (f" {number(trial)}", "bold"),
-        f"  {trial.state}  epoch {trial.epoch} of {trial.epochs} ",
-        ("━" * full, "cyan"),
-        ("─" * (BAR - full), DIM),
-        f" {share:4.0%}",
-    )
-    scores = Text("  ")
-    row = snapshot.latest.get(trial.trial_id)
-    if row:
-        ago = (now - time_of(row.timestamp)).total_seconds()
-        scores.append(f"{clean(row.metric)} {value(row.value)} at epoch {row.epoch}, {duration(ago)} ago")
-    if trial.best:
-        scores.append(f"{' · ' if row else ''}best here {value(trial.best.value)}, epoch {trial.best.epoch}")
-    if not row and not trial.best:
-        scores.append("no score yet", DIM)
-    settings = " · ".join(f"{key.rsplit('.', 1)[-1]} {parameter(v)}" for key, v in trial.parameters.items())
-    return [head, scores, Text(f"  {settings}", DIM)] if settings else [head, scores]
-
-
-def lately(events: Iterable[Event], today: datetime) -> list[Text]:
-    """The events, newest first, with the local time, and the day where it is another one."""
-    lines = []
-    for event in reversed([*events]):
-        at = time_of(event.timestamp).astimezone()
-        day = "" if at.date() == today.astimezone().date() else f"{at:%b %d} "
-        line = Text.assemble((f"{day}{at:%H:%M:%S}", DIM), f"  {number(event):>5}  ", state(event.state))
-        lines.append(line.append(f": {clean(event.message)}", "default") if event.message else line)
-    return lines
-
-
-def overview(snapshot: Snapshot, now: datetime, most: int = 10) -> str:
-    """The overview as plain text, for a terminal that is no screen."""
-    if snapshot.empty:
-        return empty(snapshot).plain.split("\n")[0]
-    lines = [
-        f"{title(snapshot).plain}   {status(snapshot).plain}",
-        f"{metric(snapshot)}: {best(snapshot)}",
-        "",
-        *(f"storage  {line}" for line in storage(snapshot).plain.split("\n")),
-        *(f"pace     {line.rstrip()}" for line in pace(snapshot, now, words=True).plain.split("\n")),
-        "",
-        "now",
-        *(f"  {line}" for line in happening(snapshot, now).plain.split("\n")),
-    ]
-    if snapshot.events:
-        lines += ["", "lately", *(f"  {line.plain}" for line in lately(snapshot.events, now)[:most])]
-    return "\n".join(lines)
+def spark(values: list[float], highest: float | None = None) -> str:
+    """A line of small bars, from zero to the highest."""
+    top = highest or max(values, default=0.0)
+    return "".join(SPARKS[min(7, max(0, int(8 * v / top)))] if top > 0 else SPARKS[0] for v in values)

@@ -5,32 +5,64 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.text import state
 
 KEYS = {
-    "1": "Overview: the study at a glance",
-    "2": "Trials: all of them in a table; arrows move",
-    "s": "the next study, where there are several",
-    "?": "this page",
-    "Ctrl+P": "command palette: themes and more",
-    "q": "quit; the search goes on without this app",
+    "everywhere": {
+        "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
+        "s": "the next study, where there are several",
+        "c  C": "copy the trial's id, its folder (OSC 52)",
+        "t  S": "light or dark; save the screen as SVG",
+        "Ctrl+P": "command palette: all of this by name, more themes",
+        "?  q": "this page; quit: the search goes on without this app",
+    },
+    "orders, each asked for confirmation": {
+        "p": "pause: checkpoint and free the device; again: go on",
+        "e  E": "end after the trial at work; stop now, with a checkpoint",
+        "x": "prune the running trial",
+        "K": "run cleanup",
+    },
+    "Trials": {
+        "/": "filter: gated  head=gated  lr<5e-5  !failed; Esc clears it",
+        "o O  i": "sort by the next, the previous column; turn around",
+        "m  M": "mark for the comparison; clear the marks",
+        "Enter": "open the trial",
+    },
+    "Trial, Report": {
+        "[ ]": "the trial before, the next one",
+        "arrows": "choose a chart; Enter enlarges it, then ← → inspect its points",
+        "n b  /": "more charts, the ones before; filter them by name",
+        "w l a": "smoothed, logarithmic axis, by step or by epoch",
+        "v  Tab": "severity of the log; the next panel, where one is in sight",
+    },
+    "Storage, Compare": {
+        "u": "look for leftovers again",
+        "n b": "the next metric, the one before; w l a as on a trial",
+    },
 }
-STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted")
+STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted", "stopped")
 
 
 class HelpScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [("escape,question_mark,q", "dismiss", "Close")]
 
     def compose(self) -> ComposeResult:
-        page = Text("\n").join(Text.assemble((f"{key:>8}", "bold"), f"  {what}") for key, what in KEYS.items())
-        page.append("\n\n  ★ best trial")
+        page = Text()
+        for title, keys in KEYS.items():
+            page.append(f"{title}\n", "bold")
+            for key, what in keys.items():
+                page.append(f"{key:>8}", "bold cyan").append(f"  {what}\n")
+        page.append("\n★ best   • marked   ")
         for name in STATES:
-            page.append("\n  ").append_text(state(name))
-        yield Static(page, id="help", classes="panel")
+            page.append_text(state(name)).append("   ")
+        with VerticalScroll(id="help", classes="panel"):
+            yield Static(page, markup=False)
 
     def on_mount(self) -> None:
         self.query_one("#help").border_title = "help"
         self.query_one("#help").border_subtitle = "Esc closes"
+        self.query_one("#help").focus()

@@ -1,56 +1,59 @@
 """The study at a glance: the objective over the trials, what happens now, what it costs, what happened lately."""
 
-from datetime import UTC, datetime
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
-from tui import text
-from tui.chart import ObjectiveChart
-from tui.header import Header
-from tui.reader import Snapshot
+from tui import panels, text
+from tui.reader import Trials
+from tui.screens.base import FolderScreen, head
+from tui.view import View
+from tui.widgets.plot import Chart, Line, Plot
 
 
-class OverviewScreen(Screen[None]):
-    def compose(self) -> ComposeResult:
-        yield Header()
-        yield Static(id="empty")
+class OverviewScreen(FolderScreen):
+    needs: ClassVar[str] = "active"
+
+    def body(self) -> ComposeResult:
         with Container(id="panels"):
             with Container(id="left"):
-                yield ObjectiveChart(id="chart", classes="panel")
-                yield Static(id="now", classes="panel")
+                yield Plot(id="objective", classes="panel")
+                yield Static(id="now", classes="panel", markup=False)
             with Container(id="right"):
-                yield Static(id="storage", classes="panel")
-                yield Static(id="pace", classes="panel")
-                yield Static(id="best", classes="panel")
-            yield Static(id="lately", classes="panel")
-        yield Footer()
+                for name in ("storage", "pace", "best"):
+                    yield Static(id=name, classes="panel", markup=False)
+            yield Static(id="lately", classes="panel", markup=False)
 
-    def on_mount(self) -> None:
-        for name in ("now", "storage", "pace", "best", "lately"):
-            self.query_one(f"#{name}").border_title = name
-        self.watch(self.app, "snapshot", self.show)
+    def show(self, view: View) -> None:
+        snapshot = view.snapshot
+        objective = self.query_one("#objective", Plot)
+        head(objective, f"{panels.metric(snapshot)} over the trials: • completed  × other", panels.best(snapshot))
+        objective.show(snapshot.trials, lambda: objective_chart(snapshot.trials))
+        panel = self.query_one("#storage", Static)
+        width = (panel.size.width or 46) - 2
+        now_ms = int(view.now.timestamp() * 1000)
+        self.put("storage", panels.storage(snapshot, view.storage, width, now_ms), "storage")
+        self.put("now", panels.happening(view), "now")
+        self.put("pace", panels.pace(view), "pace")
+        self.put("best", panels.leader(snapshot), "best")
+        lines = panels.lately(snapshot.events, view.now)
+        self.put("lately", Text("\n").join(lines) if lines else Text("nothing yet", text.DIM), "lately")
 
-    def show(self, snapshot: Snapshot | None) -> None:
-        self.query_one("#panels").display = snapshot is not None and not snapshot.empty
-        self.query_one("#empty").display = snapshot is not None and snapshot.empty
-        if snapshot is None:
-            return
-        if snapshot.empty:
-            self.query_one("#empty", Static).update(text.empty(snapshot))
-            return
-        now = datetime.now(UTC)
-        chart = self.query_one(ObjectiveChart)
-        chart.border_title = f"{text.metric(snapshot)} over the trials: • completed  x other"
-        chart.border_subtitle = text.best(snapshot)
-        chart.show(snapshot)
-        self.query_one("#now", Static).update(text.happening(snapshot, now))
-        self.query_one("#storage", Static).update(text.storage(snapshot))
-        self.query_one("#pace", Static).update(text.pace(snapshot, now))
-        self.query_one("#best", Static).update(text.leader(snapshot))
-        self.query_one("#lately", Static).update(
-            Text("\n").join(text.lately(snapshot.events, now)) or Text("nothing yet", text.DIM)
-        )
+
+def objective_chart(trials: Trials) -> Chart:
+    """Each trial's objective, and the best so far as a staircase."""
+    last = max((t.number or 0 for t in trials[-1:]), default=0)
+    others = [(n, v) for n, v, completed in trials.points if not completed]
+    done = [(n, v) for n, v, completed in trials.points if completed]
+    best = trials.running_best
+    lines = [
+        Line([n for n, _ in best], [v for _, v in best], "green", "steps"),
+        Line([n for n, _ in others], [v for _, v in others], "yellow", "points", marker="×"),
+        Line([n for n, _ in done], [v for _, v in done], "cyan", "points"),
+    ]
+    return Chart(
+        lines, x_range=(0, max(last, 1)), x_label=lambda x: f"#{x:.0f}", empty="no trial has a score yet: it takes an epoch"
+    )

@@ -1,125 +1,289 @@
-"""All trials of the study in a table, in the order of their numbers; below it, the one under the cursor in full."""
+"""All trials of the study in a table: sorted, filtered by typing, as they change; below it, the cursor's in full."""
 
-from datetime import UTC, datetime
-from itertools import chain
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from rich.text import Text
+from textual import on
 from textual.app import ComposeResult
-from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.binding import Binding, BindingType
+from textual.widgets import Input, Static
 
 from redsm5.records import TrialRecord
 from tui import text
-from tui.header import Header
-from tui.reader import Snapshot
+from tui.query import matcher
+from tui.reader import Trials, score
+from tui.screens.base import FolderScreen
+from tui.view import View
+from tui.widgets.table import Cell, Column, Table
+
+SAMPLE = 200  # rows that a column's width is measured on
+Sortable = tuple[bool, float, str]
 
 
-class TrialsScreen(Screen[None]):
-    _study: str | None = None
-    _columns: tuple[str, ...] = ()
-    _rows: dict[str, tuple[Text, ...]]
+class TrialsScreen(FolderScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("escape", "leave_filter", "Clear filter", show=False),
+        Binding("o", "sort(1)", "Sort"),
+        Binding("O", "sort(-1)", "Sort back", show=False),
+        Binding("i", "reverse", "Turn around", show=False),
+        Binding("m", "app.mark", "Mark"),
+    ]
 
-    def compose(self) -> ComposeResult:
-        yield Header()
-        yield Static(id="empty")
-        yield Static(id="counts")
-        yield DataTable[Text](id="trials", cursor_type="row", fixed_columns=3, zebra_stripes=True)
-        yield Static(id="detail")
-        yield Footer()
+    def __init__(self) -> None:
+        super().__init__()
+        self._query = ""
+        self._sort, self._falling = "#", False
+        self._made_of: tuple[object, ...] = ()
+        self._texts: dict[str, tuple[TrialRecord, dict[str, object]]] = {}
+        self._columns: tuple[Column, ...] = ()
+        self._view: View | None = None
+
+    def body(self) -> ComposeResult:
+        yield Static(id="counts", markup=False)
+        yield Input(id="filter", placeholder="gated   head=gated   lr<5e-5   state!=failed", compact=True)
+        yield Table(id="trials", fixed=3)
+        yield Static(id="detail", markup=False)
 
     def on_mount(self) -> None:
-        self._rows = {}
-        self.watch(self.app, "snapshot", self.show)
+        super().on_mount()
+        self.query_one(Input).display = False
 
-    def show(self, snapshot: Snapshot | None) -> None:
-        if snapshot is None:
-            return
-        self.query_one("#empty").display = snapshot.empty
-        for name in ("#counts", "#trials", "#detail"):
-            self.query_one(name).display = not snapshot.empty
-        if snapshot.empty:
-            self.query_one("#empty", Static).update(text.empty(snapshot))
-            return
-        self.query_one("#counts", Static).update(counts(snapshot))
-        self._fill(snapshot)
-        self._detail(snapshot)
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        if not self.query_one(Input).has_focus:
+            self.query_one(Table).focus()
 
-    def _fill(self, snapshot: Snapshot) -> None:
-        """Change only the cells that differ, so that cursor and scroll position stay where they are."""
-        table = self.query_one(DataTable)
-        parameters = tuple(sorted(set(chain.from_iterable(t.parameters for t in snapshot.trials))))
-        rows = {t.trial_id: cells(t, snapshot, parameters) for t in snapshot.trials}
-        columns: tuple[str, ...] = ("", "#", "state", text.metric(snapshot), "epoch", "time", "bytes", "again")
-        columns += tuple(key.rsplit(".", 1)[-1] for key in parameters)
-        study = snapshot.study.study_id if snapshot.study else None
-        if (study, columns) != (self._study, self._columns) or [*self._rows] != [*rows][: len(self._rows)]:
-            at = table.cursor_row if study == self._study else 0
-            table.clear(columns=True)
-            for n, label in enumerate(columns):
-                table.add_column(label, key=str(n))
-            self._study, self._columns, self._rows = study, columns, {}
-        else:
-            at = -1
-        for trial_id, row in rows.items():
-            if trial_id not in self._rows:
-                table.add_row(*row, key=trial_id)
-            elif row != self._rows[trial_id]:
-                for n, (cell, before) in enumerate(zip(row, self._rows[trial_id], strict=True)):
-                    if cell != before:
-                        table.update_cell(trial_id, str(n), cell, update_width=True)
-        self._rows = rows
-        if at > 0:
-            table.move_cursor(row=at)
+    def show(self, view: View) -> None:
+        self._view = view
+        trials, table = view.snapshot.trials, self.query_one(Table)
+        made_of = (trials, self._query, self._sort, self._falling, view.marked)
+        if made_of[0] is not (self._made_of or (None,))[0] or made_of[1:] != self._made_of[1:]:
+            metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
+            self._columns = columns(trials, metric.removesuffix("_macro"))
+            keys = self._chosen(trials)
+            if not self._made_of or self._made_of[1:4] != made_of[1:4] or list(keys) != list(table.keys):
+                table.fill(self._columns, keys, self._cells)
+            else:
+                table.fill(self._columns, table.keys, self._cells)
+            self._made_of = made_of
+            if view.selected:
+                table.put_cursor(view.selected)
+        elif trials.active:
+            table.refresh()  # their times go on
+        self.put("counts", self._counts(view))
+        self._detail()
 
-    def on_data_table_row_highlighted(self) -> None:
-        self._detail(getattr(self.app, "snapshot", None))
+    def _chosen(self, trials: Trials) -> list[str]:
+        """The ids of those that the filter lets through, in the order that is asked for."""
+        shown: Sequence[TrialRecord] = trials
+        if self._query:
+            test = matcher(self._query)
+            shown = [trial for trial in trials if test(self._values(trial))]
+        if self._sort != "#" or self._falling:
+            by = sorting(self._sort)
+            known = [t for t in shown if not by(t)[0]]
+            unknown = [t for t in shown if by(t)[0]]  # what has no value is last either way
+            shown = sorted(known, key=by, reverse=self._falling) + unknown
+        return [trial.trial_id for trial in shown]
 
-    def _detail(self, snapshot: Snapshot | None) -> None:
-        table = self.query_one(DataTable)
-        trial_ids = [*self._rows]
-        if snapshot is None or not 0 <= table.cursor_row < len(trial_ids):
-            return
-        trial = next((t for t in snapshot.trials if t.trial_id == trial_ids[table.cursor_row]), None)
+    def _values(self, trial: TrialRecord) -> dict[str, object]:
+        """What the filter sees of a trial, by the names of the columns; kept for as long as the trial is the same."""
+        known = self._texts.get(trial.trial_id)
+        if known is None or known[0] is not trial:
+            known = self._texts[trial.trial_id] = trial, values(trial, self._columns[3].label)
+        return known[1]
+
+    def _cells(self, key: str) -> Sequence[Cell]:
+        assert self._view is not None
+        trial = self._view.snapshot.trials.by_id.get(key)
+        return cells(trial, self._view, self._columns) if trial else ()
+
+    def _counts(self, view: View) -> Text:
+        line = counts(view, len(self.query_one(Table).keys))
+        arrow = "▼" if self._falling else "▲"
+        label = next((c.label for c in self._columns if c.key == self._sort), self._sort)
+        line.append(f"   sorted by {label} {arrow}", text.DIM)
+        return line.append(f"   {len(view.marked)} marked", "bold") if view.marked else line
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # keys
+
+    def action_filter(self) -> None:
+        self.query_one(Input).display = True
+        self.query_one(Input).focus()
+
+    def action_leave_filter(self) -> None:
+        self.query_one(Input).value = ""
+        self.query_one(Input).display = False
+        self.query_one(Table).focus()
+
+    @on(Input.Changed, "#filter")
+    def _typed(self, event: Input.Changed) -> None:
+        self._query = event.value
+        self._again()
+
+    @on(Input.Submitted, "#filter")
+    def _entered(self) -> None:
+        self.query_one(Input).display = bool(self._query)
+        self.query_one(Table).focus()
+
+    def action_sort(self, by: int) -> None:
+        keys = [column.key for column in self._columns if column.label]
+        at = keys.index(self._sort) if self._sort in keys else 0
+        self._order(keys[(at + by) % len(keys)])
+
+    def action_reverse(self) -> None:
+        self._falling = not self._falling
+        self._again()
+
+    @on(Table.Headed)
+    def _headed(self, event: Table.Headed) -> None:
+        if event.key == self._sort:
+            self._falling = not self._falling
+            self._again()
+        elif event.key:
+            self._order(event.key)
+
+    def _order(self, key: str) -> None:
+        self._sort, self._falling = key, key not in ("#", "state")  # of numbers, the highest are looked for
+        self._again()
+
+    def _again(self) -> None:
+        if self._view:
+            self.show(self._view)
+
+    @on(Table.Moved)
+    def _moved(self) -> None:
+        self.owner.select(self.query_one(Table).cursor_key)
+        self._detail()
+
+    @on(Table.Chosen)
+    def _opened(self) -> None:
+        self.owner.select(self.query_one(Table).cursor_key)
+        self.app.switch_mode("trial")
+
+    def _detail(self) -> None:
+        key = self.query_one(Table).cursor_key
+        trial = self._view.snapshot.trials.by_id.get(key or "") if self._view else None
         if trial:
-            self.query_one("#detail", Static).update(detail(trial))
+            self.put("detail", detail(trial))
+        else:
+            self.put("detail", "No trial is like that: Esc clears the filter." if self._query else "")
 
 
-def counts(snapshot: Snapshot) -> Text:
+def columns(trials: Trials, metric: str) -> tuple[Column, ...]:
+    """The columns, as wide as the first and last rows need."""
+    sample = [*trials[:SAMPLE], *trials[-SAMPLE:]]
+    of_parameters = [
+        Column(key, name, max([len(name), *(len(text.parameter(t.parameters.get(key, "–"))) for t in sample)]))
+        for key in trials.parameters
+        if (name := text.parameter_name(key))
+    ]
+    errors = [len(reason(t)) for t in sample if t.error]
+    return (
+        Column("", "", 2, right=False),
+        Column("#", "#", max(3, len(str(len(trials))))),
+        Column("state", "state", 13, right=False),
+        Column("objective", metric, max(6, len(metric))),
+        Column("epoch", "epoch", 7),
+        Column("time", "time", 8),
+        Column("bytes", "bytes", 8),
+        Column("again", "again", 5),
+        *of_parameters,
+        *([Column("error", "error", min(max(errors), 80), right=False)] if errors else []),
+    )
+
+
+def reason(trial: TrialRecord) -> str:
+    return text.clean(trial.error.message, 80) if trial.error else ""
+
+
+def values(trial: TrialRecord, metric: str) -> dict[str, object]:
+    """What can be filtered by. Both the short and the full names of parameters are there."""
+    row: dict[str, object] = {
+        "#": trial.number,
+        "number": trial.number,
+        "state": trial.state,
+        metric: score(trial),
+        "objective": score(trial),
+        "epoch": trial.epoch,
+        "bytes": trial.bytes,
+        "again": trial.resumes,
+        "id": trial.trial_id,
+        "error": trial.error.message if trial.error else "",
+    }
+    for key, setting in trial.parameters.items():
+        row[key] = row[text.parameter_name(key)] = setting
+    return row
+
+
+def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
+    """What a trial is sorted by; (False, number, text), or (True, …) where it has no such value."""
+    of: dict[str, Callable[[TrialRecord], object]] = {
+        "#": lambda t: t.number,
+        "state": lambda t: t.state,
+        "objective": score,
+        "epoch": lambda t: t.epoch,
+        "time": lambda t: t.seconds if t.seconds is not None else t.active_seconds or None,
+        "bytes": lambda t: t.bytes,
+        "again": lambda t: t.resumes,
+        "error": lambda t: t.error.message if t.error else None,
+    }
+    value = of.get(key, lambda t: t.parameters.get(key))
+
+    def by(trial: TrialRecord) -> Sortable:
+        found = value(trial)
+        if found is None or found != found:
+            return True, 0.0, ""
+        if isinstance(found, int | float) and abs(found) < 1 << 62:
+            return False, float(found), ""
+        return False, 0.0, str(found)[:200]
+
+    return by
+
+
+def counts(view: View, shown: int) -> Text:
     """How many trials the table holds, and in which states."""
-    wanted = f" of {snapshot.study.trials.wanted}" if snapshot.study else ""
-    line = Text(f"{len(snapshot.trials)}{wanted} trials  ")
+    trials, study = view.snapshot.trials, view.snapshot.study
+    of = f" of {study.trials.wanted:,}" if study else ""
+    line = Text(f"{len(trials):,}{of} trials" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}")
     for name in text.SYMBOLS:
-        if snapshot.counts[name]:
-            line.append(f"  {snapshot.counts[name]} ").append_text(text.state(name))
+        if trials.counts[name]:
+            line.append(f"   {trials.counts[name]:,} ").append_text(text.state(name))
     return line
 
 
-def cells(trial: TrialRecord, snapshot: Snapshot, parameters: tuple[str, ...]) -> tuple[Text, ...]:
-    score = text.value(trial.best.value if trial.best else None)
-    right = (
-        score,
-        f"{trial.epoch}/{trial.epochs}",
-        text.running_time(trial, datetime.now(UTC)),
-        text.size(trial.bytes),
-        str(trial.resumes),
-        *(text.parameter(trial.parameters.get(key, "–")) for key in parameters),
+def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cell]:
+    """A row: a star for the best, a dot for what is marked."""
+    best = view.snapshot.trials.best
+    sign = ("★" if best and best.trial_id == trial.trial_id else " ") + (
+        "•" if trial.trial_id in view.marked else " "
     )
-    is_best = snapshot.best is not None and snapshot.best.trial_id == trial.trial_id
-    return (
-        Text("★" if is_best else " ", "bold yellow"),
-        Text("–" if trial.number is None else str(trial.number), justify="right"),
-        text.state(trial.state),
-        *(Text(cell, justify="right") for cell in right),
-    )
+    own: dict[str, Cell] = {
+        "": Text(sign, "bold yellow"),
+        "#": "–" if trial.number is None else str(trial.number),
+        "state": text.state(trial.state),
+        "objective": text.value(trial.best.value if trial.best else None),
+        "epoch": f"{trial.epoch}/{trial.epochs}",
+        "time": text.running_time(trial, view.now),
+        "bytes": text.size(trial.bytes),
+        "again": str(trial.resumes),
+        "error": Text(reason(trial), "red"),
+    }
+    return [own[c.key] if c.key in own else text.parameter(trial.parameters.get(c.key, "–")) for c in columns]
 
 
 def detail(trial: TrialRecord) -> Text:
     """One trial in full: its uuid, what went wrong or what it repeats, its parameters."""
-    line = Text.assemble((text.number(trial), "bold"), "  ", text.state(trial.state), f"  {trial.trial_id}")
+    line = Text.assemble(
+        (text.number(trial), "bold"), "  ", text.state(trial.state), f"  {text.clean(trial.trial_id, 60)}"
+    )
     if trial.error:
-        line.append(f"\n{text.clean(trial.error.kind)}: {text.clean(trial.error.message)}", text.STYLES["failed"])
+        line.append(f"\n{text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", text.STYLES["failed"])
     elif trial.duplicate_of:
-        line.append(f"\nthe same configuration as {trial.duplicate_of}, so not trained again")
+        line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}, so not trained again")
     elif trial.best:
         line.append(f"\nbest {text.value(trial.best.value)} after epoch {trial.best.epoch} of {trial.epochs}")
     return line

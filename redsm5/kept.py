@@ -35,30 +35,30 @@ def storage_over_time(journals: Mapping[str, Sequence[RetentionRow]]) -> list[Mo
     Args:
         journals: by trial, the rows of its retention.jsonl.
     """
-    changes = [change for journal in journals.values() for change in _changes(journal)]
-    changes.sort(key=lambda change: change.time)  # stable: a trial's rows keep their order
-    sums = (accumulate(column) for column in zip(*(change[1:] for change in changes), strict=True))
-    return [Moment(change.time, *totals) for change, totals in zip(changes, zip(*sums, strict=True), strict=True)]
+    steps = [change for journal in journals.values() for change in changes(journal)]
+    steps.sort(key=lambda change: change.time)  # stable: a trial's rows keep their order
+    sums = (accumulate(column) for column in zip(*(change[1:] for change in steps), strict=True))
+    return [Moment(change.time, *totals) for change, totals in zip(steps, zip(*sums, strict=True), strict=True)]
 
 
-def _changes(journal: Sequence[RetentionRow]) -> list[Moment]:
+def changes(journal: Sequence[RetentionRow]) -> list[Moment]:
     """What each row of a trial's journal adds, each new save before what went because of it."""
     held: dict[str, int] = defaultdict(int)
     whole: dict[str, int] = defaultdict(int)
-    changes: list[Moment] = []
+    found: list[Moment] = []
     gone: list[str] = []  # the checkpoints of the rows since the last save
     for row in journal:
         time, before, whole_before = milliseconds(row.timestamp), held[row.checkpoint], whole[row.checkpoint]
         saved = row.action == "keep" and row.bytes > before
         left = {"keep": row.bytes, "strip": max(before - row.bytes, 0)}  # else deleted, or damaged and set aside
         held[row.checkpoint] = left.get(row.action, 0)
-        at = len(changes)
+        at = len(found)
         if saved:
             whole[row.checkpoint] = max(row.bytes, whole_before)
-            while gone and gone.pop() != row.checkpoint and time - changes[at - 1].time < ONE_PLAN_MS:
+            while gone and gone.pop() != row.checkpoint and time - found[at - 1].time < ONE_PLAN_MS:
                 at -= 1
         gone = [] if row.action == "keep" else [*gone, row.checkpoint]
-        time = changes[at].time if at < len(changes) else time
+        time = found[at].time if at < len(found) else time
         change = held[row.checkpoint] - before, row.bytes if saved else 0, whole[row.checkpoint] - whole_before
-        changes.insert(at, Moment(time, *change))
-    return changes
+        found.insert(at, Moment(time, *change))
+    return found

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from redsm5 import files, paths
-from redsm5.evaluation.kept import storage_over_time
+from redsm5.kept import storage_over_time
 from redsm5.records import RetentionAction, RetentionRow
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore

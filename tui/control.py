@@ -1,0 +1,60 @@
+"""Orders to the study's driver, as files that it obeys, and the clean-up, as the command that does it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from redsm5 import paths
+
+CLEANUP = Path(__file__).parent.parent / "scripts" / "cleanup.py"
+STOP, STOP_NOW, PAUSE, PRUNE = "stop", "stop-now", "pause", "prune-"
+
+
+def writable(experiments: Path, study_id: str | None) -> bool:
+    """Whether orders can be given here: there is a study, and its folder can be written to."""
+    if study_id is None:
+        return False
+    folder = paths.study_dir(experiments, study_id)
+    control = folder / paths.CONTROL
+    place = control if control.is_dir() else folder
+    return os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def give(experiments: Path, study_id: str, name: str) -> None:
+    """Put the order where the driver looks.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = paths.study_dir(experiments, study_id) / paths.CONTROL
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / name).touch(mode=0o600)
+
+
+def take_back(experiments: Path, study_id: str, name: str) -> None:
+    """Remove an order that has not been obeyed yet, or that lasts."""
+    (paths.study_dir(experiments, study_id) / paths.CONTROL / name).unlink(missing_ok=True)
+
+
+def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
+    """What `just cleanup` finds, or does with --execute; see scripts/cleanup.py for the document.
+
+    Raises:
+        OSError: it refused, or could not be run; the message says why.
+    """
+    command = [sys.executable, str(CLEANUP), "--experiments", str(experiments), "--format", "json", *flags]
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=600, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError("cleanup took more than 10 minutes") from error
+    try:
+        document = json.loads(done.stdout)
+    except ValueError:
+        document = None
+    if done.returncode != 0 or not isinstance(document, dict):
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise OSError(said[-1] if said else f"cleanup ended with {done.returncode}")
+    return document

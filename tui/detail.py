@@ -1,0 +1,201 @@
+"""One trial in full: its metrics, checkpoints, configuration, log and report, followed as they grow."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redsm5 import paths
+from redsm5.records import MetricRow, RetentionRow, TrialRecord
+from redsm5.reports import EvaluationReport
+from tui.files import Documents, Lines, read_object, records
+
+LOG = "log.jsonl"
+LOG_TAIL = 1 << 18  # bytes
+LOG_LINES = 500
+MOST_METRICS = 400
+SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass
+class Series:
+    """A metric over time: the value after each step, and the epochs done by then. In the order of the steps."""
+
+    steps: list[int] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    timestamp: str
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True)
+class CheckpointLine:
+    """A checkpoint by the last thing that was done about it. `bytes`: on disk now; `state`: full, weights or gone."""
+
+    name: str
+    score: float | None
+    bytes: int
+    state: str
+    reason: str
+    timestamp: str
+
+
+@dataclass(frozen=True)
+class TrialDetail:
+    """A trial's folder at one moment.
+
+    Attributes:
+        series: by metric, those named first in alphabetical order; `system_*` last.
+        config: the configuration by dotted key.
+        log: its last lines, oldest first.
+        problems: what could not be read, or not as a whole, in words.
+        version: changes when anything here does.
+    """
+
+    record: TrialRecord
+    folder: Path
+    series: dict[str, Series]
+    checkpoints: tuple[CheckpointLine, ...]
+    config: dict[str, Any]
+    log: tuple[LogLine, ...]
+    report: EvaluationReport | None
+    problems: tuple[str, ...]
+    version: int
+
+
+class TrialReader:
+    """Follows one trial's folder."""
+
+    def __init__(self, experiments: Path, trial_id: str) -> None:
+        self.folder = paths.trial_dir(experiments, trial_id)
+        self._documents = Documents()
+        self._metrics = Lines(self.folder / paths.METRICS)
+        self._retention = Lines(self.folder / paths.RETENTION)
+        self._log = Lines(self.folder / paths.LOGS / LOG, LOG_TAIL)
+        self._series: dict[str, Series] = {}
+        self._rows: dict[str, list[RetentionRow]] = {}
+        self._lines: list[LogLine] = []
+        self._config: dict[str, Any] = {}
+        self._version = 0
+        self._last: tuple[object, ...] = ()
+
+    def read(self, record: TrialRecord) -> TrialDetail:
+        changed = self._read_metrics() | self._read_retention() | self._read_log()
+        if not self._config:
+            self._config = flatten(read_object(self.folder / paths.CONFIG) or {})
+        report = self._documents.get(self.folder / paths.REPORT, EvaluationReport)
+        problems = self._problems()
+        seen = (record, report, problems)
+        if changed or seen != self._last:
+            self._version, self._last = self._version + 1, seen
+        return TrialDetail(
+            record=record,
+            folder=self.folder,
+            series=self._series,
+            checkpoints=tuple(_checkpoint(self.folder, rows) for rows in self._rows.values()),
+            config=self._config,
+            log=tuple(self._lines),
+            report=report,
+            problems=problems,
+            version=self._version,
+        )
+
+    def _read_metrics(self) -> bool:
+        """The first line of a (metric, step) counts: later ones are a stretch trained again."""
+        lines = self._metrics.look()
+        if self._metrics.restarted:
+            self._series = {}
+        new = False
+        for row in records(lines, MetricRow):
+            series = self._series.get(row.metric)
+            if series is None:
+                if len(self._series) >= MOST_METRICS:
+                    continue
+                series = self._series[row.metric] = Series()
+                new = True
+            if not series.steps or row.step > series.steps[-1]:
+                series.steps.append(row.step)
+                series.epochs.append(row.epoch)
+                series.values.append(row.value)
+        if new:
+            self._series = dict(sorted(self._series.items(), key=lambda item: (item[0].startswith("system_"), item[0])))
+        return bool(lines) or self._metrics.restarted
+
+    def _read_retention(self) -> bool:
+        lines = self._retention.look()
+        if self._retention.restarted:
+            self._rows = {}
+        for row in records(lines, RetentionRow):
+            self._rows.setdefault(row.checkpoint, []).append(row)
+        return bool(lines)
+
+    def _read_log(self) -> bool:
+        lines = self._log.look()
+        if self._log.restarted:
+            self._lines = []
+        self._lines = (self._lines + [line for raw in lines[-LOG_LINES:] if (line := log_line(raw))])[-LOG_LINES:]
+        return bool(lines)
+
+    def _problems(self) -> tuple[str, ...]:
+        said = [f"{path.name} cannot be read" for path in sorted(self._documents.unreadable)]
+        for lines in (self._metrics, self._retention, self._log):
+            if lines.failed:
+                said.append(f"{lines.path.name} cannot be read")
+            elif lines.cut and lines is not self._log:
+                said.append(f"{lines.path.name} is too long: only its end is shown")
+        return tuple(said)
+
+
+def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
+    """What became of a checkpoint, from its rows: what a `strip` gave back is told in it, what is left is not."""
+    held = 0
+    state = "gone"
+    for row in rows:
+        if row.action == "keep":
+            held, state = row.bytes, "full" if state in ("gone", "full") else state
+        elif row.action == "strip":
+            held, state = max(held - row.bytes, 0), "weights"
+        else:
+            held, state = 0, "gone" if row.action == "delete" else "set aside"
+    last = rows[-1]
+    if held and not (folder / paths.CHECKPOINTS / Path(last.checkpoint).name).is_dir():
+        held, state = 0, "gone"
+    score = next((row.score for row in reversed(rows) if row.score is not None), None)
+    return CheckpointLine(last.checkpoint, score, held, state, last.reason, last.timestamp)
+
+
+def log_line(raw: bytes) -> LogLine | None:
+    """A line of the log: its time, its severity, and its message with the context behind it."""
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict):
+        return None
+    severity = str(line.get("severity", "INFO")).upper()
+    context = line.get("context")
+    facts = [f"{k}={v}" for k, v in context.items() if k != "exception"] if isinstance(context, dict) else []
+    return LogLine(
+        timestamp=str(line.get("timestamp", "")),
+        severity=severity if severity in SEVERITIES else "INFO" if severity != "CRITICAL" else "ERROR",
+        message=" ".join([str(line.get("message", "")), *facts[:20]]),
+    )
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested object by dotted keys, its lists as they are; at most 5,000 of them."""
+    flat: dict[str, Any] = {}
+    stack = [(prefix, document)]
+    while stack and len(flat) < 5000:
+        above, node = stack.pop()
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                stack.append((f"{above}{key}.", value))
+            else:
+                flat[f"{above}{key}"] = value
+    return flat

@@ -1,0 +1,147 @@
+"""Reading files that others write, or wrote to harm: bounded, never blocking, never raising for what stands in them.
+
+A file may be missing, half written, replaced, not a file at all, or endless. What cannot be read is marked; what could
+be read a moment ago keeps its last content. What has not changed is not read again.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import ValidationError
+
+from redsm5.documents import Record
+
+MAX_DOCUMENT = 1 << 28  # bytes: an index of 100,000 trials is 80 MB
+MAX_TAIL = 1 << 24  # bytes: of a longer file only the end is read
+MAX_LINE = 1 << 16  # bytes: no line of ours comes near it
+LARGEST = 1 << 62  # no count of ours comes near it
+
+R = TypeVar("R", bound=Record)
+Signature = tuple[int, int, int]
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a regular file; a pipe or a device, which could block or never end, is refused.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{path} is not a regular file")
+    return os.fdopen(fd, "rb")
+
+
+class Documents:
+    """JSON documents by path. `unreadable` holds those that are there but are not what they should be."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[Signature | None, Record | None]] = {}
+        self.unreadable: set[Path] = set()
+
+    def get(self, path: Path, kind: type[R]) -> R | None:
+        """The document; what it last was where it cannot be read now; None where there is none."""
+        known = self._known.get(path)
+        try:
+            status = path.stat()
+            signature = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if known is None or known[0] != signature:
+                known = (signature, self._read(path, kind) or (known[1] if known else None))
+                self._known[path] = known
+        except (FileNotFoundError, NotADirectoryError):
+            self._known.pop(path, None)
+            self.unreadable.discard(path)
+            return None
+        except (OSError, ValueError):
+            self.unreadable.add(path)
+        return known[1] if known and isinstance(known[1], kind) else None
+
+    def forget(self, path: Path) -> None:
+        self._known.pop(path, None)
+
+    def _read(self, path: Path, kind: type[R]) -> R | None:
+        try:
+            with open_regular(path) as file:
+                content = file.read(MAX_DOCUMENT + 1)
+            if len(content) > MAX_DOCUMENT:
+                raise ValueError("too large")
+            document = kind.model_validate_json(content)
+            if not plausible(document):
+                raise ValueError("numbers without measure")
+        except (OSError, ValueError, RecursionError, MemoryError):
+            self.unreadable.add(path)
+            return None
+        self.unreadable.discard(path)
+        return document
+
+
+def plausible(record: Record) -> bool:
+    """Whether no integer in it is beyond what a count of anything can be: arithmetic with those would fail."""
+    return all(not isinstance(v, int) or -LARGEST < v < LARGEST for v in record.__dict__.values())
+
+
+class Lines:
+    """Follows a file of JSON lines: each look gives the whole lines since the last one.
+
+    A file that was cut or replaced is read anew: then `restarted` is True. Of a file longer than MAX_TAIL only the end
+    is read: then `cut` is True.
+    """
+
+    def __init__(self, path: Path, tail: int = MAX_TAIL) -> None:
+        self.path, self._most = path, tail
+        self._at, self._inode = 0, 0
+        self.restarted = self.cut = self.failed = False
+
+    def look(self) -> list[bytes]:
+        self.restarted = self.failed = False
+        try:
+            status = self.path.stat()
+            if status.st_ino == self._inode and status.st_size == self._at:
+                return []
+            with open_regular(self.path) as file:
+                return self._read(file, os.fstat(file.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            self.restarted, self._at, self._inode = self._at > 0, 0, 0
+        except OSError:
+            self.failed = True
+        return []
+
+    def _read(self, file: IO[bytes], status: os.stat_result) -> list[bytes]:
+        if status.st_ino != self._inode or status.st_size < self._at:
+            self.restarted, self._at, self._inode, self.cut = self._at > 0, 0, status.st_ino, False
+        behind = status.st_size - self._at > self._most
+        start = status.st_size - self._most if behind else self._at
+        file.seek(start)
+        content = file.read(self._most)
+        end = content.rfind(b"\n") + 1
+        if behind:
+            self.cut = True
+        self._at = start + end
+        lines = content[:end].split(b"\n")
+        return [line for line in lines[1 if behind else 0 :] if line and len(line) <= MAX_LINE]
+
+
+def records(lines: Iterable[bytes], kind: type[R]) -> Iterator[R]:
+    """The lines that are such records; a stranger's is skipped."""
+    for line in lines:
+        try:
+            record = kind.model_validate_json(line)
+        except (ValidationError, RecursionError):
+            continue
+        if plausible(record):
+            yield record
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON object of any shape; None where there is none that can be read."""
+    try:
+        with open_regular(path) as file:
+            document = json.loads(file.read(MAX_TAIL))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None

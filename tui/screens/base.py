@@ -1,0 +1,78 @@
+"""What the screens have in common: the header, the footer, and that they show each new look at the folder."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.content import Content
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer, Static
+
+from tui import panels
+from tui.view import View
+from tui.widgets.header import Header
+
+if TYPE_CHECKING:
+    from tui.app import TerminalApp
+
+
+class FolderScreen(Screen[None]):
+    """A screen of the folder. `needs`: whose trials' details it shows: "selected", "marked", "active" or none."""
+
+    needs: ClassVar[str] = ""
+
+    def compose(self) -> ComposeResult:
+        yield Header()
+        yield Static(id="empty", markup=False)
+        with Container(id="body"):
+            yield from self.body()
+        yield Footer(show_command_palette=False, compact=True)
+
+    def body(self) -> ComposeResult:
+        raise NotImplementedError
+
+    def show(self, view: View) -> None:
+        """Bring everything in sight up to date; called about once a second, so cheap where nothing has changed."""
+        raise NotImplementedError
+
+    @property
+    def owner(self) -> "TerminalApp":
+        from tui.app import TerminalApp
+
+        assert isinstance(self.app, TerminalApp)
+        return self.app
+
+    def on_mount(self) -> None:
+        self.watch(self.app, "view", self._on_view)
+
+    def on_screen_resume(self) -> None:
+        self._on_view(self.owner.view)
+
+    def _on_view(self, view: View | None) -> None:
+        if view is None or self.app.screen_stack[0] is not self:
+            return
+        self.query_one(Header).show(view)
+        self.query_one("#body").display = not view.snapshot.empty
+        self.query_one("#empty").display = view.snapshot.empty
+        if view.snapshot.empty:
+            self.query_one("#empty", Static).update(panels.empty(view.snapshot))
+        else:
+            self.show(view)
+
+    def put(self, id: str, content: Text | str, title: str | None = None, subtitle: str | None = None) -> None:
+        """Text into a panel, if it is another than before; nothing of it is parsed."""
+        panel = self.query_one(f"#{id}", Static)
+        shown = Text(content) if isinstance(content, str) else content
+        if getattr(panel, "shown", None) != (shown.plain, shown.spans):
+            panel.shown = (shown.plain, shown.spans)  # type: ignore[attr-defined]
+            panel.update(shown)
+        head(panel, title, subtitle)
+
+
+def head(panel: Widget, title: str | None, subtitle: str | None = None) -> None:
+    """A panel's title and subtitle, as they stand: nothing in them is parsed."""
+    for name, words in (("border_title", title), ("border_subtitle", subtitle)):
+        if words is not None and str(getattr(panel, name)) != words:
+            setattr(panel, name, Content(words))

@@ -1,0 +1,388 @@
+"""One trial: its metrics as a grid of charts, what it was made with, what became of its checkpoints, its log."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, VerticalScroll
+from textual.widgets import Input, Static, Tab, Tabs
+
+from tui import text
+from tui.detail import SEVERITIES, LogLine, Series, TrialDetail
+from tui.reader import score
+from tui.screens.base import FolderScreen, head
+from tui.view import View
+from tui.widgets.plot import Chart, Line, Plot, smoothed
+
+SLOTS = 12  # charts that are ever in sight at once
+CHART_WIDTH, CHART_HEIGHT = 34, 8  # at least, with the border
+PANELS = ("charts", "configuration", "checkpoints", "log")
+
+
+class TrialScreen(FolderScreen):
+    needs: ClassVar[str] = "selected"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left_square_bracket", "app.neighbour(-1)", "Previous", key_display="["),
+        Binding("right_square_bracket", "app.neighbour(1)", "Next", key_display="]"),
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("escape", "back", "Back", show=False),
+        Binding("n,pagedown", "page(1)", "More charts", show=False),
+        Binding("b,pageup", "page(-1)", "Charts before", show=False),
+        Binding("enter", "enlarge", "Enlarge"),
+        Binding("left", "inspect(-1)", "Point before", show=False),
+        Binding("right", "inspect(1)", "Point after", show=False),
+        Binding("up", "choose(-1)", "Chart before", show=False),
+        Binding("down", "choose(1)", "Next chart", show=False),
+        Binding("w", "toggle('smooth')", "Smooth", show=False),
+        Binding("l", "toggle('log_axis')", "Log axis", show=False),
+        Binding("a", "toggle('by_epoch')", "Step or epoch", show=False),
+        Binding("v", "severity", "Severity", show=False),
+        Binding("tab", "panel(1)", "Panel", show=False, priority=True),
+        Binding("m", "app.mark", "Mark"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._page = self._chosen = 0
+        self._query = ""
+        self._large = False
+        self._at: int | None = None  # the point of the enlarged chart that is looked at
+        self._severity = 0
+        self._panel = 0
+        self.smooth = self.log_axis = self.by_epoch = False
+        self._view: View | None = None
+        self._of: str | None = None
+        self._of_log: tuple[object, ...] = ()
+
+    def body(self) -> ComposeResult:
+        yield Static(id="about", markup=False)
+        yield Tabs(*(Tab(name, id=f"tab-{name}") for name in PANELS), id="panels-tabs")
+        yield Input(id="filter", placeholder="part of a metric's name: val_f1, system_", compact=True)
+        with Container(id="trial"):
+            with Container(id="charts"):
+                for slot in range(SLOTS):
+                    yield Plot(id=f"plot-{slot}", classes="panel")
+            with Container(id="side"):
+                with VerticalScroll(id="configuration", classes="panel"):
+                    yield Static(id="config-text", markup=False)
+                yield Static(id="system", classes="panel", markup=False)
+            with Container(id="below"):
+                with VerticalScroll(id="checkpoints", classes="panel"):
+                    yield Static(id="checkpoints-text", markup=False)
+                with VerticalScroll(id="log", classes="panel"):
+                    yield Static(id="log-text", markup=False)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one(Input).display = False
+        self._show_panel()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._again()
+
+    def show(self, view: View) -> None:
+        self._view = view
+        detail = view.detail
+        if detail is None:
+            self.put("about", "No trial yet: the first one comes when `just hpo` starts it." if not view.selected else "…")
+            return
+        if detail.record.trial_id != self._of:
+            self._of, self._page, self._at = detail.record.trial_id, 0, None
+        self.put("about", about(view, detail))
+        self._charts(detail)
+        best = view.snapshot.trials.best
+        other = view.details.get(best.trial_id) if best else None
+        differs = f" · * differs from {text.number(other.record)}" if other and other is not detail else ""
+        if detail.record is best:
+            differs = " · the best trial"
+        self.put("config-text", configuration(detail, other))
+        head(self.query_one("#configuration"), f"configuration{differs}")
+        self.put("system", system(detail), "system")
+        self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
+        kept = sum(line.bytes > 0 for line in detail.checkpoints)
+        self.put("checkpoints-text", checkpoints(view, detail))
+        head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
+        least = SEVERITIES[self._severity]
+        lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
+        self.put("log-text", log(lines, view))
+        title = f"log: {len(lines)} of the last {len(detail.log)} lines"
+        head(self.query_one("#log"), title, f"v: {least.lower()} and above")
+        if self._of_log != (detail.record.trial_id, len(detail.log), self._severity):
+            self._of_log = detail.record.trial_id, len(detail.log), self._severity
+            self.query_one("#log", VerticalScroll).scroll_end(animate=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # charts
+
+    def _charts(self, detail: TrialDetail) -> None:
+        area = self.query_one("#charts", Container)
+        names = self._names(detail)
+        self._chosen = min(self._chosen, max(len(names) - 1, 0))
+        across, down = self._grid()
+        shown = across * down
+        pages = max(-(-len(names) // shown), 1)
+        self._page = min(self._page, pages - 1)
+        if self._large and names:
+            on_page: Sequence[str] = [names[self._chosen]]
+            across = down = 1
+        else:
+            on_page = names[self._page * shown : (self._page + 1) * shown]
+        area.styles.grid_size_columns, area.styles.grid_size_rows = across, down
+        for slot in range(SLOTS):
+            plot = self.query_one(f"#plot-{slot}", Plot)
+            plot.display = slot < max(len(on_page), 1)
+            if slot < len(on_page):
+                self._draw(plot, detail, on_page[slot], chosen=on_page[slot] == names[self._chosen])
+            elif slot == 0:
+                head(plot, "metrics", "")
+                said = "no metric is called so: Esc clears the filter" if self._query else "no metric yet"
+                plot.show(said, lambda: Chart(empty=said))
+        if len(on_page) and not self._large and pages > 1:
+            last = self.query_one(f"#plot-{len(on_page) - 1}", Plot)
+            head(last, None, f"page {self._page + 1} of {pages}: n, b")
+
+    def _names(self, detail: TrialDetail) -> list[str]:
+        wanted = self._query.lower().split()
+        names = [name for name in detail.series if all(word in name.lower() for word in wanted)]
+        metric = self._view.snapshot.study.metric if self._view and self._view.snapshot.study else ""
+        first = [name for name in (metric, "val_loss", "train_loss") if name in names]
+        return first + [name for name in names if name not in first]
+
+    def _grid(self) -> tuple[int, int]:
+        size = self.query_one("#charts").size
+        across = min(max(size.width // CHART_WIDTH, 1), 4)
+        return across, min(max(size.height // CHART_HEIGHT, 1), SLOTS // across)
+
+    def _draw(self, plot: Plot, detail: TrialDetail, name: str, *, chosen: bool) -> None:
+        series = detail.series[name]
+        at = self._at if self._large else None
+        if at is not None:
+            at = self._at = min(max(at, 0), len(series.values) - 1)
+        how = [word for word, on in (("smoothed", self.smooth), ("log", self.log_axis)) if on]
+        title = text.clean(name, 60) + (f" ({', '.join(how)})" if how else "")
+        plot.set_class(chosen, "chosen")
+        where = "" if at is None else f" · {series.steps[at]}, epoch {series.epochs[at]}"
+        head(plot, title, text.value(series.values[-1 if at is None else at]) + where)
+        seen = (detail.folder, name, len(series.values), series.steps[-1:], self.smooth, self.log_axis, self.by_epoch, at)
+        plot.show(seen, lambda: self._chart(series, at))
+
+    def _chart(self, series: Series, at: int | None) -> Chart:
+        xs: Sequence[float] = series.epochs if self.by_epoch else series.steps
+        if self.by_epoch and len(set(series.epochs)) < len(series.epochs):
+            xs = spread(series.epochs)
+        lines = [Line(xs, series.values, "cyan")]
+        if self.smooth:
+            lines = [Line(xs, series.values, "bright_black"), Line(xs, smoothed(series.values), "cyan")]
+        if len(series.values) == 1:
+            lines = [Line(xs, series.values, "cyan", "points")]
+        word = "epoch" if self.by_epoch else "step"
+        return Chart(lines, log=self.log_axis, x_label=lambda x: f"{word} {x:.4g}", at=None if at is None else xs[at])
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # keys
+
+    def _again(self) -> None:
+        if self._view:
+            self.show(self._view)
+
+    def action_toggle(self, what: str) -> None:
+        setattr(self, what, not getattr(self, what))
+        self._again()
+
+    def action_severity(self) -> None:
+        self._severity = (self._severity + 1) % len(SEVERITIES)
+        self._again()
+
+    def action_page(self, by: int) -> None:
+        if not self._view or not self._view.detail:
+            return
+        across, down = self._grid()
+        pages = max(-(-len(self._names(self._view.detail)) // (across * down)), 1)
+        self._page = (self._page + by) % pages
+        self._chosen = self._page * across * down
+        self._again()
+
+    def action_choose(self, by: int) -> None:
+        if not self._view or not self._view.detail:
+            return
+        across, down = self._grid()
+        self._chosen = (self._chosen + by) % max(len(self._names(self._view.detail)), 1)
+        self._page = self._chosen // (across * down)
+        self._again()
+
+    def action_enlarge(self) -> None:
+        self._large, self._at = not self._large, None
+        self._again()
+
+    def action_inspect(self, by: int) -> None:
+        """On an enlarged chart, go to the point beside; else to the chart beside."""
+        if not self._large:
+            self.action_choose(by)
+        elif self._view and (detail := self._view.detail) and (names := self._names(detail)):
+            last = len(detail.series[names[self._chosen]].values) - 1
+            self._at = last if self._at is None else min(max(self._at + by, 0), last)
+            self._again()
+
+    def action_filter(self) -> None:
+        self.query_one(Input).display = True
+        self.query_one(Input).focus()
+
+    @on(Input.Changed, "#filter")
+    def _typed(self, event: Input.Changed) -> None:
+        self._query, self._page, self._chosen = event.value[:100], 0, 0
+        self._again()
+
+    @on(Input.Submitted, "#filter")
+    def _entered(self) -> None:
+        self.query_one(Input).display = bool(self._query)
+        self.set_focus(None)
+
+    def action_back(self) -> None:
+        """Out of the filter, out of the enlarged chart, or back to the table."""
+        if self.query_one(Input).display:
+            self.query_one(Input).value = ""
+            self.query_one(Input).display = False
+            self.set_focus(None)
+        elif self._large:
+            self.action_enlarge()
+        else:
+            self.app.switch_mode("trials")
+
+    def action_panel(self, by: int) -> None:
+        self._panel = (self._panel + by) % len(PANELS)
+        self.query_one(Tabs).active = f"tab-{PANELS[self._panel]}"
+        self._show_panel()
+
+    @on(Tabs.TabActivated)
+    def _tab(self, event: Tabs.TabActivated) -> None:
+        self._panel = PANELS.index((event.tab.id or "tab-charts").removeprefix("tab-"))
+        self._show_panel()
+
+    def _show_panel(self) -> None:
+        """On a narrow terminal one panel is in sight; the class of the container says which."""
+        area = self.query_one("#trial")
+        for place, name in enumerate(PANELS):
+            area.set_class(place == self._panel, f"-{name}")
+        self.call_after_refresh(self._again)
+
+    def on_click(self, event: events.Click) -> None:
+        widget = event.widget
+        if isinstance(widget, Plot) and self._view and self._view.detail and widget.id:
+            if not self._large:
+                across, down = self._grid()
+                self._chosen = self._page * across * down + int(widget.id.removeprefix("plot-"))
+            self.action_enlarge()
+
+
+def spread(epochs: Sequence[int]) -> list[float]:
+    """Steps of the same epoch side by side: of the k-th of n after epoch e, e + k/n."""
+    places: list[float] = []
+    start = 0
+    while start < len(epochs):
+        end = start
+        while end < len(epochs) and epochs[end] == epochs[start]:
+            end += 1
+        places += [epochs[start] + (k / (end - start)) for k in range(end - start)]
+        start = end
+    return places
+
+
+def about(view: View, detail: TrialDetail) -> Text:
+    """The trial's line: number, state, id, time, how often it was resumed, and what went wrong."""
+    trial, best = detail.record, view.snapshot.trials.best
+    star = " ★" if best and best.trial_id == trial.trial_id else ""
+    line = Text.assemble((f"trial {text.number(trial)}{star}", "bold"), "  ", text.state(trial.state))
+    line.append(f"  epoch {trial.epoch}/{trial.epochs}  {text.running_time(trial, view.now)}")
+    line.append(f"  best {text.value(score(trial))}  resumed {trial.resumes} times")
+    if trial.trial_id in view.marked:
+        line.append("  • marked", "bold yellow")
+    line.append(f"  {text.clean(trial.trial_id, 60)}", text.DIM)
+    if trial.error:
+        line.append(f"\n✗ {text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", "red")
+        line.append(f"  → {remedy(view, detail)}", "bold")
+    if trial.duplicate_of:
+        line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}: not trained again", "yellow")
+    for problem in detail.problems:
+        line.append(f"\n! {text.clean(problem)}", "yellow")
+    return line
+
+
+def remedy(view: View, detail: TrialDetail) -> str:
+    """What to do about a trial's error, by its kind."""
+    error = detail.record.error
+    kind = error.kind if error else ""
+    if detail.record.state == "interrupted":
+        name = text.clean(view.snapshot.study.name) if view.snapshot.study else ""
+        return f"just hpo study.name={name} goes on with it" if name else "just train trial.id=… goes on with it"
+    return {
+        "not_finite": "lower train.learning_rate, or train.mixed_precision=no",
+        "out_of_memory": "lower train.batch_size, and raise train.accumulation_steps as much",
+        "timeout": "raise study.trial_timeout in a new study, or lower train.epochs",
+        "disk": "just cleanup --execute, or a larger retention.max_total_size",
+        "killed": "see logs/output.log in its folder; the system may have been out of memory",
+    }.get(kind, "see its log below, and logs/output.log in its folder")
+
+
+def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
+    """What it was made with, what differs from the best trial first and beside it; then its parameters, then the rest."""
+    config, other = detail.config, best.config if best and best is not detail else {}
+    own = {"trial.id", "experiments", "train.seed"}
+    keys = sorted(config.keys() | other.keys())
+    differs = [k for k in keys if other and k not in own and config.get(k) != other.get(k)]
+    searched = [k for k in keys if k in detail.record.parameters and k not in differs]
+    rest = [k for k in keys if k not in differs and k not in searched and not k.startswith(("search.", "study."))]
+    page = Text()
+    for key in differs:
+        page.append(f"* {text.parameter_name(key):<18.18}", "bold yellow")
+        page.append(f" {text.parameter(config.get(key)):<14.14}")
+        page.append(f" {text.parameter(other.get(key)):.14}\n", text.DIM)
+    for key in searched:
+        page.append(f"  {text.parameter_name(key):<18.18} ").append(f"{text.parameter(config[key])}\n", "bold")
+    for key in rest:
+        page.append(f"  {text.clean(key, 34):<34} {text.parameter(config[key])}\n", text.DIM)
+    return page or Text("its config.json cannot be read", text.DIM)
+
+
+def system(detail: TrialDetail) -> Text:
+    """The machine's metrics: the last value, and how it was lately."""
+    page = Text()
+    for name, series in detail.series.items():
+        if name.startswith("system_") and series.values:
+            label = text.clean(name.removeprefix("system_"), 30)
+            lately = [v for v in series.values[-20:] if v == v]
+            shown = text.size(series.values[-1]) if "bytes" in name else text.value(series.values[-1])
+            unit = "/s" if name.endswith("per_second") and "bytes" in name else ""
+            page.append(f"{label:<28.28}", text.DIM).append(f"{shown + unit:>11} ").append(text.spark(lately), "cyan")
+            page.append("\n")
+    page.rstrip()
+    return page
+
+
+def checkpoints(view: View, detail: TrialDetail) -> Text:
+    """Each checkpoint with its score and size, whether it is there, and why."""
+    page = Text()
+    best = detail.record.best
+    for line in reversed(detail.checkpoints):
+        star = "★" if best and line.bytes and line.score == best.value else " "
+        there = f"{text.size(line.bytes)} {line.state}" if line.bytes else "–"
+        style = "" if line.bytes else text.DIM
+        page.append(f"{star} {text.clean(line.name, 16):<14} {text.value(line.score):>7}  {there:<16}", style)
+        page.append(f"  {text.clock(line.timestamp, view.now)} {text.clean(line.reason, 120)}\n", text.DIM)
+    page.rstrip()
+    return page or Text("no checkpoint yet", text.DIM)
+
+
+STYLES = {"WARNING": "yellow", "ERROR": "red", "DEBUG": "dim"}
+
+
+def log(lines: Sequence[LogLine], view: View) -> Text:
+    page = Text()
+    for line in lines:
+        page.append(f"{text.clock(line.timestamp, view.now)} ", text.DIM)
+        page.append(f"{line.severity:<8}", STYLES.get(line.severity, ""))
+        page.append(f"{text.clean(line.message)}\n")
+    page.rstrip()
+    return page or Text("nothing at this severity", text.DIM)

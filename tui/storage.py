@@ -1,0 +1,186 @@
+"""What the study's trials hold on disk, by kind, and how that came about; gathered bit by bit, since it opens every folder.
+
+The bytes are those on disk (st_size). What everything written would take, had nothing been deleted, and the moves come
+from the trials' retention journals.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from redsm5 import paths
+from redsm5.kept import changes
+from redsm5.records import FINISHED, RetentionRow, TrialRecord
+from tui.files import Lines, records
+
+LOOK_AGAIN_S = 60.0  # at a trial that is over; its checkpoints may still go to make room
+WINDOW_MS = 6 * 3600 * 1000
+KINDS = ("weights", "training state", "temporary", "logs", "other")
+MOST_FILES = 20_000  # of one trial's folder
+
+
+class Move(NamedTuple):
+    """At `time` (ms since 1970) the checkpoints of a trial grew by `bytes`, or shrank."""
+
+    time: int
+    bytes: int
+    number: int | None
+
+
+@dataclass
+class Holding:
+    """What one trial holds, in bytes by kind; `keep_all` is what all that it ever wrote would take."""
+
+    kinds: dict[str, int]
+    keep_all: int
+    moves: list[Move]
+    record: TrialRecord
+    looked_at: float
+
+
+@dataclass(frozen=True)
+class StorageView:
+    """What is known so far. `pending`: trials whose folders have not been looked at yet."""
+
+    kinds: dict[str, int] = field(default_factory=dict)
+    by_trial: dict[str, dict[str, int]] = field(default_factory=dict)
+    keep_all: int = 0
+    moves: tuple[Move, ...] = ()
+    looked_at: int = 0
+    pending: int = 0
+    version: int = 0
+
+
+class StorageReader:
+    """Looks at the folders of one study's trials, the active and the newest ones first."""
+
+    def __init__(self, experiments: Path) -> None:
+        self._experiments = experiments
+        self._study: str | None = None
+        self._held: dict[str, Holding] = {}
+        self._queue: deque[TrialRecord] = deque()
+        self._queued: set[str] = set()
+        self._view = StorageView()
+        self._checked = 0.0
+
+    def look(self, study_id: str | None, trials: Sequence[TrialRecord], seconds: float) -> StorageView:
+        """Go on for so many seconds at most; what is known after that."""
+        if study_id != self._study:
+            self._study, self._held = study_id, {}
+            self._queue.clear()
+            self._queued.clear()
+        self._fill(trials)
+        deadline = time.monotonic() + seconds
+        changed = False
+        while self._queue and time.monotonic() < deadline:
+            record = self._queue.popleft()
+            self._queued.discard(record.trial_id)
+            before = self._held.get(record.trial_id)
+            now = self._held[record.trial_id] = self._holding(record)
+            changed = changed or before is None or (before.kinds, before.moves) != (now.kinds, now.moves)
+        if changed or study_id is None or self._view.pending != len(self._queue):
+            self._view = self._sum()
+        return self._view
+
+    def _fill(self, trials: Sequence[TrialRecord]) -> None:
+        """Queue what has never been looked at, what has changed, and once a minute all that is over."""
+        now = time.monotonic()
+        again = now - self._checked > LOOK_AGAIN_S
+        if again:
+            self._checked = now
+        for record in reversed(trials):
+            if record.trial_id in self._queued:
+                continue
+            held = self._held.get(record.trial_id)
+            if held is None or held.record is not record or record.state not in FINISHED or again:
+                self._queued.add(record.trial_id)
+                (self._queue.appendleft if held and record.state not in FINISHED else self._queue.append)(record)
+
+    def _holding(self, record: TrialRecord) -> Holding:
+        folder = paths.trial_dir(self._experiments, record.trial_id)
+        rows = list(records(Lines(folder / paths.RETENTION).look(), RetentionRow))
+        keep_all, moves = 0, []
+        oldest = time.time() * 1000 - WINDOW_MS
+        try:
+            for change in changes(rows):
+                keep_all += change.keep_all
+                if change.time >= oldest and change.kept:
+                    moves.append(Move(change.time, change.kept, record.number))
+        except (ValueError, OverflowError):  # a time that is none
+            moves = []
+        return Holding(kinds_of(folder), keep_all, moves, record, time.monotonic())
+
+    def _sum(self) -> StorageView:
+        kinds = dict.fromkeys(KINDS, 0)
+        for held in self._held.values():
+            for kind, size in held.kinds.items():
+                kinds[kind] += size
+        moves = sorted(move for held in self._held.values() for move in held.moves)
+        return StorageView(
+            kinds=kinds,
+            by_trial={trial_id: held.kinds for trial_id, held in self._held.items()},
+            keep_all=sum(held.keep_all for held in self._held.values()),
+            moves=tuple(moves),
+            looked_at=len(self._held),
+            pending=len(self._queue),
+            version=self._view.version + 1,
+        )
+
+
+def kinds_of(folder: Path) -> dict[str, int]:
+    """The bytes of a trial's files by kind; what vanishes meanwhile does not count. No link is followed."""
+    found = dict.fromkeys(KINDS, 0)
+    stack = [(os.fspath(folder), "")]
+    files = 0
+    while stack and files < MOST_FILES:
+        parent, kind = stack.pop()
+        try:
+            entries = list(os.scandir(parent))
+        except OSError:
+            continue
+        for entry in entries:
+            files += 1
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append((entry.path, kind or _kind_of_folder(entry.name)))
+                elif entry.is_file(follow_symlinks=False):
+                    found[_kind(kind, entry.name)] += entry.stat(follow_symlinks=False).st_size
+            except OSError:
+                continue
+    return found
+
+
+def _kind_of_folder(name: str) -> str:
+    if name.startswith((".tmp-", ".trash-", ".damaged-")):
+        return "temporary"
+    return "logs" if name == paths.LOGS else ""
+
+
+def _kind(folder: str, name: str) -> str:
+    if folder:
+        return folder
+    if name == paths.WEIGHTS:
+        return "weights"
+    return "training state" if name in (paths.STATE_TENSORS, paths.STATE_JSON) else "other"
+
+
+def used_over_time(now_bytes: int, moves: Sequence[Move], until_ms: int, columns: int) -> list[float]:
+    """The bytes of checkpoints over the last hours, in so many columns: what is there now, and back from it."""
+    began = max(min((m.time for m in moves), default=until_ms), until_ms - WINDOW_MS)
+    width = max((until_ms - began) / columns, 1.0)
+    heights: list[float] = []
+    left = sorted(moves, key=lambda m: m.time)
+    held = float(now_bytes)
+    for column in range(columns, 0, -1):
+        start = began + (column - 1) * width
+        highest = held
+        while left and left[-1].time >= start:
+            held -= left.pop().bytes
+            highest = max(highest, held)
+        heights.append(max(highest, 0.0))
+    return heights[::-1]
+

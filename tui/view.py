@@ -1,0 +1,33 @@
+"""What all screens show: one look at the folder, made in a thread and never changed after that."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tui.detail import TrialDetail
+from tui.reader import Snapshot
+from tui.storage import StorageView
+
+
+@dataclass(frozen=True)
+class View:
+    """The study, and of some trials all that their folders say.
+
+    Attributes:
+        selected: the trial that the screens of one trial are about.
+        marked: those to compare, in the order in which they were marked.
+        details: of the trials that the screen in sight needs.
+        writable: orders can be given here.
+    """
+
+    snapshot: Snapshot
+    selected: str | None = None
+    marked: tuple[str, ...] = ()
+    details: Mapping[str, TrialDetail] = field(default_factory=dict)
+    storage: StorageView = field(default_factory=StorageView)
+    writable: bool = False
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def detail(self) -> TrialDetail | None:
+        return self.details.get(self.selected or "")

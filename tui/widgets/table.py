@@ -1,0 +1,181 @@
+"""A table of any length, of which only the lines in sight are drawn.
+
+Textual's DataTable measures and keeps every cell: 10,000 rows of 8 take it 4 s, and each refresh costs as much again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+Cell = str | Text
+
+
+@dataclass(frozen=True)
+class Column:
+    """`key` names it for sorting; the width is what it needs at least, as the caller knows it."""
+
+    key: str
+    label: str
+    width: int
+    right: bool = True
+
+
+class Table(ScrollView, can_focus=True):
+    """Rows by their keys; the cursor stays on its row's key, whatever comes and goes around it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home,g", "go(0)", "First", show=False),
+        Binding("end,G", "go(-1)", "Last", show=False),
+        Binding("left", "shift(-8)", "Left", show=False),
+        Binding("right", "shift(8)", "Right", show=False),
+        Binding("enter", "choose", "Open", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"table--header", "table--cursor"}
+
+    class Moved(Message):
+        """The cursor stands on another row."""
+
+    class Chosen(Message):
+        """A row was opened: Enter, or a click on the row of the cursor."""
+
+    class Headed(Message):
+        """A column's header was clicked."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
+    def __init__(self, id: str | None = None, fixed: int = 0) -> None:
+        super().__init__(id=id)
+        self.columns: tuple[Column, ...] = ()
+        self.keys: Sequence[str] = ()
+        self.cursor = 0
+        self._cells: Callable[[str], Sequence[Cell]] = lambda key: ()
+        self._fixed = fixed
+        self._places: dict[str, int] = {}
+
+    @property
+    def cursor_key(self) -> str | None:
+        return self.keys[self.cursor] if 0 <= self.cursor < len(self.keys) else None
+
+    def fill(self, columns: Sequence[Column], keys: Sequence[str], cells: Callable[[str], Sequence[Cell]]) -> None:
+        """Show these rows; `cells` is asked for a row's only when it comes in sight."""
+        here = self.cursor_key
+        same = keys is self.keys
+        self.columns, self.keys, self._cells = tuple(columns), keys, cells
+        if not same:
+            self._places = {key: place for place, key in enumerate(keys)}
+            offset = self.cursor - self.scroll_offset.y
+            self.cursor = self._places.get(here or "", min(self.cursor, max(len(keys) - 1, 0)))
+            self.virtual_size = Size(self._width(), len(keys) + 1)
+            if self.cursor_key != here:
+                self._see()
+            elif 0 <= offset < self.size.height:  # it stays where it was on the screen
+                self.scroll_to(y=max(self.cursor - offset, 0), animate=False)
+        else:
+            self.virtual_size = Size(self._width(), len(keys) + 1)
+        self.refresh()
+
+    def put_cursor(self, key: str) -> None:
+        if key in self._places and self._places[key] != self.cursor:
+            self._go(self._places[key])
+
+    def _width(self) -> int:
+        return sum(column.width + 2 for column in self.columns)
+
+    def render_line(self, y: int) -> Strip:
+        width, shift = self.size.width, self.scroll_offset.x
+        place = y - 1 + self.scroll_offset.y
+        if y == 0:
+            style = self.get_component_rich_style("table--header")
+            cells: Sequence[Cell] = [column.label for column in self.columns]
+        elif place < len(self.keys):
+            on = place == self.cursor
+            style = self.get_component_rich_style("table--cursor") if on else self.rich_style
+            cells = self._cells(self.keys[place])
+        else:
+            return Strip.blank(width, self.rich_style)
+        pieces = [_segments(c, column, style) for c, column in zip(cells, self.columns, strict=False)]
+        fixed = Strip([s for piece in pieces[: self._fixed] for s in piece])
+        rest = Strip([s for piece in pieces[self._fixed :] for s in piece])
+        rest = rest.crop(shift, shift + max(width - fixed.cell_length, 0))
+        return Strip([*fixed, *rest]).crop(0, width).extend_cell_length(width, style)
+
+    def action_move(self, by: int) -> None:
+        self._go(self.cursor + by)
+
+    def action_page(self, by: int) -> None:
+        self._go(self.cursor + by * max(self.size.height - 2, 1))
+
+    def action_go(self, to: int) -> None:
+        self._go(len(self.keys) - 1 if to < 0 else to)
+
+    def action_shift(self, by: int) -> None:
+        self.scroll_to(x=self.scroll_offset.x + by, animate=False)
+
+    def action_choose(self) -> None:
+        if self.cursor_key is not None:
+            self.post_message(self.Chosen())
+
+    def _go(self, to: int) -> None:
+        to = min(max(to, 0), max(len(self.keys) - 1, 0))
+        if to != self.cursor:
+            self.cursor = to
+            self.post_message(self.Moved())
+        self._see()
+        self.refresh()
+
+    def _see(self) -> None:
+        """Scroll so far that the cursor's row is in sight; the header covers the first line."""
+        top, rows = self.scroll_offset.y, max(self.size.height - 1 - self.show_horizontal_scrollbar, 1)
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False)
+        elif self.cursor >= top + rows:
+            self.scroll_to(y=self.cursor - rows + 1, animate=False)
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y == 0:
+            if key := self._column_at(event.x):
+                self.post_message(self.Headed(key))
+            return
+        place = event.y - 1 + self.scroll_offset.y
+        if place < len(self.keys):
+            if place == self.cursor:
+                self.post_message(self.Chosen())
+            self._go(place)
+
+    def _column_at(self, x: int) -> str | None:
+        at = 0
+        fixed = sum(c.width + 2 for c in self.columns[: self._fixed])
+        x += self.scroll_offset.x if x >= fixed else 0
+        for column in self.columns:
+            at += column.width + 2
+            if x < at:
+                return column.key
+        return None
+
+
+def _segments(cell: Cell, column: Column, style: Style) -> list[Segment]:
+    """A cell in its width, a blank on each side; what is too long ends in an ellipsis."""
+    text = cell if isinstance(cell, Text) else Text(cell)
+    plain = text.plain
+    long = cell_len(plain) > column.width
+    shown = set_cell_size(plain, column.width - 1) + "…" if long else plain
+    own = style + Style.parse(str(text.style)) if text.style else style
+    gap = " " * (column.width - cell_len(shown))
+    return [Segment(f" {gap}{shown} " if column.right else f" {shown}{gap} ", own)]
