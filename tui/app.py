@@ -109,12 +109,12 @@ class TerminalApp(App[None]):
             chosen = (trials.active or ((trials.best,) if trials.best else trials[-1:]))[:1]
             selected = chosen[0].trial_id if chosen else None
         marked = tuple(trial_id for trial_id in marked if trial_id in trials.by_id)
-        wanted = {
+        by_need: dict[str, list[str | None]] = {
             "selected": [selected, trials.best.trial_id if trials.best else None],
             "marked": [*marked],
             "active": [trial.trial_id for trial in trials.active[:1]],
-        }.get(needs, [])
-        details = {i: self._follow(i).read(trials.by_id[i]) for i in wanted if i}
+        }
+        details = {i: self._follow(i).read(trials.by_id[i]) for i in by_need.get(needs, []) if i}
         counting = FOREGROUND_S if needs == "storage" else BACKGROUND_S
         return View(
             snapshot=snapshot,
@@ -211,7 +211,9 @@ class TerminalApp(App[None]):
             if command.title not in ("Keys", "Maximize", "Minimize"):
                 yield command
         for mode in self.MODES:
-            yield SystemCommand(mode.capitalize(), f"Show the screen {mode}", partial(self.run_action, f"switch_mode('{mode}')"))
+            yield SystemCommand(
+                mode.capitalize(), f"Show the screen {mode}", partial(self.run_action, f"switch_mode('{mode}')")
+            )
         for order, (title, meaning) in ORDERS.items():
             yield SystemCommand(title, meaning, partial(self.action_order, order))
         yield SystemCommand("Copy trial id", "To the terminal's clipboard", partial(self.action_copy, "id"))
@@ -265,7 +267,11 @@ class TerminalApp(App[None]):
             active = view.snapshot.trials.active
             trial = next((t for t in active if t.trial_id == view.selected), active[0])
             question = f"Prune trial {text.number(trial)}, which is running? It ends without a report."
-            return question, partial(give, f"{control.PRUNE}{trial.trial_id}"), "Ordered: the trial ends at its next step."
+            return (
+                question,
+                partial(give, f"{control.PRUNE}{trial.trial_id}"),
+                "Ordered: the trial ends at its next step.",
+            )
         if what == "cleanup":
             clean = partial(control.cleanup, self.experiments, "--execute")
             question = "Run cleanup? It deletes what is left over (see Storage); nothing that a trial needs."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import paths
-from redsm5.records import MetricRow, RetentionRow, TrialRecord
+from redsm5.records import Decision, MetricRow, RetentionRow, TrialRecord
 from redsm5.reports import EvaluationReport
 from tui.files import Documents, Lines, read_object, records
 
@@ -53,6 +53,7 @@ class TrialDetail:
         series: by metric, those named first in alphabetical order; `system_*` last.
         config: the configuration by dotted key.
         log: its last lines, oldest first.
+        pruned: why the driver ended it, where it did.
         problems: what could not be read, or not as a whole, in words.
         version: changes when anything here does.
     """
@@ -65,6 +66,7 @@ class TrialDetail:
     log: tuple[LogLine, ...]
     report: EvaluationReport | None
     problems: tuple[str, ...]
+    pruned: str | None
     version: int
 
 
@@ -76,6 +78,8 @@ class TrialReader:
         self._documents = Documents()
         self._metrics = Lines(self.folder / paths.METRICS)
         self._retention = Lines(self.folder / paths.RETENTION)
+        self._decisions = Lines(self.folder / paths.DECISIONS, LOG_TAIL)
+        self._pruned: str | None = None
         self._log = Lines(self.folder / paths.LOGS / LOG, LOG_TAIL)
         self._series: dict[str, Series] = {}
         self._rows: dict[str, list[RetentionRow]] = {}
@@ -85,6 +89,8 @@ class TrialReader:
         self._last: tuple[object, ...] = ()
 
     def read(self, record: TrialRecord) -> TrialDetail:
+        for decision in records(self._decisions.look(), Decision):
+            self._pruned = (decision.reason or "by the pruner") if decision.prune else self._pruned
         changed = self._read_metrics() | self._read_retention() | self._read_log()
         if not self._config:
             self._config = flatten(read_object(self.folder / paths.CONFIG) or {})
@@ -102,6 +108,7 @@ class TrialReader:
             log=tuple(self._lines),
             report=report,
             problems=problems,
+            pruned=self._pruned,
             version=self._version,
         )
 

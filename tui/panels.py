@@ -1,11 +1,10 @@
 """The overview's panels as lines of text, functions of what was read and the time, so that `--once` prints the same."""
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from rich.text import Text
 
-from redsm5.records import FINISHED, Event, TrialRecord
+from redsm5.records import FINISHED, TrialRecord
 from tui import text
 from tui.control import PAUSE, PRUNE, STOP, STOP_NOW
 from tui.reader import Snapshot, score
@@ -84,13 +83,13 @@ def gauge(snapshot: Snapshot, width: int) -> Text:
     if not budget:
         return Text(f"{size(snapshot.trials.bytes)} of checkpoints, no budget")
     used, reserved = snapshot.trials.bytes / budget, snapshot.reserved / budget
-    full = round(width * min(max(used, 0.0), 1.0))
+    full = max(round(width * min(max(used, 0.0), 1.0)), int(used > 0))
     held = round(width * min(max(used + reserved, 0.0), 1.0)) - full
     style = "red" if used > 0.95 else "yellow" if used > 0.8 else "green"
     return Text.assemble(
         ("█" * full, style),
         ("▓" * held, "cyan"),
-        ("░" * (width - full - held), DIM),
+        ("░" * max(width - full - held, 0), DIM),
         f"  {size(snapshot.trials.bytes)} of {size(budget)}",
     )
 
@@ -129,6 +128,8 @@ def keep_all(snapshot: Snapshot, seen: StorageView) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # pace, now, lately
+
+PASSING = ("queued", "preparing", "finishing")  # states that say nothing that the next one does not
 
 
 def pace(view: View, *, words: bool = False) -> Text:
@@ -215,13 +216,20 @@ def _at_work(view: View, trial: TrialRecord) -> list[Text]:
     return [head, scores, Text(f"  {settings}", DIM)] if settings else [head, scores]
 
 
-def lately(events: Iterable[Event], now: datetime) -> list[Text]:
-    """The events, newest first, with the local time, and the day where it is another one."""
-    lines = []
-    for event in reversed([*events]):
-        line = Text.assemble((text.clock(event.timestamp, now), DIM), f"  {number(event):>5}  ", state(event.state))
-        lines.append(line.append(f": {clean(event.message)}", "default") if event.message else line)
-    return lines
+def lately(view: View) -> list[Text]:
+    """What the trials came to, and what became of the checkpoints of the one at work, newest first."""
+    lines: list[tuple[str, Text]] = []
+    for event in view.snapshot.events:
+        if event.state in PASSING:
+            continue
+        line = Text.assemble(f"{number(event):>5}  ", state(event.state))
+        lines.append((event.timestamp, line.append(f": {clean(event.message)}") if event.message else line))
+    for trial in view.snapshot.trials.active:
+        for told in view.details[trial.trial_id].checkpoints[-20:] if trial.trial_id in view.details else ():
+            what = f"{number(trial):>5}  {clean(told.name, 20)} {told.state}: {clean(told.reason, 100)}"
+            lines.append((told.timestamp, Text(what)))
+    lines.sort(key=lambda pair: pair[0], reverse=True)
+    return [Text.assemble((text.clock(time, view.now), DIM)).append_text(line) for time, line in lines]
 
 
 def overview(view: View, most: int = 10) -> str:
@@ -240,5 +248,5 @@ def overview(view: View, most: int = 10) -> str:
         *(f"  {line}" for line in happening(view).plain.split("\n")),
     ]
     if snapshot.events:
-        lines += ["", "lately", *(f"  {line.plain}" for line in lately(snapshot.events, view.now)[:most])]
+        lines += ["", "lately", *(f"  {line.plain}" for line in lately(view)[:most])]
     return "\n".join(lines)

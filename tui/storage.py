@@ -183,4 +183,3 @@ def used_over_time(now_bytes: int, moves: Sequence[Move], until_ms: int, columns
             highest = max(highest, held)
         heights.append(max(highest, 0.0))
     return heights[::-1]
-

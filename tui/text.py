@@ -95,7 +95,7 @@ def number(trial: TrialRecord | Event) -> str:
 
 def parameter(setting: object) -> str:
     """A parameter's value in a few characters: 2.1e-05, gated, none."""
-    if setting is None or setting == "":
+    if setting is None or setting in ("", [], {}):
         return "none"
     return f"{setting:.3g}" if isinstance(setting, float) else clean(str(setting), 60)
 
@@ -107,7 +107,7 @@ def parameter_name(key: str) -> str:
 
 
 def state(name: str, *, word: bool = True) -> Text:
-    return Text(f"{SYMBOLS[name]} {name}" if word else SYMBOLS[name], STYLES.get(name, ""))
+    return Text.assemble((f"{SYMBOLS[name]} {name}" if word else SYMBOLS[name], STYLES.get(name, "")))
 
 
 def time_of(timestamp: str) -> datetime:

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from redsm5 import paths
 from redsm5.evaluation import plots
-from redsm5.kept import Moment
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
+from redsm5.kept import Moment
 from redsm5.reports import StudySummary, SummaryTrial
 from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
 

@@ -17,8 +17,8 @@ from redsm5 import files, paths
 from redsm5.documents import load, milliseconds, now
 from redsm5.errors import InputError
 from redsm5.evaluation.importance import parameter_importance
-from redsm5.kept import Moment, storage_over_time
 from redsm5.evaluation.studypage import render_summary, scored
+from redsm5.kept import Moment, storage_over_time
 from redsm5.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.reports import (
     CHOSEN_BY_VALIDATION,

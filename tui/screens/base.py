@@ -22,6 +22,7 @@ class FolderScreen(Screen[None]):
     """A screen of the folder. `needs`: whose trials' details it shows: "selected", "marked", "active" or none."""
 
     needs: ClassVar[str] = ""
+    AUTO_FOCUS = ""
 
     def compose(self) -> ComposeResult:
         yield Header()

@@ -24,12 +24,12 @@ MARKERS = "●■▲◆○□△◇"
 class CompareScreen(FolderScreen):
     needs: ClassVar[str] = "marked"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "metric(1)", "Next metric"),
+        Binding("n", "metric(1)", "Metric"),
         Binding("b", "metric(-1)", "Metric before", show=False),
-        Binding("w", "toggle('smooth')", "Smooth", show=False),
-        Binding("l", "toggle('log_axis')", "Log axis", show=False),
-        Binding("a", "toggle('by_step')", "Step or epoch", show=False),
-        Binding("M", "app.unmark", "Clear marks"),
+        Binding("w", "flip('smooth')", "Smooth", show=False),
+        Binding("l", "flip('log_axis')", "Log axis", show=False),
+        Binding("a", "flip('by_step')", "Step or epoch", show=False),
+        Binding("M", "app.unmark", "Clear marks", show=False),
         Binding("escape", "app.switch_mode('trials')", "Back", show=False),
     ]
 
@@ -42,10 +42,10 @@ class CompareScreen(FolderScreen):
     def body(self) -> ComposeResult:
         with Container(id="compare"):
             yield Plot(id="curves", classes="panel")
-            with VerticalScroll(id="parameters", classes="panel"):
-                yield Static(id="parameters-text", markup=False)
             with VerticalScroll(id="symptoms", classes="panel"):
                 yield Static(id="symptoms-text", markup=False)
+            with VerticalScroll(id="parameters", classes="panel"):
+                yield Static(id="parameters-text", markup=False)
 
     def show(self, view: View) -> None:
         self._view = view
@@ -90,7 +90,9 @@ class CompareScreen(FolderScreen):
             every = max(len(xs) // 6, 1)
             lines.append(Line(xs[::every], values[::every], STYLES[place], "points", marker=MARKERS[place]))
         word = "step" if self.by_step else "epoch"
-        return Chart(lines, log=self.log_axis, x_label=lambda x: f"{word} {x:g}", empty="no metric that two of them have")
+        return Chart(
+            lines, log=self.log_axis, x_label=lambda x: f"{word} {x:g}", empty="no metric that two of them have"
+        )
 
     def action_metric(self, by: int) -> None:
         if self._view:
@@ -100,7 +102,7 @@ class CompareScreen(FolderScreen):
                 self._metric = names[(at + by) % len(names)]
             self.show(self._view)
 
-    def action_toggle(self, what: str) -> None:
+    def action_flip(self, what: str) -> None:
         setattr(self, what, not getattr(self, what))
         if self._view:
             self.show(self._view)
@@ -111,7 +113,7 @@ def parameters(details: Sequence[TrialDetail]) -> Text:
     page = Text(f"{'':<20}")
     for place, detail in enumerate(details):
         page.append(f"{MARKERS[place]} {text.number(detail.record):<11}", STYLES[place])
-    rows = [
+    rows: list[tuple[str, list[str]]] = [
         ("state", [d.record.state for d in details]),
         ("best", [text.value(score(d.record)) for d in details]),
         ("epochs", [f"{d.record.epoch}/{d.record.epochs}" for d in details]),
@@ -131,9 +133,11 @@ def symptoms(details: Sequence[TrialDetail]) -> Text:
     """The first trial's F1 a symptom, and by how much the others differ from it."""
     first = details[0].report
     if first is None:
-        return Text(f"trial {text.number(details[0].record)} has no report to compare with: mark another one first", text.DIM)
+        return Text(
+            f"trial {text.number(details[0].record)} has no report to compare with: mark another one first", text.DIM
+        )
     others = [_by_symptom(detail) for detail in details[1:]]
-    page = Text(f"{'':<18}{text.number(details[0].record):>7}", text.DIM)
+    page = Text.assemble((f"{'':<18}{text.number(details[0].record):>7}", text.DIM))
     for detail in details[1:]:
         page.append(f"{text.number(detail.record):>8}", text.DIM)
     rows = [(row.id, row.f1) for row in first.test_metrics.criteria_matching.per_criterion]

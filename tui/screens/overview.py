@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widgets import Static
 
@@ -16,6 +17,7 @@ from tui.widgets.plot import Chart, Line, Plot
 
 class OverviewScreen(FolderScreen):
     needs: ClassVar[str] = "active"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("p", "app.order('pause')", "Pause")]
 
     def body(self) -> ComposeResult:
         with Container(id="panels"):
@@ -39,7 +41,7 @@ class OverviewScreen(FolderScreen):
         self.put("now", panels.happening(view), "now")
         self.put("pace", panels.pace(view), "pace")
         self.put("best", panels.leader(snapshot), "best")
-        lines = panels.lately(snapshot.events, view.now)
+        lines = panels.lately(view)
         self.put("lately", Text("\n").join(lines) if lines else Text("nothing yet", text.DIM), "lately")
 
 
@@ -55,5 +57,8 @@ def objective_chart(trials: Trials) -> Chart:
         Line([n for n, _ in done], [v for _, v in done], "cyan", "points"),
     ]
     return Chart(
-        lines, x_range=(0, max(last, 1)), x_label=lambda x: f"#{x:.0f}", empty="no trial has a score yet: it takes an epoch"
+        lines,
+        x_range=(0, max(last, 1)),
+        x_label=lambda x: f"#{x:.0f}",
+        empty="no trial has a score yet: it takes an epoch",
     )

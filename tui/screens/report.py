@@ -1,4 +1,4 @@
-"""A trial's evaluation report: the headline, a line a symptom, the evidence, the checkpoints that share the best score."""
+"""A trial's evaluation report: headline, a line a symptom, evidence, the checkpoints that share the best score."""
 
 from typing import ClassVar
 
@@ -17,9 +17,9 @@ from tui.view import View
 class ReportScreen(FolderScreen):
     needs: ClassVar[str] = "selected"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left_square_bracket", "app.neighbour(-1)", "Previous", key_display="["),
-        Binding("right_square_bracket", "app.neighbour(1)", "Next", key_display="]"),
-        Binding("m", "app.mark", "Mark"),
+        Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
+        Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
+        Binding("m", "app.mark", "Mark", show=False),
         Binding("escape", "app.switch_mode('trial')", "Back", show=False),
     ]
 
@@ -33,11 +33,13 @@ class ReportScreen(FolderScreen):
         if detail is None:
             self.put("report-text", "No trial yet." if view.selected is None else "…")
             return
-        head(panel, f"trial {text.number(detail.record)}: {detail.record.state}", text.clean(detail.record.trial_id, 60))
+        head(
+            panel, f"trial {text.number(detail.record)}: {detail.record.state}", text.clean(detail.record.trial_id, 60)
+        )
         if detail.report is None:
             self.put("report-text", missing(view))
             return
-        self.put("report-text", report(detail.report, self.size.width - 4))
+        self.put("report-text", report(detail.report, self.size.width - 6))
 
 
 def missing(view: View) -> Text:
@@ -46,7 +48,9 @@ def missing(view: View) -> Text:
     assert detail is not None
     trial, name = detail.record, text.number(detail.record)
     if any("evaluation_report" in problem for problem in detail.problems):
-        return Text(f"The report of trial {name} cannot be read: `just evaluate --trial-id {trial.trial_id}` writes it anew.")
+        return Text(
+            f"The report of trial {name} cannot be read: `just evaluate --trial-id {trial.trial_id}` writes it anew."
+        )
     if trial.duplicate_of:
         return Text(f"Trial {name} repeats trial {text.clean(trial.duplicate_of, 60)}: see the report of that one.")
     said = {
@@ -68,9 +72,11 @@ def report(report: EvaluationReport, width: int) -> Text:
         ("PR AUC", "criteria_matching.macro_pr_auc", metrics.macro_pr_auc),
         ("accuracy", "criteria_matching.accuracy", metrics.accuracy),
     ):
-        page.append(f"{word} ", text.DIM).append(text.value(number), "bold")
+        page.append(word.replace(" ", "\u00a0") + "\u00a0", text.DIM).append(text.value(number), "bold")
         page.append(f"{interval(report, name)}   ", text.DIM)
-    page.append(f"\nvalidation {text.clean(report.optimization_metric_name, 40)} {text.value(report.best_validation_score)}\n\n")
+    page.append(
+        f"\nvalidation {text.clean(report.optimization_metric_name, 40)} {text.value(report.best_validation_score)}\n\n"
+    )
     page.append_text(table(report, width))
     page.append("\n\nevidence   ", "bold")
     for word, name, number in (
@@ -79,7 +85,7 @@ def report(report: EvaluationReport, width: int) -> Text:
         ("char F1", "char_f1", evidence.char_f1),
         ("no-evidence right", "null_span_accuracy", evidence.null_span_accuracy),
     ):
-        page.append(f"{word} ", text.DIM).append(text.value(number), "bold")
+        page.append(word.replace(" ", "\u00a0") + "\u00a0", text.DIM).append(text.value(number), "bold")
         page.append(f"{interval(report, f'evidence_binding.{name}')}   ", text.DIM)
     if report.hard_negatives:
         hard = report.hard_negatives
@@ -89,10 +95,10 @@ def report(report: EvaluationReport, width: int) -> Text:
     page.append("\n\ncheckpoints with the best validation score\n", "bold")
     for checkpoint in report.evaluated_checkpoints[:20]:
         f1 = checkpoint.test_metrics.criteria_matching.f1_macro
-        path = text.clean(checkpoint.path or "not kept", 120)
-        page.append(f"  {'★' if not checkpoint.co_best else '='} {text.clean(checkpoint.checkpoint_id, 20):<12}")
-        page.append(f" epoch {checkpoint.epoch:<4} validation {text.value(checkpoint.val_metric)}")
-        page.append(f"   {report.split} macro F1 {text.value(f1)}   ").append(f"{path}\n", text.DIM)
+        path = text.clean((checkpoint.path or "in memory alone").rsplit("/", 1)[-1], 30)
+        page.append(f"  {'★' if not checkpoint.co_best else '='} epoch {checkpoint.epoch:<4}")
+        page.append(f" validation {text.value(checkpoint.val_metric)}   {report.split} macro F1 {text.value(f1)}   ")
+        page.append(f"{path}\n", text.DIM)
     return page.append(f"\n{CHOSEN_BY_VALIDATION}", "italic")
 
 
@@ -100,13 +106,12 @@ def table(report: EvaluationReport, width: int) -> Text:
     """A line a symptom: F1 with a bar, precision, recall, area, threshold, support and the confusion matrix."""
     rows = report.test_metrics.criteria_matching.per_criterion
     names = max([len("symptom"), *(len(text.clean(row.id, 24)) for row in rows)])
-    bars = min(max(width - names - 62, 4), 40)
-    lines = [Text(f"{'symptom':<{names}} {'F1':<{bars}}", text.DIM)]
-    for label, cell in (("", 6), ("prec", 6), ("recall", 7), ("PR AUC", 7), ("thr", 6), ("n", 5)):
+    bars = min(max(width - names - 50, 4), 40)
+    lines = [Text.assemble((f"{'symptom':<{names}} {'F1':<{bars}}", text.DIM))]
+    for label, cell in (("", 5), ("prec", 5), ("rec", 5), ("PR AUC", 7), ("thr", 5), ("n", 4)):
         lines[0].append(f"{label:>{cell}}", text.DIM)
-    lines[0].append("".join(f"{label:>5}" for label in ("tn", "fp", "fn", "tp")), text.DIM)
-    for row in rows:
-        lines.append(_row(row, report, names, bars))
+    lines[0].append("".join(f"{label:>4}" for label in ("tn", "fp", "fn", "tp")), text.DIM)
+    lines += [_row(row, report, names, bars) for row in rows]
     return Text("\n").join(lines)
 
 
@@ -114,11 +119,11 @@ def _row(row: CriterionMetrics, report: EvaluationReport, names: int, bars: int)
     style = "red" if (row.f1 or 0.0) < 0.3 else "yellow" if (row.f1 or 0.0) < 0.6 else "green"
     line = Text(f"{text.clean(row.id, 24):<{names}} ").append(text.fine_bar(row.f1, bars), style)
     threshold = (report.decision_thresholds or {}).get(row.id)
-    for number, cell in ((row.f1, 6), (row.precision, 6), (row.recall, 7), (row.pr_auc, 7), (threshold, 6)):
-        line.append(f"{'–' if number is None else f'{number:.2f}':>{cell}}", "bold" if cell == 6 and number is row.f1 else "")
-    line.append(f"{row.support:>5}")
+    for number, cell in ((row.f1, 5), (row.precision, 5), (row.recall, 5), (row.pr_auc, 7), (threshold, 5)):
+        line.append(f"{'–' if number is None else f'{number:.2f}':>{cell}}", "bold" if number is row.f1 else "")
+    line.append(f"{row.support:>4}")
     cells = [str(n) for pair in row.confusion_matrix[:2] for n in pair[:2]]
-    return line.append("".join(f"{n:>5}" for n in cells), text.DIM)
+    return line.append("".join(f"{n:>4}" for n in cells), text.DIM)
 
 
 def interval(report: EvaluationReport, name: str) -> str:
@@ -126,5 +131,5 @@ def interval(report: EvaluationReport, name: str) -> str:
     for key in (name, f"test_metrics.{name}"):
         bounds = report.confidence_intervals.get(key)
         if bounds and len(bounds) == 2:
-            return f" [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+            return f"\u00a0[{bounds[0]:.3f},\u00a0{bounds[1]:.3f}]"
     return ""

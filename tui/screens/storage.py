@@ -22,8 +22,8 @@ MOST = 200  # lines of a list
 class StorageScreen(FolderScreen):
     needs: ClassVar[str] = "storage"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("u", "ask_cleanup", "Look again"),
-        Binding("K", "app.order('cleanup')", "Clean up"),
+        Binding("u", "ask_cleanup", "Again"),
+        Binding("K", "app.order('cleanup')", "Clean up", show=False),
     ]
 
     def __init__(self) -> None:
@@ -52,15 +52,19 @@ class StorageScreen(FolderScreen):
             self.action_ask_cleanup()
         width = self.query_one("#gauge").size.width or 60
         now_ms = int(view.now.timestamp() * 1000)
-        pending = f"looked at {view.storage.looked_at:,} of {len(view.snapshot.trials):,} trials" if view.storage.pending else ""
+        pending = (
+            f"looked at {view.storage.looked_at:,} of {len(view.snapshot.trials):,} trials"
+            if view.storage.pending
+            else ""
+        )
         self.put("gauge", panels.storage(view.snapshot, view.storage, width, now_ms, chart=False), "budget", pending)
         self.put("kinds", kinds(view), f"by kind: {text.trials(len(view.storage.by_trial))}")
         self.put("next-text", going(self._found, self._said, view))
-        head(self.query_one("#next"), "next to go, in this order, when the budget binds")
+        head(self.query_one("#next"), "next to go, in this order")
         self.put("moves-text", moves(view, width, now_ms))
-        head(self.query_one("#moves"), "writes and prunes of the last 6 hours")
+        head(self.query_one("#moves"), "writes and prunes, last 6 h")
         self.put("largest-text", largest(view))
-        head(self.query_one("#largest"), "by study and by trial, largest first")
+        head(self.query_one("#largest"), "by study, by trial")
 
     def action_ask_cleanup(self) -> None:
         self.run_worker(self._ask(), exclusive=True, group="cleanup")
@@ -94,13 +98,18 @@ def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
     items = [item for item in found.get("items", []) if isinstance(item, dict)]
     left = [item for item in items if item.get("kind") in ("litter", "orphan")]
     freed = sum(item.get("bytes", 0) for item in left)
-    page = Text(f"cleanup would free {text.size(freed)}" + ("" if left else " (nothing is left over)") + "\n", "bold")
+    page = Text.assemble((f"cleanup would free {text.size(freed)}", "bold"))
+    page.append("\n" if left else " (nothing is left over)\n")
     numbers = {f"trial_{t.trial_id}": text.number(t) for t in view.snapshot.trials}
     for item in left[:MOST]:
-        page.append(f"  {_place(item, numbers):<26} {text.size(item['bytes']):>8}  ").append(f"{_why(item)}\n", text.DIM)
+        page.append(f"  {_place(item, numbers):<26} {text.size(item['bytes']):>8}  ").append(
+            f"{_why(item)}\n", text.DIM
+        )
     evictable = [item for item in items if item.get("kind") == "evictable" and _trial(item) in numbers]
     for item in evictable[:MOST]:
-        page.append(f"{item.get('order') or '':>3} ", "bold").append(f"{_place(item, numbers):<24} {text.size(item['bytes']):>8}  ")
+        page.append(f"{item.get('order') or '':>3} ", "bold").append(
+            f"{_place(item, numbers):<24} {text.size(item['bytes']):>8}  "
+        )
         page.append(f"{_why(item)}\n", text.DIM)
     if len(evictable) > MOST:
         page.append(f"and {len(evictable) - MOST:,} more\n", text.DIM)
@@ -131,13 +140,15 @@ def moves(view: View, width: int, now_ms: int) -> Text:
     if not seen.moves:
         return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM)
     heights = used_over_time(view.snapshot.trials.bytes, seen.moves, now_ms, max(min(width - 6, 60), 10))
-    page = Text(text.spark(heights), "cyan").append(f"  highest {text.size(max(heights))}\n", text.DIM)
+    page = Text.assemble((text.spark(heights), "cyan")).append(f"  highest {text.size(max(heights))}\n", text.DIM)
     numbers = [*reversed(seen.moves)][:MOST]
     for move in numbers:
         time = text.clock(_iso(move.time), view.now)
         sign, style = ("+", "green") if move.bytes > 0 else ("−", "yellow")
         number = "" if move.number is None else f"#{move.number}"
-        page.append(f"{time} ", text.DIM).append(f"{sign}{text.size(abs(move.bytes)):>8}", style).append(f"  {number}\n")
+        page.append(f"{time} ", text.DIM).append(f"{sign}{text.size(abs(move.bytes)):>8}", style).append(
+            f"  {number}\n"
+        )
     page.rstrip()
     return page
 
@@ -155,14 +166,16 @@ def largest(view: View) -> Text:
     for study in view.snapshot.studies[-10:]:
         here = view.snapshot.study and study.study_id == view.snapshot.study.study_id
         amount = text.size(sum(view.storage.kinds.values())) if here else "s shows it"
-        page.append(f"{'▸' if here else ' '} {text.clean(study.name, 24):<24} {amount:>10}\n", "bold" if here else text.DIM)
+        page.append(
+            f"{'▸' if here else ' '} {text.clean(study.name, 24):<24} {amount:>10}\n", "bold" if here else text.DIM
+        )
     page.append_text(_by_trial(view.snapshot, view.storage.by_trial))
     page.rstrip()
     return page
 
 
 def _by_trial(snapshot: Snapshot, by_trial: dict[str, dict[str, int]]) -> Text:
-    page = Text(f"{'trial':<8}{'all':>9}{'weights':>9}{'resume':>9}{'logs':>9}{'other':>9}\n", text.DIM)
+    page = Text.assemble((f"{'trial':<8}{'all':>9}{'weights':>9}{'resume':>9}{'logs':>9}{'other':>9}\n", text.DIM))
     ranked = sorted(by_trial.items(), key=lambda item: -sum(item[1].values()))[:MOST]
     for trial_id, kinds in ranked:
         trial = snapshot.trials.by_id.get(trial_id)

@@ -1,6 +1,7 @@
 """One trial: its metrics as a grid of charts, what it was made with, what became of its checkpoints, its log."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -25,23 +26,23 @@ PANELS = ("charts", "configuration", "checkpoints", "log")
 class TrialScreen(FolderScreen):
     needs: ClassVar[str] = "selected"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left_square_bracket", "app.neighbour(-1)", "Previous", key_display="["),
-        Binding("right_square_bracket", "app.neighbour(1)", "Next", key_display="]"),
+        Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
+        Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("escape", "back", "Back", show=False),
         Binding("n,pagedown", "page(1)", "More charts", show=False),
         Binding("b,pageup", "page(-1)", "Charts before", show=False),
-        Binding("enter", "enlarge", "Enlarge"),
+        Binding("enter", "enlarge", "Enlarge", show=False),
         Binding("left", "inspect(-1)", "Point before", show=False),
         Binding("right", "inspect(1)", "Point after", show=False),
         Binding("up", "choose(-1)", "Chart before", show=False),
         Binding("down", "choose(1)", "Next chart", show=False),
-        Binding("w", "toggle('smooth')", "Smooth", show=False),
-        Binding("l", "toggle('log_axis')", "Log axis", show=False),
-        Binding("a", "toggle('by_epoch')", "Step or epoch", show=False),
+        Binding("w", "flip('smooth')", "Smooth", show=False),
+        Binding("l", "flip('log_axis')", "Log axis", show=False),
+        Binding("a", "flip('by_epoch')", "Step or epoch", show=False),
         Binding("v", "severity", "Severity", show=False),
         Binding("tab", "panel(1)", "Panel", show=False, priority=True),
-        Binding("m", "app.mark", "Mark"),
+        Binding("m", "app.mark", "Mark", show=False),
     ]
 
     def __init__(self) -> None:
@@ -77,7 +78,6 @@ class TrialScreen(FolderScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one(Input).display = False
         self._show_panel()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -87,7 +87,9 @@ class TrialScreen(FolderScreen):
         self._view = view
         detail = view.detail
         if detail is None:
-            self.put("about", "No trial yet: the first one comes when `just hpo` starts it." if not view.selected else "…")
+            self.put(
+                "about", "No trial yet: the first one comes when `just hpo` starts it." if not view.selected else "…"
+            )
             return
         if detail.record.trial_id != self._of:
             self._of, self._page, self._at = detail.record.trial_id, 0, None
@@ -139,7 +141,7 @@ class TrialScreen(FolderScreen):
             elif slot == 0:
                 head(plot, "metrics", "")
                 said = "no metric is called so: Esc clears the filter" if self._query else "no metric yet"
-                plot.show(said, lambda: Chart(empty=said))
+                plot.show(said, partial(Chart, empty=said))
         if len(on_page) and not self._large and pages > 1:
             last = self.query_one(f"#plot-{len(on_page) - 1}", Plot)
             head(last, None, f"page {self._page + 1} of {pages}: n, b")
@@ -166,7 +168,16 @@ class TrialScreen(FolderScreen):
         plot.set_class(chosen, "chosen")
         where = "" if at is None else f" · {series.steps[at]}, epoch {series.epochs[at]}"
         head(plot, title, text.value(series.values[-1 if at is None else at]) + where)
-        seen = (detail.folder, name, len(series.values), series.steps[-1:], self.smooth, self.log_axis, self.by_epoch, at)
+        seen = (
+            detail.folder,
+            name,
+            len(series.values),
+            series.steps[-1:],
+            self.smooth,
+            self.log_axis,
+            self.by_epoch,
+            at,
+        )
         plot.show(seen, lambda: self._chart(series, at))
 
     def _chart(self, series: Series, at: int | None) -> Chart:
@@ -188,7 +199,7 @@ class TrialScreen(FolderScreen):
         if self._view:
             self.show(self._view)
 
-    def action_toggle(self, what: str) -> None:
+    def action_flip(self, what: str) -> None:
         setattr(self, what, not getattr(self, what))
         self._again()
 
@@ -303,6 +314,8 @@ def about(view: View, detail: TrialDetail) -> Text:
     if trial.error:
         line.append(f"\n✗ {text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", "red")
         line.append(f"  → {remedy(view, detail)}", "bold")
+    if detail.pruned and trial.state == "pruned":
+        line.append(f"\n✂ {text.clean(detail.pruned)}", "yellow")
     if trial.duplicate_of:
         line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}: not trained again", "yellow")
     for problem in detail.problems:
@@ -342,7 +355,7 @@ def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
     for key in searched:
         page.append(f"  {text.parameter_name(key):<18.18} ").append(f"{text.parameter(config[key])}\n", "bold")
     for key in rest:
-        page.append(f"  {text.clean(key, 34):<34} {text.parameter(config[key])}\n", text.DIM)
+        page.append(f"  {text.clean(key, 30):<30} {text.parameter(config[key])}\n", text.DIM)
     return page or Text("its config.json cannot be read", text.DIM)
 
 

@@ -1,7 +1,7 @@
 """All trials of the study in a table: sorted, filtered by typing, as they change; below it, the cursor's in full."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -25,10 +25,10 @@ class TrialsScreen(FolderScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("escape", "leave_filter", "Clear filter", show=False),
-        Binding("o", "sort(1)", "Sort"),
+        Binding("o", "sort(1)", "Sort", show=False),
         Binding("O", "sort(-1)", "Sort back", show=False),
         Binding("i", "reverse", "Turn around", show=False),
-        Binding("m", "app.mark", "Mark"),
+        Binding("m", "app.mark", "Mark", show=False),
     ]
 
     def __init__(self) -> None:
@@ -45,10 +45,6 @@ class TrialsScreen(FolderScreen):
         yield Input(id="filter", placeholder="gated   head=gated   lr<5e-5   state!=failed", compact=True)
         yield Table(id="trials", fixed=3)
         yield Static(id="detail", markup=False)
-
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.query_one(Input).display = False
 
     def on_screen_resume(self) -> None:
         super().on_screen_resume()
@@ -221,7 +217,7 @@ def values(trial: TrialRecord, metric: str) -> dict[str, object]:
 
 def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
     """What a trial is sorted by; (False, number, text), or (True, …) where it has no such value."""
-    of: dict[str, Callable[[TrialRecord], object]] = {
+    of: dict[str, Callable[[TrialRecord], Any]] = {
         "#": lambda t: t.number,
         "state": lambda t: t.state,
         "objective": score,
@@ -231,10 +227,9 @@ def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
         "again": lambda t: t.resumes,
         "error": lambda t: t.error.message if t.error else None,
     }
-    value = of.get(key, lambda t: t.parameters.get(key))
 
     def by(trial: TrialRecord) -> Sortable:
-        found = value(trial)
+        found = of[key](trial) if key in of else trial.parameters.get(key)
         if found is None or found != found:
             return True, 0.0, ""
         if isinstance(found, int | float) and abs(found) < 1 << 62:
@@ -258,11 +253,9 @@ def counts(view: View, shown: int) -> Text:
 def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cell]:
     """A row: a star for the best, a dot for what is marked."""
     best = view.snapshot.trials.best
-    sign = ("★" if best and best.trial_id == trial.trial_id else " ") + (
-        "•" if trial.trial_id in view.marked else " "
-    )
+    sign = ("★" if best and best.trial_id == trial.trial_id else " ") + ("•" if trial.trial_id in view.marked else " ")
     own: dict[str, Cell] = {
-        "": Text(sign, "bold yellow"),
+        "": Text.assemble((sign, "bold yellow")),
         "#": "–" if trial.number is None else str(trial.number),
         "state": text.state(trial.state),
         "objective": text.value(trial.best.value if trial.best else None),
@@ -270,7 +263,7 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
         "time": text.running_time(trial, view.now),
         "bytes": text.size(trial.bytes),
         "again": str(trial.resumes),
-        "error": Text(reason(trial), "red"),
+        "error": Text.assemble((reason(trial), "red")),
     }
     return [own[c.key] if c.key in own else text.parameter(trial.parameters.get(c.key, "–")) for c in columns]
 

@@ -176,6 +176,6 @@ def _segments(cell: Cell, column: Column, style: Style) -> list[Segment]:
     plain = text.plain
     long = cell_len(plain) > column.width
     shown = set_cell_size(plain, column.width - 1) + "…" if long else plain
-    own = style + Style.parse(str(text.style)) if text.style else style
+    own = style + Style.parse(str(text.spans[0].style)) if text.spans else style
     gap = " " * (column.width - cell_len(shown))
     return [Segment(f" {gap}{shown} " if column.right else f" {shown}{gap} ", own)]
