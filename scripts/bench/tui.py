@@ -1,0 +1,380 @@
+"""The terminal app on a study of many trials: `just bench tui [--trials 10000] [--epochs 50] [--keep DIR]`.
+
+The folder is generated as the driver and the trials leave it. The app runs in a pseudo-terminal of its own, 160 × 48,
+as a person runs it, and is looked at from outside: what it paints, when, with how much processor time and memory.
+
+- first paint: from the start of the process to the first frame, and to the first one that tells of the trials;
+- rest: processor time of a core while nobody writes and no key is pressed;
+- refresh: processor time of a look at the folder and its painting, while four trials write;
+- keys: from a key to the first byte that is painted for it, on the screens in turn.
+
+Beside it, in the same run and with the same rows: Textual's own DataTable filled with them, and the bare import of
+Textual.
+"""
+
+import argparse
+import json
+import os
+import pty
+import random
+import re
+import select
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from redsm5 import paths
+from redsm5.documents import now, timestamp
+from redsm5.errors import exit_with_message
+from redsm5.records import (
+    Best,
+    BudgetEntry,
+    BudgetLedger,
+    ErrorRecord,
+    Event,
+    MetricRow,
+    Record,
+    RetentionRow,
+    StudyBest,
+    StudyIndex,
+    StudyRecord,
+    TrialCounts,
+    TrialRecord,
+)
+
+COLUMNS, ROWS = 160, 48
+WRITERS = 4
+STEPS = 100  # an epoch
+WEIGHTS, WHOLE = 438_000_000, 1_314_000_000
+HEADS = ("linear", "mlp", "mlp_residual", "gated", "multi_sample_dropout")
+METRICS = ("val_f1_macro", "val_loss", "val_accuracy", "val_evidence_f1", "train_loss")
+MARK = "night-search"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the folder
+
+
+def generate(root: Path, trials: int, epochs: int) -> Path:
+    """A study in mid-search: most trials completed, some pruned or failed, the last four at work; its folder."""
+    draw, study_id = random.Random(0), str(uuid.UUID(int=1))
+    folder = paths.study_dir(root, study_id)
+    folder.mkdir(parents=True)
+    began = datetime.now(UTC) - timedelta(minutes=5 * trials)
+    config = {"study": {"name": MARK}, "retention": {"max_total_size": 10_000_000_000}}
+    records, events = [], []
+    for number in range(trials):
+        record = one_trial(study_id, number, trials, epochs, began + timedelta(minutes=5 * number), draw)
+        write_trial(root, record, config)
+        records.append(record)
+        events += [
+            Event(timestamp=record.created_at, trial_id=record.trial_id, number=number, state=state, message=None)
+            for state in ("queued", "preparing", "running", record.state)
+        ]
+    best = max((r for r in records if r.state == "completed"), key=lambda r: r.best.value if r.best else 0.0)
+    assert best.best is not None and best.number is not None
+    finished = sum(r.state in ("completed", "pruned", "failed") for r in records)
+    study = StudyRecord(
+        study_id=study_id,
+        name=MARK,
+        state="running",
+        created_at=timestamp(began),
+        metric="val_f1_macro",
+        trials=TrialCounts(wanted=trials + 100, finished=finished, running=WRITERS),
+        best=StudyBest(trial_id=best.trial_id, number=best.number, value=best.best.value),
+        config=config,
+    )
+    (folder / paths.STUDY).write_bytes(study.to_json())
+    (folder / paths.INDEX).write_bytes(StudyIndex(study_id=study_id, updated_at=now(), trials=records).to_json())
+    (folder / paths.EVENTS).write_bytes(lines(events))
+    entries = {r.trial_id: BudgetEntry(reserved=2 * WHOLE + WEIGHTS, bytes=WHOLE) for r in records[-WRITERS:]}
+    ledger = BudgetLedger(max_total_size=10_000_000_000, entries=entries)
+    (folder / paths.BUDGET).write_bytes(ledger.to_json())
+    return folder
+
+
+def one_trial(study_id: str, number: int, trials: int, epochs: int, at: datetime, draw: random.Random) -> TrialRecord:
+    state: Any = draw.choices(("completed", "pruned", "failed"), (80, 17, 3))[0]
+    state = "running" if number >= trials - WRITERS else state
+    epoch = {"completed": epochs, "pruned": max(epochs // 3, 1), "failed": 1, "running": epochs // 2}[state]
+    score = 0.5 * (1 - 1 / (2 + number / 50)) + draw.uniform(-0.2, 0.05)
+    return TrialRecord(
+        trial_id=str(uuid.UUID(int=number + 2)),
+        study_id=study_id,
+        number=number,
+        state=state,
+        created_at=timestamp(at),
+        started_at=timestamp(at),
+        finished_at=None if state == "running" else timestamp(at + timedelta(minutes=4)),
+        epoch=epoch,
+        epochs=epochs,
+        step=epoch * STEPS,
+        best=Best(epoch=epoch, value=score),
+        bytes=WHOLE if state == "running" else WEIGHTS if number % 1000 == 0 else 0,
+        exit_code={"completed": 0, "pruned": 0, "failed": 2}.get(state),
+        error=ErrorRecord(kind="not_finite", message="the loss is NaN at step 212") if state == "failed" else None,
+        parameters={
+            "model.criteria_head_type": draw.choice(HEADS),
+            "train.learning_rate": 10 ** draw.uniform(-6, -4),
+            "train.batch_size": draw.choice((8, 16, 32)),
+            "train.weight_decay": draw.uniform(0, 0.1),
+            "train.loss_function": draw.choice(("bce", "weighted_bce", "focal")),
+        },
+    )
+
+
+def write_trial(root: Path, record: TrialRecord, config: dict[str, Any]) -> None:
+    folder = paths.trial_dir(root, record.trial_id)
+    (folder / paths.LOGS).mkdir(parents=True)
+    (folder / paths.TRIAL).write_bytes(record.to_json())
+    (folder / paths.CONFIG).write_text(json.dumps(config | {"parameters": record.parameters}))
+    (folder / paths.METRICS).write_bytes(lines(epoch_rows(record, range(1, record.epoch + 1))))
+    kept = [(e, "keep", WHOLE) for e in range(1, record.epoch + 1)]
+    gone = [(e, "delete", WHOLE) for e in range(1, record.epoch)]
+    rows = [
+        RetentionRow(
+            timestamp=record.created_at,
+            action=action,  # type: ignore[arg-type]
+            checkpoint=f"epoch-{e:04d}",
+            epoch=e,
+            step=e * STEPS,
+            score=0.4,
+            bytes=size,
+            reason="last 1" if action == "keep" else "neither last nor best",
+        )
+        for e, action, size in sorted([*kept, *gone])
+    ]
+    (folder / paths.RETENTION).write_bytes(lines(rows))
+    log = {"timestamp": now(), "severity": "INFO", "message": "epoch", "context": {}}
+    (folder / paths.LOGS / "log.jsonl").write_text((json.dumps(log) + "\n") * record.epoch)
+
+
+def epoch_rows(record: TrialRecord, epochs: range) -> list[MetricRow]:
+    score = record.best.value if record.best else 0.0
+    return [
+        MetricRow(
+            trial_id=record.trial_id,
+            metric=metric,
+            step=e * STEPS,
+            epoch=e,
+            value=score * e / record.epochs if place else 1 / e,
+            timestamp=now(),
+        )
+        for e in epochs
+        for place, metric in enumerate(METRICS)
+    ]
+
+
+def lines(records: list[Any]) -> bytes:
+    return b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+
+
+class Writers:
+    """Four trials that go on: an epoch each at every call, as they and the driver write it."""
+
+    def __init__(self, root: Path, study: Path, records: list[TrialRecord]) -> None:
+        self.root, self.study, self.records = root, study, records
+
+    def step(self) -> None:
+        for place, record in enumerate(self.records):
+            epoch = record.epoch % record.epochs + 1
+            record = record.model_copy(update={"epoch": epoch, "step": record.step + STEPS})
+            self.records[place] = record
+            folder = paths.trial_dir(self.root, record.trial_id)
+            row = epoch_rows(record, range(epoch, epoch + 1))
+            rows: list[Record] = [r.model_copy(update={"step": record.step}) for r in row]
+            with (folder / paths.METRICS).open("ab") as file:
+                file.write(lines(rows))
+            temporary = folder / ".trial.json.tmp"
+            temporary.write_bytes(record.to_json())
+            temporary.rename(folder / paths.TRIAL)
+            event = Event(timestamp=now(), trial_id=record.trial_id, number=record.number or 0, state="running")
+            with (self.study / paths.EVENTS).open("ab") as file:
+                file.write(lines([event]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the app, seen from outside
+
+
+class Terminal:
+    """A process in a pseudo-terminal."""
+
+    def __init__(self, *command: str) -> None:
+        self.began = time.perf_counter()
+        pid, self._fd = pty.fork()
+        if pid == 0:
+            os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": os.getcwd()}
+            os.execv(command[0], command)
+        ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        self.process = psutil.Process(pid)
+
+    def read(self, timeout_s: float) -> str:
+        """What is painted within that time, up to the first pause in it; empty where nothing is."""
+        found = b""
+        while select.select([self._fd], [], [], timeout_s)[0]:
+            try:
+                found += os.read(self._fd, 1 << 16)
+            except OSError:
+                break
+            timeout_s = 0.02
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", found.decode(errors="replace"))
+
+    def until(self, wanted: str, timeout_s: float = 60.0) -> float:
+        """Seconds from the start until this stands on the screen."""
+        seen, deadline = "", time.perf_counter() + timeout_s
+        while wanted not in seen and time.perf_counter() < deadline:
+            seen = (seen + self.read(0.005))[-200_000:]
+        return time.perf_counter() - self.began
+
+    def press(self, key: str) -> float:
+        """Seconds from the key to the first byte painted for it."""
+        while self.read(0.0):
+            pass
+        began = time.perf_counter()
+        os.write(self._fd, key.encode())
+        select.select([self._fd], [], [], 2.0)
+        took = time.perf_counter() - began
+        self.read(0.05)
+        return took
+
+    def cpu(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def close(self) -> None:
+        os.write(self._fd, b"q")
+        deadline = time.perf_counter() + 5
+        while self.process.is_running() and time.perf_counter() < deadline:
+            self.read(0.05)
+            if self.process.status() == psutil.STATUS_ZOMBIE:
+                break
+        os.close(self._fd)
+        os.waitpid(self.process.pid, 0)
+
+
+DOWN, UP = "\x1b[B", "\x1b[A"
+KEYS = ["2", *[DOWN] * 20, *[UP] * 10, "\x1b[6~", "\x1b[F", "\x1b[H", "m", DOWN, "m", "o", "O", "i", "i"]
+KEYS += ["3", "]", "]", "[", "w", "l", "4", "5", "6", "n", "1", "2", "/", *"gated lr<5e-5", "\x1b"]
+
+
+def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, float]:
+    python = sys.executable
+    warm = Terminal(python, "-m", "tui", "--experiments", str(root))  # the files of Python and the index are in the cache
+    warm.until("trials/h")
+    warm.close()
+    app = Terminal(python, "-m", "tui", "--experiments", str(root))
+    first = app.until("Overview")
+    painted = app.until("trials/h")
+    found = {"first frame, s": first, "first paint with the trials, s": painted}
+    settle(app)
+    found["memory, MB"] = app.process.memory_info().rss / 1e6
+    before, began = app.cpu(), time.perf_counter()
+    app.read(0.0)
+    drain(app, 10.0)
+    found["processor at rest, % of a core"] = 100 * (app.cpu() - before) / (time.perf_counter() - began)
+    writers = Writers(root, study, records[-WRITERS:])
+    app.press("2")
+    drain(app, 2.0)
+    before, looks = app.cpu(), 10
+    for _ in range(looks):
+        writers.step()
+        drain(app, 1.0)
+    found["refresh while 4 trials write, ms"] = 1000 * (app.cpu() - before) / looks
+    app.press("1")
+    times = []
+    for key in KEYS:
+        writers.step()
+        times.append(app.press(key))
+    found["key to paint, median, ms"] = 1000 * statistics.median(times)
+    found["key to paint, p95, ms"] = 1000 * statistics.quantiles(times, n=20)[18]
+    app.close()
+    return found
+
+
+def settle(app: Terminal) -> None:
+    """Wait until what is gathered in the background is there: until a second costs next to nothing."""
+    for _ in range(300):
+        before = app.cpu()
+        drain(app, 1.0)
+        if app.cpu() - before < 0.03:
+            return
+
+
+def drain(app: Terminal, seconds: float) -> None:
+    deadline = time.perf_counter() + seconds
+    while (left := deadline - time.perf_counter()) > 0:
+        app.read(min(left, 0.1))
+
+
+PEER = """
+import sys, time
+from textual.app import App
+from textual.widgets import DataTable
+from redsm5.records import StudyIndex
+from pathlib import Path
+class Peer(App):
+    def compose(self):
+        yield DataTable()
+    def on_mount(self):
+        rows = StudyIndex.model_validate_json(Path(sys.argv[1]).read_bytes()).trials
+        table = self.query_one(DataTable)
+        table.add_columns("#", "state", "best", "epoch", "bytes", "again", "lr", "head")
+        for r in rows:
+            table.add_row(str(r.number), r.state, f"{r.best.value:.3f}", f"{r.epoch}/{r.epochs}", str(r.bytes),
+                          str(r.resumes), "%.3g" % r.parameters["train.learning_rate"],
+                          r.parameters["model.criteria_head_type"])
+        self.sub_title = "ready"
+Peer().run()
+"""
+
+
+def peers(index: Path) -> dict[str, float]:
+    """Textual's own table with the same rows, and what the import of Textual alone takes."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import textual.app, textual.widgets._footer"], check=True)
+    imports = time.perf_counter() - began
+    peer = Terminal(sys.executable, "-c", PEER, str(index))
+    painted = peer.until("completed")
+    peer.process.kill()
+    return {"Python and Textual imported, s": imports, "Textual's DataTable with the same rows, s": painted}
+
+
+def folders(arguments: argparse.Namespace) -> Iterator[Path]:
+    if arguments.keep:
+        yield arguments.keep
+        return
+    with tempfile.TemporaryDirectory(prefix="redsm5-tui-") as scratch:
+        yield Path(scratch)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just bench tui", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
+    arguments = parser.parse_args()
+    for root in folders(arguments):
+        found = list(root.glob("study_*"))
+        study = found[0] if found else generate(root, arguments.trials, arguments.epochs)
+        index = StudyIndex.model_validate_json((study / paths.INDEX).read_bytes())
+        results = measure(root, study, index.trials) | peers(study / paths.INDEX)
+        print(f"{len(index.trials):,} trials of {arguments.epochs} epochs, {COLUMNS} x {ROWS}")
+        for name, value in results.items():
+            print(f"{name:<50}{value:>10.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
