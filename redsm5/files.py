@@ -170,8 +170,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 class Lock:
     """An flock on a file that is never renamed or removed; it ends with the process, however that ends.
 
-    It is exclusive, or shared with others that take it so. A forked child closes its copy, or the lock would outlive the
-    process that took it.
+    It is exclusive, or shared with others that ask for it so. A forked child closes its copy, or the lock would outlive
+    the process that took it.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:

@@ -113,7 +113,7 @@ def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
 
 
 def write_record(folder: Path, record: TrialRecord, message: str | None = None) -> None:
-    """Replace trial.json; a trial of a study whose state changed adds a line, with the message, to the study's events."""
+    """Replace trial.json; a trial of a study whose state changed adds a line to its events, with this message."""
     before = read_record(folder)
     files.write_atomic(folder / paths.TRIAL, record.to_json())
     if not (before and before.state == record.state):
