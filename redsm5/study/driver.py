@@ -109,11 +109,12 @@ class Driver:
                 claim.release()
             outcome = "completed"
         except Interrupted:
-            if self.stop.requested:
-                outcome = "paused"
-            else:
+            ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
+            if ordered:
                 self.log.info("the study is stopped, as ordered: the same command goes on with it")
-            if self.now.requested:
+            else:
+                outcome = "paused"
+            if self.now.requested or not ordered:
                 raise
         finally:
             try:
