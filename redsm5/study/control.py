@@ -52,7 +52,7 @@ class Control:
             for name in (paths.STOP, paths.STOP_NOW) if alone else ():
                 if self.remove(name):
                     self._log.info(f"control/{name} was there before this start, which is newer: it is removed")
-        taken = self._workers.acquire()
+        taken = self._workers.acquire(timeout_s=10.0)
         assert taken, "it is held exclusively only under the study's lock"
 
     def leave(self) -> None:
