@@ -229,41 +229,42 @@ def test_a_paused_study_can_be_stopped(
 def test_a_trial_that_is_paused_before_it_has_begun_has_not_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its handler stands a signal ends the process without a word; what its record said before is no outcome."""
+    """Before its handler stands, a signal ends the process without a word; what its record said before is no outcome."""
     driver = driver_in(tmp_path, trials=1)
-    record = None
+    claimed = driver._next_trial()
+    assert claimed is not None
+    folder = paths.trial_dir(tmp_path, claimed[2])
+    before = read_record(folder)
+    assert before is not None
+    error = ErrorRecord(kind="disk", message="no room")
+    write_record(folder, before.model_copy(update={"state": "interrupted", "exit_code": 3, "error": error}))
+    files._let_go_of_locks()
+    at_start = []
 
     def train(number: int, trial_id: str, folder: Path, seconds: float) -> bool:
-        nonlocal record
         record = read_record(folder)
-        order(driver, paths.PAUSE)
+        assert record is not None
+        at_start.append((record.exit_code, record.error))
+        if len(at_start) <= 2:
+            order(driver, paths.PAUSE)
+        elif len(at_start) == 5:  # twice paused and twice killed, at the same place
+            write_record(folder, record.model_copy(update={"state": "completed", "exit_code": 0, "finished_at": now()}))
         return False
 
     monkeypatch.setattr(driver, "_train", train)
-    at_each_look(
-        monkeypatch, *[(driver.folder / paths.CONTROL / paths.PAUSE).unlink] * 4, lambda: order(driver, "stop")
-    )
-    _, _, trial_id = driver._next_trial() or (None, 0, "")
-    error = ErrorRecord(kind="disk", message="no room")
-    before = read_record(paths.trial_dir(tmp_path, trial_id))
-    assert before is not None
-    write_record(
-        paths.trial_dir(tmp_path, trial_id),
-        before.model_copy(update={"state": "interrupted", "exit_code": 3, "error": error}),
-    )
-    files._let_go_of_locks()
+    at_each_look(monkeypatch, *[(driver.folder / paths.CONTROL / paths.PAUSE).unlink] * 2)
     assert run(driver) == 0
-    assert record is not None
-    assert (record.exit_code, record.error) == (75, None)
-    assert states(driver) == ["interrupted"]
+    assert at_start == [(75, None)] * 5
+    assert states(driver) == ["completed"]
 
 
 # -- prune
 
 
-def test_the_running_trial_is_pruned_and_the_study_goes_on(tmp_path: Path) -> None:
+def test_the_running_trial_is_pruned_and_the_study_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     driver = driver_in(tmp_path, ordering(paths.PRUNE))
     assert run(driver) == 0
+    assert "too late" not in capsys.readouterr().err
     assert (driver.started, states(driver), orders(driver)) == ([0, 1, 2], ["pruned", "completed", "completed"], [])
     assert told(driver) == ["PRUNED", "COMPLETE", "COMPLETE"]
     pruned = trials_of(driver)[0]
