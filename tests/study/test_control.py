@@ -229,7 +229,7 @@ def test_a_paused_study_can_be_stopped(
 def test_a_trial_that_is_paused_before_it_has_begun_has_not_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before its handler stands, a signal ends the process without a word; what its record said before is no outcome."""
+    """Before its handler stands, a signal ends the process without a word; what its record said is no outcome."""
     driver = driver_in(tmp_path, trials=1)
     claimed = driver._next_trial()
     assert claimed is not None
