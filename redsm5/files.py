@@ -168,13 +168,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Lock:
-    """An exclusive flock on a file that is never renamed or removed; it ends with the process, however that ends.
+    """An flock on a file that is never renamed or removed; it ends with the process, however that ends.
 
-    A forked child closes its copy, or the lock would outlive the process that took it.
+    It is exclusive, or shared with others that ask for it so. A forked child closes its copy, or the lock would outlive
+    the process that took it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         self.path = path
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._fd: int | None = None
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
@@ -184,7 +186,7 @@ class Lock:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     os.close(fd)

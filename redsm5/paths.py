@@ -29,6 +29,12 @@ BUDGET_LOCK = "budget.lock"
 CONTROL = "control"
 CLAIMS = "claims"
 
+# Orders, in a study's control/ (redsm5/study/control.py)
+STOP = "stop"
+STOP_NOW = "stop-now"
+PAUSE = "pause"
+PRUNE = "prune-"  # and the trial's uuid
+
 CONFIG = "config.json"
 TRIAL = "trial.json"
 METRICS = "metrics.jsonl"

@@ -10,6 +10,7 @@ from pydantic import ConfigDict
 from redsm5.documents import Number, Record, milliseconds
 
 TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
+StudyState = Literal["running", "paused", "stopped", "completed"]
 RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
 FINISHED: frozenset[str] = frozenset({"completed", "failed", "pruned"})
 
@@ -85,7 +86,7 @@ class StudyRecord(Record):
 
     study_id: str
     name: str
-    state: Literal["running", "paused", "stopped", "completed"]
+    state: StudyState
     created_at: str
     metric: str
     trials: TrialCounts

@@ -218,6 +218,18 @@ def test_a_forked_child_does_not_keep_its_parent_s_lock(tmp_path: Path) -> None:
         os.kill(child, signal.SIGKILL)
 
 
+def test_a_shared_lock_has_several_holders_and_keeps_out_who_wants_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first, second = files.Lock(path, shared=True), files.Lock(path, shared=True)
+    assert first.acquire()
+    assert second.acquire()
+    first.release()
+    assert not files.Lock(path).acquire()
+    second.release()
+    with files.Lock(path):
+        assert not first.acquire()
+
+
 def test_a_lock_is_released_at_the_end_of_its_block_whatever_happens(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="boom"), files.Lock(tmp_path / "lock"):
         raise ValueError("boom")

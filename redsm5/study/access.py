@@ -10,13 +10,13 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import files, hub, paths
+from redsm5 import hub, paths
 from redsm5.config import Config
 from redsm5.data import load_splits
 from redsm5.errors import HubAccessError, HubUnavailableError, Interrupted
 from redsm5.sections import CategoricalParameter
 from redsm5.study.registry import Scoreboard, find_study
-from redsm5.study.signals import StopRequest
+from redsm5.study.signals import Stop, StopRequest
 from redsm5.tracking.logs import open_logs
 
 POLL_S = 300.0  # or what REDSM5_HUB_POLL_S says
@@ -62,16 +62,16 @@ def has_begun(board: Scoreboard, *, but: str | None = None) -> bool:
 
 
 def wait_for_hub(
-    reason: str, config: Config, models: list[str], board: Scoreboard, stop: StopRequest, log: FilteringBoundLogger
+    reason: str, config: Config, models: list[str], board: Scoreboard, stop: Stop, log: FilteringBoundLogger
 ) -> None:
     """Pause the study until the Hub gives the data of this configuration, and these models.
 
     Raises:
-        Interrupted: a signal came.
+        Interrupted: a signal came, or an order to stop.
         HubError: the Hub says that what is needed is not there.
     """
     poll_s = float(os.environ.get("REDSM5_HUB_POLL_S", POLL_S))
-    _note_state(board, "paused")
+    board.note("paused")
     warned = None
     while True:
         if reason != warned:
@@ -91,9 +91,4 @@ def wait_for_hub(
         else:
             break
     log.info("the Hub gives access: the study goes on")
-    _note_state(board, "running")
-
-
-def _note_state(board: Scoreboard, state: str) -> None:
-    with files.Lock(board.folder / paths.LOCK):
-        board.write(state=state)
+    board.note("running")

@@ -1,7 +1,8 @@
 """The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells the result.
 
 It imports neither torch nor transformers and outlives any trial. Whatever interrupts it, the next run goes on with the
-trial that was interrupted and proposes afterwards what it would have proposed without the interruption.
+trial that was interrupted and proposes afterwards what it would have proposed without the interruption. Orders come as
+signals and as files (redsm5/study/control.py).
 """
 
 import math
@@ -20,8 +21,17 @@ from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, TrialRecord
 from redsm5.study import pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
+from redsm5.study.control import BY_HAND, Control
 from redsm5.study.launch import launch_trial, wait_unlocked
-from redsm5.study.outcomes import draw_report, finish_leftovers, note_failed, note_killed, note_repeated
+from redsm5.study.outcomes import (
+    append_decision,
+    draw_report,
+    finish_leftovers,
+    note_failed,
+    note_killed,
+    note_pruned,
+    note_repeated,
+)
 from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
 from redsm5.study.signals import StopRequest
 from redsm5.study.status import StatusLine, size_text
@@ -55,8 +65,11 @@ class Driver:
             begun = (self.folder / paths.STUDY).exists()
             self.board = Scoreboard(self.experiments, record)
             storage = search.open_storage(config)
+            self.log = open_logs(self.folder / paths.LOGS)
+            self.control = Control(self.folder, self.stop, self.log)
             with files.Lock(self.folder / paths.LOCK):
                 self.board.write()
+                self.control.enter()
             self.optuna = optuna.create_study(
                 study_name=f"{record.name}-{record.study_id[:8]}",
                 storage=storage,
@@ -64,7 +77,8 @@ class Driver:
                 pruner=pruning.make_pruner(config),
                 load_if_exists=True,
             )
-        self.log = open_logs(self.folder / paths.LOGS)
+        self.now = self.asked = self.control.asked(paths.STOP_NOW)
+        self.limit = config.study.trial_timeout or math.inf
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self._failures: list[str] = []
@@ -76,7 +90,7 @@ class Driver:
         """Run or continue the study until its trials are done.
 
         Raises:
-            Interrupted: a signal came; the trial at hand can be resumed.
+            Interrupted: a signal came, or an order to stop now; the trial at hand can be resumed.
             TrainingError: trials fail one after another for the same reason.
             DiskError: a trial found no room.
         """
@@ -95,24 +109,31 @@ class Driver:
                 claim.release()
             outcome = "completed"
         except Interrupted:
-            outcome = "paused"
-            raise
+            ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
+            if ordered:
+                self.log.info("the study is stopped, as ordered: the same command goes on with it")
+            else:
+                outcome = "paused"
+            if self.now.requested or not ordered:
+                raise
         finally:
             try:
                 with files.Lock(self.folder / paths.LOCK):
                     self.board.write(state=outcome)
+                    self.control.leave()
             finally:
                 self.log.info("shipping the last metrics to MLflow")
-                left = self.shipper.close(hurried=lambda: self.stop.requested)
+                left = self.shipper.close(hurried=lambda: self.now.requested)
                 if left or self.shipper.failing:
                     self.log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
-        best = self.board.study.best
-        self.log.info(
-            f"study {name} is complete: {self._finished()} trials",
-            best=best and f"{best.value:.4f} in trial {best.number}",
-            on_disk=size_text(self.board.bytes()),
-            summary=f"just summary {name}",
-        )
+        if outcome == "completed":
+            best = self.board.study.best
+            self.log.info(
+                f"study {name} is complete: {self._finished()} trials",
+                best=best and f"{best.value:.4f} in trial {best.number}",
+                on_disk=size_text(self.board.bytes()),
+                summary=f"just summary {name}",
+            )
 
     # -----------------------------------------------------------------------------------------------------------------
     # which trial is next
@@ -135,12 +156,19 @@ class Driver:
 
         Counting and asking happen under one lock, so that many workers end at exactly n. It is not the lock of the
         study's files, for which a trial would wait while a proposal is computed.
+
+        Raises:
+            Interrupted: no other trial is to be started.
         """
         while True:
             self._raise_if_stopped()
             waiting = False
             with files.Lock(self.folder / paths.CLAIMS / "asking.lock"):
                 open_trials = search.unfinished(self.optuna)
+                if not open_trials and self._finished() >= self.board.study.trials.wanted:
+                    return None
+                if paths.STOP in self.control.look():
+                    raise Interrupted("no other trial is started")
                 for frozen in open_trials:
                     claim = files.Lock(self._claim(frozen.number))
                     if claim.acquire():
@@ -154,8 +182,6 @@ class Driver:
                 else:
                     if self._finished() + len(open_trials) < self.board.study.trials.wanted:
                         self.optuna.ask()
-                    elif not open_trials:
-                        return None
                     else:
                         waiting = True
             if waiting:
@@ -194,46 +220,37 @@ class Driver:
         """Launch a trial, again if it is killed, and tell Optuna how it ended."""
         folder = paths.trial_dir(self.experiments, trial_id)
         self.shipper.watch(folder)
-        limit = self.config.study.trial_timeout or math.inf
         places: list[tuple[int, int]] = []
-        while True:
-            wait_unlocked(folder, self.stop)  # a trial that outlived its driver stops by itself
-            before = read_record(folder)
-            assert before is not None
-            if before.state in FINISHED:
-                break
-            if before.started_at is None and (twin := self._twin(before)):
-                self.log.info(f"trial {number} repeats trial {twin.number} and is not trained again")
-                note_repeated(folder, before, twin)
-                break
-            if before.active_seconds >= limit:  # its driver ended before it could say so
-                note_failed(folder, before, "timeout", TIMEOUT.format(limit))
-                break
+        while (before := self._to_train(number, trial_id, folder)) is not None:
             places.append((before.epoch, before.step))
             word = "resuming" if before.started_at else "starting"
             self.log.info(f"{word} trial {number}", **before.parameters)
+            self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
             launched_at = time.monotonic()
-            late = self._train(number, trial_id, folder, limit - before.active_seconds)
+            late = self._train(number, trial_id, folder, self.limit - before.active_seconds)
             ran = round(before.active_seconds + time.monotonic() - launched_at, 3)
             record = read_record(folder)
             assert record is not None
             if record.state in FINISHED:
                 break
             if late:
-                note_failed(folder, record, "timeout", TIMEOUT.format(limit), active_seconds=ran)
+                note_failed(folder, record, "timeout", TIMEOUT.format(self.limit), active_seconds=ran)
                 break
-            if record.state != "interrupted":
+            ordered = self.asked.requested and not self.stop.requested
+            if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
                 self.log.warning(
                     f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log")
                 )
             record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)
+            if ordered:
+                places.pop()
+                continue
             begun = before.started_at or has_begun(self.board, but=trial_id)
             if begun and record.error and record.error.kind in AWAITED_KINDS:
                 needs = Config.model_validate(files.read_json(folder / paths.CONFIG))
-                wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, self.stop, self.log)
-                over = {"exit_code": Interrupted.exit_code, "error": None}  # it is not the reason of what comes next
-                write_record(folder, record.model_copy(update=over))
+                ended = self.control.asked(paths.STOP_NOW, paths.STOP)
+                wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, ended, self.log)
                 places.pop()
                 continue
             for kind in (DiskError, ConfigError):
@@ -244,6 +261,35 @@ class Driver:
                 note_failed(folder, record, "killed", f"it died {STARTS_WITHOUT_PROGRESS} times at the same place")
                 break
         self._finish(number, trial_id, folder)
+
+    def _to_train(self, number: int, trial_id: str, folder: Path) -> TrialRecord | None:
+        """The record of a trial that is to be started now; None where it has its outcome, or gets it without a start.
+
+        Raises:
+            Interrupted: nothing is to be started.
+        """
+        self.control.wait_while_paused(trial_id, self.board)
+        wait_unlocked(folder, self.now)  # a trial that outlived its driver stops by itself
+        record = read_record(folder)
+        assert record is not None
+        if record.state in FINISHED:
+            return None
+        self._raise_if_stopped()
+        if paths.PRUNE + trial_id in self.control.look():
+            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as ordered")
+            note_pruned(folder, record, BY_HAND)
+            self.control.remove(paths.PRUNE + trial_id)
+        elif record.started_at is None and (twin := self._twin(record)):
+            self.log.info(f"trial {number} repeats trial {twin.number} and is not trained again")
+            note_repeated(folder, record, twin)
+        elif record.active_seconds >= self.limit:  # its driver ended before it could say so
+            note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
+        else:
+            if record.error:  # it is not the reason of what comes next
+                record = record.model_copy(update={"exit_code": Interrupted.exit_code, "error": None})
+                write_record(folder, record)
+            return record
+        return None
 
     def _twin(self, record: TrialRecord) -> TrialRecord | None:
         """The first trial of these parameters, where it has been trained to its end or to its pruning."""
@@ -263,7 +309,7 @@ class Driver:
             self._show(trial_id)
 
         output = folder / paths.LOGS / "output.log"
-        return launch_trial(self.config, trial_id, output=output).attend(self.stop, meanwhile, seconds)
+        return launch_trial(self.config, trial_id, output=output).attend(self.asked, meanwhile, seconds)
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
@@ -282,9 +328,7 @@ class Driver:
             record = read_record(folder)
             prune = record is not None and epoch < record.epochs and trial.should_prune()
             reason = pruning.reason(self.config, epoch, value) if prune else None
-            decision = Decision(epoch=epoch, prune=prune, reason=reason)
-            files.cut_torn_tail(folder / paths.DECISIONS)
-            files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")
+            append_decision(folder, Decision(epoch=epoch, prune=prune, reason=reason))
             decided.add(epoch)
 
     def _finish(self, number: int, trial_id: str, folder: Path) -> None:
@@ -347,5 +391,5 @@ class Driver:
         return len(self.optuna.get_trials(deepcopy=False, states=states))
 
     def _raise_if_stopped(self) -> None:
-        if self.stop.requested:
+        if self.now.requested:
             raise Interrupted("the study is resumable: run the same command again to go on")

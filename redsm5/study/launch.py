@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from redsm5 import files, paths
 from redsm5.config import LAUNCH_DIR, Config, with_parameters
 from redsm5.errors import ConfigError, Interrupted
-from redsm5.study.signals import StopRequest, die_with_parent
+from redsm5.study.signals import Stop, StopRequest, die_with_parent
 from redsm5.study.trial import create_trial, read_record
 
 POLL_S = 0.1
@@ -41,7 +41,7 @@ class Launched:
 
     def attend(
         self,
-        stop: StopRequest,
+        stop: Stop,
         meanwhile: Callable[[], object] = lambda: None,
         seconds: float = math.inf,
     ) -> bool:
@@ -52,8 +52,8 @@ class Launched:
         deadline = time.monotonic() + seconds
         asked_at, late = math.inf, False
         while not self.poll():
-            if asked_at == math.inf and (stop.requested or time.monotonic() > deadline):
-                late = not stop.requested
+            if asked_at == math.inf and ((wanted := stop.requested) or time.monotonic() > deadline):
+                late = not wanted
                 self.signal(signal.SIGTERM)
                 asked_at = time.monotonic()
             if late and time.monotonic() > asked_at + KILL_AFTER_S:
@@ -114,7 +114,7 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
     return Launched(folder, process)
 
 
-def wait_unlocked(folder: Path, stop: StopRequest | None = None) -> None:
+def wait_unlocked(folder: Path, stop: Stop | None = None) -> None:
     """Wait until no process holds the trial's lock.
 
     Raises:

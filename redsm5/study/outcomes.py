@@ -9,7 +9,7 @@ from redsm5 import files, paths
 from redsm5.config import Config
 from redsm5.documents import now
 from redsm5.errors import Interrupted, TrainingError
-from redsm5.records import FINISHED, ErrorRecord, TrialRecord
+from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord
 from redsm5.study.trial import open_store, read_record, write_record
 
 
@@ -31,6 +31,22 @@ def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **ch
     record = record.model_copy(update=changes)
     write_record(folder, record)
     return record
+
+
+def note_pruned(folder: Path, record: TrialRecord, reason: str) -> TrialRecord:
+    """Write down that a trial ends where it is: as a decision, as a pruner's would be, and then as its outcome."""
+    if all(line["epoch"] != record.epoch for line in files.read_lines(folder / paths.DECISIONS)):
+        append_decision(folder, Decision(epoch=record.epoch, prune=True, reason=reason))
+    changes = {"state": "pruned", "exit_code": 0, "error": None, "finished_at": now()}
+    record = record.model_copy(update=changes)
+    write_record(folder, record, reason)
+    return record
+
+
+def append_decision(folder: Path, decision: Decision) -> None:
+    """Add a line to the trial's decisions, durably."""
+    files.cut_torn_tail(folder / paths.DECISIONS)
+    files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")
 
 
 def note_repeated(folder: Path, record: TrialRecord, twin: TrialRecord) -> TrialRecord:

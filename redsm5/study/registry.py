@@ -11,7 +11,7 @@ from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.data import resources
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError
-from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, TrialCounts, TrialRecord
+from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
 from redsm5.study import space
 from redsm5.study.trial import read_record, snapshot_of
 
@@ -149,6 +149,11 @@ class Scoreboard:
         index = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=records)
         files.write_atomic(self.folder / paths.INDEX, index.to_json())
         files.write_atomic(self.folder / paths.STUDY, self.study.to_json())
+
+    def note(self, state: StudyState) -> None:
+        """Write down that the study is in this state."""
+        with files.Lock(self.folder / paths.LOCK):
+            self.write(state=state)
 
     def take_in_the_others(self) -> None:
         """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""

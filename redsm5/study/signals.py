@@ -5,10 +5,18 @@ import os
 import signal
 import time
 from types import FrameType
+from typing import Protocol
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec it is too late to load anything
 GRACE_S = 1.0  # one request often arrives as several signals: to the group, and again as the parent dies
+
+
+class Stop(Protocol):
+    """Who can be asked whether to stop: a signal's handler, or one that looks for orders too."""
+
+    @property
+    def requested(self) -> bool: ...
 
 
 class StopRequest:

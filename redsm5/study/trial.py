@@ -112,16 +112,16 @@ def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
     return folder, record
 
 
-def write_record(folder: Path, record: TrialRecord) -> None:
-    """Replace trial.json; a trial of a study whose state changed adds a line to the study's events."""
+def write_record(folder: Path, record: TrialRecord, message: str | None = None) -> None:
+    """Replace trial.json; a trial of a study whose state changed adds a line to its events, with this message."""
     before = read_record(folder)
     files.write_atomic(folder / paths.TRIAL, record.to_json())
     if not (before and before.state == record.state):
-        note_event(folder, record)
+        note_event(folder, record, message)
 
 
-def note_event(folder: Path, record: TrialRecord) -> None:
-    """Append to the study's events that this trial is in this state; nothing where it belongs to no study."""
+def note_event(folder: Path, record: TrialRecord, message: str | None = None) -> None:
+    """Append to the study's events that this trial is in this state, and why; nothing where it belongs to no study."""
     if record.study_id is None or record.number is None:
         return
     study = paths.study_dir(folder.parent, record.study_id)
@@ -131,7 +131,7 @@ def note_event(folder: Path, record: TrialRecord) -> None:
         trial_id=record.trial_id,
         number=record.number,
         state=record.state,
-        message=record.error.message if record.error else repeats,
+        message=message or (record.error.message if record.error else repeats),
     )
     with files.Lock(study / paths.LOCK):
         files.cut_torn_tail(study / paths.EVENTS)

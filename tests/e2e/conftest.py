@@ -136,6 +136,20 @@ def kill_group(process: "subprocess.Popen[str]", number: signal.Signals = signal
     process.stdout.close()
 
 
+def processes_of(trial_id: str) -> list[int]:
+    """The processes that have this trial's id on their command line, but for the driver's launcher."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if f"trial.id={trial_id}".encode() in words and b"accelerate.commands.launch" not in words:
+                found.append(int(entry.name))
+    return found
+
+
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The experiments of a small study that nothing interrupted; made once, however many processes run the tests."""

@@ -19,6 +19,7 @@ from tests.e2e.conftest import (
     kill_group,
     metrics,
     mlflow_rows,
+    processes_of,
     records,
     reports,
     run,
@@ -141,20 +142,6 @@ def test_a_signal_leaves_a_resumable_study_and_a_checkpoint_in_mid_epoch(
     assert reports(tmp_path / "e") == reports(uninterrupted)
     assert all_metrics(tmp_path / "e") == all_metrics(uninterrupted)
     assert weights(tmp_path / "e") == weights(uninterrupted)
-
-
-def processes_of(trial_id: str) -> list[int]:
-    """The processes that have this trial's id on their command line, but for the driver's launcher."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if f"trial.id={trial_id}".encode() in words and b"accelerate.commands.launch" not in words:
-                found.append(int(entry.name))
-    return found
 
 
 def test_two_workers_end_at_exactly_n_trials(tmp_path: Path) -> None:
