@@ -1,8 +1,9 @@
 """What training takes of the machine, in the trial's journal as `system_*`, beside the losses and scores.
 
 A sample is taken at the end of an optimizer step, SAMPLE_S after the last one at the earliest, and at each epoch's end.
-It takes 0.2 ms; a step between two samples looks at the clock once. Rates are over the time since the last sample, and
-begin where the training does. What is written here depends on the clock and the machine, and nothing depends on it.
+It takes 0.15 ms without a GPU; a step between two samples looks at the clock once. Rates are over the time since the
+last sample, at first since the training began. What is written here depends on the clock and the machine, and nothing
+depends on it.
 """
 
 import multiprocessing
@@ -39,8 +40,8 @@ class SystemMetrics:
     """Writes samples to the journal; they are durable after its next `commit`.
 
     `system_steps_per_second` counts the steps since the last sample over the time between the ends of consecutive steps
-    of an epoch, less what saves took of it. So validation, augmentation, and the time between two starts of the trial do
-    not count, and neither does an epoch's first step, before which no other's end says when it began.
+    of an epoch, less what saves took of it. So validation, augmentation and the time between two starts of the trial
+    do not count, and neither does an epoch's first step, before which no other's end says when it began.
     `system_save_stall_seconds` is how long the training waited in the last save; each save's is written once.
 
     Args:
@@ -131,7 +132,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def _gpu(device: "torch.device") -> dict[str, float]:
-    """The memory that PyTorch has taken for this process, its cache included, and how busy all processes keep the GPU."""
+    """The memory that PyTorch holds for this process, its cache included, and how busy all processes keep the GPU."""
     from torch import cuda
 
     levels: dict[str, float] = {"system_gpu_memory_bytes": cuda.memory_reserved(device)}
