@@ -1,8 +1,8 @@
 """See for yourself: a study is killed with SIGKILL again and again, and ends as one that was not: `just demo-crash`.
 
 Two small studies run in a temporary folder. The first is left alone. Of the second, all processes are killed at random
-moments, and the same command is given again, until it is done. Then every metric, the weights that are kept and the
-test scores are compared, bit by bit.
+moments, and the same command is given again, until it is done. Then every metric but `system_*`, the weights that are
+kept and the test scores are compared, bit by bit.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 from redsm5 import files, paths
 from redsm5.errors import TrainingError, exit_with_message
-from redsm5.tracking.journal import read_metrics
+from redsm5.evaluation.reproduction import metrics_of
 
 SMALL = ("data.posts=90", "model.max_length=64", "train.epochs=12", "study.trials=2")
 HPO = Path(__file__).with_name("hpo.py")
@@ -103,7 +103,7 @@ def outcome(experiments: Path) -> dict[str, list[Any]]:
     """What two studies are compared by: each metric by step, the hashes of the kept weights, the test scores."""
     rows, weights, scores = [], [], []
     for folder, _ in records(experiments):
-        rows.append({(row.metric, row.step): row.value for row in read_metrics(folder)})
+        rows.append(metrics_of(folder))
         sums = sorted(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}"))
         weights.append({p.parent.name: [x for x in p.read_text().splitlines() if paths.WEIGHTS in x] for p in sums})
         scores.append(json.loads((folder / paths.REPORT).read_bytes())["test_metrics"])

@@ -37,6 +37,7 @@ from redsm5.study.signals import die_with_parent
 from redsm5.study.trial import TrialRun, open_store, trial_config
 from redsm5.tracking.journal import Journal, StepLosses
 from redsm5.tracking.progress import epoch_progress
+from redsm5.tracking.system import SystemMetrics, meter
 
 DRY_RUN_STEPS = 5
 
@@ -99,6 +100,7 @@ with trial.outcome(), Saver() as saver:
     identity = Identity.of(config, bare_model, splits.fingerprint)
     budget = trial.admit(store, full=state.full_bytes(), weights=state.weight_bytes())
     at = resume(store, state, identity, log=trial.log.warning)
+    system = SystemMetrics(journal, meter(accelerator.device))
 
     # -----------------------------------------------------------------------------------------------------------------
     # train
@@ -129,13 +131,15 @@ with trial.outcome(), Saver() as saver:
                 if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
                     at.step += 1
                     losses.end_of_step(at.step)
+                    system.end_of_step(at.step, at.epochs_done)
                     saver.check()  # a save that failed fails the trial here
                     if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                         schedule.step()
                     stop, every = trial.stop.requested, config.train.checkpoint_every_steps
                     if at.batches_done < len(train_batches) and (stop or (every and at.step % every == 0)):
                         losses.commit()
-                        save(store, saver, state, identity, score=None, metrics={})
+                        with system.saving():
+                            save(store, saver, state, identity, score=None, metrics={})
                         if stop:
                             saver.wait()
                             trial.update(step=at.step, bytes=store.size())
@@ -157,7 +161,9 @@ with trial.outcome(), Saver() as saver:
             at.stop_reason = f"pruned: {decision.reason}"
         if due or at.stop_reason:  # the last epoch is saved in any case
             at.note_saved(objective, epoch=epoch)
-            save(store, saver, state, identity, score=objective, metrics=metrics)
+            with system.saving():
+                save(store, saver, state, identity, score=objective, metrics=metrics)
+        system.end_of_epoch(at.step, at.epochs_done)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
         trial.log.info(
             f"epoch {epoch} of {config.train.epochs}",
@@ -171,6 +177,7 @@ with trial.outcome(), Saver() as saver:
     # the trial ends with its report: durable first, then the training state goes and the best weights stay
 
     saver.wait()
+    journal.commit()  # the last epoch's system metrics
     if at.stop_reason:
         trial.log.info(f"training ends after epoch {at.epochs_done}", reason=at.stop_reason)
     pruned = (at.stop_reason or "").startswith("pruned")

@@ -33,6 +33,7 @@ from redsm5.study import trial as trial_module
 from redsm5.study.driver import Driver
 from redsm5.study.trial import TrialRun, open_store
 from redsm5.tracking.journal import Journal, StepLosses
+from redsm5.tracking.system import SystemMetrics, Usage
 
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
@@ -84,6 +85,7 @@ def train(trial: TrialRun, saver: Saver) -> None:
         store = open_store(trial.folder, config, log=trial.log.info)
         budget = trial.admit(store, full=FULL, weights=WEIGHTS)
         at = resume(store, state, identity, log=trial.log.warning)
+        system = SystemMetrics(journal, lambda: Usage({}, {"system_memory_bytes": 1.0}), clock=lambda: 0.0)
 
         trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
         while at.epochs_done < EPOCHS and at.stop_reason is None:
@@ -97,13 +99,15 @@ def train(trial: TrialRun, saver: Saver) -> None:
                 losses.add(loss.detach())
                 at.batches_done, at.step = batch + 1, at.step + 1
                 losses.end_of_step(at.step)
+                system.end_of_step(at.step, at.epochs_done)
                 saver.check()
                 state.schedule.step()
                 if trial.stop.requested:
                     raise Interrupted(f"stopped at step {at.step}")
                 if trial.record.number and at.step == MID_EPOCH:
                     losses.commit()
-                    save(store, saver, state, identity, score=None, metrics={})
+                    with system.saving():
+                        save(store, saver, state, identity, score=None, metrics={})
                     saver.wait()  # one thread after the other, so that each does the same calls in each run
             losses.commit()
             score = SCORES[epoch - 1]
@@ -114,10 +118,13 @@ def train(trial: TrialRun, saver: Saver) -> None:
             at.note_saved(score, epoch=epoch)
             if trial.record.number == 0:
                 at.stop_reason = "pruned: as the test wants it"
-            save(store, saver, state, identity, score=score, metrics={"val_f1_macro": score})
+            with system.saving():
+                save(store, saver, state, identity, score=score, metrics={"val_f1_macro": score})
+            system.end_of_epoch(at.step, at.epochs_done)
             saver.wait()
             trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
 
+        journal.commit()
         if trial.record.number:
             trial.update(state="finishing")
             best = store.best()[0]
@@ -217,6 +224,7 @@ def trial_outcome(folder: Path) -> Mapping[str, Any]:
     rows = files.read_lines(folder / paths.METRICS)
     metrics = {(row["metric"], row["step"]): row["value"] for row in rows}
     assert len(metrics) == len(rows), "a (metric, step) stands twice in the journal"
+    metrics = {key: value for key, value in metrics.items() if not key[0].startswith("system_")}
     checkpoints = {}
     for checkpoint in (folder / paths.CHECKPOINTS).glob("*"):
         contents = read_verified(checkpoint)

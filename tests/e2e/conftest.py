@@ -92,12 +92,17 @@ def reports(experiments: Path) -> list[Any]:
     ]
 
 
-def metrics(trial: Path) -> dict[tuple[str, int], Any]:
+def journal(trial: Path) -> dict[tuple[str, int], Any]:
     """The journal's values by (metric, step); each must stand there once."""
     rows = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
     values = {(row["metric"], row["step"]): row["value"] for row in rows}
     assert len(values) == len(rows), "a (metric, step) stands twice in the journal"
     return values
+
+
+def metrics(trial: Path) -> dict[tuple[str, int], Any]:
+    """The journal's values but for those of the clock and the machine: what a training gives again bit for bit."""
+    return {key: value for key, value in journal(trial).items() if not key[0].startswith("system_")}
 
 
 def all_metrics(experiments: Path) -> list[dict[tuple[str, int], Any]]:

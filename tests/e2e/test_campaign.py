@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import SMALL, all_metrics, mlflow_rows, records, reports, run, start, weights
+from tests.e2e.conftest import SMALL, all_metrics, journal, mlflow_rows, records, reports, run, start, weights
 
 WHOM = ("all", "driver", "trial")
 
@@ -92,7 +92,7 @@ def campaign(folder: Path, uninterrupted: Path, *, kills: int, seed: int) -> int
         for record in records(experiments):
             rows = mlflow_rows(experiments)[record["trial_id"]]
             assert len({row[:2] for row in rows}) == len(rows), "a (metric, step) is in MLflow twice"
-            assert len(rows) == len(all_metrics(experiments)[record["number"]]), "MLflow lacks a row"
+            assert len(rows) == len(journal(experiments / f"trial_{record['trial_id']}")), "MLflow lacks a row"
     return studies
 
 

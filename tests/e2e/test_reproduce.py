@@ -51,6 +51,19 @@ def change(path, edit) -> None:
     path.write_text(json.dumps(document))
 
 
+def change_metric(folder, n: int, by: float) -> str:
+    """Change the n-th value of those that must be equal; its metric's name."""
+    lines = [json.loads(line) for line in (folder / paths.METRICS).read_text().splitlines()]
+    row = [line for line in lines if not line["metric"].startswith("system_")][n]
+    row["value"] += by
+    write_metrics(folder, lines)
+    return row["metric"]
+
+
+def write_metrics(folder, lines: list[dict[str, Any]]) -> None:
+    (folder / paths.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def judged(before, after, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
     report = report_of(before)
     return verdict(report, checkpoint or CHECKPOINT, compare_training(before, report, after))
@@ -78,21 +91,19 @@ def test_an_identical_training_is_reproduced(pair) -> None:
 
 def test_one_other_bit_in_one_metric_of_the_same_machine_is_no_reproduction(pair) -> None:
     before, after = pair
-    lines = (after / paths.METRICS).read_text().splitlines()
-    row = json.loads(lines[3])
-    row["value"] += 1e-15
-    (after / paths.METRICS).write_text("\n".join([*lines[:3], json.dumps(row), *lines[4:]]) + "\n")
+    name = change_metric(after, 3, by=1e-15)
     told = judged(before, after)
     assert told["training"]["metrics_different"] == 1
     assert not told["reproduced"]
-    assert row["metric"] in text(told)
+    assert name in text(told)
     assert "NOT reproduced" in text(told)
 
 
 def test_a_metric_that_is_missing_or_a_report_that_differs_is_no_reproduction(pair) -> None:
     before, after = pair
-    lines = (after / paths.METRICS).read_text().splitlines()
-    (after / paths.METRICS).write_text("\n".join(lines[:-1]) + "\n")
+    lines = [json.loads(line) for line in (after / paths.METRICS).read_text().splitlines()]
+    last = max(i for i, line in enumerate(lines) if line["metric"] == "val_loss")
+    write_metrics(after, lines[:last] + lines[last + 1 :])
     assert not judged(before, after)["reproduced"]
     (after / paths.METRICS).write_bytes((before / paths.METRICS).read_bytes())
     change(after / paths.REPORT, lambda d: d["test_metrics"]["criteria_matching"].update(f1_macro=0.123))
@@ -101,10 +112,7 @@ def test_a_metric_that_is_missing_or_a_report_that_differs_is_no_reproduction(pa
 
 def test_on_another_machine_the_checkpoint_decides_and_the_training_is_told_apart(pair) -> None:
     before, after = pair
-    lines = (after / paths.METRICS).read_text().splitlines()
-    row = json.loads(lines[0])
-    row["value"] += 0.01
-    (after / paths.METRICS).write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    change_metric(after, 0, by=0.01)
     change(after / paths.REPORT, lambda d: d["environment"].update(device="another processor"))
     told = judged(before, after)
     assert told["reproduced"]
@@ -116,9 +124,12 @@ def test_on_another_machine_the_checkpoint_decides_and_the_training_is_told_apar
 
 def test_what_depends_on_the_clock_is_not_compared(pair) -> None:
     before, after = pair
-    row = json.loads((after / paths.METRICS).read_text().splitlines()[0]) | {"metric": "system_seconds", "value": 3.0}
-    with (after / paths.METRICS).open("a") as journal:
-        journal.write(json.dumps(row) + "\n")
+    lines = [json.loads(line) for line in (after / paths.METRICS).read_text().splitlines()]
+    measured = [line for line in lines if line["metric"].startswith("system_")]
+    assert measured
+    for line in measured:
+        line["value"] += 1
+    write_metrics(after, [*lines, measured[0] | {"step": 1}])
     assert judged(before, after)["identical"]
 
 

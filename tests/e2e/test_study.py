@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import psutil
 import pytest
 
 from redsm5.reports import SCHEMAS
@@ -16,8 +17,8 @@ from tests.e2e.conftest import (
     SMALL,
     all_metrics,
     environment,
+    journal,
     kill_group,
-    metrics,
     mlflow_rows,
     processes_of,
     records,
@@ -40,9 +41,22 @@ def test_every_trial_has_its_report_and_all_metrics_are_in_mlflow_once(uninterru
     assert len(reports(uninterrupted)) == 2
     shipped = mlflow_rows(uninterrupted)
     for trial in trials:
-        journal = metrics(uninterrupted / f"trial_{trial['trial_id']}")
         keys = [(row[0], row[1]) for row in shipped[trial["trial_id"]]]
-        assert sorted(keys) == sorted(journal)
+        assert sorted(keys) == sorted(journal(uninterrupted / f"trial_{trial['trial_id']}"))
+
+
+def test_every_epoch_of_a_trial_says_what_it_took_of_the_machine(uninterrupted: Path) -> None:
+    names = ["steps_per_second", "save_stall_seconds", "cpu_percent", "memory_bytes"]
+    if hasattr(psutil.Process, "io_counters"):
+        names += ["disk_read_bytes_per_second", "disk_write_bytes_per_second"]
+    for trial in uninterrupted.glob("trial_*"):
+        found = journal(trial)
+        ends = sorted(step for metric, step in found if metric == "val_loss")
+        assert len(ends) == 4
+        for name in names:
+            assert all(found[f"system_{name}", step] >= 0 for step in ends), name
+        assert all(found["system_steps_per_second", step] > 0 for step in ends)
+        assert not [metric for metric, _ in found if "gpu" in metric], "it was trained with launch=cpu"
 
 
 def test_every_document_validates_against_its_committed_schema(uninterrupted: Path) -> None:
@@ -120,7 +134,7 @@ def test_a_driver_killed_in_mid_trial_changes_no_result(uninterrupted: Path, tmp
     for trial in records(tmp_path / "e"):
         rows = mlflow_rows(tmp_path / "e")[trial["trial_id"]]
         assert (
-            len({row[:2] for row in rows}) == len(rows) == len(metrics(tmp_path / "e" / f"trial_{trial['trial_id']}"))
+            len({row[:2] for row in rows}) == len(rows) == len(journal(tmp_path / "e" / f"trial_{trial['trial_id']}"))
         )
 
 
