@@ -1,6 +1,7 @@
 """The app: keys, screens, and the look at the folder that all of them show, taken anew each second."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -98,6 +99,8 @@ class TerminalApp(App[None]):
             screen = self.screen_stack[0]
             needs = screen.needs if isinstance(screen, FolderScreen) else ""
             view = await asyncio.to_thread(self._look, needs, self._selected, tuple(self._marked))
+            if self.view is None:
+                gc.freeze()  # thousands of records that stay: a collection that looked at them would take 50 ms
             self.view = view
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from rich.text import Text
 
-from redsm5.records import FINISHED, TrialRecord
+from redsm5.records import TrialRecord
 from tui import text
 from tui.control import PAUSE, PRUNE, STOP, STOP_NOW
 from tui.reader import Snapshot, score
@@ -140,13 +140,12 @@ def pace(view: View, *, words: bool = False) -> Text:
             line.append(f"{count:,} ").append_text(state(name, word=words)).append("   ")
     if not line:
         line.append("no trial has ended yet", DIM)
-    ended = [t.finished_at for t in snapshot.trials if t.state in FINISHED and t.finished_at]
-    began = [t.started_at for t in snapshot.trials if t.started_at]
-    hours = (time_of(max(ended)) - time_of(min(began))).total_seconds() / 3600 if ended and began else 0.0
+    ended, first, last = snapshot.trials.span
+    hours = (time_of(last) - time_of(first)).total_seconds() / 3600 if first and last else 0.0
     if hours > 0:
-        per_hour = len(ended) / hours
+        per_hour = ended / hours
         line.append(f"\n{per_hour:.1f} trials/h" if per_hour < 100 else f"\n{per_hour:,.0f} trials/h")
-        left = snapshot.study.trials.wanted - len(ended) if snapshot.study else 0
+        left = snapshot.study.trials.wanted - ended if snapshot.study else 0
         if left > 0 and snapshot.trials.active and left / per_hour < 1e5:
             done = (view.now + timedelta(hours=left / per_hour)).astimezone()
             line.append(f", done about {done:%a %H:%M} (in {duration(3600 * left / per_hour)})")

@@ -34,9 +34,15 @@ def _test(found: "re.Match[str]") -> Callable[[Row], bool]:
     name, op, wanted = found["name"], found["op"], found["value"]
     number = _number(wanted)
 
+    means: dict[str, bool] = {}  # of each key that was seen, whether the name means it
+
     def test(row: Row) -> bool:
-        values = [v for key, v in row.items() if key.lower().startswith(name) or key.lower().endswith(f".{name}")]
-        return any(_holds(value, op, wanted, number) for value in values)
+        for key, value in row.items():
+            if key not in means:
+                means[key] = key.lower().startswith(name) or key.lower().endswith(f".{name}")
+            if means[key] and _holds(value, op, wanted, number):
+                return True
+        return False
 
     return test
 

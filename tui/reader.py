@@ -41,14 +41,17 @@ class Trials(tuple[TrialRecord, ...]):
         return sum(trial.bytes for trial in self)
 
     @cached_property
-    def ranked(self) -> tuple[TrialRecord, ...]:
-        """The completed ones that have a finite score, best first, the first of equals before the others."""
-        scored = [t for t in self if t.state == "completed" and score(t) is not None]
-        return tuple(sorted(scored, key=lambda t: -(score(t) or 0.0)))
-
-    @property
     def best(self) -> TrialRecord | None:
-        return self.ranked[0] if self.ranked else None
+        """The completed one with the highest finite score, the first of equals."""
+        scored = [(value, t) for t in self if t.state == "completed" and (value := score(t)) is not None]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+    @cached_property
+    def span(self) -> tuple[int, str, str]:
+        """How many have ended, when the first began and when the last one ended; the times may be empty."""
+        ended = [t.finished_at for t in self if t.state in FINISHED and t.finished_at]
+        began = (t.started_at for t in self if t.started_at)
+        return len(ended), min(began, default=""), max(ended, default="")
 
     @cached_property
     def active(self) -> tuple[TrialRecord, ...]:
@@ -210,7 +213,8 @@ class _Study:
         self._experiments, self._documents = experiments, documents
         self._folder = paths.study_dir(experiments, study_id) if study_id else None
         self._lines = Lines(self._folder / paths.EVENTS, EVENTS_TAIL) if self._folder else None
-        self._by_id: dict[str, TrialRecord] | None = None
+        self._by_id: dict[str, TrialRecord] = {}
+        self._open: set[str] = set()  # those that are not over
         self._indexed = False
         self._trials = Trials()
         self._next_scan = 0.0
@@ -219,43 +223,52 @@ class _Study:
         """All trials as they are now; the same object as before where none has changed."""
         told = list(records(self._lines.look(), Event)) if self._lines else []
         if self._lines and self._lines.restarted:  # another history: all that was known may be wrong
-            self._by_id, self.events = None, []
+            self._by_id, self._open, self.events = {}, set(), []
         self.events = (self.events + told)[-LATELY:]
-        before = dict(self._by_id or {})
+        changed = False
         if not self._by_id:
-            self._by_id = self._index()
-            self._indexed = bool(self._by_id)
+            for trial in self._index():
+                changed |= self._note(trial)
+            self._indexed = changed
         if not self._indexed and time.monotonic() >= self._next_scan:
-            self._scan(names)
-        known = self._by_id
-        for trial_id in {e.trial_id for e in told} | {i for i, t in known.items() if t.state not in FINISHED}:
-            if trial := self._trial(trial_id):
-                known[trial_id] = trial
-        if len(known) != len(before) or any(known[i] is not before.get(i) for i in known):
+            changed |= self._scan(names)
+        for trial_id in {e.trial_id for e in told} | self._open:
+            if found := self._trial(trial_id):
+                changed |= self._note(found)
+        if changed or len(self._trials) > len(self._by_id):
+            known = self._by_id.values()
             self._trials = Trials(
-                sorted(known.values(), key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id))
+                sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id))
             )
         return self._trials
 
-    def _index(self) -> dict[str, TrialRecord]:
+    def _note(self, trial: TrialRecord) -> bool:
+        """Take in what a trial's record says; whether that is new."""
+        (self._open.discard if trial.state in FINISHED else self._open.add)(trial.trial_id)
+        if self._by_id.get(trial.trial_id) is trial:
+            return False
+        self._by_id[trial.trial_id] = trial
+        return True
+
+    def _index(self) -> list[TrialRecord]:
         """The table of all trials that the driver keeps; it may lag, and there may be none."""
         if self._folder is None:
-            return {}
+            return []
         path = self._folder / paths.INDEX
         index = self._documents.get(path, StudyIndex)
         self._documents.forget(path)  # it is large, and not looked at again
-        return {t.trial_id: t for t in index.trials if plausible(t) and _is_name(t.trial_id)} if index else {}
+        return [t for t in index.trials if plausible(t) and _is_name(t.trial_id)] if index else []
 
-    def _scan(self, names: list[str]) -> None:
+    def _scan(self, names: list[str]) -> bool:
         """Open every trial's folder, where no index spares it: a twentieth of the time at most."""
-        began = time.monotonic()
-        assert self._by_id is not None
+        began, changed = time.monotonic(), False
         for name in names:
             if name.startswith("trial_"):
                 trial = self._documents.get(self._experiments / name / paths.TRIAL, TrialRecord)
                 if trial and trial.study_id == self.study_id and name == f"trial_{trial.trial_id}":
-                    self._by_id[trial.trial_id] = trial
+                    changed |= self._note(trial)
         self._next_scan = time.monotonic() + 20 * (time.monotonic() - began)
+        return changed
 
     def _trial(self, trial_id: str) -> TrialRecord | None:
         if not _is_name(trial_id):

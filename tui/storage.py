@@ -20,6 +20,7 @@ from tui.files import Lines, records
 LOOK_AGAIN_S = 60.0  # at a trial that is over; its checkpoints may still go to make room
 WINDOW_MS = 6 * 3600 * 1000
 KINDS = ("weights", "training state", "temporary", "logs", "other")
+RECENT = 1000  # trials at work are among the newest so many
 MOST_FILES = 20_000  # of one trial's folder
 
 
@@ -65,7 +66,8 @@ class StorageReader:
         self._queue: deque[TrialRecord] = deque()
         self._queued: set[str] = set()
         self._view = StorageView()
-        self._checked = 0.0
+        self._checked = time.monotonic()
+        self._filled: Sequence[TrialRecord] = ()
 
     def look(self, study_id: str | None, trials: Sequence[TrialRecord], seconds: float) -> StorageView:
         """Go on for so many seconds at most; what is known after that."""
@@ -88,10 +90,13 @@ class StorageReader:
 
     def _fill(self, trials: Sequence[TrialRecord]) -> None:
         """Queue what has never been looked at, what has changed, and once a minute all that is over."""
-        now = time.monotonic()
-        again = now - self._checked > LOOK_AGAIN_S
+        again = time.monotonic() - self._checked > LOOK_AGAIN_S
         if again:
-            self._checked = now
+            self._checked = time.monotonic()
+        elif trials is self._filled:
+            trials = [record for record in trials[-RECENT:] if record.state not in FINISHED]
+        else:
+            self._filled = trials
         for record in reversed(trials):
             if record.trial_id in self._queued:
                 continue

@@ -5,6 +5,7 @@ What stands in files may be hostile: `clean` takes every control character out o
 
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from rich.text import Text
 
@@ -100,6 +101,7 @@ def parameter(setting: object) -> str:
     return f"{setting:.3g}" if isinstance(setting, float) else clean(str(setting), 60)
 
 
+@lru_cache(maxsize=1000)
 def parameter_name(key: str) -> str:
     """What a column or a line calls a parameter: the short name, or the last part of its key."""
     last = clean(key, 80).rsplit(".", 1)[-1]

@@ -7,6 +7,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from redsm5.records import TrialRecord
@@ -17,6 +18,7 @@ from tui.screens.base import FolderScreen
 from tui.view import View
 from tui.widgets.table import Cell, Column, Table
 
+PAUSE_S = 0.1  # in the typing, before thousands of trials are filtered
 SAMPLE = 200  # rows that a column's width is measured on
 Sortable = tuple[bool, float, str]
 
@@ -39,6 +41,7 @@ class TrialsScreen(FolderScreen):
         self._texts: dict[str, tuple[TrialRecord, dict[str, object]]] = {}
         self._columns: tuple[Column, ...] = ()
         self._view: View | None = None
+        self._typing: Timer | None = None
 
     def body(self) -> ComposeResult:
         yield Static(id="counts", markup=False)
@@ -59,7 +62,7 @@ class TrialsScreen(FolderScreen):
             metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
             self._columns = columns(trials, metric.removesuffix("_macro"))
             keys = self._chosen(trials)
-            if not self._made_of or self._made_of[1:4] != made_of[1:4] or list(keys) != list(table.keys):
+            if not self._made_of or self._made_of[1:4] != made_of[1:4] or keys != table.keys:
                 table.fill(self._columns, keys, self._cells)
             else:
                 table.fill(self._columns, table.keys, self._cells)
@@ -118,7 +121,9 @@ class TrialsScreen(FolderScreen):
     @on(Input.Changed, "#filter")
     def _typed(self, event: Input.Changed) -> None:
         self._query = event.value
-        self._again()
+        if self._typing:
+            self._typing.stop()
+        self._typing = self.set_timer(PAUSE_S, self._again)  # what was typed is seen first
 
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:

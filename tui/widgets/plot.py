@@ -109,14 +109,19 @@ class _Canvas:
     def _column(self, x: float) -> int:
         return min(max(round((x - self._left) / self._across * (self.width * 2 - 1)), 0), self.width * 2 - 1)
 
-    def _row(self, y: float) -> int:
-        rows = self.height * 4 - 1
-        return min(max(rows - round((y - self._low) / self._up * rows), 0), rows)
+    def _places(self, line: Line) -> list[tuple[int, int]]:
+        """The column and row of dots of each point; one loop, since there may be thousands."""
+        last, rows = self.width * 2 - 1, self.height * 4 - 1
+        left, low, wide, high = self._left, self._low, last / self._across, rows / self._up
+        return [
+            (min(max(round((x - left) * wide), 0), last), min(max(rows - round((y - low) * high), 0), rows))
+            for x, y in zip(line.xs, line.ys, strict=True)
+        ]
 
     def add(self, line: Line) -> None:
         if line.kind == "points":
-            for x, y in zip(line.xs, line.ys, strict=True):
-                self._markers[self._row(y) // 4, self._column(x) // 2] = line.marker, line.style
+            marker = line.marker, line.style
+            self._markers.update({(row // 4, column // 2): marker for column, row in self._places(line)})
             return
         before: tuple[int, int] | None = None
         for column, first, low, high, last in self._columns(line):
@@ -133,8 +138,7 @@ class _Canvas:
     def _columns(self, line: Line) -> list[tuple[int, int, int, int, int]]:
         """By column of dots: the first, lowest, highest and last row that the line has in it."""
         found: list[tuple[int, int, int, int, int]] = []
-        for x, y in zip(line.xs, line.ys, strict=True):
-            column, row = self._column(x), self._row(y)
+        for column, row in self._places(line):
             if found and found[-1][0] == column:
                 _, first, low, high, _ = found[-1]
                 found[-1] = column, first, min(low, row), max(high, row), row

@@ -1,4 +1,4 @@
-"""The terminal app on a study of many trials: `just bench tui [--trials 10000] [--epochs 50] [--keep DIR]`.
+"""The terminal app on a study of many trials: `just bench terminal [--trials 10000] [--epochs 50] [--keep DIR]`.
 
 The folder is generated as the driver and the trials leave it. The app runs in a pseudo-terminal of its own, 160 × 48,
 as a person runs it, and is looked at from outside: what it paints, when, with how much processor time and memory.
@@ -83,7 +83,8 @@ def generate(root: Path, trials: int, epochs: int) -> Path:
             for state in ("queued", "preparing", "running", record.state)
         ]
     best = max((r for r in records if r.state == "completed"), key=lambda r: r.best.value if r.best else 0.0)
-    assert best.best is not None and best.number is not None
+    assert best.best is not None
+    assert best.number is not None
     finished = sum(r.state in ("completed", "pruned", "failed") for r in records)
     study = StudyRecord(
         study_id=study_id,
@@ -271,7 +272,7 @@ KEYS += ["3", "]", "]", "[", "w", "l", "4", "5", "6", "n", "1", "2", "/", *"gate
 
 def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, float]:
     python = sys.executable
-    warm = Terminal(python, "-m", "tui", "--experiments", str(root))  # the files of Python and the index are in the cache
+    warm = Terminal(python, "-m", "tui", "--experiments", str(root))  # fills the cache of files
     warm.until("trials/h")
     warm.close()
     app = Terminal(python, "-m", "tui", "--experiments", str(root))
@@ -360,7 +361,7 @@ def folders(arguments: argparse.Namespace) -> Iterator[Path]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench tui", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(prog="just bench terminal", description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
