@@ -34,7 +34,7 @@ from tui.view import View
 POLL_S = 1.0
 MOST_MARKED = 8
 FOLLOWED = 16  # trials whose folders are kept in mind
-BACKGROUND_S, FOREGROUND_S = 0.03, 0.25  # of each second spent on counting bytes
+BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
 Do = Callable[[], object]
 
 
@@ -263,8 +263,8 @@ class TerminalApp(App[None]):
         assert study
         give = partial(control.give, self.experiments, study.study_id)
         name = text.clean(study.name)
-        if what == "pause" and control.PAUSE in view.snapshot.orders:
-            go_on = partial(control.take_back, self.experiments, study.study_id, control.PAUSE)
+        if what == "pause" and paths.PAUSE in view.snapshot.orders:
+            go_on = partial(control.take_back, self.experiments, study.study_id, paths.PAUSE)
             return f"Let {name} go on?", go_on, f"{name} goes on with the trial that it left."
         if what == "prune":
             active = view.snapshot.trials.active
@@ -272,7 +272,7 @@ class TerminalApp(App[None]):
             question = f"Prune trial {text.number(trial)}, which is running? It ends without a report."
             return (
                 question,
-                partial(give, f"{control.PRUNE}{trial.trial_id}"),
+                partial(give, f"{paths.PRUNE}{trial.trial_id}"),
                 "Ordered: the trial ends at its next step.",
             )
         if what == "cleanup":

@@ -10,7 +10,7 @@ from typing import Any
 from redsm5 import paths
 
 CLEANUP = Path(__file__).parent.parent / "scripts" / "cleanup.py"
-STOP, STOP_NOW, PAUSE, PRUNE = "stop", "stop-now", "pause", "prune-"
+MOST = 200  # items of a kind that are shown
 
 
 def writable(experiments: Path, study_id: str | None) -> bool:
@@ -57,4 +57,15 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
     if done.returncode != 0 or not isinstance(document, dict):
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise OSError(said[-1] if said else f"cleanup ended with {done.returncode}")
-    return document
+    return summed(document)
+
+
+def summed(document: dict[str, Any]) -> dict[str, Any]:
+    """What the screen shows of it: of thousands of items the first ones of each kind, and how many there are."""
+    items = [item for item in document.get("items", []) if isinstance(item, dict)]
+    left = [item for item in items if item.get("kind") in ("litter", "orphan")]
+    evictable = [item for item in items if item.get("kind") == "evictable"]
+    return document | {
+        "items": left[:MOST] + evictable[: 10 * MOST],
+        "freed": sum(item.get("bytes", 0) for item in left),
+    }

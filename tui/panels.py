@@ -4,9 +4,9 @@ from datetime import timedelta
 
 from rich.text import Text
 
+from redsm5.paths import PAUSE, PRUNE, STOP, STOP_NOW
 from redsm5.records import TrialRecord
 from tui import text
-from tui.control import PAUSE, PRUNE, STOP, STOP_NOW
 from tui.reader import Snapshot, score
 from tui.storage import StorageView, used_over_time
 from tui.text import DIM, clean, duration, number, parameter, parameter_name, size, state, time_of, trials, value

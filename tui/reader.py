@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 
 from redsm5 import paths
@@ -65,10 +64,18 @@ class Trials(tuple[TrialRecord, ...]):
 
     @cached_property
     def running_best(self) -> list[tuple[int, float]]:
-        """The best of the completed trials so far, at each of them."""
-        done = [(number, value) for number, value, completed in self.points if completed]
-        highest = accumulate((value for _, value in done), max)
-        return [(number, value) for (number, _), value in zip(done, highest, strict=True)]
+        """The best of the completed trials so far, at each of those that were better than all before."""
+        found: list[tuple[int, float]] = []
+        for number, value, completed in self.points:
+            if completed and (not found or value > found[-1][1]):
+                found.append((number, value))
+        return found
+
+    def ready(self) -> "Trials":
+        """Find all of this now, in the thread that reads, and not when it is to be shown."""
+        for name in ("by_id", "counts", "bytes", "best", "span", "active", "points", "running_best", "parameters"):
+            getattr(self, name)
+        return self
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -239,7 +246,7 @@ class _Study:
             known = self._by_id.values()
             self._trials = Trials(
                 sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id))
-            )
+            ).ready()
         return self._trials
 
     def _note(self, trial: TrialRecord) -> bool:

@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 
 from redsm5 import paths
-from redsm5.documents import now, timestamp
+from redsm5.documents import Record, now, timestamp
 from redsm5.errors import exit_with_message
 from redsm5.records import (
     Best,
@@ -45,7 +45,6 @@ from redsm5.records import (
     ErrorRecord,
     Event,
     MetricRow,
-    Record,
     RetentionRow,
     StudyBest,
     StudyIndex,
@@ -146,7 +145,7 @@ def write_trial(root: Path, record: TrialRecord, config: dict[str, Any]) -> None
     rows = [
         RetentionRow(
             timestamp=record.created_at,
-            action=action,  # type: ignore[arg-type]
+            action=action,
             checkpoint=f"epoch-{e:04d}",
             epoch=e,
             step=e * STEPS,
@@ -298,6 +297,8 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
     for key in KEYS:
         writers.step()
         times.append(app.press(key))
+        if os.environ.get("KEYS"):
+            print(f"{key!r:>12} {1000 * times[-1]:8.1f} ms")
     found["key to paint, median, ms"] = 1000 * statistics.median(times)
     found["key to paint, p95, ms"] = 1000 * statistics.quantiles(times, n=20)[18]
     app.close()
@@ -309,7 +310,7 @@ def settle(app: Terminal) -> None:
     for _ in range(300):
         before = app.cpu()
         drain(app, 1.0)
-        if app.cpu() - before < 0.03:
+        if app.cpu() - before < 0.015:
             return
 
 

@@ -47,7 +47,8 @@ class OverviewScreen(FolderScreen):
 
 def objective_chart(trials: Trials) -> Chart:
     """Each trial's objective, and the best so far as a staircase."""
-    last = max((t.number or 0 for t in trials[-1:]), default=0)
+    first, last = (trials.points[0][0], trials.points[-1][0]) if trials.points else (0, 0)
+    last = max([last, *(t.number or 0 for t in trials[-1:])])
     others = [(n, v) for n, v, completed in trials.points if not completed]
     done = [(n, v) for n, v, completed in trials.points if completed]
     best = trials.running_best
@@ -58,7 +59,7 @@ def objective_chart(trials: Trials) -> Chart:
     ]
     return Chart(
         lines,
-        x_range=(0, max(last, 1)),
+        x_range=(min(first, 0), max(last, 1)),
         x_label=lambda x: f"#{x:.0f}",
         empty="no trial has a score yet: it takes an epoch",
     )

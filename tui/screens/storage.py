@@ -97,7 +97,7 @@ def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
         return Text(said, text.DIM)
     items = [item for item in found.get("items", []) if isinstance(item, dict)]
     left = [item for item in items if item.get("kind") in ("litter", "orphan")]
-    freed = sum(item.get("bytes", 0) for item in left)
+    freed = found.get("freed", 0)
     page = Text.assemble((f"cleanup would free {text.size(freed)}", "bold"))
     page.append("\n" if left else " (nothing is left over)\n")
     numbers = {f"trial_{t.trial_id}": text.number(t) for t in view.snapshot.trials}

@@ -114,7 +114,7 @@ class _Canvas:
         last, rows = self.width * 2 - 1, self.height * 4 - 1
         left, low, wide, high = self._left, self._low, last / self._across, rows / self._up
         return [
-            (min(max(round((x - left) * wide), 0), last), min(max(rows - round((y - low) * high), 0), rows))
+            (int((x - left) * wide + 0.5), rows - int((y - low) * high + 0.5))
             for x, y in zip(line.xs, line.ys, strict=True)
         ]
 
@@ -158,13 +158,19 @@ class _Canvas:
         self._hair = self._column(x) // 2
 
     def write(self, page: Text, row: int) -> None:
+        run, style = "", DIM  # characters of the same style are one piece: each piece costs as much as many characters
         for column in range(self.width):
             if marker := self._markers.get((row, column)):
-                page.append(*marker)
+                character, own = marker
             elif dots := self._dots.get((row, column)):
-                page.append(chr(0x2800 + dots[0]), dots[1])
+                character, own = chr(0x2800 + dots[0]), dots[1]
             else:
-                page.append("│" if column == self._hair else " ", DIM)
+                character, own = "│" if column == self._hair else " ", style if column != self._hair else DIM
+            if own != style:
+                page.append(run, style)
+                run, style = "", own
+            run += character
+        page.append(run, style)
 
 
 def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
