@@ -17,7 +17,7 @@ from redsm5.kept import changes
 from redsm5.records import FINISHED, RetentionRow, TrialRecord
 from tui.files import Lines, records
 
-LOOK_AGAIN_S = 60.0  # at a trial that is over; its checkpoints may still go to make room
+LOOK_AGAIN_S = 60.0  # at a trial that is over and still has checkpoints: they may go to make room
 WINDOW_MS = 6 * 3600 * 1000
 KINDS = ("weights", "training state", "temporary", "logs", "other")
 RECENT = 1000  # trials at work are among the newest so many
@@ -40,7 +40,10 @@ class Holding:
     keep_all: int
     moves: list[Move]
     record: TrialRecord
-    looked_at: float
+
+    @property
+    def has_checkpoints(self) -> bool:
+        return any(self.kinds[kind] for kind in ("weights", "training state", "temporary"))
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,14 @@ class StorageReader:
         return self._view
 
     def _fill(self, trials: Sequence[TrialRecord]) -> None:
-        """Queue what has never been looked at, what has changed, and once a minute all that is over."""
-        again = time.monotonic() - self._checked > LOOK_AGAIN_S
-        if again:
+        """Queue what has never been looked at, what has changed, and once a minute all that still has checkpoints."""
+        if time.monotonic() - self._checked > LOOK_AGAIN_S:
             self._checked = time.monotonic()
-        elif trials is self._filled:
+            for held in self._held.values():
+                if held.has_checkpoints and held.record.trial_id not in self._queued:
+                    self._queued.add(held.record.trial_id)
+                    self._queue.append(held.record)
+        if trials is self._filled:
             trials = [record for record in trials[-RECENT:] if record.state not in FINISHED]
         else:
             self._filled = trials
@@ -101,7 +107,7 @@ class StorageReader:
             if record.trial_id in self._queued:
                 continue
             held = self._held.get(record.trial_id)
-            if held is None or held.record is not record or record.state not in FINISHED or again:
+            if held is None or held.record is not record or record.state not in FINISHED:
                 self._queued.add(record.trial_id)
                 (self._queue.appendleft if held and record.state not in FINISHED else self._queue.append)(record)
 
@@ -117,7 +123,7 @@ class StorageReader:
                     moves.append(Move(change.time, change.kept, record.number))
         except (ValueError, OverflowError):  # a time that is none
             moves = []
-        return Holding(kinds_of(folder), keep_all, moves, record, time.monotonic())
+        return Holding(kinds_of(folder), keep_all, moves, record)
 
     def _sum(self) -> StorageView:
         kinds = dict.fromkeys(KINDS, 0)
