@@ -95,10 +95,10 @@ class StorageReader:
         """Queue what has never been looked at, what has changed, and once a minute all that still has checkpoints."""
         if time.monotonic() - self._checked > LOOK_AGAIN_S:
             self._checked = time.monotonic()
-            for held in self._held.values():
-                if held.has_checkpoints and held.record.trial_id not in self._queued:
-                    self._queued.add(held.record.trial_id)
-                    self._queue.append(held.record)
+            for known in self._held.values():
+                if known.has_checkpoints and known.record.trial_id not in self._queued:
+                    self._queued.add(known.record.trial_id)
+                    self._queue.append(known.record)
         if trials is self._filled:
             trials = [record for record in trials[-RECENT:] if record.state not in FINISHED]
         else:
