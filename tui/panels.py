@@ -129,6 +129,7 @@ def keep_all(snapshot: Snapshot, seen: StorageView) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # pace, now, lately
 
+STARTS_WITHIN_S = 60  # a queued trial; after that its driver is taken to have ended
 PASSING = ("queued", "preparing", "finishing")  # states that say nothing that the next one does not
 
 
@@ -170,7 +171,7 @@ def happening(view: View, most: int = 3) -> Text:
     """The trial at work in three lines, or several in one each; where there is none, why, and what to do next."""
     active = view.snapshot.trials.active
     if not active:
-        return Text(_idle(view.snapshot))
+        return Text(_idle(view))
     if len(active) == 1:
         return Text("\n").join(_at_work(view, active[0]))
     lines = [
@@ -181,7 +182,8 @@ def happening(view: View, most: int = 3) -> Text:
     return Text("\n").join(lines)
 
 
-def _idle(snapshot: Snapshot) -> str:
+def _idle(view: View) -> str:
+    snapshot = view.snapshot
     study, waiting = snapshot.study, snapshot.trials.counts["interrupted"]
     if study is None:
         return "Nothing is running."
@@ -189,6 +191,9 @@ def _idle(snapshot: Snapshot) -> str:
         return "The study is done. 4 shows the report of its best trial; `just summary` makes its page."
     if PAUSE in snapshot.orders:
         return "Paused by your order: p lets it go on."
+    queued = [t for t in snapshot.trials[-100:] if t.state == "queued"]
+    if queued and (view.now - time_of(queued[-1].created_at)).total_seconds() < STARTS_WITHIN_S:
+        return f"Trial {number(queued[-1])} is starting."
     held = f" {waiting} interrupted:" if waiting else ""
     return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` goes on."
 
