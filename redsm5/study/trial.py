@@ -125,13 +125,16 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     if record.study_id is None or record.number is None:
         return
     study = paths.study_dir(folder.parent, record.study_id)
-    repeats = record.duplicate_of and f"the same configuration as {record.duplicate_of}, so not trained again"
+    said = record.duplicate_of and f"the same configuration as {record.duplicate_of}, so not trained again"
+    if record.state == "pruned" and not said:
+        decisions = files.read_lines(folder / paths.DECISIONS)
+        said = next((line["reason"] for line in reversed(decisions) if line["prune"]), None)
     event = Event(
         timestamp=now(),
         trial_id=record.trial_id,
         number=record.number,
         state=record.state,
-        message=message or (record.error.message if record.error else repeats),
+        message=message or (record.error.message if record.error else said),
     )
     with files.Lock(study / paths.LOCK):
         files.cut_torn_tail(study / paths.EVENTS)
