@@ -1,5 +1,6 @@
 """Two to eight marked trials: their curves on one chart, the parameters in which they differ, symptom by symptom."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -29,6 +30,8 @@ class CompareScreen(FolderScreen):
         Binding("w", "flip('smooth')", "Smooth", show=False),
         Binding("l", "flip('log_axis')", "Log axis", show=False),
         Binding("a", "flip('by_step')", "Step or epoch", show=False),
+        Binding("left", "inspect(-1)", "Point before", show=False),
+        Binding("right", "inspect(1)", "Point after", show=False),
         Binding("M", "app.unmark", "Clear marks", show=False),
         Binding("escape", "app.switch_mode('trials')", "Back", show=False),
     ]
@@ -37,6 +40,7 @@ class CompareScreen(FolderScreen):
         super().__init__()
         self.smooth = self.log_axis = self.by_step = False
         self._metric: str | None = None
+        self._at: int | None = None  # the place on the x axis that is looked at, of those that any trial has
         self._view: View | None = None
 
     def body(self) -> ComposeResult:
@@ -61,11 +65,16 @@ class CompareScreen(FolderScreen):
         names = self._names(details)
         metric = self._metric if self._metric in names else names[0] if names else ""
         self._metric = metric or self._metric
-        legend = " ".join(f"{MARKERS[n]} {text.number(d.record)}" for n, d in enumerate(details))
+        at = self._position(details, metric)
+        legend = " ".join(
+            f"{MARKERS[n]} {text.number(d.record)}{self._value(d, metric, at)}" for n, d in enumerate(details)
+        )
+        word = "step" if self.by_step else "epoch"
+        legend += "" if at is None else f"  at {word} {at}"
         how = "".join(f", {word}" for word, on in (("smoothed", self.smooth), ("log", self.log_axis)) if on)
-        head(plot, f"{text.clean(metric, 50)} by {'step' if self.by_step else 'epoch'}{how}", legend)
-        seen = (metric, self.smooth, self.log_axis, self.by_step, [(d.folder, d.version) for d in details])
-        plot.show(seen, lambda: self._chart(details, metric))
+        head(plot, f"{text.clean(metric, 50)} by {word}{how}", legend)
+        seen = (metric, self.smooth, self.log_axis, self.by_step, at, [(d.folder, d.version) for d in details])
+        plot.show(seen, lambda: self._chart(details, metric, at))
         self.put("parameters-text", parameters(details))
         head(self.query_one("#parameters"), "parameters that differ")
         self.put("symptoms-text", symptoms(details))
@@ -78,7 +87,30 @@ class CompareScreen(FolderScreen):
         study = self._view.snapshot.study if self._view else None
         return sorted(names, key=lambda n: not (study and n == study.metric))
 
-    def _chart(self, details: Sequence[TrialDetail], metric: str) -> Chart:
+    def _xs(self, detail: TrialDetail, metric: str) -> Sequence[int]:
+        series = detail.series.get(metric)
+        return () if series is None else series.steps if self.by_step else series.epochs
+
+    def _position(self, details: Sequence[TrialDetail], metric: str) -> int | None:
+        """The step or epoch that is looked at; None where none is."""
+        places = sorted({x for detail in details for x in self._xs(detail, metric)})
+        if self._at is None or not places:
+            return None
+        self._at = min(max(self._at, 0), len(places) - 1)
+        return places[self._at]
+
+    def _value(self, detail: TrialDetail, metric: str, at: int | None) -> str:
+        """The last value of a trial up to there."""
+        xs = self._xs(detail, metric)
+        past = bisect_right(xs, at) if at is not None else 0
+        return f" {text.value(detail.series[metric].values[past - 1])}" if past else ""
+
+    def action_inspect(self, by: int) -> None:
+        self._at = 0 if self._at is None else self._at + by
+        if self._view:
+            self.show(self._view)
+
+    def _chart(self, details: Sequence[TrialDetail], metric: str, at: int | None) -> Chart:
         lines = []
         for place, detail in enumerate(details):
             series = detail.series.get(metric)
@@ -91,7 +123,7 @@ class CompareScreen(FolderScreen):
             lines.append(Line(xs[::every], values[::every], STYLES[place], "points", marker=MARKERS[place]))
         word = "step" if self.by_step else "epoch"
         return Chart(
-            lines, log=self.log_axis, x_label=lambda x: f"{word} {x:g}", empty="no metric that two of them have"
+            lines, log=self.log_axis, at=at, x_label=lambda x: f"{word} {x:g}", empty="no metric that two of them have"
         )
 
     def action_metric(self, by: int) -> None:

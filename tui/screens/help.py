@@ -37,11 +37,11 @@ KEYS = {
         "arrows": "choose a chart; Enter enlarges it, then ← → inspect its points",
         "n b  /": "more charts, the ones before; filter them by name",
         "w l a": "smoothed, logarithmic axis, by step or by epoch",
-        "v  Tab": "severity of the log; the next panel, where one is in sight",
+        "v f Tab": "severity of the log, find in it; the next panel, where one is in sight",
     },
     "Storage, Compare": {
         "u": "look for leftovers again",
-        "n b": "the next metric, the one before; w l a as on a trial",
+        "n b ← →": "the next metric, the one before; points; w l a as on a trial",
     },
 }
 STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted", "stopped")

@@ -29,6 +29,7 @@ class TrialScreen(FolderScreen):
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
         Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("f", "find", "Find in the log", show=False),
         Binding("escape", "back", "Back", show=False),
         Binding("n,pagedown", "page(1)", "More charts", show=False),
         Binding("b,pageup", "page(-1)", "Charts before", show=False),
@@ -48,7 +49,8 @@ class TrialScreen(FolderScreen):
     def __init__(self) -> None:
         super().__init__()
         self._page = self._chosen = 0
-        self._query = ""
+        self._query = self._wanted = ""  # of metrics, and in the log
+        self._finding = False  # what is typed is looked for in the log
         self._large = False
         self._at: int | None = None  # the point of the enlarged chart that is looked at
         self._severity = 0
@@ -61,7 +63,7 @@ class TrialScreen(FolderScreen):
     def body(self) -> ComposeResult:
         yield Static(id="about", markup=False)
         yield Tabs(*(Tab(name, id=f"tab-{name}") for name in PANELS), id="panels-tabs")
-        yield Input(id="filter", placeholder="part of a metric's name: val_f1, system_", compact=True)
+        yield Input(id="filter", compact=True)
         with Container(id="trial"):
             with Container(id="charts"):
                 for slot in range(SLOTS):
@@ -109,6 +111,7 @@ class TrialScreen(FolderScreen):
         head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
         least = SEVERITIES[self._severity]
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
+        lines = [line for line in lines if self._wanted.lower() in line.message.lower()]
         self.put("log-text", log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
         head(self.query_one("#log"), title, f"v: {least.lower()} and above")
@@ -238,17 +241,31 @@ class TrialScreen(FolderScreen):
             self._again()
 
     def action_filter(self) -> None:
-        self.query_one(Input).display = True
-        self.query_one(Input).focus()
+        self._type(finding=False)
+
+    def action_find(self) -> None:
+        self._type(finding=True)
+
+    def _type(self, *, finding: bool) -> None:
+        """Open the line of input, for the metrics or for the log."""
+        self._finding, line = finding, self.query_one(Input)
+        line.placeholder = "words in the log" if finding else "part of a metric's name: val_f1, system_"
+        with line.prevent(Input.Changed):
+            line.value = self._wanted if finding else self._query
+        line.display = True
+        line.focus()
 
     @on(Input.Changed, "#filter")
     def _typed(self, event: Input.Changed) -> None:
-        self._query, self._page, self._chosen = event.value[:100], 0, 0
+        if self._finding:
+            self._wanted = event.value[:100]
+        else:
+            self._query, self._page, self._chosen = event.value[:100], 0, 0
         self._again()
 
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:
-        self.query_one(Input).display = bool(self._query)
+        self.query_one(Input).display = bool(self.query_one(Input).value)
         self.set_focus(None)
 
     def action_back(self) -> None:
