@@ -90,6 +90,7 @@ class TerminalApp(App[None]):
     # looking
 
     def on_mount(self) -> None:
+        gc.disable()  # until the first look is done
         self.run_worker(self._watch_folder(), name="poll")
 
     async def _watch_folder(self) -> None:
@@ -99,8 +100,9 @@ class TerminalApp(App[None]):
             screen = self.screen_stack[0]
             needs = screen.needs if isinstance(screen, FolderScreen) else ""
             view = await asyncio.to_thread(self._look, needs, self._selected, tuple(self._marked))
-            if self.view is None:
-                gc.freeze()  # thousands of records that stay: a collection that looked at them would take 50 ms
+            if self.view is None:  # thousands of records that stay: a collection that looks at them takes 50 ms
+                gc.freeze()
+                gc.enable()
             self.view = view
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)
@@ -118,7 +120,7 @@ class TerminalApp(App[None]):
             "active": [trial.trial_id for trial in trials.active[:1]],
         }
         details = {i: self._follow(i).read(trials.by_id[i]) for i in by_need.get(needs, []) if i}
-        counting = FOREGROUND_S if needs == "storage" else BACKGROUND_S
+        counting = FOREGROUND_S if needs == "storage" else BACKGROUND_S if self.view else 0.0
         return View(
             snapshot=snapshot,
             selected=selected,
