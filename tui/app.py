@@ -66,9 +66,13 @@ class TerminalApp(App[None]):
         Binding("K", "order('cleanup')", "Clean up", show=False),
         Binding("c", "copy('id')", "Copy id", show=False),
         Binding("C", "copy('path')", "Copy path", show=False),
+        Binding("P", "pin", "Pin", show=False),
         Binding("M", "unmark", "Clear marks", show=False),
         Binding("t", "theme", "Light or dark", show=False),
         Binding("S", "picture", "Screenshot", show=False),
+        Binding("less_than_sign", "widen(4)", "Wider", show=False, key_display="<"),
+        Binding("greater_than_sign", "widen(-4)", "Narrower", show=False, key_display=">"),
+        Binding("0", "widen(0)", "As it was", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
@@ -83,6 +87,7 @@ class TerminalApp(App[None]):
         self._trials: dict[str, TrialReader] = {}
         self._study_id: str | None = None
         self._selected: str | None = None
+        self._pinned: str | None = None
         self._marked: list[str] = []
         self._hurry = asyncio.Event()
 
@@ -114,8 +119,11 @@ class TerminalApp(App[None]):
             chosen = (trials.active or ((trials.best,) if trials.best else trials[-1:]))[:1]
             selected = chosen[0].trial_id if chosen else None
         marked = tuple(trial_id for trial_id in marked if trial_id in trials.by_id)
+        pinned = self._pinned if self._pinned in trials.by_id else None
+        reference = pinned or (trials.best.trial_id if trials.best else None)
+        marked = tuple(sorted(marked, key=lambda trial_id: trial_id != pinned))  # the others are held against the first
         by_need: dict[str, list[str | None]] = {
-            "selected": [selected, trials.best.trial_id if trials.best else None],
+            "selected": [selected, reference],
             "marked": [*marked],
             "active": [trial.trial_id for trial in trials.active[:1]],
         }
@@ -124,6 +132,7 @@ class TerminalApp(App[None]):
         return View(
             snapshot=snapshot,
             selected=selected,
+            pinned=pinned,
             marked=marked,
             details=details,
             storage=self._storage.look(study, trials, counting),
@@ -161,7 +170,7 @@ class TerminalApp(App[None]):
         if self.snapshot and self.snapshot.study:
             ids = [study.study_id for study in self.snapshot.studies]
             self._study_id = ids[(ids.index(self.snapshot.study.study_id) + 1) % len(ids)]
-            self._selected, self._marked = None, []
+            self._selected, self._pinned, self._marked = None, None, []
             self.hurry()
 
     def action_neighbour(self, by: int) -> None:
@@ -181,6 +190,12 @@ class TerminalApp(App[None]):
             self.notify(f"{MOST_MARKED} trials are marked: M clears the marks", severity="warning")
         else:
             self._marked.append(chosen)
+        self.hurry()
+
+    def action_pin(self) -> None:
+        """Hold the others against this trial and not against the best; again: against the best."""
+        chosen = self._selected or (self.view.selected if self.view else None)
+        self._pinned = None if chosen == self._pinned else chosen
         self.hurry()
 
     def action_unmark(self) -> None:
@@ -206,6 +221,11 @@ class TerminalApp(App[None]):
             self.notify(self.save_screenshot(name, str(folder)), title="screenshot", markup=False)
         except OSError as error:
             self.notify(f"the screenshot cannot be saved: {error.strerror}", severity="error", markup=False)
+
+    def action_widen(self, by: int) -> None:
+        screen = self.screen_stack[0]
+        if isinstance(screen, FolderScreen):
+            screen.widen(by)
 
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):

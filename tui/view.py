@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from redsm5.records import TrialRecord
 from tui.detail import TrialDetail
 from tui.reader import Snapshot
 from tui.storage import StorageView
@@ -15,6 +16,7 @@ class View:
 
     Attributes:
         selected: the trial that the screens of one trial are about.
+        pinned: the trial that the others are held against; None: the best.
         marked: those to compare, in the order in which they were marked.
         details: of the trials that the screen in sight needs.
         writable: orders can be given here.
@@ -22,11 +24,18 @@ class View:
 
     snapshot: Snapshot
     selected: str | None = None
+    pinned: str | None = None
     marked: tuple[str, ...] = ()
     details: Mapping[str, TrialDetail] = field(default_factory=dict)
     storage: StorageView = field(default_factory=StorageView)
     writable: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def reference(self) -> TrialRecord | None:
+        """The pinned trial, or the best one."""
+        trials = self.snapshot.trials
+        return trials.by_id.get(self.pinned or "") or trials.best
 
     @property
     def detail(self) -> TrialDetail | None:

@@ -22,6 +22,7 @@ class FolderScreen(Screen[None]):
     """A screen of the folder. `needs`: whose trials' details it shows: "selected", "marked", "active" or none."""
 
     needs: ClassVar[str] = ""
+    side: ClassVar[tuple[str, int]] = ("", 0)  # the grid whose right column can be made wider, and its width
     AUTO_FOCUS = ""
 
     def compose(self) -> ComposeResult:
@@ -30,6 +31,16 @@ class FolderScreen(Screen[None]):
         with Container(id="body"):
             yield from self.body()
         yield Footer(show_command_palette=False, compact=True)
+
+    def widen(self, by: int) -> None:
+        """Make the right column so much wider, or as wide as it was (by 0)."""
+        grid, width = self.side
+        if grid:
+            self._wider = self._wider + by if by else 0
+            width = min(max(width + self._wider, 16), max(self.size.width - 30, 16))
+            self.query_one(grid).styles.grid_columns = f"1fr {width}"
+
+    _wider = 0
 
     def body(self) -> ComposeResult:
         raise NotImplementedError

@@ -16,7 +16,9 @@ KEYS = {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
         "s": "the next study, where there are several",
         "c  C": "copy the trial's id, its folder (OSC 52)",
+        "P": "pin: hold the others against this trial, not against the best",
         "t  S": "light or dark; save the screen as SVG",
+        "< > 0": "right column wider, narrower, as it was",
         "Ctrl+P": "command palette: all of this by name, more themes",
         "?  q": "this page; quit: the search goes on without this app",
     },
@@ -25,6 +27,9 @@ KEYS = {
         "e  E": "end after the trial at work; stop now, with a checkpoint",
         "x": "prune the running trial",
         "K": "run cleanup",
+    },
+    "Overview": {
+        "a A": "the objective over the trials, time, or a parameter",
     },
     "Trials": {
         "/": "filter: gated  head=gated  lr<5e-5  !failed; Esc clears it",
@@ -36,7 +41,7 @@ KEYS = {
         "[ ]": "the trial before, the next one",
         "arrows": "choose a chart; Enter enlarges it, then ← → inspect its points",
         "n b  /": "more charts, the ones before; filter them by name",
-        "w l a": "smoothed, logarithmic axis, by step or by epoch",
+        "w l a r": "smoothed, log axis, by step or epoch, the best one's curves behind",
         "v f Tab": "severity of the log, find in it; the next panel, where one is in sight",
     },
     "Storage, Compare": {
@@ -56,7 +61,7 @@ class HelpScreen(ModalScreen[None]):
             page.append(f"{title}\n", "bold")
             for key, what in keys.items():
                 page.append(f"{key:>8}", "bold cyan").append(f"  {what}\n")
-        page.append("\n★ best   • marked   ")
+        page.append("\n★ best   ◆ pinned   • marked   ")
         for name in STATES:
             page.append_text(state(name)).append("   ")
         with VerticalScroll(id="help", classes="panel"):

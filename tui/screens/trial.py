@@ -25,6 +25,7 @@ PANELS = ("charts", "configuration", "checkpoints", "log")
 
 class TrialScreen(FolderScreen):
     needs: ClassVar[str] = "selected"
+    side: ClassVar[tuple[str, int]] = ("#trial", 52)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
@@ -41,6 +42,7 @@ class TrialScreen(FolderScreen):
         Binding("w", "flip('smooth')", "Smooth", show=False),
         Binding("l", "flip('log_axis')", "Log axis", show=False),
         Binding("a", "flip('by_epoch')", "Step or epoch", show=False),
+        Binding("r", "flip('beside')", "Reference", show=False),
         Binding("v", "severity", "Severity", show=False),
         Binding("tab", "panel(1)", "Panel", show=False, priority=True),
         Binding("m", "app.mark", "Mark", show=False),
@@ -56,6 +58,7 @@ class TrialScreen(FolderScreen):
         self._severity = 0
         self._panel = 0
         self.smooth = self.log_axis = self.by_epoch = False
+        self.beside = True  # the reference's curves, behind this trial's
         self._view: View | None = None
         self._of: str | None = None
         self._of_log: tuple[object, ...] = ()
@@ -95,13 +98,10 @@ class TrialScreen(FolderScreen):
             return
         if detail.record.trial_id != self._of:
             self._of, self._page, self._at = detail.record.trial_id, 0, None
-        self.put("about", about(view, detail))
+        self.put("about", about(view, detail, self._other(view) if self.beside else None))
         self._charts(detail)
-        best = view.snapshot.trials.best
-        other = view.details.get(best.trial_id) if best else None
-        differs = f" · * differs from {text.number(other.record)}" if other and other is not detail else ""
-        if detail.record is best:
-            differs = " · the best trial"
+        other = self._other(view)
+        differs = f" · * differs from {text.number(other.record)}" if other else " · all differ from this one"
         self.put("config-text", configuration(detail, other))
         head(self.query_one("#configuration"), f"configuration{differs}")
         self.put("system", system(detail), "system")
@@ -118,6 +118,15 @@ class TrialScreen(FolderScreen):
         if self._of_log != (detail.record.trial_id, len(detail.log), self._severity):
             self._of_log = detail.record.trial_id, len(detail.log), self._severity
             self.query_one("#log", VerticalScroll).scroll_end(animate=False)
+
+    def _other(self, view: View) -> TrialDetail | None:
+        """The pinned or best trial, where it is another one than this."""
+        reference = view.reference
+        return (
+            view.details.get(reference.trial_id)
+            if reference and reference is not view.snapshot.trials.by_id.get(view.selected or "")
+            else None
+        )
 
     # -----------------------------------------------------------------------------------------------------------------
     # charts
@@ -163,6 +172,8 @@ class TrialScreen(FolderScreen):
 
     def _draw(self, plot: Plot, detail: TrialDetail, name: str, *, chosen: bool) -> None:
         series = detail.series[name]
+        other = self._other(self._view) if self._view and self.beside else None
+        behind = other.series.get(name) if other else None
         at = self._at if self._large else None
         if at is not None:
             at = self._at = min(max(at, 0), len(series.values) - 1)
@@ -180,20 +191,27 @@ class TrialScreen(FolderScreen):
             self.log_axis,
             self.by_epoch,
             at,
+            behind and len(behind.values),
         )
-        plot.show(seen, lambda: self._chart(series, at))
+        plot.show(seen, lambda: self._chart(series, behind, at))
 
-    def _chart(self, series: Series, at: int | None) -> Chart:
-        xs: Sequence[float] = series.epochs if self.by_epoch else series.steps
-        if self.by_epoch and len(set(series.epochs)) < len(series.epochs):
-            xs = spread(series.epochs)
+    def _chart(self, series: Series, behind: Series | None, at: int | None) -> Chart:
+        xs = self._xs(series)
         lines = [Line(xs, series.values, "cyan")]
         if self.smooth:
             lines = [Line(xs, series.values, "bright_black"), Line(xs, smoothed(series.values), "cyan")]
         if len(series.values) == 1:
             lines = [Line(xs, series.values, "cyan", "points")]
+        if behind and len(behind.values) > 1:
+            values = smoothed(behind.values) if self.smooth else behind.values
+            lines.insert(0, Line(self._xs(behind), values, "magenta"))
         word = "epoch" if self.by_epoch else "step"
         return Chart(lines, log=self.log_axis, x_label=lambda x: f"{word} {x:.4g}", at=None if at is None else xs[at])
+
+    def _xs(self, series: Series) -> Sequence[float]:
+        if not self.by_epoch:
+            return series.steps
+        return spread(series.epochs) if len(set(series.epochs)) < len(series.epochs) else series.epochs
 
     # -----------------------------------------------------------------------------------------------------------------
     # keys
@@ -318,7 +336,7 @@ def spread(epochs: Sequence[int]) -> list[float]:
     return places
 
 
-def about(view: View, detail: TrialDetail) -> Text:
+def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) -> Text:
     """The trial's line: number, state, id, time, how often it was resumed, and what went wrong."""
     trial, best = detail.record, view.snapshot.trials.best
     star = " ★" if best and best.trial_id == trial.trial_id else ""
@@ -327,6 +345,8 @@ def about(view: View, detail: TrialDetail) -> Text:
     line.append(f"  best {text.value(score(trial))}  resumed {trial.resumes} times")
     if trial.trial_id in view.marked:
         line.append("  • marked", "bold yellow")
+    if beside:
+        line.append(f"  behind it: {text.number(beside.record)}", "magenta")
     line.append(f"  {text.clean(trial.trial_id, 60)}", text.DIM)
     if trial.error:
         line.append(f"\n✗ {text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", "red")

@@ -57,12 +57,12 @@ class TrialsScreen(FolderScreen):
     def show(self, view: View) -> None:
         self._view = view
         trials, table = view.snapshot.trials, self.query_one(Table)
-        made_of = (trials, self._query, self._sort, self._falling, view.marked)
+        made_of = (trials, self._query, self._sort, self._falling, view.marked, view.pinned)
         if made_of[0] is not (self._made_of or (None,))[0] or made_of[1:] != self._made_of[1:]:
             metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
             self._columns = columns(trials, metric.removesuffix("_macro"))
-            keys = self._chosen(trials)
-            if not self._made_of or self._made_of[1:4] != made_of[1:4] or keys != table.keys:
+            keys = self._chosen(trials, view.pinned)
+            if not self._made_of or self._made_of[1:] != made_of[1:] or keys != table.keys:
                 table.fill(self._columns, keys, self._cells)
             else:
                 table.fill(self._columns, table.keys, self._cells)
@@ -74,7 +74,7 @@ class TrialsScreen(FolderScreen):
         self.put("counts", self._counts(view))
         self._detail()
 
-    def _chosen(self, trials: Trials) -> list[str]:
+    def _chosen(self, trials: Trials, pinned: str | None) -> list[str]:
         """The ids of those that the filter lets through, in the order that is asked for."""
         shown: Sequence[TrialRecord] = trials
         if self._query:
@@ -85,7 +85,11 @@ class TrialsScreen(FolderScreen):
             known = [t for t in shown if not by(t)[0]]
             unknown = [t for t in shown if by(t)[0]]  # what has no value is last either way
             shown = sorted(known, key=by, reverse=self._falling) + unknown
-        return [trial.trial_id for trial in shown]
+        keys = [trial.trial_id for trial in shown]
+        if pinned in keys:
+            keys.remove(pinned)
+            keys.insert(0, pinned)  # in sight, whatever the order
+        return keys
 
     def _values(self, trial: TrialRecord) -> dict[str, object]:
         """What the filter sees of a trial, by the names of the columns; kept for as long as the trial is the same."""
@@ -256,9 +260,10 @@ def counts(view: View, shown: int) -> Text:
 
 
 def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cell]:
-    """A row: a star for the best, a dot for what is marked."""
+    """A row: a star for the best, a diamond for the pinned one, a dot for what is marked."""
     best = view.snapshot.trials.best
-    sign = ("★" if best and best.trial_id == trial.trial_id else " ") + ("•" if trial.trial_id in view.marked else " ")
+    sign = "★" if best and best.trial_id == trial.trial_id else "◆" if trial.trial_id == view.pinned else " "
+    sign += "•" if trial.trial_id in view.marked else " "
     own: dict[str, Cell] = {
         "": Text.assemble((sign, "bold yellow")),
         "#": "–" if trial.number is None else str(trial.number),
