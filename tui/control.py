@@ -45,7 +45,7 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
     Raises:
         OSError: it refused, or could not be run; the message says why.
     """
-    command = [sys.executable, str(CLEANUP), "--experiments", str(experiments), "--format", "json", *flags]
+    command = ["nice", sys.executable, str(CLEANUP), "--experiments", str(experiments), "--format", "json", *flags]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=600, check=False)
     except subprocess.TimeoutExpired as error:
