@@ -52,7 +52,7 @@ class Documents:
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if known is None or known[0] != signature:
                 known = (signature, self._read(path, kind) or (known[1] if known else None))
-                self._known[path] = known
+                self._known[path] = known  # not where it could not be opened: that may be mended, and the file the same
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
             self.unreadable.discard(path)
@@ -65,15 +65,15 @@ class Documents:
         self._known.pop(path, None)
 
     def _read(self, path: Path, kind: type[R]) -> R | None:
+        with open_regular(path) as file:
+            content = file.read(MAX_DOCUMENT + 1)
         try:
-            with open_regular(path) as file:
-                content = file.read(MAX_DOCUMENT + 1)
             if len(content) > MAX_DOCUMENT:
                 raise ValueError("too large")
             document = kind.model_validate_json(content)
             if not plausible(document):
                 raise ValueError("numbers without measure")
-        except (OSError, ValueError, RecursionError, MemoryError):
+        except (ValueError, RecursionError, MemoryError):
             self.unreadable.add(path)
             return None
         self.unreadable.discard(path)
@@ -82,7 +82,10 @@ class Documents:
 
 def plausible(record: Record) -> bool:
     """Whether no integer in it is beyond what a count of anything can be: arithmetic with those would fail."""
-    return all(not isinstance(v, int) or -LARGEST < v < LARGEST for v in record.__dict__.values())
+    return all(
+        plausible(v) if isinstance(v, Record) else not isinstance(v, int) or -LARGEST < v < LARGEST
+        for v in record.__dict__.values()
+    )
 
 
 class Lines:

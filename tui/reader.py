@@ -146,6 +146,7 @@ class Reader:
             names = self._listing()
             disk = shutil.disk_usage(self.experiments)
         except (FileNotFoundError, NotADirectoryError):
+            self._study = None  # one that comes in its place is another one
             return Snapshot(self.experiments)
         except OSError as error:
             return Snapshot(self.experiments, exists=True, error=error.strerror or str(error))
@@ -260,7 +261,9 @@ class _Study:
     def _trial(self, trial_id: str) -> TrialRecord | None:
         if not _is_name(trial_id):
             return None
-        return self._documents.get(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL, TrialRecord)
+        trial = self._documents.get(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL, TrialRecord)
+        own = trial and (trial.trial_id, trial.study_id) == (trial_id, self.study_id)
+        return trial if own else None  # no record leads out of its folder
 
 
 def _is_name(trial_id: str) -> bool:
