@@ -70,7 +70,7 @@ class StorageReader:
     def look(self, study_id: str | None, trials: Sequence[TrialRecord], seconds: float) -> StorageView:
         """Go on for so many seconds at most; what is known after that."""
         if study_id != self._study:
-            self._study, self._held = study_id, {}
+            self._study, self._held, self._view = study_id, {}, StorageView(version=self._view.version + 1)
             self._queue.clear()
             self._queued.clear()
         self._fill(trials)
@@ -119,7 +119,7 @@ class StorageReader:
         for held in self._held.values():
             for kind, size in held.kinds.items():
                 kinds[kind] += size
-        moves = sorted(move for held in self._held.values() for move in held.moves)
+        moves = sorted((move for held in self._held.values() for move in held.moves), key=lambda m: m.time)
         return StorageView(
             kinds=kinds,
             by_trial={trial_id: held.kinds for trial_id, held in self._held.items()},
