@@ -60,9 +60,9 @@ def draw(chart: Chart, width: int, height: int) -> Text:
     left, right = chart.x_range or (min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines))
     if right <= left:
         left, right = left - 0.5, right + 0.5
-    labels = [value(10**y if chart.log else y) for y in (high, (low + high) / 2, low)]
+    labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
     margin = max(map(len, labels))
-    canvas = _Canvas(max(width - margin - 1, 4), height - 1, (left, right), (low, high))
+    canvas = _Canvas(max(width - margin - 1, 1), height - 1, (left, right), (low, high))
     for line in lines:
         canvas.add(line)
     if chart.at is not None:
