@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redsm5 import paths
 from redsm5.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
-from tui.files import Documents, Lines, plausible, records
+from tui.files import MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
 LATELY = 50
@@ -243,7 +243,7 @@ class _Study:
         if self._folder is None:
             return {}
         path = self._folder / paths.INDEX
-        index = self._documents.get(path, StudyIndex)
+        index = self._documents.get(path, StudyIndex, MAX_INDEX)
         self._documents.forget(path)  # it is large, and not looked at again
         return {t.trial_id: t for t in index.trials if plausible(t) and _is_name(t.trial_id)} if index else {}
 
