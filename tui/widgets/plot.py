@@ -82,17 +82,24 @@ def draw(chart: Chart, width: int, height: int) -> Text:
 
 def _finite(line: Line, log: bool) -> Line:
     """Only what can be drawn; on a logarithmic axis, its logarithms."""
-    kept = [(x, y) for x, y in zip(line.xs, line.ys, strict=False) if math.isfinite(y) and (y > 0 or not log)]
+    points = zip(line.xs, line.ys, strict=False)
+    kept = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]
     ys = [math.log10(y) if log else y for _, y in kept]
     return Line([x for x, _ in kept], ys, line.style, line.kind, line.name, line.marker)
 
 
 def _limits(ys: Sequence[float]) -> tuple[float, float]:
-    low, high = max(min(ys), -1e300), min(max(ys), 1e300)
+    low, high = (min(max(y, -1e300), 1e300) for y in (min(ys), max(ys)))
     if high - low <= 1e-12 * max(abs(high), abs(low)):
         pad = abs(high) * 0.1 or 0.5
         return low - pad, high + pad
     return low, high
+
+
+def _dot(way: float, whole: float, last: int) -> int:
+    """The dot that lies so far along the axis; what is beyond an end, or too large to tell, goes to the nearest one."""
+    share = way / whole if whole > 0 else 0.5
+    return round(min(max(share, 0.0), 1.0) * last) if share == share else last
 
 
 class _Canvas:
@@ -107,11 +114,11 @@ class _Canvas:
         self._hair: int | None = None
 
     def _column(self, x: float) -> int:
-        return min(max(round((x - self._left) / self._across * (self.width * 2 - 1)), 0), self.width * 2 - 1)
+        return _dot(x - self._left, self._across, self.width * 2 - 1)
 
     def _row(self, y: float) -> int:
         rows = self.height * 4 - 1
-        return min(max(rows - round((y - self._low) / self._up * rows), 0), rows)
+        return rows - _dot(y - self._low, self._up, rows)
 
     def add(self, line: Line) -> None:
         if line.kind == "points":
