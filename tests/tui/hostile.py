@@ -78,7 +78,7 @@ def evaluation(trial_id, word="DEPRESSED_MOOD", number=0.5):
         precision_macro=number,
         recall_macro=number,
         macro_pr_auc=None,
-        per_criterion=[row] * 9,
+        per_criterion=[row] * 2,
     )
     evidence = EvidenceMetrics(
         exact_match=number,

@@ -1,6 +1,7 @@
 """Whatever stands in the files: nothing raises, nothing blocks, and nothing reaches the terminal that it would obey."""
 
 import json
+import math
 import os
 
 import pytest
@@ -14,7 +15,7 @@ from tui.reader import Reader
 from tui.view import View
 
 FUZZ = settings(
-    deadline=None, max_examples=40, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    deadline=None, max_examples=15, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 FILES = [*(("study", name) for name in OF_STUDY), *(("trial", name) for name in OF_TRIAL)]
 
@@ -83,7 +84,7 @@ def mutations(draw, content, lines):
 @pytest.fixture
 def whole(folder):
     """A study with every file that is read."""
-    study_id = folder.study(states=("completed", "running", "failed"))
+    study_id = folder.study(states=("completed", "running", "interrupted"))
     complete(folder, study_id)
     return folder
 
@@ -111,6 +112,46 @@ def test_any_bytes_in_any_file_are_read_and_shown_without_harm(whole, kind, name
             assert not harmful(shown(view))
 
     check()
+
+
+EXTREMES = (HUGE, -(2**61), math.nan, math.inf, -math.inf, 1e308, 5e-324, -0.0, None)
+TIMES = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00", "yesterday", "")
+
+
+def with_all(document, key, value):
+    """The document with this value wherever it has that key."""
+    if isinstance(document, list):
+        return [with_all(inner, key, value) for inner in document]
+    if not isinstance(document, dict):
+        return document
+    return {k: value if k == key else with_all(inner, key, value) for k, inner in document.items()}
+
+
+@pytest.mark.parametrize(("kind", "name"), [f for f in FILES if f[1] not in (paths.INDEX, paths.CONFIG)])
+def test_every_field_may_be_extreme_in_all_files_of_the_kind(whole, kind, name):
+    """In the types that it may have, so that what is read gets as far as the screens."""
+    originals = {path: path.read_bytes() for path in whole.root.glob(f"{kind}_*/{name}")}
+    next(whole.root.glob("study_*/index.json")).unlink()  # the folders are looked at
+    documents = {path: [json.loads(line) for line in raw.splitlines()] for path, raw in originals.items()} if (
+        OF_STUDY | OF_TRIAL
+    )[name] else {path: [json.loads(raw)] for path, raw in originals.items()}
+    fields = {p[-1]: None for path in documents for p in nodes(documents[path]) if p and isinstance(p[-1], str)}
+    for key in fields:
+        found = [v for path in documents for v in under(documents[path], key)]
+        a_time = key.endswith("_at") or key == "timestamp"
+        for value in TIMES if a_time else () if any(isinstance(v, str) for v in found) else EXTREMES:
+            for path, rows in documents.items():
+                path.write_text("".join(json.dumps(with_all(row, key, value)) + "\n" for row in rows))
+            assert not harmful(shown(look(whole.root))), (key, value)
+
+
+def under(document, key):
+    for path in nodes(document):
+        if path and path[-1] == key:
+            inner = document
+            for step in path:
+                inner = inner[step]
+            yield inner
 
 
 @pytest.mark.parametrize("word", NASTY, ids=range(len(NASTY)))

@@ -364,7 +364,7 @@ def test_of_finished_trials_no_folder_is_opened_but_those_that_events_name(folde
     next(folder.root.glob("study_*/events.jsonl")).write_bytes(b"")
     watching = Reader(folder.root)
     assert len(watching.read().trials) == 400
-    assert [path.name for path in opened] == [paths.STUDY, paths.INDEX]
+    assert [path.name for path in opened] == [paths.STUDY, paths.EVENTS, paths.INDEX]
     opened.clear()
     happened(folder.root, trial_id=folder.id(folder.id("night-search"), 5))
     watching.read()
