@@ -188,7 +188,7 @@ def columns(trials: Trials, metric: str) -> tuple[Column, ...]:
         Column("bytes", "bytes", 8),
         Column("again", "again", 5),
         *of_parameters,
-        *([Column("error", "error", min(max(errors), 80), right=False)] if errors else []),
+        *([Column("error", "error", min(max([5, *errors]), 80), right=False)] if errors else []),
     )
 
 
