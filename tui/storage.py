@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,7 +140,8 @@ def kinds_of(folder: Path) -> dict[str, int]:
     while stack and files < MOST_FILES:
         parent, kind = stack.pop()
         try:
-            entries = list(os.scandir(parent))
+            with os.scandir(parent) as found_here:
+                entries = list(islice(found_here, MOST_FILES - files))
         except OSError:
             continue
         for entry in entries:
