@@ -1,6 +1,7 @@
 """One trial in full: its metrics, checkpoints, configuration, log and report, followed as they grow."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,22 +116,21 @@ class TrialReader:
     def _read_metrics(self) -> bool:
         """The first line of a (metric, step) counts: later ones are a stretch trained again."""
         lines = self._metrics.look()
-        if self._metrics.restarted:
-            self._series = {}
-        new = False
+        # A new dict: a screen may be going through the one before at this moment.
+        found = {} if self._metrics.restarted else dict(self._series)
         for row in records(lines, MetricRow):
-            series = self._series.get(row.metric)
+            series = found.get(row.metric)
             if series is None:
-                if len(self._series) >= MOST_METRICS:
+                if len(found) >= MOST_METRICS:
                     continue
-                series = self._series[row.metric] = Series()
-                new = True
+                series = found[row.metric] = Series()
             if not series.steps or row.step > series.steps[-1]:
                 series.steps.append(row.step)
                 series.epochs.append(row.epoch)
                 series.values.append(row.value)
-        if new:
-            self._series = dict(sorted(self._series.items(), key=lambda item: (item[0].startswith("system_"), item[0])))
+        if len(found) != len(self._series) or self._metrics.restarted:
+            found = dict(sorted(found.items(), key=lambda item: (item[0].startswith("system_"), item[0])))
+        self._series = found
         return bool(lines) or self._metrics.restarted
 
     def _read_retention(self) -> bool:
@@ -170,7 +170,9 @@ def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
         else:
             held, state = 0, "gone" if row.action == "delete" else "set aside"
     last = rows[-1]
-    if held and not (folder / paths.CHECKPOINTS / Path(last.checkpoint).name).is_dir():
+    if held and not os.path.isdir(
+        folder / paths.CHECKPOINTS / Path(last.checkpoint).name
+    ):  # no name is too long for it
         held, state = 0, "gone"
     score = next((row.score for row in reversed(rows) if row.score is not None), None)
     return CheckpointLine(last.checkpoint, score, held, state, last.reason, last.timestamp)
@@ -180,22 +182,22 @@ def log_line(raw: bytes) -> LogLine | None:
     """A line of the log: its time, its severity, and its message with the context behind it."""
     try:
         line = json.loads(raw)
-    except (ValueError, RecursionError):
+        if not isinstance(line, dict):
+            return None
+        severity = str(line.get("severity", "INFO")).upper()
+        context = line.get("context")
+        facts = [f"{k}={v}" for k, v in context.items() if k != "exception"] if isinstance(context, dict) else []
+        return LogLine(
+            timestamp=str(line.get("timestamp", "")),
+            severity=severity if severity in SEVERITIES else "INFO" if severity != "CRITICAL" else "ERROR",
+            message=" ".join([str(line.get("message", "")), *facts[:20]]),
+        )
+    except (ValueError, RecursionError):  # what is nested deep may be read, and yet be too deep to be written
         return None
-    if not isinstance(line, dict):
-        return None
-    severity = str(line.get("severity", "INFO")).upper()
-    context = line.get("context")
-    facts = [f"{k}={v}" for k, v in context.items() if k != "exception"] if isinstance(context, dict) else []
-    return LogLine(
-        timestamp=str(line.get("timestamp", "")),
-        severity=severity if severity in SEVERITIES else "INFO" if severity != "CRITICAL" else "ERROR",
-        message=" ".join([str(line.get("message", "")), *facts[:20]]),
-    )
 
 
 def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested object by dotted keys, its lists as they are; at most 5,000 of them."""
+    """A nested object by dotted keys, its lists as text, since they may be nested deep; at most 5,000 of them."""
     flat: dict[str, Any] = {}
     stack = [(prefix, document)]
     while stack and len(flat) < 5000:
@@ -204,5 +206,12 @@ def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             if isinstance(value, dict) and value:
                 stack.append((f"{above}{key}.", value))
             else:
-                flat[f"{above}{key}"] = value
+                flat[f"{above}{key}"] = _written(value) if isinstance(value, list) and value else value
     return flat
+
+
+def _written(value: list[Any]) -> str:
+    try:
+        return str(value)
+    except RecursionError:
+        return "…"

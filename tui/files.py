@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from redsm5.documents import Record
 
-MAX_DOCUMENT = 1 << 28  # bytes: an index of 100,000 trials is 80 MB
-MAX_TAIL = 1 << 24  # bytes: of a longer file only the end is read
+MAX_INDEX = 1 << 28  # bytes: one of 100,000 trials is 80 MB
+MAX_TAIL = 1 << 24  # bytes: no other document is longer, and of longer lines only the end is read
 MAX_LINE = 1 << 16  # bytes: no line of ours comes near it
 LARGEST = 1 << 62  # no count of ours comes near it
 
@@ -44,15 +44,15 @@ class Documents:
         self._known: dict[Path, tuple[Signature | None, Record | None]] = {}
         self.unreadable: set[Path] = set()
 
-    def get(self, path: Path, kind: type[R]) -> R | None:
-        """The document; what it last was where it cannot be read now; None where there is none."""
+    def get(self, path: Path, kind: type[R], most: int = MAX_TAIL) -> R | None:
+        """The document of so many bytes at most; what it last was where it cannot be read now; None where there is none."""
         known = self._known.get(path)
         try:
             status = path.stat()
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if known is None or known[0] != signature:
-                known = (signature, self._read(path, kind) or (known[1] if known else None))
-                self._known[path] = known
+                known = (signature, self._read(path, kind, most) or (known[1] if known else None))
+                self._known[path] = known  # not where it could not be opened: that may be mended, and the file the same
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
             self.unreadable.discard(path)
@@ -64,16 +64,15 @@ class Documents:
     def forget(self, path: Path) -> None:
         self._known.pop(path, None)
 
-    def _read(self, path: Path, kind: type[R]) -> R | None:
+    def _read(self, path: Path, kind: type[R], most: int) -> R | None:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(most) if size <= most else b""  # which is no document either
         try:
-            with open_regular(path) as file:
-                content = file.read(MAX_DOCUMENT + 1)
-            if len(content) > MAX_DOCUMENT:
-                raise ValueError("too large")
             document = kind.model_validate_json(content)
             if not plausible(document):
                 raise ValueError("numbers without measure")
-        except (OSError, ValueError, RecursionError, MemoryError):
+        except (ValueError, RecursionError, MemoryError):
             self.unreadable.add(path)
             return None
         self.unreadable.discard(path)
@@ -82,7 +81,10 @@ class Documents:
 
 def plausible(record: Record) -> bool:
     """Whether no integer in it is beyond what a count of anything can be: arithmetic with those would fail."""
-    return all(not isinstance(v, int) or -LARGEST < v < LARGEST for v in record.__dict__.values())
+    return all(
+        plausible(v) if isinstance(v, Record) else not isinstance(v, int) or -LARGEST < v < LARGEST
+        for v in record.__dict__.values()
+    )
 
 
 class Lines:

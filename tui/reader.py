@@ -15,7 +15,7 @@ from pathlib import Path
 
 from redsm5 import paths
 from redsm5.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
-from tui.files import Documents, Lines, plausible, records
+from tui.files import MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
 LATELY = 50
@@ -156,6 +156,7 @@ class Reader:
             names = self._listing()
             disk = shutil.disk_usage(self.experiments)
         except (FileNotFoundError, NotADirectoryError):
+            self._study = None  # one that comes in its place is another one
             return Snapshot(self.experiments)
         except OSError as error:
             return Snapshot(self.experiments, exists=True, error=error.strerror or str(error))
@@ -262,7 +263,7 @@ class _Study:
         if self._folder is None:
             return []
         path = self._folder / paths.INDEX
-        index = self._documents.get(path, StudyIndex)
+        index = self._documents.get(path, StudyIndex, MAX_INDEX)
         self._documents.forget(path)  # it is large, and not looked at again
         return [t for t in index.trials if plausible(t) and _is_name(t.trial_id)] if index else []
 
@@ -280,7 +281,9 @@ class _Study:
     def _trial(self, trial_id: str) -> TrialRecord | None:
         if not _is_name(trial_id):
             return None
-        return self._documents.get(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL, TrialRecord)
+        trial = self._documents.get(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL, TrialRecord)
+        own = trial and (trial.trial_id, trial.study_id) == (trial_id, self.study_id)
+        return trial if own else None  # no record leads out of its folder
 
 
 def _is_name(trial_id: str) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ class StorageReader:
     def look(self, study_id: str | None, trials: Sequence[TrialRecord], seconds: float) -> StorageView:
         """Go on for so many seconds at most; what is known after that."""
         if study_id != self._study:
-            self._study, self._held = study_id, {}
+            self._study, self._held, self._view = study_id, {}, StorageView(version=self._view.version + 1)
             self._queue.clear()
             self._queued.clear()
         self._fill(trials)
@@ -130,7 +131,7 @@ class StorageReader:
         for held in self._held.values():
             for kind, size in held.kinds.items():
                 kinds[kind] += size
-        moves = sorted(move for held in self._held.values() for move in held.moves)
+        moves = sorted((move for held in self._held.values() for move in held.moves), key=lambda m: m.time)
         return StorageView(
             kinds=kinds,
             by_trial={trial_id: held.kinds for trial_id, held in self._held.items()},
@@ -150,7 +151,8 @@ def kinds_of(folder: Path) -> dict[str, int]:
     while stack and files < MOST_FILES:
         parent, kind = stack.pop()
         try:
-            entries = list(os.scandir(parent))
+            with os.scandir(parent) as found_here:
+                entries = list(islice(found_here, MOST_FILES - files))
         except OSError:
             continue
         for entry in entries:

@@ -74,7 +74,7 @@ def trials(count: int) -> str:
 
 def duration(seconds: float) -> str:
     """4:12, 1:04:12, 2 d 3 h."""
-    minutes, s = divmod(max(0, int(min(seconds, 1e12))), 60)
+    minutes, s = divmod(int(min(max(seconds, 0), 1e12)) if seconds == seconds else 0, 60)
     hours, m = divmod(minutes, 60)
     if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
@@ -163,5 +163,6 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 def spark(values: list[float], highest: float | None = None) -> str:
     """A line of small bars, from zero to the highest."""
+    values = [v if math.isfinite(v) else 0.0 for v in values]
     top = highest or max(values, default=0.0)
-    return "".join(SPARKS[min(7, max(0, int(8 * v / top)))] if top > 0 else SPARKS[0] for v in values)
+    return "".join(SPARKS[int(min(max(v / top, 0), 0.99) * 8)] if top > 0 else SPARKS[0] for v in values)

@@ -1,6 +1,7 @@
 """Two to eight marked trials: their curves on one chart, the parameters in which they differ, symptom by symptom."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -82,8 +83,8 @@ class CompareScreen(FolderScreen):
 
     def _names(self, details: Sequence[TrialDetail]) -> list[str]:
         """The metrics that at least two have, the objective first."""
-        counted = [name for d in details for name in d.series]
-        names = sorted({n for n in counted if counted.count(n) > 1}, key=lambda n: (n.startswith("system_"), n))
+        counted = Counter(name for d in details for name in d.series)
+        names = sorted((n for n in counted if counted[n] > 1), key=lambda n: (n.startswith("system_"), n))
         study = self._view.snapshot.study if self._view else None
         return sorted(names, key=lambda n: not (study and n == study.metric))
 

@@ -49,7 +49,8 @@ def missing(view: View) -> Text:
     trial, name = detail.record, text.number(detail.record)
     if any("evaluation_report" in problem for problem in detail.problems):
         return Text(
-            f"The report of trial {name} cannot be read: `just evaluate --trial-id {trial.trial_id}` writes it anew."
+            f"The report of trial {name} cannot be read: `just evaluate --trial-id {text.clean(trial.trial_id, 60)}`"
+            " writes it anew."
         )
     if trial.duplicate_of:
         return Text(f"Trial {name} repeats trial {text.clean(trial.duplicate_of, 60)}: see the report of that one.")

@@ -162,7 +162,7 @@ class TrialScreen(FolderScreen):
         wanted = self._query.lower().split()
         names = [name for name in detail.series if all(word in name.lower() for word in wanted)]
         metric = self._view.snapshot.study.metric if self._view and self._view.snapshot.study else ""
-        first = [name for name in (metric, "val_loss", "train_loss") if name in names]
+        first = [name for name in dict.fromkeys((metric, "val_loss", "train_loss")) if name in names]
         return first + [name for name in names if name not in first]
 
     def _grid(self) -> tuple[int, int]:
@@ -382,8 +382,9 @@ def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
     own = {"trial.id", "experiments", "train.seed"}
     keys = sorted(config.keys() | other.keys())
     differs = [k for k in keys if other and k not in own and config.get(k) != other.get(k)]
-    searched = [k for k in keys if k in detail.record.parameters and k not in differs]
-    rest = [k for k in keys if k not in differs and k not in searched and not k.startswith(("search.", "study."))]
+    same = [k for k in keys if k in config and k not in differs]
+    searched = [k for k in same if k in detail.record.parameters]
+    rest = [k for k in same if k not in searched and not k.startswith(("search.", "study."))]
     page = Text()
     for key in differs:
         page.append(f"* {text.parameter_name(key):<18.18}", "bold yellow")

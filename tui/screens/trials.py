@@ -106,7 +106,7 @@ class TrialsScreen(FolderScreen):
     def _counts(self, view: View) -> Text:
         line = counts(view, len(self.query_one(Table).keys))
         arrow = "▼" if self._falling else "▲"
-        label = next((c.label for c in self._columns if c.key == self._sort), self._sort)
+        label = next((c.label for c in self._columns if c.key == self._sort), text.parameter_name(self._sort))
         line.append(f"   sorted by {label} {arrow}", text.DIM)
         return line.append(f"   {len(view.marked)} marked", "bold") if view.marked else line
 
@@ -197,7 +197,7 @@ def columns(trials: Trials, metric: str) -> tuple[Column, ...]:
         Column("bytes", "bytes", 8),
         Column("again", "again", 5),
         *of_parameters,
-        *([Column("error", "error", min(max(errors), 80), right=False)] if errors else []),
+        *([Column("error", "error", min(max([5, *errors]), 80), right=False)] if errors else []),
     )
 
 

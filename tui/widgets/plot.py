@@ -60,9 +60,9 @@ def draw(chart: Chart, width: int, height: int) -> Text:
     left, right = chart.x_range or (min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines))
     if right <= left:
         left, right = left - 0.5, right + 0.5
-    labels = [value(10**y if chart.log else y) for y in (high, (low + high) / 2, low)]
+    labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
     margin = max(map(len, labels))
-    canvas = _Canvas(max(width - margin - 1, 4), height - 1, (left, right), (low, high))
+    canvas = _Canvas(max(width - margin - 1, 1), height - 1, (left, right), (low, high))
     for line in lines:
         canvas.add(line)
     if chart.at is not None:
@@ -82,17 +82,24 @@ def draw(chart: Chart, width: int, height: int) -> Text:
 
 def _finite(line: Line, log: bool) -> Line:
     """Only what can be drawn; on a logarithmic axis, its logarithms."""
-    kept = [(x, y) for x, y in zip(line.xs, line.ys, strict=False) if math.isfinite(y) and (y > 0 or not log)]
+    points = zip(line.xs, line.ys, strict=False)
+    kept = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]
     ys = [math.log10(y) if log else y for _, y in kept]
     return Line([x for x, _ in kept], ys, line.style, line.kind, line.name, line.marker)
 
 
 def _limits(ys: Sequence[float]) -> tuple[float, float]:
-    low, high = max(min(ys), -1e300), min(max(ys), 1e300)
+    low, high = (min(max(y, -1e300), 1e300) for y in (min(ys), max(ys)))
     if high - low <= 1e-12 * max(abs(high), abs(low)):
         pad = abs(high) * 0.1 or 0.5
         return low - pad, high + pad
     return low, high
+
+
+def _dot(way: float, whole: float, last: int) -> int:
+    """The dot that lies so far along the axis; what is beyond an end, or too large to tell, goes to the nearest one."""
+    share = way / whole if whole > 0 else 0.5
+    return round(min(max(share, 0.0), 1.0) * last) if share == share else last
 
 
 class _Canvas:
@@ -107,16 +114,22 @@ class _Canvas:
         self._hair: int | None = None
 
     def _column(self, x: float) -> int:
-        return min(max(round((x - self._left) / self._across * (self.width * 2 - 1)), 0), self.width * 2 - 1)
+        return _dot(x - self._left, self._across, self.width * 2 - 1)
 
     def _places(self, line: Line) -> list[tuple[int, int]]:
-        """The column and row of dots of each point; one loop, since there may be thousands."""
+        """The column and row of dots of each point."""
         last, rows = self.width * 2 - 1, self.height * 4 - 1
-        left, low, wide, high = self._left, self._low, last / self._across, rows / self._up
-        return [
-            (int((x - left) * wide + 0.5), rows - int((y - low) * high + 0.5))
-            for x, y in zip(line.xs, line.ys, strict=True)
-        ]
+        left, low, across, up = self._left, self._low, self._across, self._up
+        points = zip(line.xs, line.ys, strict=True)
+        if (
+            min(across, up) > 1e-100
+            and max(across, up) < 1e100
+            and left <= min(line.xs)
+            and max(line.xs) <= left + across
+        ):
+            wide, high = last / across, rows / up  # one plain loop, since there may be thousands of points
+            return [(int((x - left) * wide + 0.5), rows - int((y - low) * high + 0.5)) for x, y in points]
+        return [(_dot(x - left, across, last), rows - _dot(y - low, up, rows)) for x, y in points]
 
     def add(self, line: Line) -> None:
         if line.kind == "points":

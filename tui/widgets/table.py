@@ -86,7 +86,7 @@ class Table(ScrollView, can_focus=True):
             if self.cursor_key != here:
                 self._see()
             elif 0 <= offset < self.size.height:  # it stays where it was on the screen
-                self.scroll_to(y=max(self.cursor - offset, 0), animate=False)
+                self._scroll(max(self.cursor - offset, 0))
         else:
             self.virtual_size = Size(self._width(), len(keys) + 1)
         self.refresh()
@@ -144,9 +144,12 @@ class Table(ScrollView, can_focus=True):
         """Scroll so far that the cursor's row is in sight; the header covers the first line."""
         top, rows = self.scroll_offset.y, max(self.size.height - 1 - self.show_horizontal_scrollbar, 1)
         if self.cursor < top:
-            self.scroll_to(y=self.cursor, animate=False)
+            self._scroll(self.cursor)
         elif self.cursor >= top + rows:
-            self.scroll_to(y=self.cursor - rows + 1, animate=False)
+            self._scroll(self.cursor - rows + 1)
+
+    def _scroll(self, y: int) -> None:
+        self.scroll_to(y=y, animate=False, force=True)  # also before the scrollbar of the rows just filled in is there
 
     def on_click(self, event: events.Click) -> None:
         if event.y == 0:
@@ -175,7 +178,7 @@ def _segments(cell: Cell, column: Column, style: Style) -> list[Segment]:
     text = cell if isinstance(cell, Text) else Text(cell)
     plain = text.plain
     long = cell_len(plain) > column.width
-    shown = set_cell_size(plain, column.width - 1) + "…" if long else plain
+    shown = set_cell_size(plain, max(column.width - 1, 0)) + "…" if long else plain
     own = style + Style.parse(str(text.spans[0].style)) if text.spans else style
     gap = " " * (column.width - cell_len(shown))
     return [Segment(f" {gap}{shown} " if column.right else f" {shown}{gap} ", own)]

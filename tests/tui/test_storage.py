@@ -1,0 +1,199 @@
+"""The bytes are counted bit by bit, by kind, as they lie on the disk; and told back over the last hours."""
+
+import os
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redsm5 import paths
+from redsm5.documents import timestamp
+from redsm5.records import RetentionRow
+from tui import storage
+from tui.reader import Reader
+from tui.storage import WINDOW_MS, Move, StorageReader, kinds_of, used_over_time
+
+FUZZ = settings(deadline=None, max_examples=200, derandomize=True, database=None)
+
+
+def write(path, size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+
+
+def row(action, bytes, name="epoch-0001", ago=10.0, **more):
+    time = timestamp(datetime.now(UTC) - timedelta(minutes=ago))
+    fields = {"timestamp": time, "epoch": 1, "step": 1, "score": None, "reason": ""} | more
+    return RetentionRow(action=action, checkpoint=name, bytes=bytes, **fields)
+
+
+def looked(folder, *rows, seconds=5.0):
+    """What is known of a trial with these rows."""
+    trial = folder.trial(None, 1, "completed")
+    folder.lines(paths.trial_dir(folder.root, trial.trial_id) / paths.RETENTION, rows)
+    return StorageReader(folder.root).look(None, [trial], seconds)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# by kind
+
+
+def test_the_files_of_a_trial_by_kind(tmp_path):
+    checkpoint = tmp_path / paths.CHECKPOINTS / "epoch-0001"
+    write(checkpoint / paths.WEIGHTS, 100)
+    write(checkpoint / paths.STATE_TENSORS, 200)
+    write(checkpoint / paths.STATE_JSON, 10)
+    write(tmp_path / paths.CHECKPOINTS / ".tmp-x" / paths.WEIGHTS, 50)
+    write(tmp_path / paths.CHECKPOINTS / ".trash-x" / "deep" / paths.WEIGHTS, 5)
+    write(tmp_path / paths.LOGS / "log.jsonl", 7)
+    write(tmp_path / paths.TRIAL, 3)
+    assert kinds_of(tmp_path) == {"weights": 100, "training state": 210, "temporary": 55, "logs": 7, "other": 3}
+
+
+@pytest.mark.timeout(10)
+def test_no_link_is_followed_and_what_is_no_file_counts_nothing(tmp_path):
+    outside = tmp_path / "outside"
+    write(outside / "large", 1000)
+    trial = tmp_path / "trial"
+    write(trial / paths.TRIAL, 3)
+    (trial / "link").symlink_to(outside)
+    (trial / "file").symlink_to(outside / "large")
+    (trial / "loop").symlink_to(trial)
+    (trial / "endless").symlink_to("/dev/zero")
+    os.mkfifo(trial / "pipe")
+    assert sum(kinds_of(trial).values()) == 3
+    assert sum(kinds_of(tmp_path / "none").values()) == 0
+    assert sum(kinds_of(outside / "large").values()) == 0
+
+
+def test_what_vanishes_while_it_is_counted_counts_nothing(tmp_path, monkeypatch):
+    write(tmp_path / "a", 3)
+    write(tmp_path / "folder" / "b", 4)
+    listed = os.scandir
+
+    def vanishing(path):
+        entries = list(listed(path))
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+        return nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert sum(kinds_of(tmp_path).values()) == 0
+
+
+def test_of_a_folder_of_many_files_so_many_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_FILES", 10)
+    for n in range(30):
+        write(tmp_path / str(n), 1)
+    assert sum(kinds_of(tmp_path).values()) == 10
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# bit by bit
+
+
+def test_in_no_time_nothing_is_counted_and_later_everything(sample):
+    trials = Reader(sample).read().trials
+    counting = StorageReader(sample)
+    first = counting.look("s", trials, -1)
+    assert (first.looked_at, first.pending) == (0, 8)
+    last = counting.look("s", trials, 10)
+    assert (last.looked_at, last.pending) == (8, 0)
+    assert last.by_trial.keys() == trials.by_id.keys()
+    assert last.kinds["other"] == sum(p.stat().st_size for p in sample.glob("trial_*/*"))
+    assert last.keep_all == sum(438_000_000 * t.epoch for t in trials)
+
+
+def test_what_is_over_is_not_counted_at_each_look_and_what_runs_is(sample, monkeypatch):
+    trials, looked = Reader(sample).read().trials, []
+    counting = StorageReader(sample)
+    counting.look("s", trials, 10)
+    monkeypatch.setattr(storage, "kinds_of", lambda folder: looked.append(folder) or dict.fromkeys(storage.KINDS, 0))
+    counting.look("s", trials, 10)
+    states = {trials.by_id[folder.name.removeprefix("trial_")].state for folder in looked}
+    assert states == {"running", "interrupted"}
+    monkeypatch.setattr(storage.time, "monotonic", lambda: 1e9)
+    looked.clear()
+    counting.look("s", trials, 10)
+    assert len(looked) == 8
+
+
+def test_of_another_study_nothing_is_left_of_the_first(sample):
+    counting = StorageReader(sample)
+    assert counting.look("s", Reader(sample).read().trials, 10).looked_at == 8
+    empty = counting.look("t", (), 10)
+    assert (empty.looked_at, empty.by_trial, empty.moves, empty.keep_all) == (0, {}, (), 0)
+    assert sum(empty.kinds.values()) == 0
+
+
+def test_the_version_stays_where_nothing_has_changed(sample):
+    trials = [t for t in Reader(sample).read().trials if t.state == "completed"]
+    counting = StorageReader(sample)
+    first = counting.look("s", trials, 10)
+    assert counting.look("s", trials, 10) is first
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# how it came about
+
+
+def test_writes_and_prunes_are_moves_and_keeping_all_counts_each_checkpoint_once(folder):
+    seen = looked(folder, row("keep", 100), row("strip", 70), row("keep", 100, "epoch-0002"), row("delete", 30))
+    assert sorted(move.bytes for move in seen.moves) == [-70, -30, 100, 100]
+    assert seen.keep_all == 200
+
+
+def test_what_is_older_than_the_window_is_no_move(folder):
+    seen = looked(folder, row("keep", 100, ago=600), row("keep", 7, "epoch-0002", ago=5))
+    assert [move.bytes for move in seen.moves] == [7]
+    assert seen.keep_all == 107
+
+
+@pytest.mark.parametrize("time", ["", "never", "0001-01-01T00:00:00", "9999-12-31T23:59:59.999999+00:00", "2126-01-01"])
+def test_times_that_are_none_and_clocks_that_jump(folder, time):
+    seen = looked(folder, row("keep", 100, timestamp=time), row("keep", 50, "epoch-0002"))
+    heights = used_over_time(150, seen.moves, int(datetime.now(UTC).timestamp() * 1000), 20)
+    assert all(height >= 0 for height in heights)
+
+
+def test_moves_of_trials_with_and_without_a_number_at_the_same_moment(folder):
+    trials = [folder.trial(None, n, "completed") for n in range(3)]
+    told = row("keep", 5)
+    for trial in trials:
+        folder.lines(paths.trial_dir(folder.root, trial.trial_id) / paths.RETENTION, [told])
+    mixed = [t.model_copy(update={"number": n}) for t, n in zip(trials, (None, 1, None), strict=True)]
+    assert len(StorageReader(folder.root).look(None, mixed, 5).moves) == 3
+
+
+moves = st.lists(
+    st.builds(Move, st.integers(-(10**12), 10**15), st.integers(-(2**62), 2**62), st.one_of(st.none(), st.integers()))
+)
+
+
+@FUZZ
+@given(st.integers(-(2**62), 2**62), moves, st.integers(-(10**12), 10**15), st.integers(1, 80))
+def test_the_bytes_over_time_are_never_negative_and_there_are_as_many_as_columns(now, moves, until, columns):
+    heights = used_over_time(now, moves, until, columns)
+    assert len(heights) == columns
+    assert all(0 <= height < float("inf") for height in heights)
+    assert heights[-1] >= max(now, 0)
+
+
+@FUZZ
+@given(st.lists(st.tuples(st.integers(0, WINDOW_MS), st.integers(0, 1000)), max_size=20), st.integers(1, 60))
+def test_bytes_that_only_grow_end_at_what_is_there_and_begin_at_what_was(grown, columns):
+    until, now = 10**13, 10**9
+    moves = [Move(until - ago, bytes, 1) for ago, bytes in grown]
+    heights = used_over_time(now, moves, until, columns)
+    assert heights == sorted(heights)
+    assert heights[-1] == now
+    assert heights[0] >= now - sum(bytes for _, bytes in grown)
+
+
+def test_a_prune_is_seen_as_a_step_down():
+    until = WINDOW_MS * 2
+    heights = used_over_time(100, [Move(until - WINDOW_MS, 0, 1), Move(until - WINDOW_MS // 2, -300, 1)], until, 4)
+    assert heights == [400, 400, 400, 100]
