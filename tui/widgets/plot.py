@@ -154,13 +154,19 @@ class _Canvas:
         self._hair = self._column(x) // 2
 
     def write(self, page: Text, row: int) -> None:
+        run, style = "", DIM  # neighbours of one style in one piece, blanks with either: fewer pieces to render
         for column in range(self.width):
             if marker := self._markers.get((row, column)):
-                page.append(*marker)
+                char, own = marker
             elif dots := self._dots.get((row, column)):
-                page.append(chr(0x2800 + dots[0]), dots[1])
+                char, own = chr(0x2800 + dots[0]), dots[1]
             else:
-                page.append("│" if column == self._hair else " ", DIM)
+                char, own = ("│", DIM) if column == self._hair else (" ", style)
+            if own != style:
+                page.append(run, style)
+                run, style = "", own
+            run += char
+        page.append(run, style)
 
 
 def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
