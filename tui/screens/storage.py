@@ -61,8 +61,10 @@ class StorageScreen(FolderScreen):
         self.put("kinds", kinds(view), f"by kind: {text.trials(len(view.storage.by_trial))}")
         self.put("next-text", going(self._found, self._said, view))
         head(self.query_one("#next"), "next to go, in this order")
-        self.put("moves-text", moves(view, self.query_one("#moves").size.width or 60, now_ms))
-        head(self.query_one("#moves"), "writes and prunes, last 6 h")
+        panel = self.query_one("#moves")
+        page, highest = moves(view, panel.size.width or 60, now_ms)
+        self.put("moves-text", page)
+        head(panel, "writes and prunes, 6 h", highest)
         self.put("largest-text", largest(view, self.query_one("#largest").size.width or 60))
         head(self.query_one("#largest"), "by study, by trial")
 
@@ -134,13 +136,13 @@ def _why(item: dict[str, Any]) -> str:
     return text.clean(str(item.get("reason", "")), 100)
 
 
-def moves(view: View, width: int, now_ms: int) -> Text:
-    """How the bytes stood, and each write and each prune, newest first."""
+def moves(view: View, width: int, now_ms: int) -> tuple[Text, str]:
+    """How the bytes stood, and each write and each prune, newest first; and the highest that they stood."""
     seen = view.storage
     if not seen.moves:
-        return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM)
-    heights = used_over_time(view.snapshot.trials.bytes, seen.moves, now_ms, max(min(width - 20, 60), 4))
-    page = Text.assemble((text.spark(heights), "cyan")).append(f"  highest {text.size(max(heights))}\n", text.DIM)
+        return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM), ""
+    heights = used_over_time(view.snapshot.trials.bytes, seen.moves, now_ms, max(min(width - 2, 60), 4))
+    page = Text.assemble((text.spark(heights), "cyan"), "\n")
     numbers = [*reversed(seen.moves)][:MOST]
     for move in numbers:
         time = text.clock(_iso(move.time), view.now)
@@ -150,7 +152,7 @@ def moves(view: View, width: int, now_ms: int) -> Text:
             f"  {number}\n"
         )
     page.rstrip()
-    return page
+    return page, f"highest {text.size(max(heights))}"
 
 
 def _iso(milliseconds: int) -> str:

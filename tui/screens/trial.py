@@ -341,7 +341,7 @@ def remedy(view: View, detail: TrialDetail) -> str:
 
 
 def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
-    """What it was made with, what differs from the best trial first and beside it; then its parameters, then the rest."""
+    """What it was made with: what differs from the best trial first and beside it, its parameters, then the rest."""
     config, other = detail.config, best.config if best and best is not detail else {}
     own = {"trial.id", "experiments", "train.seed"}
     keys = sorted(config.keys() | other.keys())

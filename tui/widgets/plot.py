@@ -154,14 +154,14 @@ class _Canvas:
         self._hair = self._column(x) // 2
 
     def write(self, page: Text, row: int) -> None:
-        run, style = "", DIM  # neighbours of one style in one piece, blanks with either: fewer pieces to render
+        run, style = "", DIM  # neighbours of one style in one piece: fewer of them to render
         for column in range(self.width):
             if marker := self._markers.get((row, column)):
                 char, own = marker
             elif dots := self._dots.get((row, column)):
                 char, own = chr(0x2800 + dots[0]), dots[1]
             else:
-                char, own = ("│", DIM) if column == self._hair else (" ", style)
+                char, own = ("│", DIM) if column == self._hair else (" ", DIM)
             if own != style:
                 page.append(run, style)
                 run, style = "", own
