@@ -3,13 +3,13 @@
 import pytest
 
 
-async def until(pilot, condition):
+async def until(pilot, condition, what="it"):
     """Wait for what the next readings of the folder bring."""
     for _ in range(200):
         await pilot.pause(0.01)
         if condition():
             return
-    pytest.fail(f"it never came:\n{shown(pilot.app)}")
+    pytest.fail(f"{what} never came:\n{shown(pilot.app) if pilot.app.is_running else ''}")
 
 
 async def settled(pilot):

@@ -64,7 +64,8 @@ def test_what_is_drawn(snap_compare, frozen, monkeypatch, name, size):
         await settled(pilot)
         for key in KEYS[name]:
             await pilot.press(key)
-            await settled(pilot)
+            if key.isdigit() or key == "enter":
+                await settled(pilot)  # the next keys are about what is on that screen
         await settled(pilot)
 
     assert snap_compare(app, terminal_size=size, run_before=go)

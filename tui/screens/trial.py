@@ -267,6 +267,8 @@ class TrialScreen(FolderScreen):
         self._panel = (self._panel + by) % len(PANELS)
         self.query_one(Tabs).active = f"tab-{PANELS[self._panel]}"
         self._show_panel()
+        panel = self.query_one(f"#{PANELS[self._panel]}")
+        self.set_focus(panel if isinstance(panel, VerticalScroll) else None)  # the arrows scroll it, or choose a chart
 
     @on(Tabs.TabActivated)
     def _tab(self, event: Tabs.TabActivated) -> None:

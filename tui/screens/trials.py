@@ -64,8 +64,8 @@ class TrialsScreen(FolderScreen):
             else:
                 table.fill(self._columns, table.keys, self._cells)
             self._made_of = made_of
-            if view.selected:
-                table.put_cursor(view.selected)
+            if chosen := self.owner.selected:  # not the look's, which may be older than the last key
+                table.put_cursor(chosen)
         elif trials.active:
             table.refresh()  # their times go on
         self.put("counts", self._counts(view))
