@@ -150,16 +150,17 @@ class TerminalApp(App[None]):
         """Look again at once: what is asked for has changed."""
         self._hurry.set()
 
-    async def action_switch_mode(self, mode: str) -> None:
-        await super().action_switch_mode(mode)
-        self.hurry()
-
     @property
     def snapshot(self) -> Snapshot | None:
         return self.view.snapshot if self.view else None
 
     # -----------------------------------------------------------------------------------------------------------------
     # what is looked at
+
+    @property
+    def selected(self) -> str | None:
+        """The trial that was chosen last, or else the one that the last look chose."""
+        return self._selected or (self.view.selected if self.view else None)
 
     def select(self, trial_id: str | None) -> None:
         if trial_id and trial_id != self._selected:
@@ -175,13 +176,13 @@ class TerminalApp(App[None]):
 
     def action_neighbour(self, by: int) -> None:
         """The trial before or after the one that is looked at."""
-        if self.view and self.view.selected:
-            ids = [trial.trial_id for trial in self.view.snapshot.trials]
-            self.select(ids[(ids.index(self.view.selected) + by) % len(ids)])
+        ids = [trial.trial_id for trial in self.snapshot.trials] if self.snapshot else []
+        if self.selected in ids:
+            self.select(ids[(ids.index(self.selected) + by) % len(ids)])
 
     def action_mark(self) -> None:
         """Mark the trial for the comparison, or take its mark away."""
-        chosen = self._selected or (self.view.selected if self.view else None)
+        chosen = self.selected
         if chosen is None:
             return
         if chosen in self._marked:
@@ -204,9 +205,9 @@ class TerminalApp(App[None]):
 
     def action_copy(self, what: str) -> None:
         """Copy the trial's id or folder to the clipboard of the terminal, through OSC 52, so over ssh as well."""
-        if self.view and self.view.selected:
-            path = paths.trial_dir(self.experiments.absolute(), self.view.selected)
-            copied = text.clean(self.view.selected if what == "id" else str(path), 4096)
+        if chosen := self.selected:
+            path = paths.trial_dir(self.experiments.absolute(), chosen)
+            copied = text.clean(chosen if what == "id" else str(path), 4096)
             self.copy_to_clipboard(copied)
             self.notify(copied, title="copied", markup=False)
 

@@ -101,7 +101,7 @@ def storage(snapshot: Snapshot, seen: StorageView, width: int = 42, now_ms: int 
     if snapshot.reserved:
         parts.append(f"reserved {size(snapshot.reserved)}")
     if parts:
-        page.append("\n" + " · ".join(parts))
+        page.append("\n" + "  ".join(parts))
     free = 100 * snapshot.disk_free / snapshot.disk_total if snapshot.disk_total else 0
     page.append(f"\ndisk {size(snapshot.disk_free)} free of {size(snapshot.disk_total)} ({free:.0f}%)")
     page.append("\n" + keep_all(snapshot, seen))
@@ -149,7 +149,7 @@ def pace(view: View, *, words: bool = False) -> Text:
         left = snapshot.study.trials.wanted - ended if snapshot.study else 0
         if left > 0 and snapshot.trials.active and left / per_hour < 1e5:
             done = (view.now + timedelta(hours=left / per_hour)).astimezone()
-            line.append(f", done about {done:%a %H:%M} (in {duration(3600 * left / per_hour)})")
+            line.append(f"\ndone {done:%a %H:%M} in {duration(3600 * left / per_hour)}")
     for trial in snapshot.trials.active[:1]:
         if (detail := view.details.get(trial.trial_id)) and (stall := detail.series.get("system_save_stall_seconds")):
             line.append(f"\nlast save stalled {stall.values[-1]:.2f} s")

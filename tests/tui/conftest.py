@@ -1,8 +1,13 @@
 """Experiments folders as the driver and the trials leave them, made of the records that they write."""
 
+import json
 import math
+import shutil
+import time
 import uuid
+from collections import namedtuple
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +15,9 @@ from redsm5 import paths
 from redsm5.documents import timestamp
 from redsm5.records import (
     Best,
+    BudgetEntry,
+    BudgetLedger,
+    Decision,
     ErrorRecord,
     Event,
     MetricRow,
@@ -20,6 +28,28 @@ from redsm5.records import (
     TrialCounts,
     TrialRecord,
 )
+from redsm5.reports import (
+    CriteriaMetrics,
+    CriterionMetrics,
+    EvaluatedCheckpoint,
+    EvaluationReport,
+    EvidenceMetrics,
+    HardNegativeMetrics,
+    TestMetrics,
+)
+
+SYMPTOMS = (
+    "DEPRESSED_MOOD",
+    "WORTHLESSNESS",
+    "SUICIDAL_THOUGHTS",
+    "FATIGUE",
+    "ANHEDONIA",
+    "SLEEP_ISSUES",
+    "COGNITIVE_ISSUES",
+    "APPETITE_CHANGE",
+    "PSYCHOMOTOR",
+)
+NOW = datetime(2026, 3, 14, 7, 41, 12, tzinfo=UTC)
 
 # What happened to the trials of the sample study, by number.
 STATES = ("completed", "completed", "pruned", "failed", "completed", "interrupted", "completed", "running")
@@ -139,6 +169,210 @@ class Folder:
         )
         return trial
 
+    # -----------------------------------------------------------------------------------------------------------------
+    # all that the screens show
+
+    def whole(self, name="night-search", **more):
+        """A study whose trials have all that trials leave: configuration, checkpoints, log, report, reasons."""
+        study_id = self.study(name, **more)
+        folder = paths.study_dir(self.root, study_id)
+        self.rewrite(folder / paths.STUDY, config={"model": "tiny", "retention": {"max_total_size": 10_000_000_000}})
+        entries = {}
+        for path in sorted(self.root.glob("trial_*/trial.json")):
+            trial = TrialRecord.model_validate_json(path.read_bytes())
+            if trial.study_id == study_id:
+                self.fill(trial)
+                reserved = 2_600_000_000 if trial.state == "running" else 0
+                entries[trial.trial_id] = BudgetEntry(reserved=reserved, bytes=trial.bytes)
+        ledger = BudgetLedger(max_total_size=10_000_000_000, entries=entries)
+        (folder / paths.BUDGET).write_bytes(ledger.to_json())
+        return study_id
+
+    def fill(self, trial):
+        """What one trial's folder holds besides trial.json, as if it had been at work."""
+        folder = paths.trial_dir(self.root, trial.trial_id)
+        self.config(trial)
+        self.metrics(trial)
+        self.retention(trial)
+        self.log(trial)
+        if trial.state == "completed":
+            self.report(trial)
+        decided = [Decision(epoch=e, prune=False) for e in range(1, trial.epoch)]
+        if trial.state == "pruned":
+            decided.append(Decision(epoch=trial.epoch, prune=True, reason="0.318 under the median 0.402 at epoch 3"))
+        self.lines(folder / paths.DECISIONS, decided)
+
+    def config(self, trial):
+        config = {
+            "experiments": "experiments",
+            "trial": {"id": trial.trial_id, "epochs": trial.epochs},
+            "model": {"model_id": "mental-bert", "criteria_pooling": "attention"},
+            "data": {"max_length": 512, "fold": 0},
+            "retention": {"keep_last_n": 1, "keep_best_k": 1, "max_total_size": 10_000_000_000},
+            "train": {"seed": trial.number, "mixed_precision": "bf16"},
+        }
+        for key, value in trial.parameters.items():
+            section, name = key.split(".")
+            config[section][name] = value
+        (paths.trial_dir(self.root, trial.trial_id) / paths.CONFIG).write_text(json.dumps(config))
+
+    def metrics(self, trial):
+        best, rows = trial.best.value if trial.best else 0.0, []
+        at = self.ago(0.2)
+
+        def row(metric, step, epoch, value):
+            rows.append(
+                MetricRow(trial_id=trial.trial_id, metric=metric, step=step, epoch=epoch, value=value, timestamp=at)
+            )
+
+        for step in range(5, trial.step + 1, 5):
+            row("train_loss", step, (step - 1) // 30, 0.2 + math.exp(-step / 60) + 0.05 * math.sin(step * 1.7))
+            row("train_lr", step, (step - 1) // 30, 2e-5 * (1 - step / 300))
+            row("system_gpu_percent", step, (step - 1) // 30, 80 + 15 * math.sin(step))
+            row("system_gpu_memory_bytes", step, (step - 1) // 30, 21.4e9)
+            row("system_cpu_percent", step, (step - 1) // 30, 130 + 40 * math.cos(step))
+            row("system_memory_bytes", step, (step - 1) // 30, 3.1e9)
+            row("system_disk_write_bytes_per_second", step, (step - 1) // 30, 1.2e8 * (step % 3))
+            row("system_steps_per_second", step, (step - 1) // 30, 5.5 + math.sin(step / 9))
+        for epoch in range(1, trial.epoch + 1):
+            near = 1 - math.exp(-epoch / 2)
+            row("val_f1_macro", epoch * 30, epoch, best if epoch == trial.best.epoch else best * near * 0.95)
+            row("val_f1_micro", epoch * 30, epoch, best * near + 0.08)
+            row("val_loss", epoch * 30, epoch, 0.9 - 0.5 * near)
+            row("val_evidence_f1", epoch * 30, epoch, 0.5 * near)
+            row("system_save_stall_seconds", epoch * 30, epoch, 0.1 + epoch / 100)
+        self.lines(paths.trial_dir(self.root, trial.trial_id) / paths.METRICS, rows)
+
+    def retention(self, trial):
+        """The best epoch's weights, the last epoch whole while it is at work; the files are sparse."""
+        rows = []
+        if trial.epoch == 0:
+            return self.lines(paths.trial_dir(self.root, trial.trial_id) / paths.RETENTION, rows)
+        began = 60.0 - trial.number * 5
+
+        def row(action, epoch, minutes, size, why):
+            score = trial.best.value if epoch == trial.best.epoch else round(trial.best.value * 0.9, 3)
+            rows.append(
+                RetentionRow(
+                    timestamp=self.ago(minutes),
+                    action=action,
+                    checkpoint=f"epoch-{epoch:04d}",
+                    epoch=epoch,
+                    step=epoch * 30,
+                    score=score,
+                    bytes=size,
+                    reason=why,
+                )
+            )
+
+        ended = trial.state in ("completed", "pruned")
+        for epoch in range(1, trial.epoch + 1):
+            minutes = began - epoch * 0.4
+            row("keep", epoch, minutes, 1_314_000_000, "last 1")
+            if epoch > 1:
+                if epoch - 1 == trial.best.epoch:
+                    row("strip", epoch - 1, minutes, 876_000_000, f"best 1: {trial.best.value}; weights suffice")
+                else:
+                    row("delete", epoch - 1, minutes, 1_314_000_000, "neither last nor best")
+        if ended and trial.epoch != trial.best.epoch:
+            row("delete", trial.epoch, began - 4.4, 1_314_000_000, "the trial is finished, and it is not the best")
+        self.lines(paths.trial_dir(self.root, trial.trial_id) / paths.RETENTION, rows)
+        self.checkpoint(trial, trial.best.epoch)
+        if not ended:
+            self.checkpoint(trial, trial.epoch, state=876_000_000)
+        return None
+
+    def checkpoint(self, trial, epoch, weights=438_000_000, state=0):
+        place = paths.trial_dir(self.root, trial.trial_id) / paths.CHECKPOINTS / f"epoch-{epoch:04d}"
+        place.mkdir(parents=True, exist_ok=True)
+        for name, size in ((paths.WEIGHTS, weights), (paths.STATE_TENSORS, state)):
+            if size:
+                with (place / name).open("wb") as file:
+                    file.truncate(size)
+
+    def log(self, trial):
+        said = [("INFO", "trial begins", {}), ("DEBUG", "tokenizer loaded", {"vocabulary": 30522})]
+        said += [("INFO", "epoch done", {"epoch": e, "val_f1_macro": 0.3}) for e in range(1, trial.epoch + 1)]
+        said.append(("WARNING", "the disk is slow", {"seconds": 1.4}))
+        if trial.state == "failed":
+            said.append(("ERROR", trial.error.message, {"step": 212}))
+        logs = paths.trial_dir(self.root, trial.trial_id) / paths.LOGS
+        logs.mkdir(exist_ok=True)
+        lines = [
+            {"timestamp": self.ago(30 - n), "severity": s, "message": m, "context": c}
+            for n, (s, m, c) in enumerate(said)
+        ]
+        (logs / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def report(self, trial):
+        shift = trial.number / 100
+        rows = [
+            CriterionMetrics(
+                id=name,
+                f1=round(0.66 - 0.06 * n + shift, 3),
+                precision=round(0.7 - 0.06 * n, 3),
+                recall=round(0.62 - 0.06 * n, 3),
+                pr_auc=round(0.68 - 0.06 * n, 3),
+                support=66 - 7 * n,
+                confusion_matrix=[[205 + 7 * n, 26 - 2 * n], [26 - n, 40 - 4 * n]],
+            )
+            for n, name in enumerate(SYMPTOMS)
+        ]
+        test = TestMetrics(
+            criteria_matching=CriteriaMetrics(
+                accuracy=0.871,
+                f1_macro=round(0.45 + shift, 3),
+                f1_micro=0.561,
+                f1_weighted=0.55,
+                precision_macro=0.5,
+                recall_macro=0.46,
+                macro_pr_auc=0.472,
+                per_criterion=rows,
+            ),
+            evidence_binding=EvidenceMetrics(
+                exact_match=0.31, f1=0.52, char_f1=0.55, char_precision=0.57, char_recall=0.54, null_span_accuracy=0.93
+            ),
+        )
+        first = EvaluatedCheckpoint(
+            checkpoint_id="c1",
+            path=f"trial_{trial.trial_id}/checkpoints/epoch-{trial.best.epoch:04d}",
+            epoch=trial.best.epoch,
+            val_metric=trial.best.value,
+            co_best=False,
+            test_metrics=test,
+        )
+        report = EvaluationReport(
+            report_id="r",
+            trial_id=trial.trial_id,
+            study_id=trial.study_id,
+            generated_at=self.ago(1),
+            split="test",
+            config={},
+            optimization_metric_name="val_f1_macro",
+            best_validation_score=trial.best.value,
+            evaluated_checkpoints=[first, first.model_copy(update={"epoch": 7, "co_best": True})],
+            decision_thresholds={name: round(0.41 - 0.02 * n, 2) for n, name in enumerate(SYMPTOMS)},
+            test_metrics=test,
+            confidence_intervals={
+                "criteria_matching.f1_macro": [0.451, 0.52],
+                "criteria_matching.f1_micro": [0.53, 0.59],
+                "evidence_binding.f1": [0.49, 0.56],
+            },
+            hard_negatives=HardNegativeMetrics(pairs=120, criteria_specificity=0.88, evidence_specificity=0.91),
+            data_fingerprint="0" * 64,
+            data_counts={"train": 1184, "validation": 297, "test": 297},
+            code_version="0",
+            seed=0,
+        )
+        (paths.trial_dir(self.root, trial.trial_id) / paths.REPORT).write_bytes(report.to_json())
+
+    def rewrite(self, path, **changes):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    def of(self, number, name="night-search"):
+        """The id of a trial of the study of this name."""
+        return self.id(self.id(name), number)
+
     def lines(self, path, records):
         path.write_bytes(b"".join(r.model_dump_json().encode() + b"\n" for r in records))
 
@@ -156,3 +390,34 @@ def sample(folder):
     """One study with a trial in every state."""
     folder.study()
     return folder.root
+
+
+@pytest.fixture
+def night(folder):
+    """One study with all that its trials leave."""
+    folder.whole()
+    return folder.root
+
+
+@pytest.fixture
+def frozen(monkeypatch, tmp_path):
+    """A folder to write to while the clock stands still and the disk stays as full as it is."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+    class Frozen(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return NOW.astimezone(tz) if tz else NOW.replace(tzinfo=None)
+
+    for module in ("tui.view", "tui.widgets.header"):
+        monkeypatch.setattr(f"{module}.datetime", Frozen)
+    clock = SimpleNamespace(time=NOW.timestamp, monotonic=time.monotonic)
+    monkeypatch.setattr("tui.storage.time", clock)
+    usage = namedtuple("usage", "total used free")(250_000_000_000, 208_800_000_000, 41_200_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    root = tmp_path / "experiments"
+    root.mkdir()
+    yield Folder(root, NOW)
+    monkeypatch.undo()
+    time.tzset()

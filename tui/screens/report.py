@@ -27,6 +27,10 @@ class ReportScreen(FolderScreen):
         with VerticalScroll(id="report", classes="panel"):
             yield Static(id="report-text", markup=False)
 
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        self.query_one("#report").focus()  # so that the arrows scroll
+
     def show(self, view: View) -> None:
         detail = view.detail
         panel = self.query_one("#report")

@@ -61,9 +61,11 @@ class StorageScreen(FolderScreen):
         self.put("kinds", kinds(view), f"by kind: {text.trials(len(view.storage.by_trial))}")
         self.put("next-text", going(self._found, self._said, view))
         head(self.query_one("#next"), "next to go, in this order")
-        self.put("moves-text", moves(view, width, now_ms))
-        head(self.query_one("#moves"), "writes and prunes, last 6 h")
-        self.put("largest-text", largest(view))
+        panel = self.query_one("#moves")
+        page, highest = moves(view, panel.size.width or 60, now_ms)
+        self.put("moves-text", page)
+        head(panel, "writes and prunes, 6 h", highest)
+        self.put("largest-text", largest(view, self.query_one("#largest").size.width or 60))
         head(self.query_one("#largest"), "by study, by trial")
 
     def action_ask_cleanup(self) -> None:
@@ -134,13 +136,13 @@ def _why(item: dict[str, Any]) -> str:
     return text.clean(str(item.get("reason", "")), 100)
 
 
-def moves(view: View, width: int, now_ms: int) -> Text:
-    """How the bytes stood, and each write and each prune, newest first."""
+def moves(view: View, width: int, now_ms: int) -> tuple[Text, str]:
+    """How the bytes stood, and each write and each prune, newest first; and the highest that they stood."""
     seen = view.storage
     if not seen.moves:
-        return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM)
-    heights = used_over_time(view.snapshot.trials.bytes, seen.moves, now_ms, max(min(width - 6, 60), 10))
-    page = Text.assemble((text.spark(heights), "cyan")).append(f"  highest {text.size(max(heights))}\n", text.DIM)
+        return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM), ""
+    heights = used_over_time(view.snapshot.trials.bytes, seen.moves, now_ms, max(min(width - 2, 60), 4))
+    page = Text.assemble((text.spark(heights), "cyan"), "\n")
     numbers = [*reversed(seen.moves)][:MOST]
     for move in numbers:
         time = text.clock(_iso(move.time), view.now)
@@ -150,7 +152,7 @@ def moves(view: View, width: int, now_ms: int) -> Text:
             f"  {number}\n"
         )
     page.rstrip()
-    return page
+    return page, f"highest {text.size(max(heights))}"
 
 
 def _iso(milliseconds: int) -> str:
@@ -160,7 +162,7 @@ def _iso(milliseconds: int) -> str:
         return ""
 
 
-def largest(view: View) -> Text:
+def largest(view: View, width: int) -> Text:
     """Each study's bytes as its trials tell them, then this study's trials by what they hold."""
     page = Text()
     for study in view.snapshot.studies[-10:]:
@@ -169,18 +171,20 @@ def largest(view: View) -> Text:
         page.append(
             f"{'▸' if here else ' '} {text.clean(study.name, 24):<24} {amount:>10}\n", "bold" if here else text.DIM
         )
-    page.append_text(_by_trial(view.snapshot, view.storage.by_trial))
+    page.append_text(_by_trial(view.snapshot, view.storage.by_trial, width))
     page.rstrip()
     return page
 
 
-def _by_trial(snapshot: Snapshot, by_trial: dict[str, dict[str, int]]) -> Text:
-    page = Text.assemble((f"{'trial':<8}{'all':>9}{'weights':>9}{'resume':>9}{'logs':>9}{'other':>9}\n", text.DIM))
+def _by_trial(snapshot: Snapshot, by_trial: dict[str, dict[str, int]], width: int) -> Text:
+    """As many columns as fit; the last ones are the smallest."""
+    names = ("all", "weights", "resume", "logs", "other")[: max((width - 7) // 9, 1)]
+    page = Text.assemble((f"{'trial':<7}" + "".join(f"{name:>9}" for name in names) + "\n", text.DIM))
     ranked = sorted(by_trial.items(), key=lambda item: -sum(item[1].values()))[:MOST]
     for trial_id, kinds in ranked:
         trial = snapshot.trials.by_id.get(trial_id)
         name = text.number(trial) if trial else "–"
         cells = [sum(kinds.values()), kinds["weights"], kinds["training state"], kinds["logs"]]
         cells.append(kinds["other"] + kinds["temporary"])
-        page.append(f"{name:<8}" + "".join(f"{text.size(n):>9}" for n in cells) + "\n")
+        page.append(f"{name:<7}" + "".join(f"{text.size(n):>9}" for n in cells[: len(names)]) + "\n")
     return page

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Input, Static, Tab, Tabs
 
-from tui import text
+from tui import machine, text
 from tui.detail import SEVERITIES, LogLine, Series, TrialDetail
 from tui.reader import score
 from tui.screens.base import FolderScreen, head
@@ -104,7 +104,7 @@ class TrialScreen(FolderScreen):
         differs = f" · * differs from {text.number(other.record)}" if other else " · all differ from this one"
         self.put("config-text", configuration(detail, other))
         head(self.query_one("#configuration"), f"configuration{differs}")
-        self.put("system", system(detail), "system")
+        self.put("system", machine.system(detail), "system")
         self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
         kept = sum(line.bytes > 0 for line in detail.checkpoints)
         self.put("checkpoints-text", checkpoints(view, detail))
@@ -139,11 +139,12 @@ class TrialScreen(FolderScreen):
         shown = across * down
         pages = max(-(-len(names) // shown), 1)
         self._page = min(self._page, pages - 1)
+        on_page: Sequence[str] = names[self._page * shown : (self._page + 1) * shown]
         if self._large and names:
-            on_page: Sequence[str] = [names[self._chosen]]
-            across = down = 1
-        else:
-            on_page = names[self._page * shown : (self._page + 1) * shown]
+            on_page = [names[self._chosen]]
+        if self._large or pages == 1:  # what is in sight takes all the place
+            across = min(across, max(len(on_page), 1))
+            down = max(-(-len(on_page) // across), 1)
         area.styles.grid_size_columns, area.styles.grid_size_rows = across, down
         for slot in range(SLOTS):
             plot = self.query_one(f"#plot-{slot}", Plot)
@@ -180,7 +181,7 @@ class TrialScreen(FolderScreen):
         how = [word for word, on in (("smoothed", self.smooth), ("log", self.log_axis)) if on]
         title = text.clean(name, 60) + (f" ({', '.join(how)})" if how else "")
         plot.set_class(chosen, "chosen")
-        where = "" if at is None else f" · {series.steps[at]}, epoch {series.epochs[at]}"
+        where = "" if at is None else f" at step {series.steps[at]}, epoch {series.epochs[at]}"
         head(plot, title, text.value(series.values[-1 if at is None else at]) + where)
         seen = (
             detail.folder,
@@ -301,6 +302,8 @@ class TrialScreen(FolderScreen):
         self._panel = (self._panel + by) % len(PANELS)
         self.query_one(Tabs).active = f"tab-{PANELS[self._panel]}"
         self._show_panel()
+        panel = self.query_one(f"#{PANELS[self._panel]}")
+        self.set_focus(panel if isinstance(panel, VerticalScroll) else None)  # the arrows scroll it, or choose a chart
 
     @on(Tabs.TabActivated)
     def _tab(self, event: Tabs.TabActivated) -> None:
@@ -395,21 +398,6 @@ def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
     for key in rest:
         page.append(f"  {text.clean(key, 30):<30} {text.parameter(config[key])}\n", text.DIM)
     return page or Text("its config.json cannot be read", text.DIM)
-
-
-def system(detail: TrialDetail) -> Text:
-    """The machine's metrics: the last value, and how it was lately."""
-    page = Text()
-    for name, series in detail.series.items():
-        if name.startswith("system_") and series.values:
-            label = text.clean(name.removeprefix("system_"), 30)
-            lately = [v for v in series.values[-20:] if v == v]
-            shown = text.size(series.values[-1]) if "bytes" in name else text.value(series.values[-1])
-            unit = "/s" if name.endswith("per_second") and "bytes" in name else ""
-            page.append(f"{label:<28.28}", text.DIM).append(f"{shown + unit:>11} ").append(text.spark(lately), "cyan")
-            page.append("\n")
-    page.rstrip()
-    return page
 
 
 def checkpoints(view: View, detail: TrialDetail) -> Text:

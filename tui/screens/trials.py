@@ -67,8 +67,8 @@ class TrialsScreen(FolderScreen):
             else:
                 table.fill(self._columns, table.keys, self._cells)
             self._made_of = made_of
-            if view.selected:
-                table.put_cursor(view.selected)
+            if chosen := self.owner.selected:  # not the look's, which may be older than the last key
+                table.put_cursor(chosen)
         elif trials.active:
             table.refresh()  # their times go on
         self.put("counts", self._counts(view))
@@ -108,7 +108,9 @@ class TrialsScreen(FolderScreen):
         arrow = "▼" if self._falling else "▲"
         label = next((c.label for c in self._columns if c.key == self._sort), text.parameter_name(self._sort))
         line.append(f"   sorted by {label} {arrow}", text.DIM)
-        return line.append(f"   {len(view.marked)} marked", "bold") if view.marked else line
+        if view.marked:
+            line.append(f"   {len(view.marked)} marked", "bold")
+        return line.append_text(states(view, word=self.size.width >= 120))
 
     # -----------------------------------------------------------------------------------------------------------------
     # keys
@@ -249,13 +251,18 @@ def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
 
 
 def counts(view: View, shown: int) -> Text:
-    """How many trials the table holds, and in which states."""
+    """How many trials the table holds."""
     trials, study = view.snapshot.trials, view.snapshot.study
     of = f" of {study.trials.wanted:,}" if study else ""
-    line = Text(f"{len(trials):,}{of} trials" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}")
+    return Text(f"{len(trials):,}{of} trials" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}")
+
+
+def states(view: View, *, word: bool) -> Text:
+    """How many trials are in each state."""
+    found, line = view.snapshot.trials.counts, Text()
     for name in text.SYMBOLS:
-        if trials.counts[name]:
-            line.append(f"   {trials.counts[name]:,} ").append_text(text.state(name))
+        if found[name]:
+            line.append(f"   {found[name]:,} ").append_text(text.state(name, word=word))
     return line
 
 
@@ -289,4 +296,8 @@ def detail(trial: TrialRecord) -> Text:
         line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}, so not trained again")
     elif trial.best:
         line.append(f"\nbest {text.value(trial.best.value)} after epoch {trial.best.epoch} of {trial.epochs}")
+    else:
+        line.append("\nno score yet", text.DIM)
+    for key, setting in [*trial.parameters.items()][:50]:
+        line.append(f" · {text.parameter_name(key)} {text.parameter(setting)}", text.DIM)
     return line

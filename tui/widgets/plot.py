@@ -171,18 +171,18 @@ class _Canvas:
         self._hair = self._column(x) // 2
 
     def write(self, page: Text, row: int) -> None:
-        run, style = "", DIM  # characters of the same style are one piece: each piece costs as much as many characters
+        run, style = "", DIM  # neighbours of one style in one piece: fewer of them to render
         for column in range(self.width):
             if marker := self._markers.get((row, column)):
-                character, own = marker
+                char, own = marker
             elif dots := self._dots.get((row, column)):
-                character, own = chr(0x2800 + dots[0]), dots[1]
+                char, own = chr(0x2800 + dots[0]), dots[1]
             else:
-                character, own = "│" if column == self._hair else " ", style if column != self._hair else DIM
+                char, own = ("│", DIM) if column == self._hair else (" ", DIM)
             if own != style:
                 page.append(run, style)
                 run, style = "", own
-            run += character
+            run += char
         page.append(run, style)
 
 

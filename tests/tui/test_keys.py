@@ -1,0 +1,409 @@
+"""Every key does what the help says of it; a key without a step here fails the last test."""
+
+import pytest
+from textual.binding import Binding
+from textual.widgets import Input, Tabs
+
+from tests.tui.pilots import notices, pressed, settled, shown, until, words
+from tui import app as app_module
+from tui import control
+from tui.app import TerminalApp
+from tui.screens.base import FolderScreen
+from tui.screens.compare import CompareScreen
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.help import HelpScreen
+from tui.screens.overview import OverviewScreen
+from tui.screens.report import ReportScreen
+from tui.screens.storage import StorageScreen
+from tui.screens.trial import TrialScreen
+from tui.screens.trials import TrialsScreen
+from tui.widgets.plot import Plot
+from tui.widgets.table import Table
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch, tmp_path):
+    monkeypatch.setattr(app_module, "POLL_S", 600)  # what is pressed asks for a look by itself
+    monkeypatch.setattr(control, "cleanup", lambda experiments, *flags: {"items": [], "totals": {}, "skipped": []})
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def two(frozen):
+    """Two studies, the newer one whole."""
+    frozen.study("earlier", created=900, states=("completed",), state="completed")
+    frozen.whole()
+    return frozen
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what can be seen
+
+
+def charts(app):
+    """The titles of the charts in sight."""
+    return [str(plot.border_title) for plot in app.screen.query(Plot) if plot.display]
+
+
+def chosen(app):
+    return [str(plot.border_title) for plot in app.screen.query(".chosen") if plot.display]
+
+
+def beneath(app):
+    """What stands in the lower frame of the first chart."""
+    return str(app.screen.query(Plot).first().border_subtitle)
+
+
+def at(app):
+    """The number of the trial that is looked at."""
+    return app.view.snapshot.trials.by_id[app.view.selected].number
+
+
+def marked(app):
+    return [app.view.snapshot.trials.by_id[i].number for i in app.view.marked]
+
+
+def rows(app):
+    """The numbers of the trials in the table, as they are ordered."""
+    return [app.view.snapshot.trials.by_id[i].number for i in app.screen.query_one(Table).keys]
+
+
+def cursor(app):
+    return app.screen.query_one(Table).cursor
+
+
+def asked(app):
+    return words(app) if isinstance(app.screen, ConfirmScreen) else ""
+
+
+def log_title(app):
+    return str(app.screen.query_one("#log").border_subtitle)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# by the class that binds them: how to get there, and then each key with what follows from it
+
+STEPS = {
+    TerminalApp: (
+        [],
+        [
+            *((str(n), lambda app, mode=mode: app.current_mode == mode) for n, mode in enumerate(TerminalApp.MODES, 1)),
+            ("t", lambda app: app.theme == "textual-light"),
+            ("t", lambda app: app.theme == "textual-dark"),
+            ("c", lambda app: app.clipboard == app.view.selected),
+            ("C", lambda app: app.clipboard.endswith(f"experiments/trial_{app.view.selected}")),
+            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-compare-*.svg")]) == 1),
+            ("2", lambda app: "8 of 20 trials" in shown(app)),
+            ("m", lambda app: marked(app) == [7]),
+            ("M", lambda app: marked(app) == []),
+            ("p", lambda app: "Pause night-search?" in asked(app)),
+            ("n", lambda app: not asked(app)),
+            ("e", lambda app: "End night-search after the trial at work?" in asked(app)),
+            ("n", lambda app: not asked(app)),
+            ("E", lambda app: "Stop night-search now?" in asked(app)),
+            ("n", lambda app: not asked(app)),
+            ("x", lambda app: "Prune trial #7" in asked(app)),
+            ("n", lambda app: not asked(app)),
+            ("K", lambda app: "Run cleanup?" in asked(app)),
+            ("n", lambda app: not asked(app)),
+            ("s", lambda app: "earlier (1 of 2)" in shown(app) and rows(app) == [0]),
+            ("s", lambda app: "night-search (2 of 2)" in shown(app) and len(rows(app)) == 8),
+            ("question_mark", lambda app: isinstance(app.screen, HelpScreen)),
+            ("escape", lambda app: app.current_mode == "trials" and not isinstance(app.screen, HelpScreen)),
+            ("q", lambda app: app.return_code == 0),
+        ],
+    ),
+    OverviewScreen: ([], [("p", lambda app: "Pause" in asked(app))]),
+    TrialsScreen: (
+        ["2", "home"],
+        [
+            ("o", lambda app: "sorted by state ▲" in shown(app) and rows(app) == [0, 1, 4, 6, 3, 5, 2, 7]),
+            ("o", lambda app: "sorted by val_f1 ▼" in shown(app) and rows(app) == [6, 7, 4, 5, 1, 2, 0, 3]),
+            ("i", lambda app: "sorted by val_f1 ▲" in shown(app) and rows(app) == [0, 2, 1, 5, 4, 7, 6, 3]),
+            ("O", lambda app: "sorted by state ▲" in shown(app)),
+            ("O", lambda app: "sorted by # ▲" in shown(app) and rows(app) == [*range(8)]),
+            ("m", lambda app: marked(app) == [0] and "1 marked" in shown(app)),
+            ("m", lambda app: marked(app) == []),
+            ("slash", lambda app: app.screen.query_one(Input).has_focus),
+            (("!", "c", "o", "m", "p"), lambda app: rows(app) == [2, 3, 5, 7] and "4 of 8 trials" in shown(app)),
+            ("enter", lambda app: app.screen.query_one(Table).has_focus and rows(app) == [2, 3, 5, 7]),
+            ("escape", lambda app: len(rows(app)) == 8 and not app.screen.query_one(Input).display),
+        ],
+    ),
+    Table: (
+        ["2"],
+        [
+            ("home", lambda app: cursor(app) == 0 and at(app) == 0),
+            ("down", lambda app: cursor(app) == 1 and at(app) == 1),
+            ("j", lambda app: cursor(app) == 2),
+            ("up", lambda app: cursor(app) == 1),
+            ("k", lambda app: cursor(app) == 0),
+            ("end", lambda app: cursor(app) == 7),
+            ("g", lambda app: cursor(app) == 0),
+            ("G", lambda app: cursor(app) == 7),
+            ("pageup", lambda app: cursor(app) == 0),
+            ("pagedown", lambda app: cursor(app) == 7),
+            ("right", lambda app: "error" in shown(app) or app.screen.query_one(Table).scroll_offset.x == 8),
+            ("left", lambda app: app.screen.query_one(Table).scroll_offset.x == 0),
+            ("enter", lambda app: app.current_mode == "trial" and "trial #7" in shown(app)),
+        ],
+    ),
+    TrialScreen: (
+        ["2", "home", "3"],
+        [
+            ("right_square_bracket", lambda app: at(app) == 1 and "trial #1" in shown(app)),
+            ("left_square_bracket", lambda app: at(app) == 0 and "trial #0" in shown(app)),
+            ("m", lambda app: marked(app) == [0] and "• marked" in shown(app)),
+            ("n", lambda app: "val_f1_macro" not in charts(app) and "page 2 of 2" in shown(app)),
+            ("b", lambda app: charts(app)[0] == "val_f1_macro" and "page 1 of 2" in shown(app)),
+            ("pagedown", lambda app: "page 2 of 2" in shown(app)),
+            ("pageup", lambda app: "page 1 of 2" in shown(app) and chosen(app) == ["val_f1_macro"]),
+            ("down", lambda app: chosen(app) == ["val_loss"]),
+            ("right", lambda app: chosen(app) == ["train_loss"]),
+            ("left", lambda app: chosen(app) == ["val_loss"]),
+            ("up", lambda app: chosen(app) == ["val_f1_macro"]),
+            ("enter", lambda app: charts(app) == ["val_f1_macro"]),
+            ("left", lambda app: beneath(app) == "0.283 at step 300, epoch 10"),
+            ("left", lambda app: beneath(app) == "0.300 at step 270, epoch 9"),
+            ("right", lambda app: beneath(app) == "0.283 at step 300, epoch 10"),
+            ("w", lambda app: charts(app) == ["val_f1_macro (smoothed)"]),
+            ("l", lambda app: charts(app) == ["val_f1_macro (smoothed, log)"]),
+            ("a", lambda app: "epoch 10" in shown(app) and "step 30 " not in shown(app)),
+            ("v", lambda app: log_title(app) == "v: info and above" and "DEBUG" not in shown(app)),
+            ("v", lambda app: log_title(app) == "v: warning and above" and "INFO" not in shown(app)),
+            ("v", lambda app: log_title(app) == "v: error and above" and "nothing at this severity" in shown(app)),
+            ("v", lambda app: log_title(app) == "v: debug and above" and "DEBUG" in shown(app)),
+            ("escape", lambda app: len(charts(app)) > 1),
+            ("slash", lambda app: app.screen.query_one(Input).has_focus),
+            (("l", "o", "s", "s"), lambda app: charts(app) == ["val_loss (smoothed, log)", "train_loss (smoothed, log)"]),
+            ("enter", lambda app: not app.screen.query_one(Input).has_focus and len(charts(app)) == 2),
+            ("escape", lambda app: len(charts(app)) == 9 and not app.screen.query_one(Input).display),
+            ("tab", lambda app: app.screen.query_one(Tabs).active == "tab-configuration"),
+            ("escape", lambda app: app.current_mode == "trials"),
+        ],
+    ),
+    ReportScreen: (
+        ["2", "home", "4"],
+        [
+            ("right_square_bracket", lambda app: "trial #1: completed" in shown(app)),
+            ("right_square_bracket", lambda app: "pruned trials have no report" in shown(app)),
+            ("left_square_bracket", lambda app: "DEPRESSED_MOOD" in shown(app)),
+            ("m", lambda app: marked(app) == [1]),
+            ("escape", lambda app: app.current_mode == "trial"),
+        ],
+    ),
+    StorageScreen: (
+        ["5"],
+        [
+            ("u", lambda app: "nothing is left over" in shown(app)),
+            ("K", lambda app: "Run cleanup?" in asked(app)),
+        ],
+    ),
+    CompareScreen: (
+        ["2", "home", "m", "down", "m", "6"],
+        [
+            ("n", lambda app: charts(app) == ["train_loss by epoch"]),
+            ("b", lambda app: charts(app) == ["val_f1_macro by epoch"]),
+            ("w", lambda app: charts(app) == ["val_f1_macro by epoch, smoothed"]),
+            ("l", lambda app: charts(app) == ["val_f1_macro by epoch, smoothed, log"]),
+            ("a", lambda app: charts(app) == ["val_f1_macro by step, smoothed, log"]),
+            ("M", lambda app: "0 marked. Mark 2 to 8 trials" in shown(app)),
+            ("escape", lambda app: app.current_mode == "trials"),
+        ],
+    ),
+    HelpScreen: (
+        [],
+        [
+            step
+            for key in ("escape", "question_mark", "q")
+            for step in (
+                ("question_mark", lambda app: "the search goes on without this app" in shown(app)),
+                (key, lambda app: not isinstance(app.screen, HelpScreen) and app.is_running),
+            )
+        ],
+    ),
+    ConfirmScreen: (
+        ["p"],
+        [
+            ("n", lambda app: not asked(app) and not app.view.snapshot.orders),
+            ("p", asked),
+            ("escape", lambda app: not asked(app) and not app.view.snapshot.orders),
+            ("p", asked),
+            ("q", lambda app: not asked(app) and app.is_running and not app.view.snapshot.orders),
+            ("p", asked),
+            ("enter", lambda app: not asked(app) and not app.view.snapshot.orders),
+            ("p", asked),
+            ("y", lambda app: not asked(app) and app.view.snapshot.orders == {"pause"}),
+        ],
+    ),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("binder", STEPS, ids=lambda binder: binder.__name__)
+async def test_each_key(two, binder):
+    there, steps = STEPS[binder]
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settled(pilot)
+        for key in there:
+            await pressed(pilot, key)
+        for number, (keys, then) in enumerate(steps):
+            await pilot.press(*([keys] if isinstance(keys, str) else keys))
+            app.hurry()
+            await until(pilot, lambda then=then: then(app), f"step {number} of {binder.__name__}: {keys}")
+
+
+def bound(binder):
+    for binding in binder.BINDINGS:
+        keys = binding.key if isinstance(binding, Binding) else binding[0]
+        yield from keys.split(",")
+
+
+def test_no_key_is_without_a_step():
+    binders = {TerminalApp, Table, HelpScreen, ConfirmScreen, *FolderScreen.__subclasses__()}
+    assert binders == set(STEPS)
+    tested = {binder: {key for key, _ in STEPS[binder][1] if isinstance(key, str)} for binder in binders}
+    assert [(b.__name__, key) for b in binders for key in bound(b) if key not in tested[b]] == []
+
+
+def test_the_help_names_every_key():
+    from tui.screens.help import KEYS
+
+    told = " ".join(f"{key} {what}" for keys in KEYS.values() for key, what in keys.items())
+    names = {"left_square_bracket": "[", "right_square_bracket": "]", "slash": "/", "question_mark": "?"}
+    names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "pagedown": "n", "pageup": "b"}
+    names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 6" for n in range(1, 7)}
+    binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen)]
+    assert [key for b in binders for key in bound(b) if names.get(key, key) not in told] == []
+
+
+@pytest.mark.asyncio
+async def test_the_palette_has_every_screen_and_every_order(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await settled(pilot)
+        titles = {command.title for command in app.get_system_commands(app.screen)}
+        assert titles >= {mode.capitalize() for mode in app.MODES}
+        assert titles >= {title for title, _ in app_module.ORDERS.values()}
+        assert titles >= {"Copy trial id", "Copy trial folder", "Theme", "Screenshot", "Quit"}
+        await pilot.press("ctrl+p")
+        await pilot.press(*"prune", "enter")
+        await until(pilot, lambda: "Prune trial #7" in asked(app))
+
+
+@pytest.mark.asyncio
+async def test_what_is_copied_goes_to_the_terminal_as_osc_52(two):
+    app = TerminalApp(two.root)
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        written = []
+        app._driver.write = written.append
+        await pilot.press("c")
+        assert any(text.startswith("\x1b]52;c;") for text in written)
+
+
+@pytest.mark.asyncio
+async def test_quick_keys_are_all_counted(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settled(pilot)
+        for key in ("2", "home", "3"):
+            await pressed(pilot, key)
+        await pilot.press("right_square_bracket", "right_square_bracket", "right_square_bracket", "c")
+        await settled(pilot)
+        assert at(app) == 3
+        assert app.clipboard == two.of(3)
+
+
+@pytest.mark.asyncio
+async def test_nine_trials_are_too_many_to_compare(two):
+    two.study("many", created=1, states=("completed",) * 9)
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2")
+        await pressed(pilot, "home", *["m", "down"] * 9)
+        assert marked(app) == [*range(8)]
+        assert "8 trials are marked: M clears the marks" in notices(app)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the mouse
+
+
+@pytest.mark.asyncio
+async def test_a_click_on_a_header_sorts_and_on_a_row_selects_and_then_opens(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2")
+        header = shown(app).split("\n")[2]
+        await pilot.click(Table, offset=(header.index("val_f1") + 1, 0))
+        await until(pilot, lambda: rows(app) == [6, 7, 4, 5, 1, 2, 0, 3])
+        await pilot.click(Table, offset=(header.index("val_f1") + 1, 0))
+        await until(pilot, lambda: rows(app) == [0, 2, 1, 5, 4, 7, 6, 3])
+        await pilot.click(Table, offset=(10, 3))
+        await until(pilot, lambda: cursor(app) == 2 and at(app) == 1)
+        assert app.current_mode == "trials"
+        await pilot.click(Table, offset=(10, 3))
+        await until(pilot, lambda: app.current_mode == "trial" and "trial #1" in shown(app))
+        await pilot.click("#plot-2")
+        await until(pilot, lambda: charts(app) == ["train_loss"])
+        await pilot.click("#plot-0")
+        await until(pilot, lambda: len(charts(app)) == 9)
+
+
+@pytest.mark.asyncio
+async def test_a_click_below_the_rows_does_nothing(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2")
+        await pilot.click(Table, offset=(10, 15))
+        await settled(pilot)
+        assert (app.current_mode, cursor(app)) == ("trials", 7)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# panels
+
+
+@pytest.mark.asyncio
+async def test_tab_goes_through_the_panels_where_one_is_in_sight(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        for key in ("2", "home", "3"):
+            await pressed(pilot, key)
+        for part in ("mental-bert", "neither last nor best", "tokenizer loaded", "train_lr"):
+            assert part not in shown(app)
+            await pressed(pilot, "tab")
+            assert part in shown(app)
+
+
+@pytest.mark.asyncio
+async def test_the_arrows_scroll_the_panel_that_tab_chose(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(80, 14)) as pilot:
+        await settled(pilot)
+        for key in ("2", "home", "3", "tab"):
+            await pressed(pilot, key)
+        panel = app.screen.query_one("#configuration")
+        assert panel.scroll_offset.y == 0
+        await pressed(pilot, "down", "down")
+        await until(pilot, lambda: panel.scroll_offset.y == 2)
+        await pressed(pilot, "tab", "tab", "tab", "down")
+        assert chosen(app) == ["val_loss"]
+
+
+@pytest.mark.asyncio
+async def test_the_arrows_scroll_the_report(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(80, 14)) as pilot:
+        await settled(pilot)
+        for key in ("2", "home", "4"):
+            await pressed(pilot, key)
+        assert "chosen by validation" not in shown(app)
+        await pilot.press("end")
+        await until(pilot, lambda: "chosen by validation" in shown(app))
