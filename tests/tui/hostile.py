@@ -190,8 +190,8 @@ def shown(view, word="x"):
     parts = [panels.overview(view), panels.empty(view.snapshot), panels.pace(view), panels.leader(view.snapshot)]
     parts += [panels.title(view.snapshot), panels.status(view.snapshot), *panels.lately(view)]
     now = int(time.time() * 1000)
-    parts += [panels.storage(view.snapshot, view.storage, 40, now), storage.moves(view, 60, now)]
-    parts += [storage.kinds(view), storage.largest(view), storage.going(leftovers(word), "", view)]
+    parts += [panels.storage(view.snapshot, view.storage, 40, now), *storage.moves(view, 60, now)]
+    parts += [storage.kinds(view), storage.largest(view, 40), storage.going(leftovers(word), "", view)]
     parts.append(draw(overview.objective_chart(view.snapshot.trials), 40, 8))
     columns = trials.columns(view.snapshot.trials, panels.metric(view.snapshot))
     parts += [column.label for column in columns]

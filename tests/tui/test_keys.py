@@ -54,6 +54,11 @@ def beneath(app):
     return str(app.screen.query(Plot).first().border_subtitle)
 
 
+def side(app):
+    """How wide the right column is."""
+    return app.screen.query_one("#right").region.width
+
+
 def at(app):
     """The number of the trial that is looked at."""
     return app.view.snapshot.trials.by_id[app.view.selected].number
@@ -93,7 +98,14 @@ STEPS = {
             ("c", lambda app: app.clipboard == app.view.selected),
             ("C", lambda app: app.clipboard.endswith(f"experiments/trial_{app.view.selected}")),
             ("S", lambda app: len([*app.experiments.parent.glob("redsm5-compare-*.svg")]) == 1),
+            ("1", lambda app: side(app) == 46),
+            ("less_than_sign", lambda app: side(app) == 50),
+            ("greater_than_sign", lambda app: side(app) == 46),
+            ("greater_than_sign", lambda app: side(app) == 42),
+            ("0", lambda app: side(app) == 46),
             ("2", lambda app: "8 of 20 trials" in shown(app)),
+            ("P", lambda app: app.view.pinned == app.view.selected and rows(app)[0] == 7 and "◆" in shown(app)),
+            ("P", lambda app: app.view.pinned is None and rows(app)[0] == 0),
             ("m", lambda app: marked(app) == [7]),
             ("M", lambda app: marked(app) == []),
             ("p", lambda app: "Pause night-search?" in asked(app)),
@@ -113,7 +125,16 @@ STEPS = {
             ("q", lambda app: app.return_code == 0),
         ],
     ),
-    OverviewScreen: ([], [("p", lambda app: "Pause" in asked(app))]),
+    OverviewScreen: (
+        [],
+        [
+            ("a", lambda app: "val_f1_macro over time" in shown(app)),
+            ("a", lambda app: "val_f1_macro over head" in shown(app) and "mlp_residual" in shown(app)),
+            ("A", lambda app: "val_f1_macro over time" in shown(app)),
+            ("A", lambda app: "val_f1_macro over the trials" in shown(app)),
+            ("p", lambda app: "Pause" in asked(app)),
+        ],
+    ),
     TrialsScreen: (
         ["2", "home"],
         [
@@ -175,9 +196,17 @@ STEPS = {
             ("v", lambda app: log_title(app) == "v: debug and above" and "DEBUG" in shown(app)),
             ("escape", lambda app: len(charts(app)) > 1),
             ("slash", lambda app: app.screen.query_one(Input).has_focus),
-            (("l", "o", "s", "s"), lambda app: charts(app) == ["val_loss (smoothed, log)", "train_loss (smoothed, log)"]),
+            (
+                ("l", "o", "s", "s"),
+                lambda app: charts(app) == ["val_loss (smoothed, log)", "train_loss (smoothed, log)"],
+            ),
             ("enter", lambda app: not app.screen.query_one(Input).has_focus and len(charts(app)) == 2),
             ("escape", lambda app: len(charts(app)) == 9 and not app.screen.query_one(Input).display),
+            ("r", lambda app: "behind it" not in shown(app)),
+            ("r", lambda app: "behind it: #6" in shown(app)),
+            ("f", lambda app: app.screen.query_one(Input).has_focus),
+            (("z", "z"), lambda app: "log: 0 of" in shown(app) and len(charts(app)) == 9),
+            ("escape", lambda app: "log: 0 of" not in shown(app)),
             ("tab", lambda app: app.screen.query_one(Tabs).active == "tab-configuration"),
             ("escape", lambda app: app.current_mode == "trials"),
         ],
@@ -207,6 +236,9 @@ STEPS = {
             ("w", lambda app: charts(app) == ["val_f1_macro by epoch, smoothed"]),
             ("l", lambda app: charts(app) == ["val_f1_macro by epoch, smoothed, log"]),
             ("a", lambda app: charts(app) == ["val_f1_macro by step, smoothed, log"]),
+            ("right", lambda app: "at step 30" in beneath(app)),
+            ("right", lambda app: "at step 60" in beneath(app)),
+            ("left", lambda app: "● #0 0.030 ■ #1 0.039" in beneath(app) and "at step 30" in beneath(app)),
             ("M", lambda app: "0 marked. Mark 2 to 8 trials" in shown(app)),
             ("escape", lambda app: app.current_mode == "trials"),
         ],
