@@ -98,11 +98,11 @@ STEPS = {
             ("c", lambda app: app.clipboard == app.view.selected),
             ("C", lambda app: app.clipboard.endswith(f"experiments/trial_{app.view.selected}")),
             ("S", lambda app: len([*app.experiments.parent.glob("redsm5-compare-*.svg")]) == 1),
-            ("1", lambda app: side(app) == 46),
-            ("less_than_sign", lambda app: side(app) == 50),
-            ("greater_than_sign", lambda app: side(app) == 46),
-            ("greater_than_sign", lambda app: side(app) == 42),
-            ("0", lambda app: side(app) == 46),
+            ("1", lambda app: side(app) == 52),
+            ("less_than_sign", lambda app: side(app) == 56),
+            ("greater_than_sign", lambda app: side(app) == 52),
+            ("greater_than_sign", lambda app: side(app) == 48),
+            ("0", lambda app: side(app) == 52),
             ("2", lambda app: "8 of 20 trials" in shown(app)),
             ("P", lambda app: app.view.pinned == app.view.selected and rows(app)[0] == 7 and "◆" in shown(app)),
             ("P", lambda app: app.view.pinned is None and rows(app)[0] == 0),
@@ -238,7 +238,7 @@ STEPS = {
             ("a", lambda app: charts(app) == ["val_f1_macro by step, smoothed, log"]),
             ("right", lambda app: "at step 30" in beneath(app)),
             ("right", lambda app: "at step 60" in beneath(app)),
-            ("left", lambda app: "● #0 0.030 ■ #1 0.039" in beneath(app) and "at step 30" in beneath(app)),
+            ("left", lambda app: beneath(app) == "● #0 0.112 ■ #1 0.140  at step 30"),
             ("M", lambda app: "0 marked. Mark 2 to 8 trials" in shown(app)),
             ("escape", lambda app: app.current_mode == "trials"),
         ],
@@ -304,6 +304,7 @@ def test_the_help_names_every_key():
 
     told = " ".join(f"{key} {what}" for keys in KEYS.values() for key, what in keys.items())
     names = {"left_square_bracket": "[", "right_square_bracket": "]", "slash": "/", "question_mark": "?"}
+    names |= {"less_than_sign": "<", "greater_than_sign": ">"}
     names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "pagedown": "n", "pageup": "b"}
     names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 6" for n in range(1, 7)}
     binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen)]

@@ -20,7 +20,7 @@ NUMBER, TIME = "the trials", "time"
 
 class OverviewScreen(FolderScreen):
     needs: ClassVar[str] = "active"
-    side: ClassVar[tuple[str, int]] = ("#panels", 46)
+    side: ClassVar[tuple[str, int]] = ("#panels", 52)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "app.order('pause')", "Pause"),
         Binding("a", "axis(1)", "Axis", show=False),
