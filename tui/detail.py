@@ -170,7 +170,9 @@ def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
         else:
             held, state = 0, "gone" if row.action == "delete" else "set aside"
     last = rows[-1]
-    if held and not os.path.isdir(folder / paths.CHECKPOINTS / Path(last.checkpoint).name):  # no name is too long for it
+    if held and not os.path.isdir(
+        folder / paths.CHECKPOINTS / Path(last.checkpoint).name
+    ):  # no name is too long for it
         held, state = 0, "gone"
     score = next((row.score for row in reversed(rows) if row.score is not None), None)
     return CheckpointLine(last.checkpoint, score, held, state, last.reason, last.timestamp)

@@ -166,7 +166,8 @@ def test_a_line_of_the_log_with_its_context():
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"x", b"[]", b"null", b"{}", b'{"severity": [], "context": [], "message": {}}', b'{"message": "\\ud800"}']
+    "raw",
+    [b"", b"x", b"[]", b"null", b"{}", b'{"severity": [], "context": [], "message": {}}', b'{"message": "\\ud800"}'],
 )
 def test_any_line_of_the_log_is_one_of_ours_or_none(raw):
     line = log_line(raw)

@@ -21,7 +21,9 @@ FILES = [*(("study", name) for name in OF_STUDY), *(("trial", name) for name in 
 
 texts = st.one_of(st.sampled_from([*NASTY, "\ud800", "x" * 1_000_000]), st.text(max_size=20))
 numbers = st.one_of(
-    st.sampled_from([HUGE, -HUGE, 10**18, -1, 0, 2**63, 1e308, -1e308, 5e-324, float("nan"), float("inf"), -float("inf")]),
+    st.sampled_from(
+        [HUGE, -HUGE, 10**18, -1, 0, 2**63, 1e308, -1e308, 5e-324, float("nan"), float("inf"), -float("inf")]
+    ),
     st.integers(),
     st.floats(),
 )
@@ -37,7 +39,9 @@ values = st.one_of(
 def nodes(document, path=()):
     """The place of every value in a document."""
     yield path
-    inner = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in inner:
         yield from nodes(value, (*path, key))
 
@@ -132,9 +136,11 @@ def test_every_field_may_be_extreme_in_all_files_of_the_kind(whole, kind, name):
     """In the types that it may have, so that what is read gets as far as the screens."""
     originals = {path: path.read_bytes() for path in whole.root.glob(f"{kind}_*/{name}")}
     next(whole.root.glob("study_*/index.json")).unlink()  # the folders are looked at
-    documents = {path: [json.loads(line) for line in raw.splitlines()] for path, raw in originals.items()} if (
-        OF_STUDY | OF_TRIAL
-    )[name] else {path: [json.loads(raw)] for path, raw in originals.items()}
+    documents = (
+        {path: [json.loads(line) for line in raw.splitlines()] for path, raw in originals.items()}
+        if (OF_STUDY | OF_TRIAL)[name]
+        else {path: [json.loads(raw)] for path, raw in originals.items()}
+    )
     fields = {p[-1]: None for path in documents for p in nodes(documents[path]) if p and isinstance(p[-1], str)}
     for key in fields:
         found = [v for path in documents for v in under(documents[path], key)]

