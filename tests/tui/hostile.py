@@ -17,7 +17,7 @@ from redsm5.reports import (
     HardNegativeMetrics,
     TestMetrics,
 )
-from tui import panels
+from tui import machine, panels
 from tui.detail import LOG, TrialReader
 from tui.reader import Reader
 from tui.screens import compare, overview, report, storage, trial, trials
@@ -202,7 +202,7 @@ def shown(view, word="x"):
             trials.sorting(column.key)(t)
     for detail in view.details.values():
         one = View(view.snapshot, detail.record.trial_id, view.marked, view.details)
-        parts += [trial.about(one, detail), trial.remedy(one, detail), trial.system(detail)]
+        parts += [trial.about(one, detail), trial.remedy(one, detail), machine.system(detail)]
         parts += [trial.configuration(detail, other) for other in view.details.values()]
         parts += [trial.checkpoints(one, detail), trial.log(detail.log, one), report.missing(one)]
         if detail.report:

@@ -65,7 +65,7 @@ cells = st.one_of(
 )
 rows = st.dictionaries(st.sampled_from(["#", "state", "head", "a.head", "train.lr", "lr", "loss"]), cells)
 names, operators = st.sampled_from(["#", "state", "head", "he", "lr", "l", "none"]), st.sampled_from(
-    "= != < <= > >=".split()
+    ["=", "!=", "<", "<=", ">", ">="]
 )
 wanted = st.sampled_from(["gated", "mean", "1e-5", "0.5", "-1", "0", "nan", "inf", "none", "e"])
 terms = st.one_of(
