@@ -175,7 +175,10 @@ STEPS = {
             ("v", lambda app: log_title(app) == "v: debug and above" and "DEBUG" in shown(app)),
             ("escape", lambda app: len(charts(app)) > 1),
             ("slash", lambda app: app.screen.query_one(Input).has_focus),
-            (("l", "o", "s", "s"), lambda app: charts(app) == ["val_loss (smoothed, log)", "train_loss (smoothed, log)"]),
+            (
+                ("l", "o", "s", "s"),
+                lambda app: charts(app) == ["val_loss (smoothed, log)", "train_loss (smoothed, log)"],
+            ),
             ("enter", lambda app: not app.screen.query_one(Input).has_focus and len(charts(app)) == 2),
             ("escape", lambda app: len(charts(app)) == 9 and not app.screen.query_one(Input).display),
             ("tab", lambda app: app.screen.query_one(Tabs).active == "tab-configuration"),
