@@ -90,6 +90,7 @@ class TerminalApp(App[None]):
         self._pinned: str | None = None
         self._marked: list[str] = []
         self._hurry = asyncio.Event()
+        self.cleanups = 0  # what was left over before one is out of date after it
 
     # -----------------------------------------------------------------------------------------------------------------
     # looking
@@ -327,6 +328,7 @@ class TerminalApp(App[None]):
             if isinstance(result, dict):
                 totals = result.get("totals", {})
                 freed = sum(kind.get("deleted_bytes", 0) for kind in totals.values())
+                self.cleanups += 1
                 done = f"{done}: {text.size(freed)} freed, {len(result.get('skipped', []))} passed over."
             self.notify(done, markup=False)
         self.hurry()

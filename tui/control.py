@@ -55,8 +55,8 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if done.returncode != 0 or not isinstance(document, dict):
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise OSError(said[-1] if said else f"cleanup ended with {done.returncode}")
+        said = done.stderr.decode(errors="replace").split("\n")[-5:]  # what, where and remedy have a line each
+        raise OSError(" ".join(" ".join(said).split()) or f"cleanup ended with {done.returncode}")
     return summed(document)
 
 

@@ -84,7 +84,7 @@ def gauge(snapshot: Snapshot, width: int) -> Text:
         return Text(f"{size(snapshot.trials.bytes)} of checkpoints, no budget")
     used, reserved = snapshot.trials.bytes / budget, snapshot.reserved / budget
     full = max(round(width * min(max(used, 0.0), 1.0)), int(used > 0))
-    held = round(width * min(max(used + reserved, 0.0), 1.0)) - full
+    held = max(round(width * min(max(used + reserved, 0.0), 1.0)) - full, 0)
     style = "red" if used > 0.95 else "yellow" if used > 0.8 else "green"
     return Text.assemble(
         ("█" * full, style),

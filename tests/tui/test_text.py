@@ -1,12 +1,13 @@
-"""Numbers have units, states have symbols, and an empty screen says what to do next."""
+"""Numbers have units, states have symbols, and nothing gets through that a terminal would obey."""
 
-from datetime import UTC, datetime
+import math
+from typing import get_args
 
 import pytest
 
-from redsm5.records import StudyRecord
+from redsm5.records import StudyRecord, TrialState
+from tests.tui.conftest import NOW
 from tui import text
-from tui.reader import Reader, Snapshot
 
 
 @pytest.mark.parametrize(
@@ -32,70 +33,84 @@ def test_durations(seconds, shown):
 
 
 def test_every_state_of_a_trial_and_of_a_study_has_a_symbol():
-    from typing import get_args
-
-    from redsm5.records import TrialState
-
     words = {*get_args(TrialState), *get_args(StudyRecord.model_fields["state"].annotation)}
     assert words == set(text.SYMBOLS)
 
 
-def test_control_characters_do_not_get_through():
-    assert text.clean("a\x1b[2Jb\nc\td\u202e") == "a[2Jb c d"
-
-
-def show(snapshot):
-    return text.overview(snapshot, datetime.now(UTC))
-
-
-def test_the_overview_says_it_all(sample):
-    page = show(Reader(sample).read())
-    for part in (
-        "night-search   ● running   trial 8 of 20",
-        "val_f1_macro: best 0.487 · #6",
-        "3.1 GB of checkpoints, 7 trials",
-        "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⏸ interrupted",
-        "trials/h, done about",
-        "● #7  running  epoch 4 of 10",
-        "✗ failed: loss is NaN at [red]step[/red] 212",
-    ):
-        assert part in page
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("a\x1b[2Jb\nc\td\u202e", "a[2Jb c d"),
+        ("\x9b31mred\x07\x00", "31mred"),
+        ("zero\u200bwidth\ud800", "zerowidth"),
+        ("[red]as it stands[/red]", "[red]as it stands[/red]"),
+        ("x" * 10_000, "x" * text.LONGEST),
+    ],
+)
+def test_control_characters_do_not_get_through(written, shown):
+    assert text.clean(written) == shown
 
 
 @pytest.mark.parametrize(
-    ("states", "state", "says"),
+    ("number", "shown"),
     [
-        (("completed",) * 3, "completed", "The study is done"),
-        (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` goes on."),
-        (("completed",), "stopped", "`just hpo study.name=night-search` goes on."),
-        ((), "running", "Nothing is running."),
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.4873, "0.487"),
+        (-0.25, "-0.250"),
+        (2.1e-5, "2.10e-05"),
+        (1e300, "1.00e+300"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
     ],
 )
-def test_where_nothing_runs_it_says_how_to_go_on(folder, states, state, says):
-    folder.study(states=states, state=state, wanted=3)
-    assert says in show(Reader(folder.root).read())
+def test_values(number, shown):
+    assert text.value(number) == shown
 
 
-def test_many_at_work_have_a_line_each(folder):
-    folder.study(states=("running",) * 5)
-    lines = text.happening(Reader(folder.root).read(), datetime.now(UTC)).plain.split("\n")
-    assert len(lines) == 4
-    assert lines[-1] == "and 2 more at work"
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [(None, "none"), ([], "none"), (2.1e-05, "2.1e-05"), (16, "16"), ("gated", "gated"), (True, "True")],
+)
+def test_parameters(setting, shown):
+    assert text.parameter(setting) == shown
 
 
-def test_trials_that_have_not_begun_have_no_score_and_no_time(folder):
-    folder.study(states=("preparing", "queued"))
-    seen = Reader(folder.root).read()
-    assert "no score yet" in show(seen)
-    assert "no trial completed yet" in show(seen)
-    assert text.running_time(seen.trials[1], datetime.now(UTC)) == "–"
+def test_a_parameter_is_called_what_people_call_it_or_by_the_last_part_of_its_key():
+    assert text.parameter_name("train.learning_rate") == "lr"
+    assert text.parameter_name("train.warmup_ratio") == "warmup_ratio"
 
 
-def test_a_broken_time_in_a_record_does_not_break_the_page(folder):
-    folder.ago = lambda minutes: "yesterday"
-    folder.study()
-    assert "night-search" in show(Reader(folder.root).read())
+@pytest.mark.parametrize(
+    ("timestamp", "shown"),
+    [
+        ("2026-03-14T07:40:58Z", "07:40:58"),
+        ("2026-03-13T07:40:58Z", "Mar 13 07:40:58"),
+        ("2026-03-14T07:40:58", "07:40:58"),
+        ("yesterday", "Jan 01 00:00:00"),
+        ("9999-12-31T23:59:59-23:59", "?"),
+    ],
+)
+def test_clock_times(frozen, timestamp, shown):
+    assert text.clock(timestamp, NOW) == shown
 
 
-def test_an_empty_folder_says_what_to_do_next(tmp_path):
-    assert show(Snapshot(tmp_path, exists=True)) == f"No experiments in {tmp_path} yet: run `just hpo`"
+@pytest.mark.parametrize(
+    ("share", "full"), [(0.0, 0), (0.5, 5), (1.0, 10), (7.0, 10), (-1.0, 0), (math.nan, 0), (math.inf, 0)]
+)
+def test_a_bar_stays_within_its_width(share, full):
+    assert text.bar(share, 10).plain == "━" * full + "─" * (10 - full)
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"),
+    [(None, "    "), (math.nan, "    "), (0.0, "    "), (0.53, "██▏ "), (1.0, "████"), (9.0, "████"), (-1.0, "    ")],
+)
+def test_a_fine_bar_has_eighths(share, drawn):
+    assert text.fine_bar(share, 4) == drawn
+
+
+def test_a_line_of_bars_goes_from_zero_to_the_highest():
+    assert text.spark([0.0, 1.0, 2.0, 4.0]) == "▁▃▅█"
+    assert text.spark([]) == ""
+    assert text.spark([0.0, 0.0]) == "▁▁"

@@ -78,9 +78,12 @@ class FolderScreen(Screen[None]):
         """Text into a panel, if it is another than before; nothing of it is parsed."""
         panel = self.query_one(f"#{id}", Static)
         shown = Text(content) if isinstance(content, str) else content
-        if getattr(panel, "shown", None) != (shown.plain, shown.spans):
-            panel.shown = (shown.plain, shown.spans)  # type: ignore[attr-defined]
-            panel.update(shown)
+        before = getattr(panel, "shown", None)
+        if before is None or before != shown:
+            panel.shown = shown  # type: ignore[attr-defined]
+            lengths = [len(line) for line in shown.plain.split("\n")]
+            same = before is not None and lengths == [len(line) for line in before.plain.split("\n")]
+            panel.update(shown, layout=not same)  # a clock that ticks lays nothing out anew
         head(panel, title, subtitle)
 
 

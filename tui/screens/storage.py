@@ -30,7 +30,7 @@ class StorageScreen(FolderScreen):
         super().__init__()
         self._found: dict[str, Any] | None = None
         self._said = "looking for what is left over…"
-        self._asked_of: str | None = None
+        self._asked_of: tuple[str, int] | None = None
         self._view: View | None = None
 
     def body(self) -> ComposeResult:
@@ -47,8 +47,8 @@ class StorageScreen(FolderScreen):
     def show(self, view: View) -> None:
         self._view = view
         study = view.snapshot.study.study_id if view.snapshot.study else ""
-        if self._asked_of != study:
-            self._asked_of = study
+        if self._asked_of != (study, self.owner.cleanups):
+            self._asked_of = study, self.owner.cleanups
             self.action_ask_cleanup()
         width = self.query_one("#gauge").size.width or 60
         now_ms = int(view.now.timestamp() * 1000)

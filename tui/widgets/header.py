@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Static
@@ -11,6 +12,8 @@ from tui.view import View
 
 
 class Header(Horizontal):
+    _seen: tuple[Text, Text] | None = None
+
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
         yield Static(id="status", markup=False)
@@ -21,8 +24,12 @@ class Header(Horizontal):
         self.set_interval(1, self.tick)
 
     def tick(self) -> None:
-        self.query_one("#clock", Static).update(f"{datetime.now():%H:%M:%S}")
+        self.query_one("#clock", Static).update(f"{datetime.now():%H:%M:%S}", layout=False)
 
     def show(self, view: View) -> None:
-        self.query_one("#title", Static).update(panels.title(view.snapshot))
-        self.query_one("#status", Static).update(panels.status(view.snapshot))
+        """Bring it up to date; where nothing has changed, nothing is laid out anew."""
+        seen = panels.title(view.snapshot), panels.status(view.snapshot)
+        if seen != self._seen:
+            self._seen = seen
+            self.query_one("#title", Static).update(seen[0])
+            self.query_one("#status", Static).update(seen[1])
