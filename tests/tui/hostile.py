@@ -4,7 +4,7 @@ import json
 import math
 import time
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redsm5 import paths
 from redsm5.records import Best, BudgetEntry, BudgetLedger, ErrorRecord, Event, MetricRow, RetentionRow, StudyRecord
@@ -201,7 +201,7 @@ def shown(view, word="x"):
         for column in columns:
             trials.sorting(column.key)(t)
     for detail in view.details.values():
-        one = View(view.snapshot, detail.record.trial_id, view.marked, view.details)
+        one = replace(view, selected=detail.record.trial_id)
         parts += [trial.about(one, detail), trial.remedy(one, detail), machine.system(detail)]
         parts += [trial.configuration(detail, other) for other in view.details.values()]
         parts += [trial.checkpoints(one, detail), trial.log(detail.log, one), report.missing(one)]
