@@ -104,14 +104,13 @@ class TrialScreen(FolderScreen):
         head(self.query_one("#configuration"), f"configuration{differs}")
         self.put("system", system(detail), "system")
         self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
-        kept = sum(line.bytes > 0 for line in detail.checkpoints)
+        kept, of = sum(line.bytes > 0 for line in detail.checkpoints), len(detail.checkpoints)
         self.put("checkpoints-text", checkpoints(view, detail))
-        head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
-        least = SEVERITIES[self._severity]
+        head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {of - kept} gone")
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
         self.put("log-text", log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
-        head(self.query_one("#log"), title, f"v: {least.lower()} and above")
+        head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
         if self._of_log != (detail.record.trial_id, len(detail.log), self._severity):
             self._of_log = detail.record.trial_id, len(detail.log), self._severity
             self.query_one("#log", VerticalScroll).scroll_end(animate=False)
@@ -340,7 +339,7 @@ def remedy(view: View, detail: TrialDetail) -> str:
 
 
 def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
-    """What it was made with, what differs from the best trial first and beside it; then its parameters, then the rest."""
+    """What it was made with, first what differs from the best, beside it; then its parameters, then the rest."""
     config, other = detail.config, best.config if best and best is not detail else {}
     own = {"trial.id", "experiments", "train.seed"}
     keys = sorted(config.keys() | other.keys())
