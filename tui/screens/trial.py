@@ -104,9 +104,9 @@ class TrialScreen(FolderScreen):
         head(self.query_one("#configuration"), f"configuration{differs}")
         self.put("system", system(detail), "system")
         self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
-        kept, of = sum(line.bytes > 0 for line in detail.checkpoints), len(detail.checkpoints)
+        kept = sum(line.bytes > 0 for line in detail.checkpoints)
         self.put("checkpoints-text", checkpoints(view, detail))
-        head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {of - kept} gone")
+        head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
         self.put("log-text", log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
