@@ -45,7 +45,7 @@ class Documents:
         self.unreadable: set[Path] = set()
 
     def get(self, path: Path, kind: type[R], most: int = MAX_TAIL) -> R | None:
-        """The document, of so many bytes at most; what it last was where it cannot be read; None where none is."""
+        """A document of so many bytes at most; what it last was where it cannot be read; None where there is none."""
         known = self._known.get(path)
         try:
             status = path.stat()

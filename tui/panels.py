@@ -216,7 +216,7 @@ def _at_work(view: View, trial: TrialRecord) -> list[Text]:
         scores.append(f"{' · ' if row else ''}best here {value(trial.best.value)}, epoch {trial.best.epoch}")
     if not row and not trial.best:
         scores.append("no score yet", DIM)
-    settings = " · ".join(f"{parameter_name(key)} {parameter(v)}" for key, v in trial.parameters.items())
+    settings = " · ".join(f"{parameter_name(key)} {parameter(v)}" for key, v in [*trial.parameters.items()][:50])
     return [head, scores, Text(f"  {settings}", DIM)] if settings else [head, scores]
 
 

@@ -1,4 +1,4 @@
-"""What the study's trials hold on disk, by kind, and how that came about; gathered bit by bit, in every folder.
+"""What the trials hold on disk, by kind, and how that came about; gathered bit by bit: it opens every folder.
 
 The bytes are those on disk (st_size). What everything written would take, had nothing been deleted, and the moves come
 from the trials' retention journals.

@@ -15,7 +15,7 @@ from tui.reader import Reader
 from tui.view import View
 
 FUZZ = settings(
-    deadline=None, max_examples=15, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    deadline=None, max_examples=10, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 FILES = [*(("study", name) for name in OF_STUDY), *(("trial", name) for name in OF_TRIAL)]
 

@@ -109,12 +109,11 @@ class TrialScreen(FolderScreen):
         kept = sum(line.bytes > 0 for line in detail.checkpoints)
         self.put("checkpoints-text", checkpoints(view, detail))
         head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
-        least = SEVERITIES[self._severity]
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
         lines = [line for line in lines if self._wanted.lower() in line.message.lower()]
         self.put("log-text", log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
-        head(self.query_one("#log"), title, f"v: {least.lower()} and above")
+        head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
         if self._of_log != (detail.record.trial_id, len(detail.log), self._severity):
             self._of_log = detail.record.trial_id, len(detail.log), self._severity
             self.query_one("#log", VerticalScroll).scroll_end(animate=False)
@@ -380,7 +379,7 @@ def remedy(view: View, detail: TrialDetail) -> str:
 
 
 def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
-    """What it was made with: first what differs from the best trial, whose values stand beside; then the others."""
+    """What it was made with, first what differs from the best, beside it; then its parameters, then the rest."""
     config, other = detail.config, best.config if best and best is not detail else {}
     own = {"trial.id", "experiments", "train.seed"}
     keys = sorted(config.keys() | other.keys())
