@@ -141,10 +141,9 @@ async def test_a_look_that_began_before_the_last_key_does_not_move_the_cursor_ba
     async with app.run_test(size=(160, 30)) as pilot:
         await settled(pilot)
         await pressed(pilot, "2")
+        await pressed(pilot, "home", "down")
         folder.rewrite(paths.trial_dir(night, folder.of(7)) / paths.TRIAL, epoch=9)
-        stale = app._look("", None, ())
-        await pilot.press("home", "down")
-        app.view = stale
+        app.view = app._look("", folder.of(7), ())  # as asked for before those keys
         await pilot.pause()
         assert table(app).cursor == 1
 
