@@ -41,8 +41,8 @@ KEYS = {
         "[ ]": "the trial before, the next one",
         "arrows": "choose a chart; Enter enlarges it, then ← → inspect its points",
         "n b  /": "more charts, the ones before; filter them by name",
-        "w l a r": "smoothed, log axis, by step or epoch, the best one's curves behind",
-        "v f Tab": "severity of the log, find in it; the next panel, where one is in sight",
+        "w l a r": "smoothed, log axis, by step or epoch, best one behind",
+        "v f Tab": "severity of the log, find in it; next panel, where one is in sight",
     },
     "Storage, Compare": {
         "u": "look for leftovers again",

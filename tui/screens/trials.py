@@ -1,5 +1,6 @@
 """All trials of the study in a table: sorted, filtered by typing, as they change; below it, the cursor's in full."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -59,18 +60,22 @@ class TrialsScreen(FolderScreen):
         trials, table = view.snapshot.trials, self.query_one(Table)
         made_of = (trials, self._query, self._sort, self._falling, view.marked, view.pinned)
         if made_of[0] is not (self._made_of or (None,))[0] or made_of[1:] != self._made_of[1:]:
-            metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
-            self._columns = columns(trials, metric.removesuffix("_macro"))
-            keys = self._chosen(trials, view.pinned)
-            if not self._made_of or self._made_of[1:] != made_of[1:] or keys != table.keys:
-                table.fill(self._columns, keys, self._cells)
-            else:
-                table.fill(self._columns, table.keys, self._cells)
             self._made_of = made_of
-            if chosen := self.owner.selected:  # not the look's, which may be older than the last key
-                table.put_cursor(chosen)
+            self.run_worker(self._arrange(view), exclusive=True, group="rows")
         elif trials.active:
             table.refresh()  # their times go on
+        self.put("counts", self._counts(view))
+        self._detail()
+
+    async def _arrange(self, view: View) -> None:
+        """Filter and sort in a thread, so that thousands of trials do not keep a key waiting; then fill the table."""
+        metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
+        self._columns = columns(view.snapshot.trials, metric.removesuffix("_macro"))
+        keys = await asyncio.to_thread(self._chosen, view.snapshot.trials, view.pinned)
+        table = self.query_one(Table)
+        table.fill(self._columns, table.keys if keys == table.keys else keys, self._cells)
+        if chosen := self.owner.selected:  # not the look's, which may be older than the last key
+            table.put_cursor(chosen)
         self.put("counts", self._counts(view))
         self._detail()
 
@@ -82,9 +87,9 @@ class TrialsScreen(FolderScreen):
             shown = [trial for trial in trials if test(self._values(trial))]
         if self._sort != "#" or self._falling:
             by = sorting(self._sort)
-            known = [t for t in shown if not by(t)[0]]
-            unknown = [t for t in shown if by(t)[0]]  # what has no value is last either way
-            shown = sorted(known, key=by, reverse=self._falling) + unknown
+            keyed = [(by(trial), trial) for trial in shown]
+            known = sorted((p for p in keyed if not p[0][0]), key=lambda p: p[0], reverse=self._falling)
+            shown = [t for _, t in known] + [t for key, t in keyed if key[0]]  # what has no value is last either way
         keys = [trial.trial_id for trial in shown]
         if pinned in keys:
             keys.remove(pinned)
