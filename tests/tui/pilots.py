@@ -2,6 +2,10 @@
 
 import pytest
 
+from tui.screens.confirm import ConfirmScreen
+from tui.widgets.plot import Plot
+from tui.widgets.table import Table
+
 
 async def until(pilot, condition, what="it"):
     """Wait for what the next readings of the folder bring."""
@@ -39,3 +43,47 @@ def words(app):
 
 def notices(app):
     return " ".join(str(notice.message) for notice in app._notifications)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what can be seen
+
+
+def charts(app):
+    """The titles of the charts in sight."""
+    return [str(plot.border_title) for plot in app.screen.query(Plot) if plot.display]
+
+
+def chosen(app):
+    return [str(plot.border_title) for plot in app.screen.query(".chosen") if plot.display]
+
+
+def beneath(app):
+    """What stands in the lower frame of the first chart."""
+    return str(app.screen.query(Plot).first().border_subtitle)
+
+
+def at(app):
+    """The number of the trial that is looked at."""
+    return app.view.snapshot.trials.by_id[app.view.selected].number
+
+
+def marked(app):
+    return [app.view.snapshot.trials.by_id[i].number for i in app.view.marked]
+
+
+def rows(app):
+    """The numbers of the trials in the table, as they are ordered."""
+    return [app.view.snapshot.trials.by_id[i].number for i in app.screen.query_one(Table).keys]
+
+
+def cursor(app):
+    return app.screen.query_one(Table).cursor
+
+
+def asked(app):
+    return words(app) if isinstance(app.screen, ConfirmScreen) else ""
+
+
+def log_title(app):
+    return str(app.screen.query_one("#log").border_subtitle)

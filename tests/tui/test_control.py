@@ -200,7 +200,7 @@ def test_cleanup_that_refuses_is_told_of(folder, tmp_path):
 
 def test_the_orders_are_those_that_the_record_of_a_trial_can_name(sample, folder):
     trial = TrialRecord.model_validate_json((paths.trial_dir(sample, folder.of(7)) / paths.TRIAL).read_bytes())
-    control.give(sample, folder.id("night-search"), f"{control.PRUNE}{trial.trial_id}")
-    control.take_back(sample, folder.id("night-search"), f"{control.PRUNE}{trial.trial_id}")
-    control.take_back(sample, folder.id("night-search"), control.STOP)
+    control.give(sample, folder.id("night-search"), f"{paths.PRUNE}{trial.trial_id}")
+    control.take_back(sample, folder.id("night-search"), f"{paths.PRUNE}{trial.trial_id}")
+    control.take_back(sample, folder.id("night-search"), paths.STOP)
     assert orders(folder) == []

@@ -4,7 +4,22 @@ import pytest
 from textual.binding import Binding
 from textual.widgets import Input, Tabs
 
-from tests.tui.pilots import notices, pressed, settled, shown, until, words
+from tests.tui.pilots import (
+    asked,
+    at,
+    beneath,
+    charts,
+    chosen,
+    cursor,
+    log_title,
+    marked,
+    notices,
+    pressed,
+    rows,
+    settled,
+    shown,
+    until,
+)
 from tui import app as app_module
 from tui import control
 from tui.app import TerminalApp
@@ -17,7 +32,6 @@ from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
 from tui.screens.trial import TrialScreen
 from tui.screens.trials import TrialsScreen
-from tui.widgets.plot import Plot
 from tui.widgets.table import Table
 
 
@@ -37,56 +51,13 @@ def two(frozen):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what can be seen
-
-
-def charts(app):
-    """The titles of the charts in sight."""
-    return [str(plot.border_title) for plot in app.screen.query(Plot) if plot.display]
-
-
-def chosen(app):
-    return [str(plot.border_title) for plot in app.screen.query(".chosen") if plot.display]
-
-
-def beneath(app):
-    """What stands in the lower frame of the first chart."""
-    return str(app.screen.query(Plot).first().border_subtitle)
+# by the class that binds them: how to get there, and then each key with what follows from it
 
 
 def side(app):
     """How wide the right column is."""
     return app.screen.query_one("#right").region.width
 
-
-def at(app):
-    """The number of the trial that is looked at."""
-    return app.view.snapshot.trials.by_id[app.view.selected].number
-
-
-def marked(app):
-    return [app.view.snapshot.trials.by_id[i].number for i in app.view.marked]
-
-
-def rows(app):
-    """The numbers of the trials in the table, as they are ordered."""
-    return [app.view.snapshot.trials.by_id[i].number for i in app.screen.query_one(Table).keys]
-
-
-def cursor(app):
-    return app.screen.query_one(Table).cursor
-
-
-def asked(app):
-    return words(app) if isinstance(app.screen, ConfirmScreen) else ""
-
-
-def log_title(app):
-    return str(app.screen.query_one("#log").border_subtitle)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# by the class that binds them: how to get there, and then each key with what follows from it
 
 STEPS = {
     TerminalApp: (

@@ -107,10 +107,12 @@ def test_in_no_time_nothing_is_counted_and_later_everything(sample):
     assert last.keep_all == sum(438_000_000 * t.epoch for t in trials)
 
 
-def test_what_is_over_is_not_counted_at_each_look_and_what_runs_is(sample, monkeypatch):
+def test_what_is_over_and_holds_nothing_is_not_counted_again(sample, folder, monkeypatch):
     trials, looked = Reader(sample).read().trials, []
     counting = StorageReader(sample)
-    counting.look("s", trials, 10)
+    folder.checkpoint(trials[0], 9)
+    first = counting.look("s", trials, 10)
+    with_checkpoints = {i: any(held[k] for k in ("weights", "training state")) for i, held in first.by_trial.items()}
     monkeypatch.setattr(storage, "kinds_of", lambda folder: looked.append(folder) or dict.fromkeys(storage.KINDS, 0))
     counting.look("s", trials, 10)
     states = {trials.by_id[folder.name.removeprefix("trial_")].state for folder in looked}
@@ -118,7 +120,10 @@ def test_what_is_over_is_not_counted_at_each_look_and_what_runs_is(sample, monke
     monkeypatch.setattr(storage.time, "monotonic", lambda: 1e9)
     looked.clear()
     counting.look("s", trials, 10)
-    assert len(looked) == 8
+    assert {folder.name for folder in looked} == {
+        f"trial_{t.trial_id}" for t in trials if with_checkpoints[t.trial_id] or t.state in ("running", "interrupted")
+    }
+    assert 2 < len(looked) < 8
 
 
 def test_of_another_study_nothing_is_left_of_the_first(sample):
