@@ -230,7 +230,7 @@ def lately(view: View) -> list[Text]:
         lines.append((event.timestamp, line.append(f": {clean(event.message)}") if event.message else line))
     for trial in view.snapshot.trials.active:
         for told in view.details[trial.trial_id].checkpoints[-20:] if trial.trial_id in view.details else ():
-            what = f"{number(trial):>5}  {clean(told.name, 20)} {told.state}: {clean(told.reason, 100)}"
+            what = f"{number(trial):>5}  {clean(told.name, 20)} {told.state}: {text.shorter(told.reason, 100)}"
             lines.append((told.timestamp, Text(what)))
     lines.sort(key=lambda pair: pair[0], reverse=True)
     return [Text.assemble((text.clock(time, view.now), DIM)).append_text(line) for time, line in lines]

@@ -4,6 +4,7 @@ What stands in files may be hostile: `clean` takes every control character out o
 """
 
 import math
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -54,6 +55,11 @@ NAMES = {
 def clean(text: str, longest: int = LONGEST) -> str:
     """One line that the terminal shows as it stands: no control, format or surrogate characters, and not endless."""
     return "".join(c for c in " ".join(text[: 4 * longest].split()) if c.isprintable())[:longest]
+
+
+def shorter(reason: str, longest: int = 120) -> str:
+    """A sentence with its long decimals cut to four places."""
+    return clean(re.sub(r"(\d\.\d{4})\d+", r"\1", reason[: 4 * longest]), longest)
 
 
 def size(count: float) -> str:

@@ -17,10 +17,10 @@ from redsm5.reports import (
     HardNegativeMetrics,
     TestMetrics,
 )
-from tui import machine, panels
+from tui import panels, trialpanels
 from tui.detail import LOG, TrialReader
 from tui.reader import Reader
-from tui.screens import compare, overview, report, storage, trial, trials
+from tui.screens import compare, overview, report, storage, trials
 from tui.storage import StorageReader
 from tui.view import View
 from tui.widgets.plot import Chart, Line, draw
@@ -202,9 +202,9 @@ def shown(view, word="x"):
             trials.sorting(column.key)(t)
     for detail in view.details.values():
         one = replace(view, selected=detail.record.trial_id)
-        parts += [trial.about(one, detail), trial.remedy(one, detail), machine.system(detail)]
-        parts += [trial.configuration(detail, other) for other in view.details.values()]
-        parts += [trial.checkpoints(one, detail), trial.log(detail.log, one), report.missing(one)]
+        parts += [trialpanels.about(one, detail), trialpanels.remedy(one, detail), trialpanels.system(detail)]
+        parts += [trialpanels.configuration(detail, other) for other in view.details.values()]
+        parts += [trialpanels.checkpoints(one, detail), trialpanels.log(detail.log, one), report.missing(one)]
         if detail.report:
             parts.append(report.report(detail.report, 74))
         for series in [*detail.series.values()][:10]:

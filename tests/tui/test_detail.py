@@ -9,7 +9,7 @@ from redsm5.records import Decision, MetricRow, RetentionRow
 from tests.tui.hostile import evaluation
 from tui import files
 from tui.detail import LOG, LOG_LINES, MOST_METRICS, TrialReader, flatten, log_line
-from tui.screens.trial import configuration
+from tui.trialpanels import configuration
 
 
 class Followed:

@@ -114,3 +114,7 @@ def test_a_line_of_bars_goes_from_zero_to_the_highest():
     assert text.spark([0.0, 1.0, 2.0, 4.0]) == "▁▃▅█"
     assert text.spark([]) == ""
     assert text.spark([0.0, 0.0]) == "▁▁"
+
+
+def test_long_decimals_in_a_reason_are_cut():
+    assert text.shorter("best 1: 0.16558446484771314; weights suffice") == "best 1: 0.1655; weights suffice"

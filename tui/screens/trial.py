@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
-from rich.text import Text
 from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Input, Static, Tab, Tabs
 
-from tui import machine, text
-from tui.detail import SEVERITIES, LogLine, Series, TrialDetail
-from tui.reader import score
+from tui import text, trialpanels
+from tui.detail import SEVERITIES, Series, TrialDetail
 from tui.screens.base import FolderScreen, head
 from tui.view import View
 from tui.widgets.plot import Chart, Line, Plot, smoothed
@@ -98,20 +96,20 @@ class TrialScreen(FolderScreen):
             return
         if detail.record.trial_id != self._of:
             self._of, self._page, self._at = detail.record.trial_id, 0, None
-        self.put("about", about(view, detail, self._other(view) if self.beside else None))
+        self.put("about", trialpanels.about(view, detail, self._other(view) if self.beside else None))
         self._charts(detail)
         other = self._other(view)
         differs = f" · * differs from {text.number(other.record)}" if other else " · all differ from this one"
-        self.put("config-text", configuration(detail, other))
+        self.put("config-text", trialpanels.configuration(detail, other))
         head(self.query_one("#configuration"), f"configuration{differs}")
-        self.put("system", machine.system(detail), "system")
+        self.put("system", trialpanels.system(detail), "system")
         self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
         kept = sum(line.bytes > 0 for line in detail.checkpoints)
-        self.put("checkpoints-text", checkpoints(view, detail))
+        self.put("checkpoints-text", trialpanels.checkpoints(view, detail))
         head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
         lines = [line for line in lines if self._wanted.lower() in line.message.lower()]
-        self.put("log-text", log(lines, view))
+        self.put("log-text", trialpanels.log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
         head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
         if self._of_log != (detail.record.trial_id, len(detail.log), self._severity):
@@ -336,91 +334,3 @@ def spread(epochs: Sequence[int]) -> list[float]:
         places += [epochs[start] + (k / (end - start)) for k in range(end - start)]
         start = end
     return places
-
-
-def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) -> Text:
-    """The trial's line: number, state, id, time, how often it was resumed, and what went wrong."""
-    trial, best = detail.record, view.snapshot.trials.best
-    star = " ★" if best and best.trial_id == trial.trial_id else ""
-    line = Text.assemble((f"trial {text.number(trial)}{star}", "bold"), "  ", text.state(trial.state))
-    line.append(f"  epoch {trial.epoch}/{trial.epochs}  {text.running_time(trial, view.now)}")
-    line.append(f"  best {text.value(score(trial))}  resumed {trial.resumes} times")
-    if trial.trial_id in view.marked:
-        line.append("  • marked", "bold yellow")
-    if beside:
-        line.append(f"  behind it: {text.number(beside.record)}", "magenta")
-    line.append(f"  {text.clean(trial.trial_id, 60)}", text.DIM)
-    if trial.error:
-        line.append(f"\n✗ {text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", "red")
-        line.append(f"  → {remedy(view, detail)}", "bold")
-    if detail.pruned and trial.state == "pruned":
-        line.append(f"\n✂ {text.clean(detail.pruned)}", "yellow")
-    if trial.duplicate_of:
-        line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}: not trained again", "yellow")
-    for problem in detail.problems:
-        line.append(f"\n! {text.clean(problem)}", "yellow")
-    return line
-
-
-def remedy(view: View, detail: TrialDetail) -> str:
-    """What to do about a trial's error, by its kind."""
-    error = detail.record.error
-    kind = error.kind if error else ""
-    if detail.record.state == "interrupted":
-        name = text.clean(view.snapshot.study.name) if view.snapshot.study else ""
-        return f"just hpo study.name={name} goes on with it" if name else "just train trial.id=… goes on with it"
-    return {
-        "not_finite": "lower train.learning_rate, or train.mixed_precision=no",
-        "out_of_memory": "lower train.batch_size, and raise train.accumulation_steps as much",
-        "timeout": "raise study.trial_timeout in a new study, or lower train.epochs",
-        "disk": "just cleanup --execute, or a larger retention.max_total_size",
-        "killed": "see logs/output.log in its folder; the system may have been out of memory",
-    }.get(kind, "see its log below, and logs/output.log in its folder")
-
-
-def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
-    """What it was made with, first what differs from the best, beside it; then its parameters, then the rest."""
-    config, other = detail.config, best.config if best and best is not detail else {}
-    own = {"trial.id", "experiments", "train.seed"}
-    keys = sorted(config.keys() | other.keys())
-    differs = [k for k in keys if other and k not in own and config.get(k) != other.get(k)]
-    same = [k for k in keys if k in config and k not in differs]
-    searched = [k for k in same if k in detail.record.parameters]
-    rest = [k for k in same if k not in searched and not k.startswith(("search.", "study."))]
-    page = Text()
-    for key in differs:
-        page.append(f"* {text.parameter_name(key):<18.18}", "bold yellow")
-        page.append(f" {text.parameter(config.get(key)):<14.14}")
-        page.append(f" {text.parameter(other.get(key)):.14}\n", text.DIM)
-    for key in searched:
-        page.append(f"  {text.parameter_name(key):<18.18} ").append(f"{text.parameter(config[key])}\n", "bold")
-    for key in rest:
-        page.append(f"  {text.clean(key, 30):<30} {text.parameter(config[key])}\n", text.DIM)
-    return page or Text("its config.json cannot be read", text.DIM)
-
-
-def checkpoints(view: View, detail: TrialDetail) -> Text:
-    """Each checkpoint with its score and size, whether it is there, and why."""
-    page = Text()
-    best = detail.record.best
-    for line in reversed(detail.checkpoints):
-        star = "★" if best and line.bytes and line.score == best.value else " "
-        there = f"{text.size(line.bytes)} {line.state}" if line.bytes else "–"
-        style = "" if line.bytes else text.DIM
-        page.append(f"{star} {text.clean(line.name, 16):<14} {text.value(line.score):>7}  {there:<16}", style)
-        page.append(f"  {text.clock(line.timestamp, view.now)} {text.clean(line.reason, 120)}\n", text.DIM)
-    page.rstrip()
-    return page or Text("no checkpoint yet", text.DIM)
-
-
-STYLES = {"WARNING": "yellow", "ERROR": "red", "DEBUG": "dim"}
-
-
-def log(lines: Sequence[LogLine], view: View) -> Text:
-    page = Text()
-    for line in lines:
-        page.append(f"{text.clock(line.timestamp, view.now)} ", text.DIM)
-        page.append(f"{line.severity:<8}", STYLES.get(line.severity, ""))
-        page.append(f"{text.clean(line.message)}\n")
-    page.rstrip()
-    return page or Text("nothing at this severity", text.DIM)
