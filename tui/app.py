@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -35,6 +36,7 @@ POLL_S = 1.0
 MOST_MARKED = 8
 FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
+SWITCH_S = 0.001  # how long the reading thread may keep a key waiting; Python's own 5 ms add up
 Do = Callable[[], object]
 
 
@@ -97,6 +99,7 @@ class TerminalApp(App[None]):
 
     def on_mount(self) -> None:
         gc.disable()  # until the first look is done
+        sys.setswitchinterval(SWITCH_S)
         self.run_worker(self._watch_folder(), name="poll")
 
     async def _watch_folder(self) -> None:

@@ -19,6 +19,7 @@ from tui.files import MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
 LATELY = 50
+INFINITY = float("inf")
 ACTIVE = frozenset({"preparing", "running", "finishing"})
 
 
@@ -39,11 +40,10 @@ class Trials(tuple[TrialRecord, ...]):
         """What the checkpoints of all hold, as the trials noted it last."""
         return sum(trial.bytes for trial in self)
 
-    @cached_property
+    @property
     def best(self) -> TrialRecord | None:
         """The completed one with the highest finite score, the first of equals."""
-        scored = [(value, t) for t in self if t.state == "completed" and (value := score(t)) is not None]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+        return self._scores[1]
 
     @cached_property
     def span(self) -> tuple[int, str, str]:
@@ -56,11 +56,22 @@ class Trials(tuple[TrialRecord, ...]):
     def active(self) -> tuple[TrialRecord, ...]:
         return tuple(trial for trial in self if trial.state in ACTIVE)
 
-    @cached_property
+    @property
     def points(self) -> list[tuple[int, float, bool]]:
         """Number, objective and whether it is completed, of each trial that has a finite score."""
-        numbered = ((t.number if t.number is not None else n, score(t), t) for n, t in enumerate(self))
-        return [(number, value, t.state == "completed") for number, value, t in numbered if value is not None]
+        return self._scores[0]
+
+    @cached_property
+    def _scores(self) -> tuple[list[tuple[int, float, bool]], TrialRecord | None]:
+        """The points and the best, in one plain loop: it is made for thousands, each time that one has changed."""
+        points, best, highest = [], None, -INFINITY
+        for place, trial in enumerate(self):
+            if trial.best is not None and -INFINITY < (value := trial.best.value) < INFINITY:
+                completed = trial.state == "completed"
+                points.append((place if trial.number is None else trial.number, value, completed))
+                if completed and value > highest:
+                    best, highest = trial, value
+        return points, best
 
     @cached_property
     def running_best(self) -> list[tuple[int, float]]:
@@ -73,7 +84,7 @@ class Trials(tuple[TrialRecord, ...]):
 
     def ready(self) -> "Trials":
         """Find all of this now, in the thread that reads, and not when it is to be shown."""
-        for name in ("by_id", "counts", "bytes", "best", "span", "active", "points", "running_best", "parameters"):
+        for name in ("by_id", "counts", "bytes", "span", "active", "running_best", "parameters"):
             getattr(self, name)
         return self
 
@@ -86,7 +97,7 @@ class Trials(tuple[TrialRecord, ...]):
 def score(trial: TrialRecord) -> float | None:
     """Its best objective; None where there is none or it is not finite."""
     value = trial.best.value if trial.best else None
-    return value if value is not None and abs(value) < float("inf") else None
+    return value if value is not None and abs(value) < INFINITY else None
 
 
 @dataclass(frozen=True)

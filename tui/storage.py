@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +70,7 @@ class StorageReader:
         self._queue: deque[TrialRecord] = deque()
         self._queued: set[str] = set()
         self._view = StorageView()
+        self._clear()
         self._checked = time.monotonic()
         self._filled: Sequence[TrialRecord] = ()
 
@@ -79,15 +80,14 @@ class StorageReader:
             self._study, self._held, self._view = study_id, {}, StorageView(version=self._view.version + 1)
             self._queue.clear()
             self._queued.clear()
+            self._clear()
         self._fill(trials)
         deadline = time.monotonic() + seconds
         changed = False
         while self._queue and time.monotonic() < deadline:
             record = self._queue.popleft()
             self._queued.discard(record.trial_id)
-            before = self._held.get(record.trial_id)
-            now = self._held[record.trial_id] = self._holding(record)
-            changed = changed or before is None or (before.kinds, before.moves) != (now.kinds, now.moves)
+            changed |= self._take_in(self._holding(record))
         if changed or study_id is None or self._view.pending != len(self._queue):
             self._view = self._sum()
         return self._view
@@ -100,11 +100,10 @@ class StorageReader:
                 if known.has_checkpoints and known.record.trial_id not in self._queued:
                     self._queued.add(known.record.trial_id)
                     self._queue.append(known.record)
-        if trials is self._filled:
-            trials = [record for record in trials[-RECENT:] if record.state not in FINISHED]
-        else:
-            self._filled = trials
-        for record in reversed(trials):
+        before, self._filled = self._filled, trials
+        new = [trial for trial, old in zip_longest(trials, before) if trial is not old and trial is not None]
+        at_work = [record for record in trials[-RECENT:] if record.state not in FINISHED]
+        for record in reversed(new + at_work):
             if record.trial_id in self._queued:
                 continue
             held = self._held.get(record.trial_id)
@@ -126,16 +125,34 @@ class StorageReader:
             moves = []
         return Holding(kinds_of(folder), keep_all, moves, record)
 
+    def _clear(self) -> None:
+        """The sums over all trials, which each new holding changes by what it changes itself."""
+        self._kinds = dict.fromkeys(KINDS, 0)
+        self._by_trial: dict[str, dict[str, int]] = {}
+        self._moves: dict[str, list[Move]] = {}
+        self._keep_all = 0
+
+    def _take_in(self, now: Holding) -> bool:
+        """Put a trial's holding in the place of what was known of it; whether that changes anything."""
+        trial_id = now.record.trial_id
+        before = self._held.get(trial_id)
+        self._held[trial_id] = now
+        if before and (before.kinds, before.moves, before.keep_all) == (now.kinds, now.moves, now.keep_all):
+            return False
+        for kind in KINDS:
+            self._kinds[kind] += now.kinds[kind] - (before.kinds[kind] if before else 0)
+        self._keep_all += now.keep_all - (before.keep_all if before else 0)
+        self._by_trial[trial_id] = now.kinds
+        if now.moves or (before and before.moves):
+            self._moves[trial_id] = now.moves
+        return True
+
     def _sum(self) -> StorageView:
-        kinds = dict.fromkeys(KINDS, 0)
-        for held in self._held.values():
-            for kind, size in held.kinds.items():
-                kinds[kind] += size
-        moves = sorted((move for held in self._held.values() for move in held.moves), key=lambda m: m.time)
+        moves = sorted((move for told in self._moves.values() for move in told), key=lambda m: m.time)
         return StorageView(
-            kinds=kinds,
-            by_trial={trial_id: held.kinds for trial_id, held in self._held.items()},
-            keep_all=sum(held.keep_all for held in self._held.values()),
+            kinds=dict(self._kinds),
+            by_trial=dict(self._by_trial),
+            keep_all=self._keep_all,
             moves=tuple(moves),
             looked_at=len(self._held),
             pending=len(self._queue),

@@ -309,11 +309,11 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
 
 
 def settle(app: Terminal) -> None:
-    """Wait until what is gathered in the background is there: until a second costs next to nothing."""
-    for _ in range(300):
+    """Wait until what is gathered in the background is there: until three seconds cost next to nothing."""
+    for _ in range(100):
         before = app.cpu()
-        drain(app, 1.0)
-        if app.cpu() - before < 0.015:
+        drain(app, 3.0)
+        if app.cpu() - before < 0.1:
             return
 
 
