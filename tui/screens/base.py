@@ -8,11 +8,12 @@ from textual.containers import Container
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from tui import panels
 from tui.view import View
 from tui.widgets.header import Header
+from tui.widgets.keys import Keys
 
 if TYPE_CHECKING:
     from tui.app import TerminalApp
@@ -30,7 +31,7 @@ class FolderScreen(Screen[None]):
         yield Static(id="empty", markup=False)
         with Container(id="body"):
             yield from self.body()
-        yield Footer(show_command_palette=False, compact=True)
+        yield Keys()
 
     def widen(self, by: int) -> None:
         """Make the right column so much wider, or as wide as it was (by 0)."""
