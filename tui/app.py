@@ -169,7 +169,9 @@ class TerminalApp(App[None]):
     def select(self, trial_id: str | None) -> None:
         if trial_id and trial_id != self._selected:
             self._selected = trial_id
-            self.hurry()
+            screen = self.screen_stack[0]
+            if isinstance(screen, FolderScreen) and screen.needs == "selected":  # a table's cursor needs no look
+                self.hurry()
 
     def action_next_study(self) -> None:
         if self.snapshot and self.snapshot.study:
