@@ -297,7 +297,7 @@ class TerminalApp(App[None]):
             return f"Let {name} go on?", go_on, f"{name} goes on with the trial that it left."
         if what == "prune":
             active = view.snapshot.trials.active
-            trial = next((t for t in active if t.trial_id == view.selected), active[0])
+            trial = next((t for t in active if t.trial_id == self.selected), active[0])
             question = f"Prune trial {text.number(trial)}, which is running? It ends without a report."
             return (
                 question,

@@ -65,7 +65,7 @@ def beneath(app):
 
 def at(app):
     """The number of the trial that is looked at."""
-    return app.view.snapshot.trials.by_id[app.view.selected].number
+    return app.view.snapshot.trials.by_id[app.selected].number
 
 
 def marked(app):
