@@ -59,7 +59,7 @@ class TrialScreen(FolderScreen):
         self.beside = True  # the reference's curves, behind this trial's
         self._view: View | None = None
         self._of: str | None = None
-        self._of_log: tuple[object, ...] = ()
+        self._seen: dict[str, tuple[object, ...]] = {}
 
     def body(self) -> ComposeResult:
         yield Static(id="about", markup=False)
@@ -100,21 +100,30 @@ class TrialScreen(FolderScreen):
         self._charts(detail)
         other = self._other(view)
         differs = f" · * differs from {text.number(other.record)}" if other else " · all differ from this one"
-        self.put("config-text", trialpanels.configuration(detail, other))
         head(self.query_one("#configuration"), f"configuration{differs}")
-        self.put("system", trialpanels.system(detail), "system")
-        self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
-        kept = sum(line.bytes > 0 for line in detail.checkpoints)
-        self.put("checkpoints-text", trialpanels.checkpoints(view, detail))
-        head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
+        if self._news("config", detail.folder, len(detail.config), other and (other.folder, len(other.config))):
+            self.put("config-text", trialpanels.configuration(detail, other))
+        if self._news("checkpoints", detail.folder, detail.version, view.now.date()):
+            self.put("system", trialpanels.system(detail), "system")
+            self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
+            kept = sum(line.bytes > 0 for line in detail.checkpoints)
+            self.put("checkpoints-text", trialpanels.checkpoints(view, detail))
+            head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
+        if self._news("log", detail.folder, len(detail.log), detail.log[-1:], self._severity, self._wanted):
+            self._log_of(view, detail)
+
+    def _news(self, panel: str, *seen: object) -> bool:
+        """Whether what a panel is made of has changed: to write hundreds of lines anew keeps the keys waiting."""
+        before, self._seen[panel] = self._seen.get(panel), seen
+        return before != seen
+
+    def _log_of(self, view: View, detail: TrialDetail) -> None:
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
         lines = [line for line in lines if self._wanted.lower() in line.message.lower()]
         self.put("log-text", trialpanels.log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
         head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
-        if self._of_log != (detail.record.trial_id, len(detail.log), self._severity):
-            self._of_log = detail.record.trial_id, len(detail.log), self._severity
-            self.query_one("#log", VerticalScroll).scroll_end(animate=False)
+        self.query_one("#log", VerticalScroll).scroll_end(animate=False)
 
     def _other(self, view: View) -> TrialDetail | None:
         """The pinned or best trial, where it is another one than this."""
