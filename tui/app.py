@@ -201,8 +201,7 @@ class TerminalApp(App[None]):
 
     def action_pin(self) -> None:
         """Hold the others against this trial and not against the best; again: against the best."""
-        chosen = self._selected or (self.view.selected if self.view else None)
-        self._pinned = None if chosen == self._pinned else chosen
+        self._pinned = None if self.selected == self._pinned else self.selected
         self.hurry()
 
     def action_unmark(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from redsm5 import paths
 from redsm5.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
-from tui.files import MAX_INDEX, Documents, Lines, plausible, records
+from tui.files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
 LATELY = 50
@@ -141,7 +141,7 @@ class Snapshot:
             return self.ledger.max_total_size
         retention = self.study.config.get("retention") if self.study else None
         most = retention.get("max_total_size") if isinstance(retention, dict) else None
-        return most if isinstance(most, int) and 0 < most < 1 << 62 else None
+        return most if isinstance(most, int) and 0 < most < LARGEST else None
 
     @property
     def reserved(self) -> int:

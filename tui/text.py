@@ -146,10 +146,10 @@ def running_time(trial: TrialRecord, now: datetime) -> str:
     return duration((end - time_of(trial.started_at)).total_seconds())
 
 
-def bar(share: float, width: int, full: str = "━", rest: str = "─", style: str = "cyan") -> Text:
+def bar(share: float, width: int) -> Text:
     """A share of 1 as a bar; a share that is none is empty."""
     cells = round(width * min(max(share, 0.0), 1.0)) if math.isfinite(share) else 0
-    return Text.assemble((full * cells, style), (rest * (width - cells), DIM))
+    return Text.assemble(("━" * cells, "cyan"), ("─" * (width - cells), DIM))
 
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -167,8 +167,8 @@ def fine_bar(share: float | None, width: int) -> str:
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
-def spark(values: list[float], highest: float | None = None) -> str:
+def spark(values: list[float]) -> str:
     """A line of small bars, from zero to the highest."""
     values = [v if math.isfinite(v) else 0.0 for v in values]
-    top = highest or max(values, default=0.0)
+    top = max(values, default=0.0)
     return "".join(SPARKS[int(min(max(v / top, 0), 0.99) * 8)] if top > 0 else SPARKS[0] for v in values)

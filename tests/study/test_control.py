@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,6 @@ from redsm5.documents import now
 from redsm5.errors import Interrupted
 from redsm5.records import Best, Decision, ErrorRecord, Event, TrialRecord
 from redsm5.study import control as control_module
-from redsm5.study import driver as driver_module
 from redsm5.study import outcomes
 from redsm5.study.control import Control
 from redsm5.study.driver import Driver
@@ -26,17 +25,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 During = Callable[["QuickDriver", TrialRecord], object]
 
 
-@pytest.fixture(autouse=True)
-def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The driver's own work alone; signals are handled as before, afterwards."""
-    shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
-    monkeypatch.setattr(driver_module, "draw_report", lambda folder, log: None)
-    monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("no_posts_and_no_mlflow")
 
 
 class QuickDriver(Driver):

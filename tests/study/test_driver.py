@@ -1,10 +1,7 @@
 """What the driver decides by itself, with a real Optuna study and no process to train."""
 
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -27,17 +24,7 @@ from redsm5.tracking.journal import Journal
 SPACE = "search.space={train.weight_decay:{type:float,low:0.0,high:0.1}}"
 
 
-@pytest.fixture(autouse=True)
-def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The driver's own work alone; signals are handled as before, afterwards."""
-    shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
-    monkeypatch.setattr(driver_module, "draw_report", lambda folder, log: None)
-    monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("no_posts_and_no_mlflow")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """An evaluation report of a trial that was never trained."""
 
+from redsm5.data.posts import SYMPTOMS
 from redsm5.reports import (
     CriteriaMetrics,
     CriterionMetrics,
@@ -8,18 +9,6 @@ from redsm5.reports import (
     EvidenceMetrics,
     HardNegativeMetrics,
     TestMetrics,
-)
-
-SYMPTOMS = (
-    "DEPRESSED_MOOD",
-    "WORTHLESSNESS",
-    "SUICIDAL_THOUGHTS",
-    "FATIGUE",
-    "ANHEDONIA",
-    "SLEEP_ISSUES",
-    "COGNITIVE_ISSUES",
-    "APPETITE_CHANGE",
-    "PSYCHOMOTOR",
 )
 
 

@@ -54,7 +54,7 @@ class CompareScreen(FolderScreen):
 
     def show(self, view: View) -> None:
         self._view = view
-        details = [view.details[i] for i in view.marked if i in view.details]
+        details = compared(view)
         plot = self.query_one("#curves", Plot)
         if len(details) < 2:
             said = f"{len(details)} marked. Mark 2 to 8 trials: m in Trials (2) or on a trial (3)."
@@ -117,7 +117,7 @@ class CompareScreen(FolderScreen):
             series = detail.series.get(metric)
             if series is None:
                 continue
-            xs = series.steps if self.by_step else series.epochs
+            xs = self._xs(detail, metric)
             values = smoothed(series.values) if self.smooth else series.values
             lines.append(Line(xs, values, STYLES[place]))
             every = max(len(xs) // 6, 1)
@@ -129,7 +129,7 @@ class CompareScreen(FolderScreen):
 
     def action_metric(self, by: int) -> None:
         if self._view:
-            names = self._names([self._view.details[i] for i in self._view.marked if i in self._view.details])
+            names = self._names(compared(self._view))
             if names:
                 at = names.index(self._metric) if self._metric in names else 0
                 self._metric = names[(at + by) % len(names)]
@@ -139,6 +139,11 @@ class CompareScreen(FolderScreen):
         setattr(self, what, not getattr(self, what))
         if self._view:
             self.show(self._view)
+
+
+def compared(view: View) -> list[TrialDetail]:
+    """The marked trials, as far as they have been read."""
+    return [view.details[trial_id] for trial_id in view.marked if trial_id in view.details]
 
 
 def parameters(details: Sequence[TrialDetail]) -> Text:

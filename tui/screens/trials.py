@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 
 from redsm5.records import TrialRecord
 from tui import text
+from tui.files import LARGEST
 from tui.query import matcher
 from tui.reader import Trials, score
 from tui.screens.base import FolderScreen
@@ -248,7 +249,7 @@ def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
         found = of[key](trial) if key in of else trial.parameters.get(key)
         if found is None or found != found:
             return True, 0.0, ""
-        if isinstance(found, int | float) and abs(found) < 1 << 62:
+        if isinstance(found, int | float) and abs(found) < LARGEST:
             return False, float(found), ""
         return False, 0.0, str(found)[:200]
 

@@ -26,7 +26,6 @@ class Line:
     ys: Sequence[float]
     style: str = "cyan"
     kind: str = "line"
-    name: str = ""
     marker: str = "•"
 
 
@@ -85,7 +84,7 @@ def _finite(line: Line, log: bool) -> Line:
     points = zip(line.xs, line.ys, strict=False)
     kept = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]
     ys = [math.log10(y) if log else y for _, y in kept]
-    return Line([x for x, _ in kept], ys, line.style, line.kind, line.name, line.marker)
+    return Line([x for x, _ in kept], ys, line.style, line.kind, line.marker)
 
 
 def _limits(ys: Sequence[float]) -> tuple[float, float]:

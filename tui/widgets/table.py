@@ -78,17 +78,15 @@ class Table(ScrollView, can_focus=True):
         here = self.cursor_key
         same = keys is self.keys
         self.columns, self.keys, self._cells = tuple(columns), keys, cells
+        offset = self.cursor - self.scroll_offset.y  # before the size, which may move it
+        self.virtual_size = Size(self._width(), len(keys) + 1)
         if not same:
             self._places = {key: place for place, key in enumerate(keys)}
-            offset = self.cursor - self.scroll_offset.y
             self.cursor = self._places.get(here or "", min(self.cursor, max(len(keys) - 1, 0)))
-            self.virtual_size = Size(self._width(), len(keys) + 1)
             if self.cursor_key != here:
                 self._see()
             elif 0 <= offset < self.size.height:  # it stays where it was on the screen
                 self._scroll(max(self.cursor - offset, 0))
-        else:
-            self.virtual_size = Size(self._width(), len(keys) + 1)
         self.refresh()
 
     def put_cursor(self, key: str) -> None:

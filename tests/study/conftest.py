@@ -1,0 +1,22 @@
+"""What the tests of the driver share."""
+
+import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from redsm5.study import driver as driver_module
+
+
+@pytest.fixture
+def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The driver's own work alone; signals are handled as before, afterwards."""
+    shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
+    monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
+    monkeypatch.setattr(driver_module, "draw_report", lambda folder, log: None)
+    monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
