@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.once:
         return print_once(args.experiments)
 
+    os.environ.setdefault("ESCDELAY", "25")  # ms that Esc waits for what may follow it; Textual's 100 are felt
     from tui.app import TerminalApp  # only here: --once needs no Textual
 
     app = TerminalApp(args.experiments, read_only=args.read_only)

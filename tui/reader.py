@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from redsm5 import paths
 from redsm5.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
@@ -31,47 +32,59 @@ class Trials(tuple[TrialRecord, ...]):
         return {trial.trial_id: trial for trial in self}
 
     @cached_property
+    def _places(self) -> dict[str, int]:
+        return {trial.trial_id: place for place, trial in enumerate(self)}
+
+    @property
     def counts(self) -> Counter[str]:
         """How many are in each state."""
-        return Counter(trial.state for trial in self)
+        return self._facts.counts
 
-    @cached_property
+    @property
     def bytes(self) -> int:
         """What the checkpoints of all hold, as the trials noted it last."""
-        return sum(trial.bytes for trial in self)
+        return self._facts.bytes
 
     @property
     def best(self) -> TrialRecord | None:
         """The completed one with the highest finite score, the first of equals."""
-        return self._scores[1]
+        return self._facts.best
 
-    @cached_property
+    @property
     def span(self) -> tuple[int, str, str]:
         """How many have ended, when the first began and when the last one ended; the times may be empty."""
-        ended = [t.finished_at for t in self if t.state in FINISHED and t.finished_at]
-        began = (t.started_at for t in self if t.started_at)
-        return len(ended), min(began, default=""), max(ended, default="")
+        return self._facts.ended, self._facts.first, self._facts.last
 
-    @cached_property
+    @property
     def active(self) -> tuple[TrialRecord, ...]:
-        return tuple(trial for trial in self if trial.state in ACTIVE)
+        return self._facts.active
 
     @property
     def points(self) -> list[tuple[int, float, bool]]:
         """Number, objective and whether it is completed, of each trial that has a finite score."""
-        return self._scores[0]
+        return self._facts.points
 
     @cached_property
-    def _scores(self) -> tuple[list[tuple[int, float, bool]], TrialRecord | None]:
-        """The points and the best, in one plain loop: it is made for thousands, each time that one has changed."""
-        points, best, highest = [], None, -INFINITY
+    def _facts(self) -> "_Facts":
+        """All of this in one plain loop: it is made for thousands, each time that one has changed."""
+        states, active, points, best, highest = [], [], [], None, -INFINITY
+        size, ended, first, last = 0, 0, "", ""
         for place, trial in enumerate(self):
+            states.append(state := trial.state)
+            size += trial.bytes
+            if (began := trial.started_at) and (began < first or not first):
+                first = began
+            if state in ACTIVE:
+                active.append(trial)
+            elif state in FINISHED and (finished := trial.finished_at):
+                ended += 1
+                if finished > last:
+                    last = finished
             if trial.best is not None and -INFINITY < (value := trial.best.value) < INFINITY:
-                completed = trial.state == "completed"
-                points.append((place if trial.number is None else trial.number, value, completed))
-                if completed and value > highest:
+                points.append((place if trial.number is None else trial.number, value, state == "completed"))
+                if state == "completed" and value > highest:
                     best, highest = trial, value
-        return points, best
+        return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last)
 
     @cached_property
     def running_best(self) -> list[tuple[int, float]]:
@@ -84,14 +97,39 @@ class Trials(tuple[TrialRecord, ...]):
 
     def ready(self) -> "Trials":
         """Find all of this now, in the thread that reads, and not when it is to be shown."""
-        for name in ("by_id", "counts", "bytes", "span", "active", "running_best", "parameters"):
+        for name in ("by_id", "running_best", "parameters"):
             getattr(self, name)
         return self
+
+    def with_changed(self, changed: Iterable[TrialRecord]) -> "Trials | None":
+        """The same trials, some of them as they are now; None where one is new or stands elsewhere."""
+        trials, by_id = list(self), dict(self.by_id)
+        for new in changed:
+            old = by_id.get(new.trial_id)
+            if old is None or (old.number, old.created_at) != (new.number, new.created_at):
+                return None
+            if not new.parameters.keys() <= old.parameters.keys():
+                return None
+            trials[self._places[new.trial_id]] = by_id[new.trial_id] = new
+        made = Trials(trials)
+        made.__dict__ |= {"by_id": by_id, "_places": self._places, "parameters": self.parameters}
+        return made
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
         """The keys that any of them has, at most 200."""
         return tuple(sorted({key for trial in self for key in trial.parameters})[:200])
+
+
+class _Facts(NamedTuple):
+    counts: Counter[str]
+    bytes: int
+    active: tuple[TrialRecord, ...]
+    points: list[tuple[int, float, bool]]
+    best: TrialRecord | None
+    ended: int
+    first: str
+    last: str
 
 
 def score(trial: TrialRecord) -> float | None:
@@ -255,11 +293,20 @@ class _Study:
             if found := self._trial(trial_id):
                 changed |= self._note(found)
         if changed or len(self._trials) > len(self._by_id):
-            known = self._by_id.values()
-            self._trials = Trials(
-                sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id))
-            ).ready()
+            self._trials = (self._renewed() or self._sorted()).ready()
         return self._trials
+
+    def _renewed(self) -> Trials | None:
+        """The trials of the last look with what has changed since; None where some have come or gone."""
+        if len(self._trials) != len(self._by_id):
+            return None
+        return self._trials.with_changed(
+            trial for trial_id, trial in self._by_id.items() if self._trials.by_id.get(trial_id) is not trial
+        )
+
+    def _sorted(self) -> Trials:
+        known = self._by_id.values()
+        return Trials(sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id)))
 
     def _note(self, trial: TrialRecord) -> bool:
         """Take in what a trial's record says; whether that is new."""

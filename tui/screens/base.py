@@ -62,7 +62,7 @@ class FolderScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         self._on_view(self.owner.view)
-        self.owner.hurry()  # it may need what the last look left out
+        self.call_after_refresh(self.owner.hurry)  # it may need what the last look left out
 
     def _on_view(self, view: View | None) -> None:
         if view is None or self.app.screen_stack[0] is not self:

@@ -15,13 +15,14 @@ from redsm5.records import TrialRecord
 from tui import text
 from tui.files import LARGEST
 from tui.query import matcher
-from tui.reader import Trials, score
+from tui.reader import ACTIVE, Trials, score
 from tui.screens.base import FolderScreen
 from tui.view import View
 from tui.widgets.table import Cell, Column, Table
 
 PAUSE_S = 0.1  # in the typing, before thousands of trials are filtered
 SAMPLE = 200  # rows that a column's width is measured on
+MOST_ROWS = 500  # whose cells are kept
 Sortable = tuple[bool, float, str]
 
 
@@ -41,6 +42,7 @@ class TrialsScreen(FolderScreen):
         self._sort, self._falling = "#", False
         self._made_of: tuple[object, ...] = ()
         self._texts: dict[str, tuple[TrialRecord, dict[str, object]]] = {}
+        self._rows: dict[str, tuple[tuple[object, ...], list[Cell]]] = {}
         self._columns: tuple[Column, ...] = ()
         self._view: View | None = None
         self._typing: Timer | None = None
@@ -71,8 +73,9 @@ class TrialsScreen(FolderScreen):
     async def _arrange(self, view: View) -> None:
         """Filter and sort in a thread, so that thousands of trials do not keep a key waiting; then fill the table."""
         metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
-        self._columns = columns(view.snapshot.trials, metric.removesuffix("_macro"))
-        keys = await asyncio.to_thread(self._chosen, view.snapshot.trials, view.pinned)
+        trials = view.snapshot.trials
+        self._columns = await asyncio.to_thread(columns, trials, metric.removesuffix("_macro"))
+        keys = await asyncio.to_thread(self._chosen, trials, view.pinned)
         table = self.query_one(Table)
         table.fill(self._columns, table.keys if keys == table.keys else keys, self._cells)
         if chosen := self.owner.selected:  # not the look's, which may be older than the last key
@@ -107,7 +110,17 @@ class TrialsScreen(FolderScreen):
     def _cells(self, key: str) -> Sequence[Cell]:
         assert self._view is not None
         trial = self._view.snapshot.trials.by_id.get(key)
-        return cells(trial, self._view, self._columns) if trial else ()
+        if trial is None:
+            return ()
+        best, clock = self._view.snapshot.trials.best, self._view.now if trial.state in ACTIVE else None
+        marks = (best and best.trial_id == key, key == self._view.pinned, key in self._view.marked)
+        made_of = (trial, clock, marks, self._columns)
+        known = self._rows.get(key)
+        if known is None or known[0] != made_of:
+            if len(self._rows) > MOST_ROWS:
+                self._rows.clear()
+            known = self._rows[key] = made_of, cells(trial, self._view, self._columns)
+        return known[1]
 
     def _counts(self, view: View) -> Text:
         line = counts(view, len(self.query_one(Table).keys))

@@ -68,6 +68,7 @@ class Table(ScrollView, can_focus=True):
         self._cells: Callable[[str], Sequence[Cell]] = lambda key: ()
         self._fixed = fixed
         self._places: dict[str, int] = {}
+        self._strips: dict[str, tuple[Sequence[Cell], object, Strip]] = {}  # rows in sight, as they were drawn
 
     @property
     def cursor_key(self) -> str | None:
@@ -108,11 +109,18 @@ class Table(ScrollView, can_focus=True):
             cells = self._cells(self.keys[place])
         else:
             return Strip.blank(width, self.rich_style)
+        key, made_of = self.keys[place] if y else "", (style, width, shift, self.columns)
+        if (drawn := self._strips.get(key)) and drawn[0] is cells and drawn[1] == made_of:
+            return drawn[2]
         pieces = [_segments(c, column, style) for c, column in zip(cells, self.columns, strict=False)]
         fixed = Strip([s for piece in pieces[: self._fixed] for s in piece])
         rest = Strip([s for piece in pieces[self._fixed :] for s in piece])
         rest = rest.crop(shift, shift + max(width - fixed.cell_length, 0))
-        return Strip([*fixed, *rest]).crop(0, width).extend_cell_length(width, style)
+        strip = Strip([*fixed, *rest]).crop(0, width).extend_cell_length(width, style)
+        if len(self._strips) > 4 * self.size.height:
+            self._strips.clear()
+        self._strips[key] = cells, made_of, strip
+        return strip
 
     def action_move(self, by: int) -> None:
         self._go(self.cursor + by)
