@@ -36,6 +36,7 @@ POLL_S = 1.0
 MOST_MARKED = 8
 FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
+SWITCHED_S = 0.01  # until another screen is painted
 SWITCH_S = 0.001  # how long the reading thread may keep a key waiting; Python's own 5 ms add up
 Do = Callable[[], object]
 
@@ -149,6 +150,10 @@ class TerminalApp(App[None]):
         while len(self._trials) > FOLLOWED:
             del self._trials[next(iter(self._trials))]
         return reader
+
+    def delay_update(self, delay: float = 0.05) -> None:
+        """Textual hides the change from screen to screen for 50 ms; here it is done within 10, and keys are waiting."""
+        super().delay_update(min(delay, SWITCHED_S))
 
     def hurry(self) -> None:
         """Look again at once: what is asked for has changed."""
