@@ -2,7 +2,7 @@
 
 `gated` finds it in any cell, `"two words"` as they stand; `head=gated` in one column; `lr<5e-5`, `val_f1>=0.4` compare
 numbers; `mlp_*` and `head=mlp_*` are about a cell from end to end; `~^mlp`, `head~^mlp`, `head!~^mlp` are regular
-expressions. `!` excludes what follows it. All of them must hold; `gated or linear` and `gated | linear` take either, and
+expressions. `!` excludes what follows it. All of them must hold; `gated or linear` (or `|`) takes either, and
 bind less. A column's name may be cut short, and a full key's last part serves as well. Nothing that is typed is an
 error: what is half typed asks for nothing yet, and what is no pattern is looked for as it stands.
 """

@@ -24,6 +24,7 @@ PANELS = ("charts", "configuration", "checkpoints", "log")
 class TrialScreen(FolderScreen):
     needs: ClassVar[str] = "selected"
     side: ClassVar[tuple[str, int]] = ("#trial", 52)
+    kept: ClassVar[tuple[str, ...]] = ("smooth", "log_axis", "by_epoch", "beside", "_severity")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
@@ -44,6 +45,7 @@ class TrialScreen(FolderScreen):
         Binding("v", "severity", "Severity", show=False),
         Binding("tab", "panel(1)", "Panel", show=False, priority=True),
         Binding("m", "app.mark", "Mark", show=False),
+        Binding("N", "app.note", "Note", show=False),
     ]
 
     def __init__(self) -> None:
