@@ -17,7 +17,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 
 from redsm5 import paths
-from tui import control, text
+from tui import control, export, text
 from tui.detail import TrialReader
 from tui.memory import Here, Memory
 from tui.reader import Reader, Snapshot
@@ -271,9 +271,8 @@ class TerminalApp(App[None]):
     def action_picture(self) -> None:
         """Save the screen as SVG where the app was started, or else among the temporary files."""
         name = f"redsm5-{self.current_mode}-{datetime.now():%Y%m%d-%H%M%S}.svg"
-        folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path("/tmp")
         try:
-            self.notify(self.save_screenshot(name, str(folder)), title="screenshot", markup=False)
+            self.notify(self.save_screenshot(name, str(export.place())), title="screenshot", markup=False)
         except OSError as error:
             self.notify(f"the screenshot cannot be saved: {error.strerror}", severity="error", markup=False)
 

@@ -1,7 +1,7 @@
 """What the app remembers across restarts, in one file of the reader's own, never in the experiments folder.
 
-Of each experiments folder the study and the trial that were looked at, marks and pin; of all together the layout and the
-notes on trials. The file may be missing, foreign, half written or not to be written: then the app works without it.
+Of each experiments folder the study and the trial that were looked at, marks and pin; of all together the layout and
+the notes on trials. The file may be missing, foreign, half written or not to be written: then the app works without it.
 Where two apps write it, the folder, the layout and the notes that the last one changed stand as that one left them.
 """
 
@@ -194,15 +194,15 @@ def _here(found: object) -> Here:
     here: Here = {key: found[key] for key in ("study", "trial", "pinned") if _word(found.get(key), LONGEST_ID)}
     marked = found.get("marked")
     if isinstance(marked, list):
-        here["marked"] = [i for i in dict.fromkeys(m for m in marked if _word(m, LONGEST_ID))][:MOST_MARKED]
+        here["marked"] = list(dict.fromkeys(m for m in marked if _word(m, LONGEST_ID)))[:MOST_MARKED]
     return here
 
 
 def _kept(found: object) -> dict[str, Kept]:
-    """Words, switches and widths."""
+    """Words that can be shown, switches and widths."""
     kept = [*found.items()][:MOST_WORDS] if isinstance(found, dict) else []
     return {
-        key: value
+        key: text.clean(value) if isinstance(value, str) else value
         for key, value in kept
         if _word(key, LONGEST_ID) and (_word(value, LONGEST_WORD) or (isinstance(value, int) and abs(value) <= WIDEST))
     }

@@ -24,7 +24,7 @@ PANELS = ("charts", "configuration", "checkpoints", "log")
 class TrialScreen(FolderScreen):
     needs: ClassVar[str] = "selected"
     side: ClassVar[tuple[str, int]] = ("#trial", 52)
-    kept: ClassVar[tuple[str, ...]] = ("smooth", "log_axis", "by_epoch", "beside", "_severity")
+    kept: ClassVar[tuple[str, ...]] = ("smooth", "log_axis", "by_epoch", "beside")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),

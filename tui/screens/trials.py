@@ -13,7 +13,7 @@ from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from redsm5.records import TrialRecord
-from tui import text
+from tui import export, text
 from tui.files import LARGEST
 from tui.query import matcher
 from tui.reader import Trials, score
@@ -162,6 +162,18 @@ class TrialsScreen(FolderScreen):
         keys = [column.key for column in self._columns if column.label]
         at = keys.index(self._sort) if self._sort in keys else 0
         self._order(keys[(at + by) % len(keys)])
+
+    async def action_write(self) -> None:
+        """Save what the table shows, with all columns, for a spreadsheet."""
+        if self._view is None:
+            return
+        ids, view = [*self.query_one(Table).keys], self._view
+        try:
+            path = await asyncio.to_thread(export.write, export.place(), view.snapshot, ids, view.notes)
+        except OSError as error:
+            self.notify(f"the table cannot be saved: {error.strerror}", severity="error", markup=False)
+        else:
+            self.notify(text.clean(str(path), 4096), title=f"{text.trials(len(ids))} written", markup=False)
 
     def action_reverse(self) -> None:
         self._falling = not self._falling
