@@ -75,7 +75,7 @@ class Memory:
 
     def note(self, trial_id: str, note: str) -> bool:
         """Note this on a trial, or nothing any more; False where there are too many notes already."""
-        note = text.clean(note, LONGEST_NOTE)
+        note = _line(note)
         if note and trial_id not in self.notes and len(self.notes) >= MOST_NOTES:
             return False
         notes = {known: said for known, said in self.notes.items() if known != trial_id}
@@ -140,9 +140,7 @@ def read(path: Path | None) -> Content:
         document = None
     if not isinstance(document, dict):
         return Content(unreadable=True)
-    notes = [
-        (i, text.clean(n, LONGEST_NOTE)) for i, n in _items(document, "notes") if _word(i, LONGEST_ID) and _word(n)
-    ]
+    notes = [(i, _line(n)) for i, n in _items(document, "notes") if _word(i, LONGEST_ID) and _word(n)]
     folders = [(path, _here(here)) for path, here in _items(document, "folders") if _word(path, LONGEST_PATH)]
     layout = [(kind, _kept(kept)) for kind, kept in _items(document, "layout") if _word(kind, LONGEST_ID)]
     return Content(
@@ -188,6 +186,11 @@ def _word(value: object, longest: int = 4 * LONGEST_NOTE) -> bool:
     return isinstance(value, str) and len(value) <= longest
 
 
+def _line(note: str) -> str:
+    """A note as it is kept and shown; what this gives it leaves as it is."""
+    return text.clean(text.clean(note, LONGEST_NOTE), LONGEST_NOTE).strip()
+
+
 def _here(found: object) -> Here:
     if not isinstance(found, dict):
         return {}
@@ -202,7 +205,7 @@ def _kept(found: object) -> dict[str, Kept]:
     """Words that can be shown, switches and widths."""
     kept = [*found.items()][:MOST_WORDS] if isinstance(found, dict) else []
     return {
-        key: text.clean(value) if isinstance(value, str) else value
+        key: "".join(c for c in value if c.isprintable()) if isinstance(value, str) else value
         for key, value in kept
         if _word(key, LONGEST_ID) and (_word(value, LONGEST_WORD) or (isinstance(value, int) and abs(value) <= WIDEST))
     }
