@@ -92,10 +92,7 @@ class TerminalApp(App[None]):
         self._trials: dict[str, TrialReader] = {}
         self.memory = Memory(experiments)
         here = self.memory.here
-        self._study_id, self._selected, self._pinned = (
-            str(here[what]) if what in here else None for what in ("study", "trial", "pinned")
-        )
-        self._marked = [*here.get("marked", ())]
+        self._study_id, self._selected, self._pinned, self._marked = here.study, here.trial, here.pinned, [*here.marked]
         self._hurry = asyncio.Event()
         self._remembers = True
         self.cleanups = 0  # what was left over before one is out of date after it
@@ -107,10 +104,9 @@ class TerminalApp(App[None]):
         gc.disable()  # until the first look is done
         sys.setswitchinterval(SWITCH_S)
         self.run_worker(self._watch_folder(), name="poll")
-        theme = self.memory.layout.get("TerminalApp", {}).get("theme")
-        if theme not in self.available_themes or os.environ.get("TEXTUAL_THEME"):
-            self.memory.layout.pop("TerminalApp", None)
-        self.memory.recall(self, ("theme",))
+        if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
+            self.theme = self.memory.theme
+        self.memory.follow(self, ("theme",))
         self.set_interval(SAVE_S, self._remember)
 
     async def on_unmount(self) -> None:
@@ -118,9 +114,7 @@ class TerminalApp(App[None]):
 
     async def _remember(self) -> None:
         """Save what has changed since it was saved last; where that cannot be, say so once and work on."""
-        chosen = {"study": self._study_id, "trial": self._selected, "pinned": self._pinned}
-        here: Here = {what: trial_id for what, trial_id in chosen.items() if trial_id}
-        here |= {"marked": [*self._marked]} if self._marked else {}
+        here = Here(study=self._study_id, trial=self._selected, pinned=self._pinned, marked=(*self._marked,))
         if self._remembers and self.memory.changed(here):
             try:
                 await asyncio.to_thread(self.memory.save, here)

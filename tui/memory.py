@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,17 @@ MOST_MARKED = 8
 LONGEST_ID, LONGEST_PATH, LONGEST_WORD, MOST_WORDS = 200, 4096, 300, 50
 WIDEST = 500
 
-Here = dict[str, str | list[str]]
 Kept = bool | int | str
+
+
+@dataclass(frozen=True)
+class Here:
+    """What was looked at in one experiments folder: the ids of a study and of trials."""
+
+    study: str | None = None
+    trial: str | None = None
+    pinned: str | None = None
+    marked: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,18 +68,26 @@ class Memory:
         except OSError:  # started in a folder that is gone
             self._folder = str(experiments)
         content = read(self.path)
-        self.here: Here = content.folders.get(self._folder, {})
+        self.here: Here = content.folders.get(self._folder, Here())
         self.layout, self.notes = content.layout, content.notes
         self._followed: dict[str, tuple[object, Sequence[str]]] = {}
         self._saved: tuple[Here, dict[str, dict[str, Kept]]] = (self.here, self.layout)
         self._unsaved: dict[str, str] = {}  # notes; an empty one is to go
         self._notes_lock, self._file_lock = threading.Lock(), threading.Lock()
 
+    @property
+    def theme(self) -> str:
+        return str(self.layout.get("TerminalApp", {}).get("theme", ""))
+
     def recall(self, thing: object, names: Sequence[str]) -> None:
-        """Set these attributes to what they were, and remember from now on what they are."""
+        """Set these attributes to what they were, and follow them."""
         for name, value in self.layout.get(type(thing).__name__, {}).items():
             if name in names and type(value) is type(getattr(thing, name)):
                 setattr(thing, name, value)
+        self.follow(thing, names)
+
+    def follow(self, thing: object, names: Sequence[str]) -> None:
+        """Remember from now on what these attributes are."""
         self._followed[type(thing).__name__] = thing, names
 
     def note(self, trial_id: str, note: str) -> bool:
@@ -158,7 +175,7 @@ def write(path: Path, content: Content) -> None:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     document = {
-        "folders": dict([*content.folders.items()][-MOST_FOLDERS:]),
+        "folders": {path: asdict(here) for path, here in [*content.folders.items()][-MOST_FOLDERS:]},
         "layout": content.layout,
         "notes": dict([*content.notes.items()][-MOST_NOTES:]),
     }
@@ -193,12 +210,13 @@ def _line(note: str) -> str:
 
 def _here(found: object) -> Here:
     if not isinstance(found, dict):
-        return {}
-    here: Here = {key: found[key] for key in ("study", "trial", "pinned") if _word(found.get(key), LONGEST_ID)}
+        return Here()
+    study, trial, pinned = (
+        i if _word(i := found.get(what), LONGEST_ID) else None for what in ("study", "trial", "pinned")
+    )
     marked = found.get("marked")
-    if isinstance(marked, list):
-        here["marked"] = list(dict.fromkeys(m for m in marked if _word(m, LONGEST_ID)))[:MOST_MARKED]
-    return here
+    ids = (i for i in marked if _word(i, LONGEST_ID)) if isinstance(marked, list) else ()
+    return Here(study, trial, pinned, tuple(dict.fromkeys(ids))[:MOST_MARKED])
 
 
 def _kept(found: object) -> dict[str, Kept]:

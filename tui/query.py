@@ -17,7 +17,7 @@ from typing import TypeVar
 
 LONGEST = 300  # characters of a query
 LONGEST_PATTERN = 100
-LONGEST_CELL = 200  # characters of a cell that a pattern sees
+LONGEST_CELL = 500  # characters of a cell that a pattern sees
 MOST_REPEATS = 1000  # (a{999}){999} as a whole is written out before anything is looked for
 DEEPEST = 20  # parentheses in one another
 ONE_S = 0.05  # for a pattern and a cell: (a+)+ would never end
@@ -143,7 +143,7 @@ class Query:
         if not quoted and ("*" in wanted or "?" in wanted):
             whole = re.compile(fnmatch.translate(wanted)).match
             return lambda value: whole(str(value)[:LONGEST_CELL].lower()) is not None
-        return lambda value: wanted in str(value).lower()
+        return _finds(wanted)
 
     def _either(self, depth: int) -> Test | None:
         found = [self._all(depth)]
@@ -182,10 +182,16 @@ def matcher(query: str) -> Query:
     return Query(query)
 
 
+@lru_cache(maxsize=16)
 def words(query: str) -> Callable[[str], bool]:
-    """Whether one text has what is asked for: each word of it, patterns as in a filter."""
-    asked = matcher(query)
-    return lambda text: asked({"": text})
+    """Whether one text has each of these words; `"two words"` are one, and `~^val` is a regular expression."""
+    typed = [found.strip('"') for found in re.findall(r'"[^"]*"?|\S+', query[:LONGEST])]
+    finds: list[Finds] = [Pattern(word[1:]).finds if word[:1] == "~" else _finds(word.lower()) for word in typed]
+    return lambda text: all(find(text) for find in finds)
+
+
+def _finds(wanted: str) -> Finds:
+    return lambda value: wanted in str(value).lower()
 
 
 def _value(typed: str, at: int, *, pattern: bool) -> tuple[str, bool, int]:

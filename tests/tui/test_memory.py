@@ -14,7 +14,7 @@ from tests.tui.pilots import at, marked, notices, pressed, rows, settled, shown,
 from tui import app as app_module
 from tui import memory
 from tui.app import TerminalApp
-from tui.memory import Content, Memory, read, state_file, write
+from tui.memory import Content, Here, Memory, read, state_file, write
 from tui.screens.trial import TrialScreen
 
 
@@ -30,12 +30,12 @@ def _on_demand(monkeypatch):
 def test_what_is_saved_is_read_by_the_next_one(tmp_path, state):
     one = Memory(tmp_path / "a")
     assert one.note("t1", "  good\n one ")
-    one.save({"study": "s", "trial": "t1", "marked": ["t1", "t2"]})
+    one.save(Here(study="s", trial="t1", marked=("t1", "t2")))
     again = Memory(tmp_path / "a")
-    assert again.here == {"study": "s", "trial": "t1", "marked": ["t1", "t2"]}
+    assert again.here == Here(study="s", trial="t1", marked=("t1", "t2"))
     assert again.notes == {"t1": "good one"}
     assert not again.changed(again.here)
-    assert Memory(tmp_path / "b").here == {}
+    assert Memory(tmp_path / "b").here == Here()
     assert Memory(tmp_path / "b").notes == {"t1": "good one"}
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
     assert os.listdir(state.parent) == ["terminal.json"]
@@ -44,13 +44,13 @@ def test_what_is_saved_is_read_by_the_next_one(tmp_path, state):
 def test_two_at_once_keep_each_others_notes_and_the_last_one_has_the_folder(tmp_path):
     one, other = Memory(tmp_path), Memory(tmp_path)
     one.note("t1", "mine")
-    one.save({"trial": "t1"})
+    one.save(Here(trial="t1"))
     other.note("t2", "theirs")
-    other.save({"trial": "t2"})
+    other.save(Here(trial="t2"))
     assert Memory(tmp_path).notes == {"t1": "mine", "t2": "theirs"}
-    assert Memory(tmp_path).here == {"trial": "t2"}
+    assert Memory(tmp_path).here == Here(trial="t2")
     one.note("t1", "")
-    one.save({"trial": "t1"})
+    one.save(Here(trial="t1"))
     assert Memory(tmp_path).notes == {"t2": "theirs"}
 
 
@@ -58,8 +58,8 @@ def test_at_most_so_many_folders_and_notes_are_kept_the_oldest_go(tmp_path, monk
     monkeypatch.setattr(memory, "MOST_FOLDERS", 3)
     monkeypatch.setattr(memory, "MOST_NOTES", 2)
     for name in "abcad":
-        Memory(tmp_path / name).save({"trial": name})
-    kept = [name for name in "abcd" if Memory(tmp_path / name).here]
+        Memory(tmp_path / name).save(Here(trial=name))
+    kept = [name for name in "abcd" if Memory(tmp_path / name).here.trial]
     assert kept == ["a", "c", "d"]
     one = Memory(tmp_path)
     assert one.note("1", "x" * 600)
@@ -82,9 +82,9 @@ def test_a_file_that_cannot_be_read_is_put_aside_and_not_lost(tmp_path, state, c
     state.parent.mkdir(parents=True)
     state.write_bytes(content)
     one = Memory(tmp_path)
-    assert (one.here, one.layout, one.notes) == ({}, {}, {})
-    one.save({"trial": "t"})
-    assert Memory(tmp_path).here == {"trial": "t"}
+    assert (one.here, one.layout, one.notes) == (Here(), {}, {})
+    one.save(Here(trial="t"))
+    assert Memory(tmp_path).here == Here(trial="t")
     assert state.with_name("terminal.json.unreadable").read_bytes() == content
 
 
@@ -103,18 +103,18 @@ def test_a_huge_file_and_what_is_no_file_are_not_read(tmp_path, state):
 
 def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path, state, monkeypatch):
     one = Memory(tmp_path)
-    one.save({"trial": "t"})
+    one.save(Here(trial="t"))
     before = state.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     one.note("t", "later")
     with pytest.raises(OSError, match="No space"):
-        one.save({"trial": "u"})
+        one.save(Here(trial="u"))
     assert state.read_bytes() == before
     assert os.listdir(state.parent) == ["terminal.json"]
     monkeypatch.undo()
     monkeypatch.setattr(one, "path", state)
-    assert one.changed({"trial": "u"})
-    one.save({"trial": "u"})
+    assert one.changed(Here(trial="u"))
+    one.save(Here(trial="u"))
     assert json.loads(state.read_text())["notes"] == {"t": "later"}
 
 
@@ -145,8 +145,7 @@ def test_of_any_file_only_what_is_right_is_taken_and_can_be_written_again(tmp_pa
     assert not content.unreadable
     assert all(note and not harmful(note) and len(note) <= 500 for note in content.notes.values())
     for here in content.folders.values():
-        assert all(isinstance(here[what], str) for what in ("study", "trial", "pinned") if what in here)
-        assert all(isinstance(trial_id, str) for trial_id in here.get("marked", []))
+        assert all(i is None or isinstance(i, str) for i in (here.study, here.trial, here.pinned, *here.marked))
     assert all(type(v) in (bool, int, str) for kept in content.layout.values() for v in kept.values())
     write(path, content)
     assert read(path) == content
@@ -162,7 +161,7 @@ def test_the_file_stands_in_the_state_folder_of_its_user(monkeypatch, tmp_path):
     assert state_file() is None
     assert read(None) == Content()
     with pytest.raises(OSError, match="no home"):
-        Memory(tmp_path).save({})
+        Memory(tmp_path).save(Here())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -250,15 +249,15 @@ async def test_hostile_memory_is_neither_obeyed_nor_shown(night, folder, state):
 @pytest.mark.asyncio
 async def test_marks_outlive_a_folder_that_is_away_for_a_while(night, folder):
     one = Memory(night)
-    one.save({"marked": [folder.of(0), "gone"]})
+    one.save(Here(marked=(folder.of(0), "gone")))
     night.rename(night.with_name("away"))
     app = TerminalApp(night)
     async with app.run_test() as pilot:
         await settled(pilot)
-    assert Memory(night).here == {"marked": [folder.of(0), "gone"]}
+    assert Memory(night).here == Here(marked=(folder.of(0), "gone"))
     night.with_name("away").rename(night)
     app = TerminalApp(night)
     async with app.run_test() as pilot:
         await settled(pilot)
         assert marked(app) == [0]
-    assert Memory(night).here == {"marked": [folder.of(0)]}
+    assert Memory(night).here == Here(marked=(folder.of(0),))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui.query import Query, matcher
+from tui.query import Query, matcher, words
 
 ROW = {
     "#": 7,
@@ -188,6 +188,16 @@ def test_or_binds_less_than_what_stands_side_by_side():
     assert asked == {"ab": True, "ac": False, "bd": False, "cd": True, "e": True, "f": False}
 
 
+@pytest.mark.parametrize("query", ["", "loss", "LOSS val", "~^val", "~loss$ val", '"val loss"', '"val lo', "~"])
+def test_the_words_are_in_a_text(query):
+    assert words(query)("Val loss")
+
+
+@pytest.mark.parametrize("query", ["train", "val train", "~^loss", '"loss val"', "~[", "!loss", "val=1"])
+def test_the_words_are_not_in_a_text(query):
+    assert not words(query)("Val loss")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # patterns
 
@@ -228,8 +238,8 @@ def test_a_pattern_that_is_slow_on_every_cell_is_given_up(monkeypatch):
 
 
 def test_a_long_cell_and_a_long_pattern_are_cut():
-    assert Query("~b")({"x": "a" * 199 + "b"})
-    assert not Query("~b")({"x": "a" * 200 + "b"})
+    assert Query("~b")({"x": "a" * 499 + "b"})
+    assert not Query("~b")({"x": "a" * 500 + "b"})
     assert Query("~" + "a" * 150)({"x": "a" * 100})
 
 
