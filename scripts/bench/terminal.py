@@ -216,6 +216,7 @@ class Terminal:
         self.began = time.perf_counter()
         pid, self._fd = pty.fork()
         if pid == 0:
+            os.environ["XDG_STATE_HOME"] = os.devnull  # nothing is remembered from one run to the next
             os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": os.getcwd()}
             os.execv(command[0], command)
         ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))

@@ -329,6 +329,32 @@ async def test_the_palette_has_every_screen_and_every_order(two):
 
 
 @pytest.mark.asyncio
+async def test_a_pattern_that_is_none_yet_is_said_in_the_line_of_the_filter(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2", "slash", *"head~[a")
+        await until(pilot, lambda: "[a is no pattern" in shown(app).split("\n")[2] and rows(app) == [])
+        await pilot.press(*"-p]")
+        await until(pilot, lambda: "no pattern" not in shown(app) and len(rows(app)) == 8)
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.screen.query_one("#filter-line").region.height)
+
+
+@pytest.mark.asyncio
+async def test_the_log_and_the_metrics_are_found_by_patterns_too(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settled(pilot)
+        for key in ("2", "home", "3", "slash"):
+            await pressed(pilot, key)
+        await pressed(pilot, *"~^val_f1", "enter")
+        assert charts(app) == ["val_f1_macro", "val_f1_micro"]
+        await pressed(pilot, "f", *"~^the", "enter")
+        assert "log: 1 of" in shown(app)
+
+
+@pytest.mark.asyncio
 async def test_what_is_copied_goes_to_the_terminal_as_osc_52(two):
     app = TerminalApp(two.root)
     async with app.run_test() as pilot:
