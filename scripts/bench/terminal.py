@@ -216,7 +216,6 @@ class Terminal:
         self.began = time.perf_counter()
         pid, self._fd = pty.fork()
         if pid == 0:
-            os.environ["XDG_STATE_HOME"] = os.devnull  # nothing is remembered from one run to the next
             os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": os.getcwd()}
             os.execv(command[0], command)
         ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -377,6 +376,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
     arguments = parser.parse_args()
+    state = tempfile.TemporaryDirectory(prefix="redsm5-tui-state-")
+    os.environ["XDG_STATE_HOME"] = state.name  # nothing is remembered from one run to the next
     for root in folders(arguments):
         found = list(root.glob("study_*"))
         study = found[0] if found else generate(root, arguments.trials, arguments.epochs)
@@ -385,6 +386,7 @@ def main() -> int:
         print(f"{len(index.trials):,} trials of {arguments.epochs} epochs, {COLUMNS} x {ROWS}")
         for name, value in results.items():
             print(f"{name:<50}{value:>10.3f}")
+    state.cleanup()
     return 0
 
 

@@ -15,7 +15,7 @@ KEYS = {
     "everywhere": {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
         "s": "the next study, where there are several",
-        "N": "a note on the trial, of your own; empty: none",
+        "N": "a note on the trial, in Trials, Trial and Report; empty: none",
         "c  C": "copy the trial's id, its folder (OSC 52)",
         "P": "pin: hold the others against this trial, not against the best",
         "t  S": "light or dark; save the screen as SVG",
