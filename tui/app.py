@@ -17,13 +17,15 @@ from textual.reactive import reactive
 from textual.screen import Screen
 
 from redsm5 import paths
-from tui import control, text
+from tui import control, export, text
 from tui.detail import TrialReader
+from tui.memory import Here, Memory
 from tui.reader import Reader, Snapshot
 from tui.screens.base import FolderScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
+from tui.screens.note import NoteScreen
 from tui.screens.overview import OverviewScreen
 from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
@@ -33,6 +35,7 @@ from tui.storage import StorageReader
 from tui.view import View
 
 POLL_S = 1.0
+SAVE_S = 1.0  # between two looks at whether there is anything new to remember
 MOST_MARKED = 8
 FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
@@ -88,11 +91,11 @@ class TerminalApp(App[None]):
         self._reader = Reader(experiments)
         self._storage = StorageReader(experiments)
         self._trials: dict[str, TrialReader] = {}
-        self._study_id: str | None = None
-        self._selected: str | None = None
-        self._pinned: str | None = None
-        self._marked: list[str] = []
+        self.memory = Memory(experiments)
+        here = self.memory.here
+        self._study_id, self._selected, self._pinned, self._marked = here.study, here.trial, here.pinned, [*here.marked]
         self._hurry = asyncio.Event()
+        self._remembers = True
         self.cleanups = 0  # what was left over before one is out of date after it
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -102,6 +105,24 @@ class TerminalApp(App[None]):
         gc.disable()  # until the first look is done
         sys.setswitchinterval(SWITCH_S)
         self.run_worker(self._watch_folder(), name="poll")
+        if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
+            self.theme = self.memory.theme
+        self.memory.follow(self, ("theme",))
+        self.set_interval(SAVE_S, self._remember)
+
+    async def on_unmount(self) -> None:
+        await self._remember()
+
+    async def _remember(self) -> None:
+        """Save what has changed since it was saved last; where that cannot be, say so once and work on."""
+        here = Here(study=self._study_id, trial=self._selected, pinned=self._pinned, marked=(*self._marked,))
+        if self._remembers and self.memory.changed(here):
+            try:
+                await asyncio.to_thread(self.memory.save, here)
+            except OSError as error:
+                self._remembers = False
+                why = f"Nothing will be remembered: {text.clean(str(self.memory.path))}: {error.strerror or error}"
+                self.notify(why, severity="warning", markup=False)
 
     async def _watch_folder(self) -> None:
         """Read, show, wait. One reading at a time, in a thread, so that a slow disk does not freeze the keys."""
@@ -113,9 +134,17 @@ class TerminalApp(App[None]):
             if self.view is None:  # thousands of records that stay: a collection that looks at them takes 50 ms
                 gc.freeze()
                 gc.enable()
+                self._forget(view.snapshot)
             self.view = view
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        """What is remembered of trials that are gone; not where all are, for a disk may come back."""
+        if not snapshot.empty:
+            there = snapshot.trials.by_id
+            self._selected, self._pinned = (i if i in there else None for i in (self._selected, self._pinned))
+            self._marked = [trial_id for trial_id in self._marked if trial_id in there]
 
     def _look(self, needs: str, selected: str | None, marked: tuple[str, ...]) -> View:
         snapshot = self._reader.read(self._study_id)
@@ -142,6 +171,7 @@ class TerminalApp(App[None]):
             details=details,
             storage=self._storage.look(study, trials, counting),
             writable=not self.read_only and control.writable(self.experiments, study),
+            notes=self.memory.notes,
         )
 
     def _follow(self, trial_id: str) -> TrialReader:
@@ -213,6 +243,19 @@ class TerminalApp(App[None]):
         self._marked = []
         self.hurry()
 
+    def action_note(self) -> None:
+        """Ask for a line about the trial, and keep it."""
+        trial = self.snapshot.trials.by_id.get(self.selected or "") if self.snapshot else None
+        if trial is None:
+            return
+
+        def answered(note: str | None) -> None:
+            if note is not None and not self.memory.note(trial.trial_id, note):
+                self.notify("There are too many notes: empty some others.", severity="warning")
+            self.hurry()
+
+        self.push_screen(NoteScreen(text.number(trial), self.memory.notes.get(trial.trial_id, "")), answered)
+
     def action_copy(self, what: str) -> None:
         """Copy the trial's id or folder to the clipboard of the terminal, through OSC 52, so over ssh as well."""
         if chosen := self.selected:
@@ -227,9 +270,8 @@ class TerminalApp(App[None]):
     def action_picture(self) -> None:
         """Save the screen as SVG where the app was started, or else among the temporary files."""
         name = f"redsm5-{self.current_mode}-{datetime.now():%Y%m%d-%H%M%S}.svg"
-        folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path("/tmp")
         try:
-            self.notify(self.save_screenshot(name, str(folder)), title="screenshot", markup=False)
+            self.notify(self.save_screenshot(name, str(export.place())), title="screenshot", markup=False)
         except OSError as error:
             self.notify(f"the screenshot cannot be saved: {error.strerror}", severity="error", markup=False)
 

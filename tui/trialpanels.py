@@ -23,6 +23,8 @@ def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) ->
     if beside:
         line.append(f"  behind it: {text.number(beside.record)}", "magenta")
     line.append(f"  {text.clean(trial.trial_id, 60)}", text.DIM)
+    if note := view.notes.get(trial.trial_id):
+        line.append(f"  ✎ {text.clean(note)}", "bold")
     if trial.error:
         line.append(f"\n✗ {text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", "red")
         line.append(f"  → {remedy(view, detail)}", "bold")

@@ -20,6 +20,7 @@ class View:
         marked: those to compare, in the order in which they were marked.
         details: of the trials that the screen in sight needs.
         writable: orders can be given here.
+        notes: the reader's own, by the ids of the trials.
     """
 
     snapshot: Snapshot
@@ -29,6 +30,7 @@ class View:
     details: Mapping[str, TrialDetail] = field(default_factory=dict)
     storage: StorageView = field(default_factory=StorageView)
     writable: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

@@ -376,6 +376,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
     arguments = parser.parse_args()
+    state = tempfile.TemporaryDirectory(prefix="redsm5-tui-state-")
+    os.environ["XDG_STATE_HOME"] = state.name  # nothing is remembered from one run to the next
     for root in folders(arguments):
         found = list(root.glob("study_*"))
         study = found[0] if found else generate(root, arguments.trials, arguments.epochs)
@@ -384,6 +386,7 @@ def main() -> int:
         print(f"{len(index.trials):,} trials of {arguments.epochs} epochs, {COLUMNS} x {ROWS}")
         for name, value in results.items():
             print(f"{name:<50}{value:>10.3f}")
+    state.cleanup()
     return 0
 
 

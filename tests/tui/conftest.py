@@ -300,6 +300,13 @@ class Folder:
         path.write_bytes(b"".join(r.model_dump_json().encode() + b"\n" for r in records))
 
 
+@pytest.fixture(autouse=True)
+def state(monkeypatch, tmp_path):
+    """Where the app remembers: never in the real home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "redsm5" / "terminal.json"
+
+
 @pytest.fixture
 def folder(tmp_path):
     """An empty experiments folder to write to."""

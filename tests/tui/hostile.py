@@ -193,13 +193,13 @@ def shown(view, word="x"):
     parts += [panels.storage(view.snapshot, view.storage, 40, now), *storage.moves(view, 60, now)]
     parts += [storage.kinds(view), storage.largest(view, 40), storage.going(leftovers(word), "", view)]
     parts.append(draw(overview.objective_chart(view.snapshot.trials), 40, 8))
-    columns = trials.columns(view.snapshot.trials, panels.metric(view.snapshot))
+    columns = trials.columns(view.snapshot.trials, panels.metric(view.snapshot), view.notes)
     parts += [column.label for column in columns]
     parts.append(trials.counts(view, 1))
     for t in view.snapshot.trials[:20]:
         parts += [*trials.cells(t, view, columns), trials.detail(t)]
         for column in columns:
-            trials.sorting(column.key)(t)
+            trials.sorting(column.key, view.notes)(t)
     for detail in view.details.values():
         one = replace(view, selected=detail.record.trial_id)
         parts += [trialpanels.about(one, detail), trialpanels.remedy(one, detail), trialpanels.system(detail)]

@@ -19,6 +19,7 @@ from tests.tui.pilots import (
     settled,
     shown,
     until,
+    words,
 )
 from tui import app as app_module
 from tui import control
@@ -27,6 +28,7 @@ from tui.screens.base import FolderScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
+from tui.screens.note import NoteScreen
 from tui.screens.overview import OverviewScreen
 from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
@@ -57,6 +59,17 @@ def two(frozen):
 def side(app):
     """How wide the right column is."""
     return app.screen.query_one("#right").region.width
+
+
+def header(app):
+    """The line above the table's rows."""
+    return shown(app).split("\n")[2]
+
+
+def written(app):
+    """The numbers of the trials in the file that was written."""
+    (path,) = app.experiments.parent.glob("redsm5-trials-night-search-*.csv")
+    return [line.split(",")[0] for line in path.read_text().split("\n")[1:-1]]
 
 
 STEPS = {
@@ -119,7 +132,13 @@ STEPS = {
             ("slash", lambda app: app.screen.query_one(Input).has_focus),
             (("!", "c", "o", "m", "p"), lambda app: rows(app) == [2, 3, 5, 7] and "4 of 8 trials" in shown(app)),
             ("enter", lambda app: app.screen.query_one(Table).has_focus and rows(app) == [2, 3, 5, 7]),
+            ("W", lambda app: written(app) == ["2", "3", "5", "7"] and "redsm5-trials-night-search" in notices(app)),
             ("escape", lambda app: len(rows(app)) == 8 and not app.screen.query_one(Input).display),
+            ("home", lambda app: cursor(app) == 0),
+            ("N", lambda app: "note on trial #0" in shown(app)),
+            (("g", "o", "enter"), lambda app: "note" in header(app) and "go" in shown(app).split("\n")[3]),
+            ("slash", lambda app: app.screen.query_one(Input).has_focus),
+            ([*"note~^g"], lambda app: rows(app) == [0]),
         ],
     ),
     Table: (
@@ -178,6 +197,10 @@ STEPS = {
             ("f", lambda app: app.screen.query_one(Input).has_focus),
             (("z", "z"), lambda app: "log: 0 of" in shown(app) and len(charts(app)) == 9),
             ("escape", lambda app: "log: 0 of" not in shown(app)),
+            ("N", lambda app: "note on trial #0" in shown(app)),
+            (("o", "k", "enter"), lambda app: "✎ ok" in shown(app)),
+            ("N", lambda app: isinstance(app.screen, NoteScreen)),
+            (("backspace", "backspace", "enter"), lambda app: "✎" not in shown(app) and not app.memory.notes),
             ("tab", lambda app: app.screen.query_one(Tabs).active == "tab-configuration"),
             ("escape", lambda app: app.current_mode == "trials"),
         ],
@@ -189,6 +212,8 @@ STEPS = {
             ("right_square_bracket", lambda app: "pruned trials have no report" in shown(app)),
             ("left_square_bracket", lambda app: "DEPRESSED_MOOD" in shown(app)),
             ("m", lambda app: marked(app) == [1]),
+            ("N", lambda app: "note on trial #1" in shown(app)),
+            (("o", "k", "enter"), lambda app: "trial #1: completed ✎ ok" in words(app)),
             ("escape", lambda app: app.current_mode == "trial"),
         ],
     ),
@@ -223,6 +248,13 @@ STEPS = {
                 ("question_mark", lambda app: "the search goes on without this app" in shown(app)),
                 (key, lambda app: not isinstance(app.screen, HelpScreen) and app.is_running),
             )
+        ],
+    ),
+    NoteScreen: (
+        ["2", "N"],
+        [
+            (("o", "k"), lambda app: app.screen.query_one(Input).value == "ok"),
+            ("escape", lambda app: not isinstance(app.screen, NoteScreen) and app.memory.notes == {}),
         ],
     ),
     ConfirmScreen: (
@@ -264,7 +296,7 @@ def bound(binder):
 
 
 def test_no_key_is_without_a_step():
-    binders = {TerminalApp, Table, HelpScreen, ConfirmScreen, *FolderScreen.__subclasses__()}
+    binders = {TerminalApp, Table, HelpScreen, ConfirmScreen, NoteScreen, *FolderScreen.__subclasses__()}
     assert binders == set(STEPS)
     tested = {binder: {key for key, _ in STEPS[binder][1] if isinstance(key, str)} for binder in binders}
     assert [(b.__name__, key) for b in binders for key in bound(b) if key not in tested[b]] == []
@@ -278,7 +310,7 @@ def test_the_help_names_every_key():
     names |= {"less_than_sign": "<", "greater_than_sign": ">"}
     names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "pagedown": "n", "pageup": "b"}
     names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 6" for n in range(1, 7)}
-    binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen)]
+    binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen, NoteScreen)]
     assert [key for b in binders for key in bound(b) if names.get(key, key) not in told] == []
 
 
@@ -294,6 +326,32 @@ async def test_the_palette_has_every_screen_and_every_order(two):
         await pilot.press("ctrl+p")
         await pilot.press(*"prune", "enter")
         await until(pilot, lambda: "Prune trial #7" in asked(app))
+
+
+@pytest.mark.asyncio
+async def test_a_pattern_that_is_none_yet_is_said_in_the_line_of_the_filter(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2", "slash", *"head~[a")
+        await until(pilot, lambda: "[a is no pattern" in shown(app).split("\n")[2] and rows(app) == [])
+        await pilot.press(*"-p]")
+        await until(pilot, lambda: "no pattern" not in shown(app) and len(rows(app)) == 8)
+        await pilot.press("escape")
+        await until(pilot, lambda: not app.screen.query_one("#filter-line").region.height)
+
+
+@pytest.mark.asyncio
+async def test_the_log_and_the_metrics_are_found_by_patterns_too(two):
+    app = TerminalApp(two.root)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settled(pilot)
+        for key in ("2", "home", "3", "slash"):
+            await pressed(pilot, key)
+        await pressed(pilot, *"~^val_f1", "enter")
+        assert charts(app) == ["val_f1_macro", "val_f1_micro"]
+        await pressed(pilot, "f", *"~^the", "enter")
+        assert "log: 1 of" in shown(app)
 
 
 @pytest.mark.asyncio

@@ -21,6 +21,14 @@ def test_once_prints_the_overview(sample):
     assert "\x1b" not in done.stdout
 
 
+def test_once_remembers_nothing_and_asks_nothing_of_what_is_remembered(sample, state):
+    state.parent.mkdir(parents=True)
+    state.write_text("not what it should be")
+    assert tui("--experiments", str(sample), "--once").returncode == 0
+    assert [path.name for path in state.parent.iterdir()] == ["terminal.json"]
+    assert state.read_text() == "not what it should be"
+
+
 def test_the_folder_comes_from_the_environment_where_none_is_named(sample):
     assert "night-search" in tui("--once", REDSM5_EXPERIMENTS=str(sample)).stdout
 

@@ -1,4 +1,4 @@
-"""What is typed finds what it says: words anywhere, comparisons in a column, an exclamation mark the opposite."""
+"""What is typed finds what it says: words anywhere, comparisons in a column, patterns, either of two, the opposite."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui.query import matcher
+from tui.query import Query, matcher, words
 
 ROW = {
     "#": 7,
@@ -16,6 +16,7 @@ ROW = {
     "train.learning_rate": 2e-5,
     "lr": 2e-5,
     "x": None,
+    "model": "mental bert (base)",
 }
 
 
@@ -41,6 +42,38 @@ ROW = {
         "!completed",
         "!",
         "x=none",
+        "~^gat",
+        "~^GAT.*d$",
+        "head~^g",
+        "head~ted$",
+        "head!~^mlp",
+        "!~mlp",
+        "~^(mlp|gated)$",
+        '~"l b.r"',
+        'model~"^mental bert"',
+        "gat*",
+        "head=g?ted",
+        "head!=mlp_*",
+        "lr=2*",
+        "mlp or gated",
+        "mlp | gated",
+        "mlp|gated",
+        "gated or mlp completed",
+        "(mlp or gated) failed",
+        "failed and gated",
+        "((gated))",
+        "!(mlp or linear)",
+        "!mlp",
+        "!head=mlp",
+        "!!gated",
+        '"mental bert"',
+        'model="mental bert"',
+        '"(base)"',
+        '!"bert mental"',
+        "(lr~e-05 or x) gated",
+        '"or" or gated',
+        "gated ~^fail",
+        "gated !~mlp",
     ],
 )
 def test_it_finds(query):
@@ -49,7 +82,23 @@ def test_it_finds(query):
 
 @pytest.mark.parametrize(
     "query",
-    ["mlp", "gated mlp", "head=mlp", "head!=gated", "!failed", "lr>1", "objective<0.412", "none=1", "x<1", "state<3"],
+    [
+        *(
+            "mlp",
+            "gated mlp",
+            "head=mlp",
+            "head!=gated",
+            "!failed",
+            "lr>1",
+            "objective<0.412",
+            "none=1",
+            "x<1",
+            "state<3",
+        ),
+        *("~^ated", "head~^mlp", "head!~gated", "!~gated", "none~.", "none!~.", "~(mlp|linear)", '~"bert  b"', "ga*t"),
+        *("head=ate*", "head!=g*", "mlp or linear", "(mlp or gated) completed", "!(mlp or gated)", "!head=gated"),
+        *('"bert mental"', '"gat*"', '"or"', "mlp gated or mlp failed"),
+    ],
 )
 def test_it_does_not_find(query):
     assert not matcher(query)(ROW)
@@ -106,6 +155,103 @@ def test_it_is_what_plain_reading_would_make_of_it(table, query, gap):
     typed = " ".join(t if isinstance(t, str) else gap.join(t) for t in query)
     test = matcher(typed)
     assert [test(row) for row in table] == [all(holds(row, term) for term in query) for row in table]
+
+
+@pytest.mark.parametrize(
+    ("half", "whole"),
+    [
+        ("gated or", "gated"),
+        ("gated |", "gated"),
+        ("or gated", "gated"),
+        ("gated (", "gated"),
+        ("gated (mlp or", "gated mlp"),
+        ("gated)", "gated"),
+        ("()", ""),
+        ("gated !(", "gated"),
+        ('gated "', "gated"),
+        ('"mental be', "mental"),
+        ("gated ~", "gated"),
+        ("gated lr<", "gated"),
+        ("gated head=", "gated"),
+        ("gated head!~", "gated"),
+        ("(" * 200 + "mlp", "mlp"),
+    ],
+)
+@pytest.mark.parametrize("other", [ROW, ROW | {"head": "mlp"}, {"x": 1}])
+def test_what_is_half_typed_asks_for_nothing_yet(half, whole, other):
+    assert matcher(half)(other) == matcher(whole)(other)
+
+
+def test_or_binds_less_than_what_stands_side_by_side():
+    query = Query("a b or c d | e")
+    asked = {word: query({"": word}) for word in ("ab", "ac", "bd", "cd", "e", "f")}
+    assert asked == {"ab": True, "ac": False, "bd": False, "cd": True, "e": True, "f": False}
+
+
+@pytest.mark.parametrize("query", ["", "loss", "LOSS val", "~^val", "~loss$ val", '"val loss"', '"val lo', "~"])
+def test_the_words_are_in_a_text(query):
+    assert words(query)("Val loss")
+
+
+@pytest.mark.parametrize("query", ["train", "val train", "~^loss", '"loss val"', "~[", "!loss", "val=1"])
+def test_the_words_are_not_in_a_text(query):
+    assert not words(query)("Val loss")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# patterns
+
+
+@pytest.mark.parametrize("typed", ["[a", "(", "*", "a{1,2}{3}", "(?P<x", "\\", "head~[a", "!~(", "(?<"])
+def test_what_is_no_pattern_is_said_and_looked_for_as_it_stands(typed):
+    query = Query(typed if "~" in typed else f"~{typed}")
+    literal = typed.rsplit("~", 1)[-1]
+    assert query.told.startswith(f"{literal} is no pattern (")
+    assert query.told.endswith("looked for as it stands")
+    assert query({"head": f"x{literal.upper()}y"}) != typed.startswith("!")
+    assert query({"head": "x"}) == typed.startswith("!")
+
+
+def test_of_a_right_pattern_nothing_is_said():
+    assert Query("~^a head~b|c (x~(d) or !~e)").told == ""
+
+
+@pytest.mark.parametrize("pattern", ["(?:a{999}){999}", "a{99999999}", "((((a{99}){99}){99}){99})"])
+def test_a_pattern_that_fills_the_memory_is_refused(pattern):
+    assert Query(f"~{pattern}").told == f"{pattern} repeats too often: looked for as it stands"
+
+
+@pytest.mark.parametrize("pattern", ["(a|aa)+$", "(?R)", "(((a|a)+)+)+c"])
+def test_a_pattern_that_would_never_end_is_given_up_and_then_all_is_looked_for_alike(pattern):
+    table = [{"x": "b"}, {"x": "a" * 60 + "b"}, {"x": f"-{pattern}-"}, {"x": "a" * 59 + "c"}] * 500
+    query = Query(f"~{pattern}")
+    assert query.those(table, lambda row: row) == [table[2]] * 500
+    assert query.told == f"{pattern} takes too long: looked for as it stands"
+
+
+def test_a_pattern_that_is_slow_on_every_cell_is_given_up(monkeypatch):
+    monkeypatch.setattr("tui.query.ALL_S", 0.0)
+    monkeypatch.setattr("tui.query.EACH_S", 0.0)
+    query = Query("~^b")
+    assert query.those(["abc", "b", "^b"], lambda cell: {"x": cell}) == ["^b"]
+    assert "takes too long" in query.told
+
+
+def test_a_long_cell_and_a_long_pattern_are_cut():
+    assert Query("~b")({"x": "a" * 499 + "b"})
+    assert not Query("~b")({"x": "a" * 500 + "b"})
+    assert Query("~" + "a" * 150)({"x": "a" * 100})
+
+
+patterns = st.text(st.sampled_from('ab()[]{}|*+?\\^$.,-:<>=!PRi0123456789 "~'), max_size=60)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True, database=None)
+@given(st.sampled_from(["", "~", "head~", "!~", '~"', "("]), patterns, rows)
+def test_whatever_pattern_is_typed_is_answered(before, pattern, row):
+    query = Query(before + pattern)
+    assert query(row) in (True, False)
+    assert query.told == "" or query.told.endswith("looked for as it stands")
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)

@@ -24,6 +24,7 @@ class FolderScreen(Screen[None]):
 
     needs: ClassVar[str] = ""
     side: ClassVar[tuple[str, int]] = ("", 0)  # the grid whose right column can be made wider, and its width
+    kept: ClassVar[tuple[str, ...]] = ()  # the attributes that are remembered across restarts, besides that width
     AUTO_FOCUS = ""
 
     def compose(self) -> ComposeResult:
@@ -33,11 +34,11 @@ class FolderScreen(Screen[None]):
             yield from self.body()
         yield Keys()
 
-    def widen(self, by: int) -> None:
-        """Make the right column so much wider, or as wide as it was (by 0)."""
+    def widen(self, by: int, *, keep: bool = False) -> None:
+        """Make the right column so much wider, or as wide as it was (by 0), or as wide as is remembered."""
         grid, width = self.side
         if grid:
-            self._wider = self._wider + by if by else 0
+            self._wider = self._wider + by if by or keep else 0
             width = min(max(width + self._wider, 16), max(self.size.width - 30, 16))
             self.query_one(grid).styles.grid_columns = f"1fr {width}"
 
@@ -58,6 +59,9 @@ class FolderScreen(Screen[None]):
         return self.app
 
     def on_mount(self) -> None:
+        self.owner.memory.recall(self, (*self.kept, "_wider"))
+        if self._wider:
+            self.call_after_refresh(self.widen, 0, keep=True)
         self.watch(self.app, "view", self._on_view)
 
     def on_screen_resume(self) -> None:

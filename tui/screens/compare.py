@@ -25,6 +25,7 @@ MARKERS = "●■▲◆○□△◇"
 
 class CompareScreen(FolderScreen):
     needs: ClassVar[str] = "marked"
+    kept: ClassVar[tuple[str, ...]] = ("smooth", "log_axis", "by_step")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "metric(1)", "Metric"),
         Binding("b", "metric(-1)", "Metric before", show=False),

@@ -15,6 +15,7 @@ KEYS = {
     "everywhere": {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
         "s": "the next study, where there are several",
+        "N": "a note on the trial, in Trials, Trial and Report; empty: none",
         "c  C": "copy the trial's id, its folder (OSC 52)",
         "P": "pin: hold the others against this trial, not against the best",
         "t  S": "light or dark; save the screen as SVG",
@@ -32,10 +33,11 @@ KEYS = {
         "a A": "the objective over the trials, time, or a parameter",
     },
     "Trials": {
-        "/": "filter: gated  head=gated  lr<5e-5  !failed; Esc clears it",
+        "/": "filter: gated  head=mlp_*  lr<5e-5  !failed; Esc clears it",
+        "": 'also: a or b  (a b)  "two words"  ~^regex  head~x$  note~.',
         "o O  i": "sort by the next, the previous column; turn around",
         "m  M": "mark for the comparison; clear the marks",
-        "Enter": "open the trial",
+        "Enter  W": "open the trial; write the table as CSV",
     },
     "Trial, Report": {
         "[ ]": "the trial before, the next one",

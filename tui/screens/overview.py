@@ -20,6 +20,7 @@ NUMBER, TIME = "the trials", "time"
 
 class OverviewScreen(FolderScreen):
     needs: ClassVar[str] = "active"
+    kept: ClassVar[tuple[str, ...]] = ("_axis",)
     side: ClassVar[tuple[str, int]] = ("#panels", 52)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "app.order('pause')", "Pause"),

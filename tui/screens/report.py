@@ -20,6 +20,7 @@ class ReportScreen(FolderScreen):
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
         Binding("m", "app.mark", "Mark", show=False),
+        Binding("N", "app.note", "Note", show=False),
         Binding("escape", "app.switch_mode('trial')", "Back", show=False),
     ]
 
@@ -37,9 +38,9 @@ class ReportScreen(FolderScreen):
         if detail is None:
             self.put("report-text", "No trial yet." if view.selected is None else "…")
             return
-        head(
-            panel, f"trial {text.number(detail.record)}: {detail.record.state}", text.clean(detail.record.trial_id, 60)
-        )
+        note = view.notes.get(detail.record.trial_id)
+        title = f"trial {text.number(detail.record)}: {detail.record.state}" + (f"  ✎ {note[:60]}" if note else "")
+        head(panel, title, text.clean(detail.record.trial_id, 60))
         if detail.report is None:
             self.put("report-text", missing(view))
             return

@@ -12,6 +12,7 @@ from textual.widgets import Input, Static, Tab, Tabs
 
 from tui import text, trialpanels
 from tui.detail import SEVERITIES, Series, TrialDetail
+from tui.query import words
 from tui.screens.base import FolderScreen, head
 from tui.view import View
 from tui.widgets.plot import Chart, Line, Plot, smoothed
@@ -24,6 +25,7 @@ PANELS = ("charts", "configuration", "checkpoints", "log")
 class TrialScreen(FolderScreen):
     needs: ClassVar[str] = "selected"
     side: ClassVar[tuple[str, int]] = ("#trial", 52)
+    kept: ClassVar[tuple[str, ...]] = ("smooth", "log_axis", "by_epoch", "beside")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
@@ -44,6 +46,7 @@ class TrialScreen(FolderScreen):
         Binding("v", "severity", "Severity", show=False),
         Binding("tab", "panel(1)", "Panel", show=False, priority=True),
         Binding("m", "app.mark", "Mark", show=False),
+        Binding("N", "app.note", "Note", show=False),
     ]
 
     def __init__(self) -> None:
@@ -119,7 +122,7 @@ class TrialScreen(FolderScreen):
 
     def _log_of(self, view: View, detail: TrialDetail) -> None:
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
-        lines = [line for line in lines if self._wanted.lower() in line.message.lower()]
+        lines = [line for line in lines if words(self._wanted)(line.message)]
         self.put("log-text", trialpanels.log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
         head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
@@ -166,8 +169,7 @@ class TrialScreen(FolderScreen):
             head(last, None, f"page {self._page + 1} of {pages}: n, b")
 
     def _names(self, detail: TrialDetail) -> list[str]:
-        wanted = self._query.lower().split()
-        names = [name for name in detail.series if all(word in name.lower() for word in wanted)]
+        names = [name for name in detail.series if words(self._query)(name)]
         metric = self._view.snapshot.study.metric if self._view and self._view.snapshot.study else ""
         first = [name for name in dict.fromkeys((metric, "val_loss", "train_loss")) if name in names]
         return first + [name for name in names if name not in first]
@@ -274,7 +276,7 @@ class TrialScreen(FolderScreen):
     def _type(self, *, finding: bool) -> None:
         """Open the line of input, for the metrics or for the log."""
         self._finding, line = finding, self.query_one(Input)
-        line.placeholder = "words in the log" if finding else "part of a metric's name: val_f1, system_"
+        line.placeholder = "words in the log, ~regex" if finding else "part of a metric's name: val_f1, system_, ~^val"
         with line.prevent(Input.Changed):
             line.value = self._wanted if finding else self._query
         line.display = True

@@ -1,18 +1,19 @@
 """All trials of the study in a table: sorted, filtered by typing, as they change; below it, the cursor's in full."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from redsm5.records import TrialRecord
-from tui import text
+from tui import export, text
 from tui.files import LARGEST
 from tui.query import matcher
 from tui.reader import ACTIVE, Trials, score
@@ -27,6 +28,7 @@ Sortable = tuple[bool, float, str]
 
 
 class TrialsScreen(FolderScreen):
+    kept: ClassVar[tuple[str, ...]] = ("_query", "_sort", "_falling")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("escape", "leave_filter", "Clear filter", show=False),
@@ -34,6 +36,8 @@ class TrialsScreen(FolderScreen):
         Binding("O", "sort(-1)", "Sort back", show=False),
         Binding("i", "reverse", "Turn around", show=False),
         Binding("m", "app.mark", "Mark", show=False),
+        Binding("N", "app.note", "Note", show=False),
+        Binding("W", "write", "Write as CSV", show=False),
     ]
 
     def __init__(self) -> None:
@@ -49,9 +53,18 @@ class TrialsScreen(FolderScreen):
 
     def body(self) -> ComposeResult:
         yield Static(id="counts", markup=False)
-        yield Input(id="filter", placeholder="gated   head=gated   lr<5e-5   state!=failed", compact=True)
+        with Horizontal(id="filter-line"):
+            yield Input(id="filter", placeholder="gated   head=mlp_*   lr<5e-5 or failed   !head~^mlp", compact=True)
+            yield Static(id="told", markup=False)
         yield Table(id="trials", fixed=3)
         yield Static(id="detail", markup=False)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        line = self.query_one(Input)
+        with line.prevent(Input.Changed):
+            line.value = self._query  # as it was remembered
+        line.display = bool(self._query)
 
     def on_screen_resume(self) -> None:
         super().on_screen_resume()
@@ -61,7 +74,7 @@ class TrialsScreen(FolderScreen):
     def show(self, view: View) -> None:
         self._view = view
         trials, table = view.snapshot.trials, self.query_one(Table)
-        made_of = (trials, self._query, self._sort, self._falling, view.marked, view.pinned)
+        made_of = (trials, self._query, self._sort, self._falling, view.marked, view.pinned, view.notes)
         if made_of[0] is not (self._made_of or (None,))[0] or made_of[1:] != self._made_of[1:]:
             self._made_of = made_of
             self.run_worker(self._arrange(view), exclusive=True, group="rows")
@@ -73,9 +86,12 @@ class TrialsScreen(FolderScreen):
     async def _arrange(self, view: View) -> None:
         """Filter and sort in a thread, so that thousands of trials do not keep a key waiting; then fill the table."""
         metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
-        trials = view.snapshot.trials
-        self._columns = await asyncio.to_thread(columns, trials, metric.removesuffix("_macro"))
-        keys = await asyncio.to_thread(self._chosen, trials, view.pinned)
+        metric = metric.removesuffix("_macro")
+        self._columns = await asyncio.to_thread(columns, view.snapshot.trials, metric, view.notes)
+        keys = await asyncio.to_thread(self._chosen, view)
+        told = matcher(self._query).told
+        self.put("told", text.clean(told))
+        self.query_one("#told").display = bool(told)
         table = self.query_one(Table)
         table.fill(self._columns, table.keys if keys == table.keys else keys, self._cells)
         if chosen := self.owner.selected:  # not the look's, which may be older than the last key
@@ -83,28 +99,28 @@ class TrialsScreen(FolderScreen):
         self.put("counts", self._counts(view))
         self._detail()
 
-    def _chosen(self, trials: Trials, pinned: str | None) -> list[str]:
+    def _chosen(self, view: View) -> list[str]:
         """The ids of those that the filter lets through, in the order that is asked for."""
-        shown: Sequence[TrialRecord] = trials
+        shown: Sequence[TrialRecord] = view.snapshot.trials
         if self._query:
-            test = matcher(self._query)
-            shown = [trial for trial in trials if test(self._values(trial))]
+            shown = matcher(self._query).those(shown, lambda trial: self._values(trial, view.notes))
         if self._sort != "#" or self._falling:
-            by = sorting(self._sort)
+            by = sorting(self._sort, view.notes)
             keyed = [(by(trial), trial) for trial in shown]
             known = sorted((p for p in keyed if not p[0][0]), key=lambda p: p[0], reverse=self._falling)
             shown = [t for _, t in known] + [t for key, t in keyed if key[0]]  # what has no value is last either way
         keys = [trial.trial_id for trial in shown]
-        if pinned in keys:
-            keys.remove(pinned)
-            keys.insert(0, pinned)  # in sight, whatever the order
+        if view.pinned in keys:
+            keys.remove(view.pinned)
+            keys.insert(0, view.pinned)  # in sight, whatever the order
         return keys
 
-    def _values(self, trial: TrialRecord) -> dict[str, object]:
+    def _values(self, trial: TrialRecord, notes: Mapping[str, str]) -> dict[str, object]:
         """What the filter sees of a trial, by the names of the columns; kept for as long as the trial is the same."""
         known = self._texts.get(trial.trial_id)
         if known is None or known[0] is not trial:
             known = self._texts[trial.trial_id] = trial, values(trial, self._columns[3].label)
+        known[1]["note"] = notes.get(trial.trial_id, "")
         return known[1]
 
     def _cells(self, key: str) -> Sequence[Cell]:
@@ -114,7 +130,7 @@ class TrialsScreen(FolderScreen):
             return ()
         best, clock = self._view.snapshot.trials.best, self._view.now if trial.state in ACTIVE else None
         marks = (best and best.trial_id == key, key == self._view.pinned, key in self._view.marked)
-        made_of = (trial, clock, marks, self._columns)
+        made_of = (trial, clock, marks, self._view.notes.get(key), self._columns)
         known = self._rows.get(key)
         if known is None or known[0] != made_of:
             if len(self._rows) > MOST_ROWS:
@@ -160,6 +176,18 @@ class TrialsScreen(FolderScreen):
         at = keys.index(self._sort) if self._sort in keys else 0
         self._order(keys[(at + by) % len(keys)])
 
+    async def action_write(self) -> None:
+        """Save what the table shows, with all columns, for a spreadsheet."""
+        if self._view is None:
+            return
+        ids, view = [*self.query_one(Table).keys], self._view
+        try:
+            path = await asyncio.to_thread(export.write, export.place(), view.snapshot, ids, view.notes)
+        except OSError as error:
+            self.notify(f"the table cannot be saved: {error.strerror}", severity="error", markup=False)
+        else:
+            self.notify(text.clean(str(path), 4096), title=f"{text.trials(len(ids))} written", markup=False)
+
     def action_reverse(self) -> None:
         self._falling = not self._falling
         self._again()
@@ -199,7 +227,7 @@ class TrialsScreen(FolderScreen):
             self.put("detail", "No trial is like that: Esc clears the filter." if self._query else "")
 
 
-def columns(trials: Trials, metric: str) -> tuple[Column, ...]:
+def columns(trials: Trials, metric: str, notes: Mapping[str, str]) -> tuple[Column, ...]:
     """The columns, as wide as the first and last rows need."""
     sample = [*trials[:SAMPLE], *trials[-SAMPLE:]]
     of_parameters = [
@@ -208,6 +236,7 @@ def columns(trials: Trials, metric: str) -> tuple[Column, ...]:
         if (name := text.parameter_name(key))
     ]
     errors = [len(reason(t)) for t in sample if t.error]
+    noted = [len(note) for trial_id, note in notes.items() if trial_id in trials.by_id]
     return (
         Column("", "", 2, right=False),
         Column("#", "#", max(3, len(str(len(trials))))),
@@ -219,6 +248,7 @@ def columns(trials: Trials, metric: str) -> tuple[Column, ...]:
         Column("again", "again", 5),
         *of_parameters,
         *([Column("error", "error", min(max([5, *errors]), 80), right=False)] if errors else []),
+        *([Column("note", "note", min(max([4, *noted]), 80), right=False)] if noted else []),
     )
 
 
@@ -245,7 +275,7 @@ def values(trial: TrialRecord, metric: str) -> dict[str, object]:
     return row
 
 
-def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
+def sorting(key: str, notes: Mapping[str, str]) -> Callable[[TrialRecord], Sortable]:
     """What a trial is sorted by; (False, number, text), or (True, …) where it has no such value."""
     of: dict[str, Callable[[TrialRecord], Any]] = {
         "#": lambda t: t.number,
@@ -256,6 +286,7 @@ def sorting(key: str) -> Callable[[TrialRecord], Sortable]:
         "bytes": lambda t: t.bytes,
         "again": lambda t: t.resumes,
         "error": lambda t: t.error.message if t.error else None,
+        "note": lambda t: notes.get(t.trial_id),
     }
 
     def by(trial: TrialRecord) -> Sortable:
@@ -300,6 +331,7 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
         "bytes": text.size(trial.bytes),
         "again": str(trial.resumes),
         "error": Text.assemble((reason(trial), "red")),
+        "note": text.clean(view.notes.get(trial.trial_id, "")),
     }
     return [own[c.key] if c.key in own else text.parameter(trial.parameters.get(c.key, "–")) for c in columns]
 

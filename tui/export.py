@@ -1,0 +1,84 @@
+"""The table of trials as a file for spreadsheets: full keys, raw values, and no cell that a spreadsheet would run."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from redsm5.records import TrialRecord
+from tui import text
+from tui.reader import Snapshot, score
+
+LONGEST = 10_000  # characters of a cell
+RUN = tuple("=+-@＝＋－＠")  # what a spreadsheet takes for the beginning of a formula
+
+
+def place() -> Path:
+    """Where the app was started, or else among the temporary files."""
+    try:
+        here = Path.cwd()
+    except OSError:  # it is gone
+        return Path("/tmp")
+    return here if os.access(here, os.W_OK) else Path("/tmp")
+
+
+def write(folder: Path, snapshot: Snapshot, ids: Sequence[str], notes: Mapping[str, str]) -> Path:
+    """These trials of the study in this order, each time into a new file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    study = snapshot.study
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", text.clean(study.name, 60)) if study else "single"
+    path = folder / f"redsm5-trials-{name}-{datetime.now():%Y%m%d-%H%M%S}.csv"
+    keys = snapshot.trials.parameters
+    metric = study.metric if study else "objective"
+    own = ["number", "state", metric, "best_epoch", "epoch", "epochs", "created_at", "started_at", "finished_at"]
+    own += ["active_seconds", "bytes", "resumes", "error"]
+    with path.open("x", encoding="utf-8", newline="") as file:  # never through a link that lies there already
+        table = csv.writer(file)
+        table.writerow([cell(title) for title in (*own, *keys, "id", "note")])
+        for trial_id in ids:
+            if trial := snapshot.trials.by_id.get(trial_id):
+                values = [*_own(trial), *(trial.parameters.get(key) for key in keys), trial_id, notes.get(trial_id)]
+                table.writerow([cell(value) for value in values])
+    return path
+
+
+def _own(trial: TrialRecord) -> tuple[object, ...]:
+    return (
+        trial.number,
+        trial.state,
+        score(trial),
+        trial.best.epoch if trial.best else None,
+        trial.epoch,
+        trial.epochs,
+        trial.created_at,
+        trial.started_at,
+        trial.finished_at,
+        trial.active_seconds,
+        trial.bytes,
+        trial.resumes,
+        f"{trial.error.kind}: {trial.error.message}" if trial.error else None,
+    )
+
+
+def cell(value: object) -> str:
+    """Numbers as they are; words as they stand, after an apostrophe where a spreadsheet would run them."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    written = text.clean(value, LONGEST)
+    return f"'{written}" if written.startswith(RUN) and not _number(written) else written
+
+
+def _number(written: str) -> bool:
+    try:
+        float(written)
+    except ValueError:
+        return False
+    return True

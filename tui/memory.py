@@ -1,0 +1,229 @@
+"""What the app remembers across restarts, in one file of the reader's own, never in the experiments folder.
+
+Of each experiments folder the study and the trial that were looked at, marks and pin; of all together the layout and
+the notes on trials. The file may be missing, foreign, half written or not to be written: then the app works without it.
+Where two apps write it, the folder, the layout and the notes that the last one changed stand as that one left them.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tui import text
+from tui.files import open_regular
+
+LARGEST = 1 << 25  # bytes: as many notes as are kept, each as long as it may be
+MOST_FOLDERS = 200
+MOST_NOTES, LONGEST_NOTE = 10_000, 500
+MOST_MARKED = 8
+LONGEST_ID, LONGEST_PATH, LONGEST_WORD, MOST_WORDS = 200, 4096, 300, 50
+WIDEST = 500
+
+Kept = bool | int | str
+
+
+@dataclass(frozen=True)
+class Here:
+    """What was looked at in one experiments folder: the ids of a study and of trials."""
+
+    study: str | None = None
+    trial: str | None = None
+    pinned: str | None = None
+    marked: tuple[str, ...] = ()
+
+
+@dataclass
+class Content:
+    """What stands in the file, and whether it is there but cannot be read."""
+
+    folders: dict[str, Here] = field(default_factory=dict)
+    layout: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    unreadable: bool = False
+
+
+def state_file() -> Path | None:
+    """Where it is kept; None where there is no home."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or "")
+    try:
+        base = base if base.is_absolute() else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None
+    return base / "redsm5" / "terminal.json"
+
+
+class Memory:
+    """Remembers for one experiments folder. `notes` is never changed, but replaced when one of them is."""
+
+    def __init__(self, experiments: Path) -> None:
+        self.path = state_file()
+        try:
+            self._folder = os.path.realpath(experiments)
+        except OSError:  # started in a folder that is gone
+            self._folder = str(experiments)
+        content = read(self.path)
+        self.here: Here = content.folders.get(self._folder, Here())
+        self.layout, self.notes = content.layout, content.notes
+        self._followed: dict[str, tuple[object, Sequence[str]]] = {}
+        self._saved: tuple[Here, dict[str, dict[str, Kept]]] = (self.here, self.layout)
+        self._unsaved: dict[str, str] = {}  # notes; an empty one is to go
+        self._notes_lock, self._file_lock = threading.Lock(), threading.Lock()
+
+    @property
+    def theme(self) -> str:
+        return str(self.layout.get("TerminalApp", {}).get("theme", ""))
+
+    def recall(self, thing: object, names: Sequence[str]) -> None:
+        """Set these attributes to what they were, and follow them."""
+        for name, value in self.layout.get(type(thing).__name__, {}).items():
+            if name in names and type(value) is type(getattr(thing, name)):
+                setattr(thing, name, value)
+        self.follow(thing, names)
+
+    def follow(self, thing: object, names: Sequence[str]) -> None:
+        """Remember from now on what these attributes are."""
+        self._followed[type(thing).__name__] = thing, names
+
+    def note(self, trial_id: str, note: str) -> bool:
+        """Note this on a trial, or nothing any more; False where there are too many notes already."""
+        note = _line(note)
+        if note and trial_id not in self.notes and len(self.notes) >= MOST_NOTES:
+            return False
+        notes = {known: said for known, said in self.notes.items() if known != trial_id}
+        self.notes = notes | {trial_id: note} if note else notes
+        with self._notes_lock:
+            self._unsaved[trial_id] = note
+        return True
+
+    def changed(self, here: Here) -> bool:
+        """Whether there is anything to save."""
+        return bool(self._unsaved) or self._saved != (here, self._layout())
+
+    def save(self, here: Here) -> None:
+        """Lay what has changed here over what stands in the file now.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._file_lock:
+            layout = self._layout()
+            with self._notes_lock:
+                unsaved, self._unsaved = self._unsaved, {}
+            try:
+                if self.path is None:
+                    raise FileNotFoundError(2, "there is no home folder")
+                content = read(self.path)
+                content.folders.pop(self._folder, None)
+                content.folders[self._folder] = here  # the last one used stands last
+                content.layout |= layout
+                for trial_id, note in unsaved.items():
+                    content.notes.pop(trial_id, None)
+                    if note:
+                        content.notes[trial_id] = note
+                write(self.path, content)
+            except OSError:
+                with self._notes_lock:
+                    self._unsaved = unsaved | self._unsaved
+                raise
+            self._saved = here, layout
+
+    def _layout(self) -> dict[str, dict[str, Kept]]:
+        """As it was, and of what is on the screen as it is."""
+        now = {kind: {n: getattr(thing, n) for n in names} for kind, (thing, names) in self._followed.items()}
+        return self.layout | now
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the file
+
+
+def read(path: Path | None) -> Content:
+    """What can be used of the file; nothing of it raises."""
+    if path is None:
+        return Content()
+    try:
+        with open_regular(path) as file:
+            data = file.read(LARGEST + 1)
+        document = json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LARGEST else None
+    except (FileNotFoundError, NotADirectoryError):
+        return Content()
+    except (OSError, ValueError, RecursionError, MemoryError):
+        document = None
+    if not isinstance(document, dict):
+        return Content(unreadable=True)
+    notes = [(i, _line(n)) for i, n in _items(document, "notes") if _word(i, LONGEST_ID) and _word(n)]
+    folders = [(path, _here(here)) for path, here in _items(document, "folders") if _word(path, LONGEST_PATH)]
+    layout = [(kind, _kept(kept)) for kind, kept in _items(document, "layout") if _word(kind, LONGEST_ID)]
+    return Content(
+        folders=dict(folders[-MOST_FOLDERS:]),
+        layout=dict(layout[:MOST_WORDS]),
+        notes={trial_id: note for trial_id, note in notes[-MOST_NOTES:] if note},
+    )
+
+
+def write(path: Path, content: Content) -> None:
+    """Replace the file as a whole; one that could not be read is put aside.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    document = {
+        "folders": {path: asdict(here) for path, here in [*content.folders.items()][-MOST_FOLDERS:]},
+        "layout": content.layout,
+        "notes": dict([*content.notes.items()][-MOST_NOTES:]),
+    }
+    fd, scratch = tempfile.mkstemp(prefix=".terminal-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(fd)
+        if content.unreadable:
+            os.replace(path, path.with_name("terminal.json.unreadable"))
+        os.replace(scratch, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(scratch)
+        raise
+
+
+def _items(document: dict[str, Any], key: str) -> list[tuple[str, Any]]:
+    found = document.get(key)
+    return [*found.items()] if isinstance(found, dict) else []
+
+
+def _word(value: object, longest: int = 4 * LONGEST_NOTE) -> bool:
+    return isinstance(value, str) and len(value) <= longest
+
+
+def _line(note: str) -> str:
+    """A note as it is kept and shown; what this gives it leaves as it is."""
+    return text.clean(text.clean(note, LONGEST_NOTE), LONGEST_NOTE).strip()
+
+
+def _here(found: object) -> Here:
+    if not isinstance(found, dict):
+        return Here()
+    study, trial, pinned = (
+        i if _word(i := found.get(what), LONGEST_ID) else None for what in ("study", "trial", "pinned")
+    )
+    marked = found.get("marked")
+    ids = (i for i in marked if _word(i, LONGEST_ID)) if isinstance(marked, list) else ()
+    return Here(study, trial, pinned, tuple(dict.fromkeys(ids))[:MOST_MARKED])
+
+
+def _kept(found: object) -> dict[str, Kept]:
+    """Words that can be shown, switches and widths."""
+    kept = [*found.items()][:MOST_WORDS] if isinstance(found, dict) else []
+    return {
+        key: "".join(c for c in value if c.isprintable()) if isinstance(value, str) else value
+        for key, value in kept
+        if _word(key, LONGEST_ID) and (_word(value, LONGEST_WORD) or (isinstance(value, int) and abs(value) <= WIDEST))
+    }

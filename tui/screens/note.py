@@ -1,0 +1,38 @@
+"""One line to note on a trial."""
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from tui.memory import LONGEST_NOTE
+from tui.screens.base import head
+
+
+class NoteScreen(ModalScreen[str | None]):
+    """Gives what was entered, which may be empty; None where it was left."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave")]
+
+    def __init__(self, trial: str, note: str) -> None:
+        super().__init__()
+        self._trial, self._note = trial, note
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="note", classes="panel"):
+            yield Input(self._note, max_length=LONGEST_NOTE, compact=True, select_on_focus=False)
+
+    def on_mount(self) -> None:
+        head(self.query_one("#note"), f"note on trial {self._trial}", "Enter keeps it, Esc leaves it; empty: none")
+        self.query_one(Input).focus()
+
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
