@@ -1,4 +1,4 @@
-"""Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; without a name, the newest."""
+"""Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; else the newest."""
 
 import argparse
 import os

@@ -1,7 +1,7 @@
 """What the machine that the app runs on does: processor, memory, disk and GPUs, over the last minutes.
 
-Here and not in redsm5/tracking/system.py, whose sampler is about a trial's own process and journal. A sample takes 0.2 ms
-without a GPU. psutil and NVML are imported at the first one, in the thread that reads.
+Here and not in redsm5/tracking/system.py, whose sampler is about a trial's own process and journal. A sample takes
+0.2 ms without a GPU. psutil and NVML are imported at the first one, in the thread that reads.
 """
 
 import os

@@ -11,6 +11,7 @@ from tui.trialpanels import measured
 from tui.view import View
 
 Of = Callable[[Sample], float | None]
+Write = Callable[[float], str]
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WAITING = "measuring…"
 # The columns of the trials at work: the metric without `system_`, and what stands above it.
@@ -47,14 +48,11 @@ def columns(samples: Sequence[Sample], of: Of, width: int) -> list[float | None]
 
 def area(heights: Sequence[float | None], rows: int, top: float) -> list[str]:
     """A chart of blocks in so many lines, the uppermost first; zero is the thinnest block, nothing is none."""
-    lines = []
     eighths = [0 if h is None else min(max(round(h / top * rows * 8), 1), rows * 8) if top > 0 else 1 for h in heights]
-    for row in range(rows - 1, -1, -1):
-        lines.append("".join(BLOCKS[min(max(n - 8 * row, 0), 8)] for n in eighths))
-    return lines
+    return ["".join(BLOCKS[min(max(n - 8 * row, 0), 8)] for n in eighths) for row in range(rows - 1, -1, -1)]
 
 
-def chart(samples: Sequence[Sample], of: Of, width: int, rows: int, top: float | None, write: Callable[[float], str]) -> Text:
+def chart(samples: Sequence[Sample], of: Of, width: int, rows: int, top: float | None, write: Write) -> Text:
     """The last minutes up to `top`, or up to the highest value, with what the axis reaches beside it."""
     heights = columns(samples, of, max(width - 9, 4))
     reach = top or max((h for h in heights if h is not None), default=0.0)
@@ -123,7 +121,7 @@ def gpus(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
         return Text("no GPU that an NVIDIA driver knows", DIM), ""
     page, each = Text(), max((rows - 1) // len(found) - 1, 0)
     for n, gpu in enumerate(found):
-        page.append(f"{n} {text.clean(gpu.name, max(width - 42, 4))}", "bold").append(f"  {_told(gpu)}\n")
+        page.append(f"{n} {text.clean(gpu.name.removeprefix('NVIDIA '), max(width - 32, 4))}", "bold").append(f"  {_told(gpu)}\n")
         if each:
             page.append_text(chart(machine.samples, _busy(n), width, each, 100.0, percent)).append("\n")
     if each:
@@ -144,7 +142,8 @@ def _told(gpu: Gpu) -> str:
     """Use, memory and temperature, as far as they are told."""
     parts = [] if gpu.busy is None else [percent(gpu.busy)]
     if gpu.used is not None and gpu.total:
-        parts.append(f"{size(gpu.used)} of {size(gpu.total)}")
+        whole = size(gpu.total)
+        parts.append(f"{size(gpu.used).removesuffix(whole[-3:])} of {whole}")
     parts += [] if gpu.temperature is None else [f"{gpu.temperature:.0f} °C"]
     return "  ".join(parts)
 
@@ -165,9 +164,9 @@ def strip(machine: MachineView, width: int) -> Text:
     half = max(width // 2, 30)
     page = Text()
     for n, (name, said, of) in enumerate(cells):
-        heights = columns(samples, of, max(half - 38, 4))
+        heights = columns(samples, of, max(half - 40, 4))
         top = tops.get(name) or max((h for h in heights if h is not None), default=0.0)
-        page.append(f"{name:<7}", DIM).append(f"{said:<28.27}").append(area(heights, 1, top)[0], "cyan")
+        page.append(f"{name:<7}", DIM).append(f"{said:<30.29}").append(area(heights, 1, top)[0], "cyan")
         page.append("   " if n % 2 == 0 else "\n")
     page.rstrip()
     return page

@@ -13,7 +13,7 @@ from tui.text import state
 
 KEYS = {
     "everywhere": {
-        "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
+        "1 to 8": "Overview, Trials, Trial, Report, Storage, Compare, Parameters, Machine",
         "s": "the next study, where there are several",
         "c  C": "copy the trial's id, its folder (OSC 52)",
         "P": "pin: hold the others against this trial, not against the best",
@@ -47,6 +47,10 @@ KEYS = {
     "Storage, Compare": {
         "u": "look for leftovers again",
         "n b ← →": "the next metric, the one before; points; w l a as on a trial",
+    },
+    "Parameters": {
+        "i": "compute the importance anew (in the background, writes nothing)",
+        "n b": "the parameters for which there was no room, the ones before",
     },
 }
 STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted", "stopped")

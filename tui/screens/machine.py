@@ -1,4 +1,4 @@
-"""The machine that the app runs on: processor, memory, disk, GPUs over the last minutes, and the trials at work on it."""
+"""The machine that the app runs on, over the last minutes, and the trials at work on it."""
 
 from typing import ClassVar
 

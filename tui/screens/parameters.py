@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from tui import control, panels, text
 from tui.parameters import FEWEST, Common, Importance, Ranked, axis_of, best_tenth, common, drawn, ordered, ranked
-from tui.reader import Trials, score
+from tui.reader import score
 from tui.screens.base import FolderScreen, head
 from tui.view import View
 from tui.widgets.parallel import BEST, FIFTH, PINNED, REST, SELECTED, Parallel, ParallelPlot, Path, fit
@@ -55,7 +55,7 @@ class ParametersScreen(FolderScreen):
         if known != self._known[0]:
             self._known = known, ranked(trials)
         found, keys = self._known[1], ordered(trials.parameters, told)
-        self._show_importance(study, told, keys, trials)
+        self._show_importance(study, told, keys, view)
         self._show_parallel(view, found, keys)
         width = self.query_one("#common").size.width or 76
         if self._shared[0] != (seen := (id(found), keys, width)):
@@ -63,12 +63,13 @@ class ParametersScreen(FolderScreen):
         self.put("common-text", self._shared[1])
         head(self.query_one("#common"), f"what the best {len(best_tenth(found))} of {len(found):,} have in common")
 
-    def _show_importance(self, study: str, told: Importance | None, keys: Sequence[str], trials: Trials) -> None:
+    def _show_importance(self, study: str, told: Importance | None, keys: Sequence[str], view: View) -> None:
         panel = self.query_one("#importance")
         if self._asked == study:
             said = "computing…"
         elif told:
-            said = f"of {told.completed:,} of {text.trials(trials.counts['completed'])} · i: anew"
+            of = f"{told.completed:,} of {text.trials(view.snapshot.trials.counts['completed'])}"
+            said = f"{text.clock(told.generated_at, view.now)}, of {of} · i: anew"
         else:
             said = "i computes it"
         self.put("importance-text", bars(told, keys, panel.size.width or 76, self._failed.get(study, "")))
@@ -125,11 +126,11 @@ def newest(*found: Importance | None) -> Importance | None:
 
 def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) -> Text:
     """A line for each parameter: its share of the variance, or why it cannot be told."""
-    page = Text(f"{failed}\n" if failed else "", "yellow")
+    page = Text.assemble((f"{failed}\n" if failed else "", "yellow"))
     if told is None:
-        page.append("No summary of this study yet: i computes which parameters matter, as `just summary` does.", text.DIM)
+        page.append("No summary of this study yet: i computes which parameters matter, as `just summary`.", text.DIM)
         return page
-    told_keys = [key for key in (*keys, *(k for k in told.parameter_importance if k not in keys))][:200]
+    told_keys = [*keys, *(key for key in told.parameter_importance if key not in keys)][:200]
     room = max(width - NAME - 8, 8)
     for key in told_keys:
         found, share = told.parameter_importance.get(key), told.share(key)

@@ -70,7 +70,8 @@ class StorageScreen(FolderScreen):
         head(self.query_one("#largest"), "by study, by trial")
         machine = self.query_one("#machine")
         if machine.size.width:  # there is room for it
-            self.put("machine", machinepanels.strip(view.machine, machine.size.width), machinepanels.title(view.machine))
+            lines = machinepanels.strip(view.machine, machine.size.width)
+            self.put("machine", lines, machinepanels.title(view.machine))
 
     def action_ask_cleanup(self) -> None:
         self.run_worker(self._ask(), exclusive=True, group="cleanup")

@@ -53,8 +53,9 @@ def draw(data: Parallel, width: int, height: int) -> Text:
     field = _Field(width, height - 1)
     for path in data.paths:
         field.path(columns, path)
+    room = max(columns[1] - columns[0] - 3, 1)
     for column, axis in zip(columns, data.axes, strict=True):
-        _axis(field, column, axis, left=column == last)
+        _axis(field, column, axis, room, left=column == last)
     _labels(field, last + 1, data.paths)
     page = _names(data.axes, columns, width)
     for row in range(field.height):
@@ -74,7 +75,7 @@ def _names(axes: Sequence[Axis], columns: Sequence[int], width: int) -> Text:
     return Text((line.ljust(at) + objective)[:width], "bold")
 
 
-def _axis(field: "_Field", column: int, axis: Axis, left: bool) -> None:
+def _axis(field: "_Field", column: int, axis: Axis, room: int, left: bool) -> None:
     """The axis, and its labels beside it where there is one line for each."""
     for row in range(field.height):
         field.put(row, column, "│", DIM)
@@ -84,7 +85,7 @@ def _axis(field: "_Field", column: int, axis: Axis, left: bool) -> None:
         if row <= free or (tick == 0.5 and not axis.words and field.height < 9):
             continue
         free = row
-        label = axis.label(tick)[: APART - 3]
+        label = axis.label(tick)[:room]
         field.put(row, column, "┤" if left else "├", "")
         field.put(row, column - len(label) if left else column + 1, label, "")
 
