@@ -121,7 +121,9 @@ def gpus(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
         return Text("no GPU that an NVIDIA driver knows", DIM), ""
     page, each = Text(), max((rows - 1) // len(found) - 1, 0)
     for n, gpu in enumerate(found):
-        page.append(f"{n} {text.clean(gpu.name.removeprefix('NVIDIA '), max(width - 32, 4))}", "bold").append(f"  {_told(gpu)}\n")
+        page.append(f"{n} {text.clean(gpu.name.removeprefix('NVIDIA '), max(width - 32, 4))}", "bold").append(
+            f"  {_told(gpu)}\n"
+        )
         if each:
             page.append_text(chart(machine.samples, _busy(n), width, each, 100.0, percent)).append("\n")
     if each:
