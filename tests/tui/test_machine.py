@@ -29,9 +29,7 @@ def one(monkeypatch, tmp_path, clock):
     """A machine whose disk moves 10 MB a second and that has no GPU."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setattr(module, "device_of", lambda path: "vda")
-    moved = lambda **_: {
-        "vda": SimpleNamespace(read_bytes=int(2e6 * clock.at), write_bytes=int(1e7 * clock.at))
-    }  # noqa: E731
+    moved = lambda **_: {"vda": SimpleNamespace(read_bytes=int(2e6 * clock.at), write_bytes=int(1e7 * clock.at))}
     monkeypatch.setattr(psutil, "disk_io_counters", moved)
     return Machine(tmp_path)
 

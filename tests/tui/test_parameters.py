@@ -1,4 +1,4 @@
-"""Which parameters matter, how the trials ran, what the best have in common: as computed, drawn, and kept up to date."""
+"""Which parameters matter, how the trials ran, what the best have in common: as computed, drawn, and kept current."""
 
 import json
 import subprocess
@@ -102,7 +102,7 @@ def test_what_the_best_tenth_has_in_common_is_told_against_all(folder):
     assert dict(head.all) == {"gated": 20, "mlp": 20}
     page = in_common(found, [RATE, HEAD, "none"], 76).plain.split("\n")
     assert page[0].split("  ")[-2:] == ["7.94 – 9.44", "of 1 – 9.44"]
-    assert page[0].count("━") == 2
+    assert page[0].count("━") == 4
     assert "gated 4/4 (all 50%)" in page[1]
     assert "(0 of 4 have it)" in page[2]
     assert "fewer than 10" in in_common(found[:9], [RATE], 76).plain
