@@ -121,19 +121,14 @@ def gpus(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
         return Text("no GPU that an NVIDIA driver knows", DIM), ""
     page, each = Text(), max((rows - 1) // len(found) - 1, 0)
     for n, gpu in enumerate(found):
-        page.append(f"{n} {text.clean(gpu.name.removeprefix('NVIDIA '), max(width - 32, 4))}", "bold").append(
-            f"  {_told(gpu)}\n"
-        )
+        name = text.clean(gpu.name.removeprefix("NVIDIA "), max(width - 32, 4))
+        page.append(f"{n} {name}", "bold").append(f"  {_told(gpu)}\n")
         if each:
             page.append_text(chart(machine.samples, _busy(n), width, each, 100.0, percent)).append("\n")
     if each:
         page.append_text(since(width))
     page.rstrip()
-    return page, text_count(len(found))
-
-
-def text_count(count: int) -> str:
-    return "1 GPU" if count == 1 else f"{count} GPUs"
+    return page, "1 GPU" if len(found) == 1 else f"{len(found)} GPUs"
 
 
 def _busy(n: int) -> Of:

@@ -1,9 +1,5 @@
 """Which parameters matter, how the trials ran, what the best have in common: as computed, drawn, and kept current."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from redsm5 import paths
@@ -239,12 +235,3 @@ def test_the_command_prints_what_it_computes_and_writes_nothing(folder):
     assert sorted(folder.root.rglob("*")) == before
     assert told.study_id == study
     assert told.completed == 10
-    with pytest.raises(OSError, match="there is no study --help"):
-        control.importance(folder.root, "--help")
-
-
-def test_what_the_command_prints_is_the_summary(folder):
-    study = searched(folder, 4)
-    command = [sys.executable, str(control.SCRIPTS / "summarize.py"), "--json", "--experiments", str(folder.root)]
-    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert (told["study_id"], len(told["trials"])) == (study, 4)
