@@ -24,6 +24,7 @@ FEWEST = 10  # completed trials, below which their best say nothing
 MOST_WORDS = 50
 LOG_FROM = 20  # times the lowest value: from there on an axis is logarithmic, as in the overview's chart
 LARGEST_NUMBER = 1e15
+NUMBERS = frozenset({int, float, type(None)})  # types of which an axis of numbers is made
 
 
 class Importance(Record):
@@ -129,13 +130,12 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 def axis_of(name: str, values: Sequence[object]) -> Axis:
     """The axis on which all these values have a place, but None and numbers without measure."""
-    known = [v for v in values if v is not None]
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in known):
-        return Axis(name, words=tuple(sorted({str(v) for v in known})[:MOST_WORDS]))
-    numbers = [float(v) for v in known if is_number(v)]
+    if not NUMBERS.issuperset(map(type, values)):
+        return Axis(name, words=tuple(sorted({str(v) for v in values if v is not None})[:MOST_WORDS]))
+    numbers = [v for v in values if v is not None and -LARGEST_NUMBER < v < LARGEST_NUMBER]  # type: ignore[operator]
     if not numbers:
         return Axis(name)
-    low, high = min(numbers), max(numbers)
+    low, high = float(min(numbers)), float(max(numbers))  # type: ignore[type-var,arg-type]
     if low > 0 and high / low > LOG_FROM:
         return Axis(name, math.log10(low), math.log10(high), log=True)
     return Axis(name, low, high)

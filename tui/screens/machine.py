@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static
 
@@ -13,6 +14,7 @@ from tui.view import View
 
 class MachineScreen(FolderScreen):
     needs: ClassVar[str] = "machine"
+    BINDINGS: ClassVar[list[BindingType]] = []
 
     def body(self) -> ComposeResult:
         with Container(id="machine-panels"):

@@ -37,6 +37,7 @@ class ParametersScreen(FolderScreen):
         self._failed: dict[str, str] = {}
         self._page = 0
         self._known: tuple[object, list[Ranked]] = (None, [])
+        self._drawn: list[Ranked] = []
         self._shared: tuple[object, Text] = (None, Text())
 
     def body(self) -> ComposeResult:
@@ -53,7 +54,8 @@ class ParametersScreen(FolderScreen):
         # What has ended does not change: of thousands of trials only those points are compared.
         known = study, trials.parameters, [point for point in trials.points if point[2]]
         if known != self._known[0]:
-            self._known = known, ranked(trials)
+            found = ranked(trials)
+            self._known, self._drawn = (known, found), drawn(found)
         found, keys = self._known[1], ordered(trials.parameters, told)
         self._show_importance(study, told, keys, view)
         self._show_parallel(view, found, keys)
@@ -81,7 +83,7 @@ class ParametersScreen(FolderScreen):
         pages = max(-(-len(keys) // room), 1)
         self._page %= pages
         chosen = keys[self._page * room :][:room]
-        lines = drawn(found)
+        lines = self._drawn
         which = text.trials(len(found))
         if len(lines) < len(found):
             which = f"{len(lines)} of {len(found):,} trials, the best and the newest"
