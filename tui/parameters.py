@@ -6,9 +6,9 @@ summary.json or from that command: nothing here computes it.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from pydantic import ConfigDict
 
@@ -24,6 +24,7 @@ FEWEST = 10  # completed trials, below which their best say nothing
 MOST_WORDS = 50
 LOG_FROM = 20  # times the lowest value: from there on an axis is logarithmic, as in the overview's chart
 LARGEST_NUMBER = 1e15
+T = TypeVar("T")
 NUMBERS = frozenset({int, float, type(None)})  # types of which an axis of numbers is made
 
 
@@ -160,17 +161,17 @@ class Common:
     have: int
 
 
-def best_tenth(found: Sequence[Ranked]) -> Sequence[Ranked]:
+def best_tenth(found: Sequence[T]) -> Sequence[T]:
     return found[: max(math.ceil(len(found) / 10), 1)]
 
 
-def common(found: Sequence[Ranked], key: str) -> Common:
-    """What the best ten per cent have in common in this parameter."""
-    values = [one.trial.parameters.get(key) for one in found]
-    best = [v for v in values[: len(best_tenth(found))] if v is not None]
+def common(settings: Sequence[Mapping[str, Any]], key: str) -> Common:
+    """What the best ten per cent have in common in a parameter; `settings` are all trials' parameters, best first."""
+    values = [setting.get(key) for setting in settings]
+    best = [v for v in values[: len(best_tenth(settings))] if v is not None]
     axis = axis_of(text.parameter_name(key), values)
     if axis.words:
-        told = (str(v) for v in values if v is not None)
-        return Common(axis, None, None, Counter(map(str, best)), Counter(told), len(best))
+        told = Counter(map(str, values))
+        return Common(axis, None, None, Counter(map(str, best)), told, len(best))
     numbers = [float(v) for v in best if is_number(v)]
     return Common(axis, min(numbers, default=None), max(numbers, default=None), Counter(), Counter(), len(best))

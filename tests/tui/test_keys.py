@@ -293,7 +293,7 @@ def test_the_help_names_every_key():
     names = {"left_square_bracket": "[", "right_square_bracket": "]", "slash": "/", "question_mark": "?"}
     names |= {"less_than_sign": "<", "greater_than_sign": ">"}
     names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "pagedown": "n", "pageup": "b"}
-    names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 8" for n in range(1, 9)}
+    names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 6" for n in range(1, 7)}
     binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen)]
     assert [key for b in binders for key in bound(b) if names.get(key, key) not in told] == []
 

@@ -92,7 +92,7 @@ def test_axes(values, log, words, middle):
 
 def test_what_the_best_tenth_has_in_common_is_told_against_all(folder):
     found = ranked(many(folder, 40))
-    rate, head = common(found, RATE), common(found, HEAD)
+    rate, head = (common([one.trial.parameters for one in found], key) for key in (RATE, HEAD))
     assert (rate.low, rate.high) == pytest.approx((10 ** (36 / 40), 10 ** (39 / 40)))
     assert dict(head.best) == {"gated": 4}
     assert dict(head.all) == {"gated": 20, "mlp": 20}

@@ -13,7 +13,8 @@ from tui.text import state
 
 KEYS = {
     "everywhere": {
-        "1 to 8": "Overview, Trials, Trial, Report, Storage, Compare, Parameters, Machine",
+        "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
+        "7  8": "Parameters, Machine",
         "s": "the next study, where there are several",
         "c  C": "copy the trial's id, its folder (OSC 52)",
         "P": "pin: hold the others against this trial, not against the best",

@@ -179,9 +179,10 @@ def in_common(found: Sequence[Ranked], keys: Sequence[str], width: int) -> Text:
     if len(found) < FEWEST:
         return Text(f"fewer than {FEWEST} completed trials: their best say nothing yet", text.DIM)
     best = len(best_tenth(found))
+    settings = [one.trial.parameters for one in found]
     page = Text()
     for key in keys:
-        seen = common(found, key)
+        seen = common(settings, key)
         page.append(f"{seen.axis.name[: NAME - 1]:<{NAME}}")
         line = _words(seen, best, len(found)) if seen.axis.words else _range(seen)
         if seen.have < best:
