@@ -208,6 +208,7 @@ async def test_it_is_drawn_anew_only_when_a_trial_has_completed(frozen, monkeypa
     study = searched(frozen)
     drawings = []
     monkeypatch.setattr("tui.widgets.parallel.draw", lambda *args: drawings.append(args) or draw(*args))
+    monkeypatch.setattr("tui.screens.parameters.ranked", lambda trials: drawings.append(trials) or ranked(trials))
     app = TerminalApp(frozen.root)
     async with app.run_test(size=(160, 48)) as pilot:
         await settled(pilot)
