@@ -1,4 +1,4 @@
-"""Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR]`; without a name, the newest."""
+"""Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; else the newest."""
 
 import argparse
 import os
@@ -57,15 +57,20 @@ def write_missing_pages(experiments: Path, study_id: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="just summary", description=__doc__)
     parser.add_argument("study", nargs="?", help="its name or uuid; default: the newest")
+    parser.add_argument("--json", action="store_true", help="print summary.json and write nothing")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
-    from redsm5.evaluation.summary import find_study, write_summary  # takes seconds: after what can be refused at once
+    # takes seconds: after what can be refused at once
+    from redsm5.evaluation.summary import find_study, make_summary, write_summary
 
     files.make_private()
     study = find_study(experiments, arguments.study)
+    if arguments.json:
+        sys.stdout.buffer.write(make_summary(experiments, study)[0].to_json())
+        return 0
     write_missing_pages(experiments, study.study_id)
     summary = write_summary(experiments, study)
     print(table(summary))

@@ -19,14 +19,19 @@ from textual.screen import Screen
 from redsm5 import paths
 from tui import control, export, text
 from tui.detail import TrialReader
+from tui.files import Documents
+from tui.machine import Machine, MachineView
 from tui.memory import Here, Memory
+from tui.parameters import Importance
 from tui.reader import Reader, Snapshot
 from tui.screens.base import FolderScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
+from tui.screens.machine import MachineScreen
 from tui.screens.note import NoteScreen
 from tui.screens.overview import OverviewScreen
+from tui.screens.parameters import ParametersScreen
 from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
 from tui.screens.trial import TrialScreen
@@ -37,6 +42,7 @@ from tui.view import View
 POLL_S = 1.0
 SAVE_S = 1.0  # between two looks at whether there is anything new to remember
 MOST_MARKED = 8
+MOST_AT_WORK = 8  # trials whose newest metrics stand beside the machine's
 FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
 SWITCHED_S = 0.01  # until another screen is painted
@@ -56,13 +62,17 @@ class TerminalApp(App[None]):
         "report": ReportScreen,
         "storage": StorageScreen,
         "compare": CompareScreen,
+        "parameters": ParametersScreen,
+        "machine": MachineScreen,
     }
     DEFAULT_MODE = "overview"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
             Binding(str(key), f"switch_mode('{mode}')", mode.capitalize())
-            for key, mode in enumerate(("overview", "trials", "trial", "report", "storage", "compare"), 1)
+            for key, mode in enumerate(
+                ("overview", "trials", "trial", "report", "storage", "compare", "parameters", "machine"), 1
+            )
         ),
         Binding("s", "next_study", "Study", show=False),
         Binding("p", "order('pause')", "Pause or go on", show=False),
@@ -90,6 +100,8 @@ class TerminalApp(App[None]):
         self.experiments, self.read_only = experiments, read_only
         self._reader = Reader(experiments)
         self._storage = StorageReader(experiments)
+        self._machine = Machine(experiments)
+        self._summaries = Documents()
         self._trials: dict[str, TrialReader] = {}
         self.memory = Memory(experiments)
         here = self.memory.here
@@ -160,6 +172,7 @@ class TerminalApp(App[None]):
             "selected": [selected, reference],
             "marked": [*marked],
             "active": [trial.trial_id for trial in trials.active[:1]],
+            "machine": [trial.trial_id for trial in trials.active[:MOST_AT_WORK]],
         }
         details = {i: self._follow(i).read(trials.by_id[i]) for i in by_need.get(needs, []) if i}
         counting = FOREGROUND_S if needs == "storage" else BACKGROUND_S if self.view else 0.0
@@ -170,9 +183,19 @@ class TerminalApp(App[None]):
             marked=marked,
             details=details,
             storage=self._storage.look(study, trials, counting),
+            importance=self._importance(study) if needs == "parameters" else None,
+            machine=self._measure(needs, details) if self.view else MachineView(),  # not before the first look is shown
             writable=not self.read_only and control.writable(self.experiments, study),
             notes=self.memory.notes,
         )
+
+    def _importance(self, study: str | None) -> Importance | None:
+        path = paths.study_dir(self.experiments, study) / paths.SUMMARY if study else None
+        return self._summaries.get(path, Importance) if path else None
+
+    def _measure(self, needs: str, at_work: Iterable[str]) -> MachineView:
+        seen = needs in ("machine", "storage")
+        return self._machine.look(seen, at_work if needs == "machine" else ())
 
     def _follow(self, trial_id: str) -> TrialReader:
         reader = self._trials.pop(trial_id, None) or TrialReader(self.experiments, trial_id)

@@ -1,4 +1,4 @@
-"""Orders to the study's driver, as files that it obeys, and the clean-up, as the command that does it."""
+"""Orders to the study's driver, as files that it obeys, and the commands that clean up and summarize."""
 
 import json
 import os
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import paths
+from tui.parameters import Importance
 
-CLEANUP = Path(__file__).parent.parent / "scripts" / "cleanup.py"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 MOST = 200  # items of a kind that are shown
 
 
@@ -45,19 +46,40 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
     Raises:
         OSError: it refused, or could not be run; the message says why.
     """
-    command = ["nice", sys.executable, str(CLEANUP), "--experiments", str(experiments), "--format", "json", *flags]
+    said = _run("cleanup", "--experiments", str(experiments), "--format", "json", *flags)
+    try:
+        document = json.loads(said)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise OSError("cleanup did not say what it found")
+    return summed(document)
+
+
+def importance(experiments: Path, study_id: str) -> Importance:
+    """What `just summary` says now of how much each parameter matters; nothing is written.
+
+    Raises:
+        OSError: it refused, or could not be run; the message says why.
+    """
+    said = _run("summarize", "--json", "--experiments", str(experiments), "--", study_id)
+    try:
+        return Importance.model_validate_json(said)
+    except ValueError as error:
+        raise OSError("summarize did not say what it found") from error
+
+
+def _run(script: str, *arguments: str) -> bytes:
+    """What one of our commands prints, run gently in a process of its own."""
+    command = ["nice", sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=600, check=False)
     except subprocess.TimeoutExpired as error:
-        raise OSError("cleanup took more than 10 minutes") from error
-    try:
-        document = json.loads(done.stdout)
-    except ValueError:
-        document = None
-    if done.returncode != 0 or not isinstance(document, dict):
+        raise OSError(f"{script} took more than 10 minutes") from error
+    if done.returncode != 0:
         said = done.stderr.decode(errors="replace").split("\n")[-5:]  # what, where and remedy have a line each
-        raise OSError(" ".join(" ".join(said).split()) or f"cleanup ended with {done.returncode}")
-    return summed(document)
+        raise OSError(" ".join(" ".join(said).split()) or f"{script} ended with {done.returncode}")
+    return done.stdout
 
 
 def summed(document: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def system(detail: TrialDetail) -> Text:
     page = Text()
     for name, series in detail.series.items():
         if name.startswith("system_") and series.values:
-            label, shown = _measured(text.clean(name.removeprefix("system_"), 80), series.values[-1])
+            label, shown = measured(text.clean(name.removeprefix("system_"), 80), series.values[-1])
             lately = [v for v in series.values[-16:] if math.isfinite(v)]
             page.append(f"{label:<18.18}", text.DIM).append(f"{shown:>11} ").append(text.spark(lately), "cyan")
             page.append("\n")
@@ -114,7 +114,7 @@ def system(detail: TrialDetail) -> Text:
     return page
 
 
-def _measured(name: str, number: float) -> tuple[str, str]:
+def measured(name: str, number: float) -> tuple[str, str]:
     """What is measured, and its value with the unit that the name ends in."""
     for ending, write in (
         ("_bytes_per_second", lambda v: f"{text.size(v)}/s"),

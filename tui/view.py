@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from redsm5.records import TrialRecord
 from tui.detail import TrialDetail
+from tui.machine import MachineView
+from tui.parameters import Importance
 from tui.reader import Snapshot
 from tui.storage import StorageView
 
@@ -19,6 +21,8 @@ class View:
         pinned: the trial that the others are held against; None: the best.
         marked: those to compare, in the order in which they were marked.
         details: of the trials that the screen in sight needs.
+        importance: what the study's summary.json says of its parameters; None where there is none.
+        machine: what the machine does that the app runs on.
         writable: orders can be given here.
         notes: the reader's own, by the ids of the trials.
     """
@@ -29,6 +33,8 @@ class View:
     marked: tuple[str, ...] = ()
     details: Mapping[str, TrialDetail] = field(default_factory=dict)
     storage: StorageView = field(default_factory=StorageView)
+    importance: Importance | None = None
+    machine: MachineView = field(default_factory=MachineView)
     writable: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))

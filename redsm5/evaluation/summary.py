@@ -95,14 +95,19 @@ def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
 def write_summary(experiments: Path, study: StudyRecord) -> StudySummary:
     """Make a study's summary, and write it and its page into the study's folder, each atomically."""
     folder = paths.study_dir(experiments, study.study_id)
-    found = read_study(experiments, study)
-    moments = storage_over_time(found.journals)
-    summary = summarize(experiments, found, moments)
+    summary, moments = make_summary(experiments, study)
     page = render_summary(experiments, summary, space_of(study), moments)
     with files.Lock(folder / paths.LOCK):  # two at once would share a temporary file
         files.write_atomic(folder / paths.SUMMARY, summary.to_json())
         files.write_atomic(folder / paths.SUMMARY_PAGE, page.encode(errors="replace"))
     return summary
+
+
+def make_summary(experiments: Path, study: StudyRecord) -> tuple[StudySummary, list[Moment]]:
+    """A study's summary, and how its storage stood over time; nothing is written."""
+    found = read_study(experiments, study)
+    moments = storage_over_time(found.journals)
+    return summarize(experiments, found, moments), moments
 
 
 def read_study(experiments: Path, study: StudyRecord) -> StudyFiles:

@@ -15,14 +15,19 @@ from redsm5.reports import (
     EvaluationReport,
     EvidenceMetrics,
     HardNegativeMetrics,
+    ParameterImportance,
     TestMetrics,
 )
-from tui import panels, trialpanels
+from tui import machinepanels, panels, trialpanels
 from tui.detail import LOG, TrialReader
+from tui.files import Documents
+from tui.machine import Gpu, MachineView, Sample
+from tui.parameters import Importance, ordered, ranked
 from tui.reader import Reader
-from tui.screens import compare, overview, report, storage, trials
+from tui.screens import compare, overview, parameters, report, storage, trials
 from tui.storage import StorageReader
 from tui.view import View
+from tui.widgets import parallel
 from tui.widgets.plot import Chart, Line, draw
 
 NASTY = (
@@ -41,7 +46,7 @@ NASTY = (
 )
 HUGE = 10**400
 # By which path each file that is read lies in a folder, and whether it is one of lines.
-OF_STUDY = {paths.STUDY: False, paths.INDEX: False, paths.BUDGET: False, paths.EVENTS: True}
+OF_STUDY = {paths.STUDY: False, paths.INDEX: False, paths.BUDGET: False, paths.SUMMARY: False, paths.EVENTS: True}
 OF_TRIAL = {
     paths.TRIAL: False,
     paths.CONFIG: False,
@@ -113,6 +118,18 @@ def evaluation(trial_id, word="DEPRESSED_MOOD", number=0.5):
     )
 
 
+def summary(study_id, word="train.learning_rate"):
+    """What `just summary` says where every text is this word."""
+    told = ParameterImportance(share=None, trials=12, conditional=True, reason=word)
+    known = ParameterImportance(share=0.4, trials=12, conditional=True)
+    return Importance(
+        study_id=study_id,
+        generated_at=word,
+        counts={"completed": 1, word: 2},
+        parameter_importance={word: told, f"a.{word}": known, "train.learning_rate": known},
+    )
+
+
 def complete(folder, study_id, word="DEPRESSED_MOOD"):
     """Give the study and its trials the files that the fixture leaves out."""
     study = paths.study_dir(folder.root, study_id)
@@ -128,6 +145,7 @@ def complete(folder, study_id, word="DEPRESSED_MOOD"):
         (path / paths.LOGS / LOG).write_text(json.dumps(line) + "\n")
         for epoch in (1, 2, 3, 4):
             (path / paths.CHECKPOINTS / f"epoch-{epoch:04d}").mkdir(parents=True)
+    (study / paths.SUMMARY).write_bytes(summary(study_id, word).to_json())
     (study / paths.BUDGET).write_bytes(BudgetLedger(max_total_size=10**10, entries=entries).to_json())
 
 
@@ -182,7 +200,8 @@ def look(root, kept=None, most=3):
         details[t.trial_id] = kept.trials.setdefault(t.trial_id, TrialReader(root, t.trial_id)).read(t)
     counted = kept.storage.look(study, snapshot.trials, 1.0)
     selected = next(iter(details), None)
-    return View(snapshot, selected=selected, marked=tuple(details), details=details, storage=counted)
+    told = Documents().get(paths.study_dir(root, study) / paths.SUMMARY, Importance) if study else None
+    return View(snapshot, selected=selected, marked=tuple(details), details=details, storage=counted, importance=told)
 
 
 def shown(view, word="x"):
@@ -200,6 +219,14 @@ def shown(view, word="x"):
         parts += [*trials.cells(t, view, columns), trials.detail(t)]
         for column in columns:
             trials.sorting(column.key, view.notes)(t)
+    keys = ordered(view.snapshot.trials.parameters, view.importance)
+    found = ranked(view.snapshot.trials)
+    parts += [parameters.bars(view.importance, keys, 70, ""), parameters.in_common(found * 12, keys, 70)]
+    parts.append(parallel.draw(parameters.parallel(view, found, keys[:4]), 60, 9))
+    gpus = (Gpu(word, None, 1, 2),)
+    busy = replace(view, machine=MachineView((Sample(1.0, 5.0, 9, gpus=gpus),), word, 2, 10, word))
+    parts += [machinepanels.at_work(busy, 80)[0], machinepanels.strip(busy.machine, 80)]
+    parts += [machinepanels.gpus(busy.machine, 80, 9)[0], machinepanels.title(busy.machine)]
     for detail in view.details.values():
         one = replace(view, selected=detail.record.trial_id)
         parts += [trialpanels.about(one, detail), trialpanels.remedy(one, detail), trialpanels.system(detail)]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from redsm5 import paths
-from tests.tui.hostile import NASTY, OF_STUDY, OF_TRIAL, complete, evaluation, harmful, leftovers, poison
+from tests.tui.hostile import NASTY, OF_STUDY, OF_TRIAL, complete, evaluation, harmful, leftovers, poison, summary
 from tui import app as app_module
 from tui import control
 from tui.app import TerminalApp
@@ -16,6 +16,7 @@ WALK = (
     *("1", "question_mark", "escape", "2", "o", "O", "i", "m", "down", "m", "end", "right", "slash", "r", "e", "enter"),
     *("escape", "enter", "right", "enter", "left", "l", "w", "a", "enter", "n", "b", "v", "tab", "tab", "tab", "tab"),
     *("slash", "x", "enter", "escape", "escape", "3", "left_square_bracket", "right_square_bracket", "4", "5", "u"),
+    *("7", "n", "b", "i", "8"),
     *("6", "n", "w", "l", "a", "b", "M", "c", "C", "t", "x", "escape", "p", "escape", "s", "ctrl+p", "escape", "1"),
 )
 
@@ -24,6 +25,7 @@ WALK = (
 def _quick(monkeypatch, tmp_path):
     monkeypatch.setattr(app_module, "POLL_S", 60.0)  # `looked` asks for each look
     monkeypatch.setattr(control, "cleanup", lambda *args: leftovers("\x1b[31m[red]\u202e"))
+    monkeypatch.setattr(control, "importance", lambda experiments, study: summary(study, "\x1b[31m[red]\u202e"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -101,12 +103,15 @@ async def test_every_screen_where_every_number_is_extreme(folder, number):
         rows = [json.loads(line) | {"value": number} for line in (path / paths.METRICS).read_bytes().splitlines()]
         rows += [row | {"metric": f"system_{row['metric']}_bytes"} for row in rows]
         (path / paths.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    extreme = {"a": {"share": number, "trials": 10**400, "conditional": True}}
+    told = json.loads(summary(study_id).to_json())
+    told |= {"parameter_importance": extreme, "counts": {"completed": 10**400}}
+    (paths.study_dir(folder.root, study_id) / paths.SUMMARY).write_text(json.dumps(told))
     app = TerminalApp(folder.root)
+    keys = ("1", "2", "o", "o", "o", "m", "down", "m", "3", "l", "enter", "left", "4", "5", "6", "l", "7", "8")
     async with app.run_test(size=(100, 30)) as pilot:
         await looked(app, pilot)
-        await walk(
-            app, pilot, ("1", "2", "o", "o", "o", "m", "down", "m", "3", "l", "enter", "left", "4", "5", "6", "l")
-        )
+        await walk(app, pilot, keys)
 
 
 @pytest.mark.asyncio
@@ -118,12 +123,12 @@ async def test_files_that_change_go_and_come_while_it_is_looked_at(folder):
     files += [p for name in OF_TRIAL for p in folder.root.glob(f"trial_*/{name}")]
     async with app.run_test(size=(100, 30)) as pilot:
         await looked(app, pilot)
-        for screen in "123456":
+        for screen in "12345678":
             await pilot.press(screen)
-            for path in files[int(screen) :: 6]:
+            for path in files[int(screen) :: 8]:
                 path.write_bytes(path.read_bytes()[:-20])
             await looked(app, pilot)
-            for path in files[int(screen) :: 6]:
+            for path in files[int(screen) :: 8]:
                 path.unlink()
             await looked(app, pilot)
             assert not harmful(on_screen(app))
@@ -135,7 +140,7 @@ async def test_a_folder_that_is_removed_and_made_anew_is_shown_anew(folder):
     app = TerminalApp(folder.root)
     async with app.run_test(size=(80, 24)) as pilot:
         await looked(app, pilot)
-        for screen in "123456":
+        for screen in "12345678":
             await pilot.press(screen)
             shutil.rmtree(folder.root)
             await looked(app, pilot)

@@ -4,6 +4,7 @@ import pytest
 from textual.binding import Binding
 from textual.widgets import Input, Tabs
 
+from redsm5 import paths
 from tests.tui.pilots import (
     asked,
     at,
@@ -21,6 +22,7 @@ from tests.tui.pilots import (
     until,
     words,
 )
+from tests.tui.searched import importance
 from tui import app as app_module
 from tui import control
 from tui.app import TerminalApp
@@ -28,8 +30,10 @@ from tui.screens.base import FolderScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
+from tui.screens.machine import MachineScreen
 from tui.screens.note import NoteScreen
 from tui.screens.overview import OverviewScreen
+from tui.screens.parameters import ParametersScreen
 from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
 from tui.screens.trial import TrialScreen
@@ -41,13 +45,16 @@ from tui.widgets.table import Table
 def _quickly(monkeypatch, tmp_path):
     monkeypatch.setattr(app_module, "POLL_S", 600)  # what is pressed asks for a look by itself
     monkeypatch.setattr(control, "cleanup", lambda experiments, *flags: {"items": [], "totals": {}, "skipped": []})
+    monkeypatch.setattr(control, "importance", lambda experiments, study: importance(study))
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def two(frozen):
     """Two studies, the newer one whole."""
-    frozen.study("earlier", created=900, states=("completed",), state="completed")
+    earlier = frozen.study("earlier", created=900, states=("completed",), state="completed", index=False)
+    record = paths.trial_dir(frozen.root, frozen.id(earlier, 0)) / paths.TRIAL
+    frozen.rewrite(record, parameters={f"train.key_{n:02}": n for n in range(12)})
     frozen.whole()
     return frozen
 
@@ -81,7 +88,7 @@ STEPS = {
             ("t", lambda app: app.theme == "textual-dark"),
             ("c", lambda app: app.clipboard == app.view.selected),
             ("C", lambda app: app.clipboard.endswith(f"experiments/trial_{app.view.selected}")),
-            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-compare-*.svg")]) == 1),
+            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-machine-*.svg")]) == 1),
             ("1", lambda app: side(app) == 52),
             ("less_than_sign", lambda app: side(app) == 56),
             ("greater_than_sign", lambda app: side(app) == 52),
@@ -239,6 +246,15 @@ STEPS = {
             ("escape", lambda app: app.current_mode == "trials"),
         ],
     ),
+    ParametersScreen: (
+        ["s", "7"],  # the earlier study, whose trial has twelve parameters
+        [
+            ("n", lambda app: "parameters 2 of 2" in shown(app) and "key_11" in shown(app)),
+            ("b", lambda app: "parameters 1 of 2" in shown(app) and "key_11" not in shown(app)),
+            ("i", lambda app: "of 35 of 1 trial" in shown(app) and "43.1%" in shown(app)),
+        ],
+    ),
+    MachineScreen: (["8"], []),
     HelpScreen: (
         [],
         [

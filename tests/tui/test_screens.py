@@ -23,7 +23,7 @@ from tui.app import TerminalApp
 from tui.widgets.table import Table
 
 SIZES = [(80, 24), (100, 30), (200, 60)]
-SCREENS = "123456"
+SCREENS = "12345678"
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +55,10 @@ async def test_the_overview_fits(night, size):
             "4 ✔   1 ✂   1 ✗   1 ⏸",
             "last save stalled 0.14 s",
             "● #7  running  epoch 4 of 10",
-            "1 Overview",
-            "6 Compare",
-            "? Help",
-            "q Quit",
+            "1 Over",
+            "6 Comp",
+            "8 Mach",
+            "?",
         ):
             assert part in shown(app)
         for name in ("objective", "now", "storage", "pace", "lately"):
@@ -164,6 +164,7 @@ async def test_an_empty_folder_says_what_to_do_on_every_screen_and_fills_by_itse
         for key in SCREENS if exists else "16":
             await pressed(pilot, key)
             assert "yet: run `just hpo`" not in words(app)
+        await pressed(pilot, "6")
         assert "0 marked. Mark 2 to 8 trials: m in Trials (2)" in words(app)
 
 

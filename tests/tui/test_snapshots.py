@@ -6,9 +6,11 @@ After a change that is meant: `pytest tests/tui/test_snapshots.py --snapshot-upd
 import pytest
 
 from tests.tui.pilots import settled
+from tests.tui.searched import machine, searched, summarized
 from tui import app as app_module
 from tui import control
 from tui.app import TerminalApp
+from tui.machine import Machine
 
 SIZES = [(80, 24), (160, 48)]
 KEYS = {
@@ -18,6 +20,8 @@ KEYS = {
     "report": ("2", "up", "4"),
     "storage": ("5",),
     "compare": ("2", "home", "m", "down", "m", "end", "up", "m", "6"),
+    "parameters": ("7",),
+    "machine": ("8",),
     "help": ("question_mark",),
     "confirm": ("p",),
     "failed": ("2", "home", "down", "down", "down", "enter"),
@@ -58,7 +62,12 @@ def leftovers(folder):
     ids=lambda part: part if isinstance(part, str) else f"{part[0]}x{part[1]}",
 )
 def test_what_is_drawn(snap_compare, frozen, monkeypatch, name, size):
-    frozen.whole()
+    if name == "parameters":
+        summarized(frozen, searched(frozen))
+    else:
+        frozen.whole()
+    looked_at = machine(frozenset([frozen.of(7)]))
+    monkeypatch.setattr(Machine, "look", lambda self, seen, at_work=(): looked_at)
     monkeypatch.setattr(control, "cleanup", lambda experiments, *flags: leftovers(frozen))
     app = TerminalApp(frozen.root)
     app.animation_level = "none"

@@ -14,6 +14,7 @@ from tui.text import state
 KEYS = {
     "everywhere": {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
+        "7  8": "Parameters, Machine",
         "s": "the next study, where there are several",
         "N": "a note on the trial, in Trials, Trial and Report; empty: none",
         "c  C": "copy the trial's id, its folder (OSC 52)",
@@ -49,6 +50,10 @@ KEYS = {
     "Storage, Compare": {
         "u": "look for leftovers again",
         "n b ← →": "the next metric, the one before; points; w l a as on a trial",
+    },
+    "Parameters": {
+        "i": "compute the importance anew (in the background, writes nothing)",
+        "n b": "the parameters for which there was no room, the ones before",
     },
 }
 STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted", "stopped")

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static
 
-from tui import control, panels, text
+from tui import control, machinepanels, panels, text
 from tui.reader import Snapshot
 from tui.screens.base import FolderScreen, head
 from tui.storage import KINDS, used_over_time
@@ -43,6 +43,7 @@ class StorageScreen(FolderScreen):
                 yield Static(id="moves-text", markup=False)
             with VerticalScroll(id="largest", classes="panel"):
                 yield Static(id="largest-text", markup=False)
+            yield Static(id="machine", classes="panel", markup=False)
 
     def show(self, view: View) -> None:
         self._view = view
@@ -67,6 +68,10 @@ class StorageScreen(FolderScreen):
         head(panel, "writes and prunes, 6 h", highest)
         self.put("largest-text", largest(view, self.query_one("#largest").size.width or 60))
         head(self.query_one("#largest"), "by study, by trial")
+        machine = self.query_one("#machine")
+        if machine.size.width:  # there is room for it
+            lines = machinepanels.strip(view.machine, machine.size.width)
+            self.put("machine", lines, machinepanels.title(view.machine))
 
     def action_ask_cleanup(self) -> None:
         self.run_worker(self._ask(), exclusive=True, group="cleanup")

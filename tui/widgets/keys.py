@@ -7,14 +7,38 @@ from textual.binding import Binding
 from textual.content import Content
 from textual.widgets import Static
 
+SHORT = 6  # letters that the name of another screen may have where the line is full
+CUT = 4
+
 
 class Keys(Static):
     def on_mount(self) -> None:
+        self._write()
+
+    def on_resize(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        """All names, or else the screens' shorter, or else the app's others without."""
+        width = self.app.size.width
+        for words in (self._words(short, bare) for short, bare in ((False, False), (True, False), (True, True))):
+            line = Content.from_markup(" ".join(words))
+            if len(line) <= width:
+                break
+        self.update(line, layout=False)
+
+    def _words(self, short: bool, bare: bool) -> list[str]:
         words = []
         for owner, name in ((self.screen, "screen"), (self.app, "app")):
             for binding in type(owner).BINDINGS:
                 if isinstance(binding, Binding) and binding.show:
                     action = binding.action if "." in binding.action.split("(")[0] else f"{name}.{binding.action}"
-                    key = binding.key_display or binding.key
-                    words.append(f"[bold $footer-key-foreground]{key}[/] [@click={action}]{binding.description}[/]")
-        self.update(Content.from_markup(" ".join(words)))
+                    key, said = binding.key_display or binding.key, binding.description
+                    if owner is self.app and short and key.isdigit() and len(said) > SHORT:
+                        said = said[:CUT]
+                    elif owner is self.app and bare and not key.isdigit():
+                        said = ""
+                    key = f"[@click={action}]{key}[/]" if not said else key
+                    said = f" [@click={action}]{said}[/]" if said else ""
+                    words.append(f"[bold $footer-key-foreground]{key}[/]{said}")
+        return words
