@@ -1,8 +1,8 @@
 """Line charts in braille: each character is 2 dots wide and 4 high.
 
 Drawn here and not by a library because many charts are redrawn at once while keys are answered: plotext takes 280 ms
-for the objective of 10,000 trials and 50 ms for 1,000 points, this 2 ms for either, since a column is drawn from no more
-than four points of a line.
+for the objective of 10,000 trials and 50 ms for 1,000 points, this 2 ms for either, since no more than four points of a
+line are drawn in a column.
 """
 
 import math
@@ -95,8 +95,9 @@ class Drawing:
         if gap <= 0:
             first, gap, last = "", 0, last[: canvas.width]
         between = " " * gap
-        if at is not None and hair is not None and gap - 2 >= len(label := self.chart.x_label(at)):
-            start = min(max(hair - len(label) // 2 - len(first), 1), gap - len(label) - 1)
+        label = "" if at is None or hair is None else self.chart.x_label(at)
+        if label not in ("", first, last) and len(label) <= gap - 2:
+            start = min(max((hair or 0) - len(label) // 2 - len(first), 1), gap - len(label) - 1)
             between = between[:start] + label + between[start + len(label) :]
         page.append(" " * (self._margin + 1) + first + between + last, DIM)
         return page
