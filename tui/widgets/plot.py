@@ -20,6 +20,8 @@ from tui.text import DIM, value
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BELOW = tuple(tuple(sum(DOTS[y][x] for y in range(top, 4)) for top in range(5)) for x in range(2))
 
+LABELS = 6  # characters before the chart, at least
+
 
 @dataclass(frozen=True)
 class Line:
@@ -142,7 +144,8 @@ def _sound(values: Sequence[float]) -> bool:
 def _finite(line: Line, log: bool) -> Line:
     """Only what can be drawn."""
     n = min(len(line.xs), len(line.ys))
-    xs, ys = line.xs[:n], line.ys[:n]
+    xs = line.xs if len(line.xs) == n else line.xs[:n]
+    ys = line.ys if len(line.ys) == n else line.ys[:n]
     if not n or (_sound(xs) and _sound(ys) and (not log or min(ys) > 0)):
         return replace(line, xs=xs, ys=ys)
     points = zip(xs, ys, strict=True)
@@ -191,7 +194,7 @@ def _between(x0: float, y0: float, x1: float, y1: float, x: float, log: bool) ->
 
 def _thinned(line: Line, width: int) -> Line:
     """A line of many points by the first, lowest, highest and last in each column of dots: it looks the same."""
-    xs, ys, last = line.xs, line.ys, width * 2
+    xs, ys, last = line.xs, line.ys, max(width - LABELS, 1) * 2
     if line.kind == "points" or len(xs) <= 4 * last:
         return line
     across = xs[-1] - xs[0]
@@ -257,48 +260,57 @@ class _Canvas:
             marker = line.marker, line.style
             self._markers.update({(row // 4, column // 2): marker for column, row in self._places(line)})
             return
+        bars: list[tuple[int, int, int]] = []  # one a column, as far as the line goes in it
         before: tuple[int, int] | None = None
         for column, first, low, high, last in self._columns(line):
             if before and line.kind == "steps":
                 self._stroke(before[0], before[1], column, before[1], line.style)
-                self._bar(column, before[1], first, line.style)
+                low, high = min(low, before[1]), max(high, before[1])
+            elif before and before[0] == column - 1:  # half of the way in each of the two columns
+                way = (first > before[1]) - (first < before[1])
+                middle = before[1] + way * (max(abs(first - before[1]), 1) // 2)
+                there, lowest, highest = bars[-1]
+                bars[-1] = there, min(lowest, middle), max(highest, middle)
+                low, high = min(low, middle + way), max(high, middle + way)
             elif before:
                 self._stroke(before[0], before[1], column, first, line.style)
-            self._bar(column, low, high, line.style)
+            bars.append((column, low, high))
             before = column, last
         if before and line.kind == "steps":
             self._stroke(before[0], before[1], self.width * 2 - 1, before[1], line.style)
+        for column, low, high in bars:
+            self._bar(column, low, high, line.style)
 
     def _columns(self, line: Line) -> list[tuple[int, int, int, int, int]]:
         """By column of dots: the first, lowest, highest and last row that the line has in it."""
         found: list[tuple[int, int, int, int, int]] = []
+        here = first = low = high = last = -1
         for column, row in self._places(line):
-            if found and found[-1][0] == column:
-                _, first, low, high, _ = found[-1]
-                found[-1] = column, first, min(low, row), max(high, row), row
+            if column == here:
+                low = row if row < low else low
+                high = row if row > high else high
             else:
-                found.append((column, row, row, row, row))
+                if here >= 0:
+                    found.append((here, first, low, high, last))
+                here, first, low, high = column, row, row, row
+            last = row
+        found.append((here, first, low, high, last))
         return found
 
-    def _bar(self, x: int, y0: int, y1: int, style: str) -> None:
+    def _bar(self, x: int, low: int, high: int, style: str) -> None:
         """The dots of one column between two rows."""
-        if y0 > y1:
-            y0, y1 = y1, y0
         place, below, dots = x // 2, BELOW[x % 2], self._dots
-        for row in range(y0 // 4, y1 // 4 + 1):
-            bits = below[max(y0 - row * 4, 0)] & ~below[min(y1 - row * 4 + 1, 4)]
+        top, bottom = low // 4, high // 4
+        for row in range(top, bottom + 1):
+            bits = below[low % 4 if row == top else 0]
+            if row == bottom:
+                bits &= ~below[high % 4 + 1]
             before = dots.get((row, place))
             dots[row, place] = (before[0] | bits if before else bits), style
 
     def _stroke(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
         """A straight line of dots."""
         steps = max(abs(x1 - x0), abs(y1 - y0), 1)
-        if abs(x1 - x0) == 1:  # half of it in each of the two columns
-            way = (y1 > y0) - (y1 < y0)
-            middle = y0 + way * (steps // 2)
-            self._bar(x0, y0, middle, style)
-            self._bar(x1, middle + way if middle != y1 else y1, y1, style)
-            return
         for i in range(steps + 1):
             x, y = x0 + round((x1 - x0) * i / steps), y0 + round((y1 - y0) * i / steps)
             place = y // 4, x // 2
