@@ -20,7 +20,7 @@ from tui.text import DIM, value
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BELOW = tuple(tuple(sum(DOTS[y][x] for y in range(top, 4)) for top in range(5)) for x in range(2))
 
-LABELS = 6  # characters before the chart, at least
+LABELS = 6  # characters before the chart, as a rule
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,23 @@ class Drawing:
         if not lines or width < 12 or height < 3:
             return
         self.left, self.right = _window(chart.x_range, lines)
-        lines = [_thinned(_in_sight(line, self.left, self.right, chart.log), width) for line in lines]
-        if chart.log:
-            lines = [replace(line, ys=[math.log10(y) for y in line.ys]) for line in lines]
-        ys = [y for line in lines if line.xs for y in (min(line.ys), max(line.ys))]
+        lines = [_in_sight(line, self.left, self.right, chart.log) for line in lines]
+        columns = max(width - LABELS, 1)
+        thin = [_thinned(line, self.left, self.right, columns) for line in lines]
+        ys = [math.log10(y) if chart.log else y for line in thin if line.xs for y in (min(line.ys), max(line.ys))]
         if not ys:
             return
         low, high = _limits(ys)
         labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
         self._margin, rows = max(map(len, labels)), height - 1
         self._marks = {0: labels[0], rows - 1: labels[2]} | ({rows // 2: labels[1]} if rows >= 5 else {})
-        columns = max(width - self._margin - 1, 1)
+        if width - self._margin - 1 != columns:  # the labels are longer than most
+            columns = max(width - self._margin - 1, 1)
+            thin = [_thinned(line, self.left, self.right, columns) for line in lines]
+        if chart.log:
+            thin = [replace(line, ys=[math.log10(y) for y in line.ys]) for line in thin]
         self._canvas = _Canvas(columns, rows, (self.left, self.right), (low, high))
-        for line in lines:
+        for line in thin:
             self._canvas.add(line)
 
     def text(self, at: float | None = None) -> Text:
@@ -192,17 +196,17 @@ def _between(x0: float, y0: float, x1: float, y1: float, x: float, log: bool) ->
     return y0 * (1 - share) + y1 * share
 
 
-def _thinned(line: Line, width: int) -> Line:
+def _thinned(line: Line, left: float, right: float, width: int) -> Line:
     """A line of many points by the first, lowest, highest and last in each column of dots: it looks the same."""
-    xs, ys, last = line.xs, line.ys, max(width - LABELS, 1) * 2
-    if line.kind == "points" or len(xs) <= 4 * last:
+    xs, ys, dots = line.xs, line.ys, width * 2
+    if line.kind == "points" or len(xs) <= 4 * dots:
         return line
-    across = xs[-1] - xs[0]
+    column = (right - left) / (dots - 1)
     thin_xs: list[float] = []
     thin_ys: list[float] = []
     start = 0
-    for column in range(1, last + 1):
-        end = bisect_left(xs, xs[0] + across * (column / last), start) if column < last else len(xs)
+    for n in range(dots):
+        end = bisect_left(xs, left + (n + 0.5) * column, start) if n < dots - 1 else len(xs)
         if end > start:
             part = ys[start:end]
             thin_xs += [xs[start], xs[start], xs[end - 1], xs[end - 1]]
