@@ -334,15 +334,13 @@ class ChartGrid(Container):
 
     def _pointed(self, event: events.MouseEvent) -> float | None:
         """Choose the chart under the pointer; the place on its x axis there."""
-        plot = event.widget
-        if not isinstance(plot, Plot) or plot.id is None:
-            return None
+        plot, _ = self.screen.get_widget_at(event.screen_x, event.screen_y)
         names, on_page, _ = self._sight()
-        slot = int(plot.id.removeprefix("plot-"))
-        if slot >= len(on_page):
+        slot = int((plot.id or "").removeprefix("plot-")) if isinstance(plot, Plot) else SLOTS
+        if not isinstance(plot, Plot) or slot >= len(on_page):
             return None
         self._chosen = names.index(on_page[slot])
-        return plot.x(event.get_content_offset_capture(plot).x)
+        return plot.x(int(event.screen_x) - plot.content_region.x)
 
 
 def ordered(names: Iterable[str], metric: str) -> list[str]:

@@ -358,6 +358,8 @@ def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
 class Plot(Widget):
     """A chart as large as its place; laid out anew only when it or its size has changed."""
 
+    ALLOW_SELECT = False  # dots are no text; a click means a point
+
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._chart = Chart()
