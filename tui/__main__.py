@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.once:
         return print_once(args.experiments)
 
-    # A key is to be seen at once: Esc waits 25 ms for what may follow it, not 100, and a paint comes within 8 ms, not 17.
+    # A key is to be seen at once: Esc waits 25 ms for what may follow, not 100; a paint comes within 8 ms, not 17.
     os.environ.update({"ESCDELAY": "25", "TEXTUAL_FPS": "120"} | os.environ)
     from tui.app import TerminalApp  # only here: --once needs no Textual
 

@@ -119,7 +119,7 @@ class TerminalApp(App[None]):
         self.run_worker(self._watch_folder(), name="poll")
         if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
             self.theme = self.memory.theme
-        self.memory.follow(self, ("theme",))
+        self.memory.follow(self, ("theme",), "TerminalApp")
         self.set_interval(SAVE_S, self._remember)
 
     async def on_unmount(self) -> None:

@@ -79,16 +79,17 @@ class Memory:
     def theme(self) -> str:
         return str(self.layout.get("TerminalApp", {}).get("theme", ""))
 
-    def recall(self, thing: object, names: Sequence[str]) -> None:
-        """Set these attributes to what they were, and follow them."""
-        for name, value in self.layout.get(type(thing).__name__, {}).items():
+    def recall(self, thing: object, names: Sequence[str], *, called: str = "") -> None:
+        """Set these attributes to what they were, and follow them, by the name of its type or by this one."""
+        called = called or type(thing).__name__
+        for name, value in self.layout.get(called, {}).items():
             if name in names and type(value) is type(getattr(thing, name)):
                 setattr(thing, name, value)
-        self.follow(thing, names)
+        self.follow(thing, names, called)
 
-    def follow(self, thing: object, names: Sequence[str]) -> None:
+    def follow(self, thing: object, names: Sequence[str], called: str) -> None:
         """Remember from now on what these attributes are."""
-        self._followed[type(thing).__name__] = thing, names
+        self._followed[called] = thing, names
 
     def note(self, trial_id: str, note: str) -> bool:
         """Note this on a trial, or nothing any more; False where there are too many notes already."""

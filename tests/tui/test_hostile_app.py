@@ -14,10 +14,11 @@ from tui.app import TerminalApp
 # Through every screen and whatever opens on it.
 WALK = (
     *("1", "question_mark", "escape", "2", "o", "O", "i", "m", "down", "m", "end", "right", "slash", "r", "e", "enter"),
-    *("escape", "enter", "right", "enter", "left", "l", "w", "a", "enter", "n", "b", "v", "tab", "tab", "tab", "tab"),
+    *("escape", "enter", "right", "enter", "left", "plus", "l", "w", "a", "z", "enter", "n", "b", "v", *["tab"] * 4),
     *("slash", "x", "enter", "escape", "escape", "3", "left_square_bracket", "right_square_bracket", "4", "5", "u"),
     *("7", "n", "b", "i", "8"),
-    *("6", "n", "w", "l", "a", "b", "M", "c", "C", "t", "x", "escape", "p", "escape", "s", "ctrl+p", "escape", "1"),
+    *("6", "n", "w", "l", "a", "b", "left", "plus", "enter", "minus", "escape", "M", "c", "C", "t", "x", "escape"),
+    *("p", "escape", "s", "ctrl+p", "escape", "1"),
 )
 
 

@@ -198,7 +198,8 @@ async def test_the_next_start_shows_what_the_last_one_left(frozen, state):
         await pressed(pilot, "3")
         screen = app.screen
         assert isinstance(screen, TrialScreen)
-        assert (screen.smooth, screen.log_axis, screen.beside, screen.by_epoch) == (True, True, False, False)
+        grid = screen.grid
+        assert (grid.smooth, grid.log_axis, screen.beside, grid.by_epoch) == (True, True, False, False)
         assert "✎ look" in shown(app)
 
 

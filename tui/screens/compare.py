@@ -1,8 +1,7 @@
-"""Two to eight marked trials: their curves on one chart, the parameters in which they differ, symptom by symptom."""
+"""Two to eight marked trials: a grid of charts with all of their curves, the parameters that differ, the symptoms."""
 
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -14,132 +13,58 @@ from textual.widgets import Static
 from tui import text
 from tui.detail import TrialDetail
 from tui.reader import score
-from tui.screens.base import FolderScreen, head
+from tui.screens.base import head
+from tui.screens.charts import ChartsScreen
 from tui.view import View
-from tui.widgets.plot import Chart, Line, Plot, smoothed
+from tui.widgets.grid import GRID_KEYS, ChartGrid, Curve, ordered
 
 # A colour and a symbol each, so that the lines can be told apart without colours too.
 STYLES = ("cyan", "magenta", "green", "yellow", "red", "blue", "white", "bright_black")
 MARKERS = "●■▲◆○□△◇"
 
 
-class CompareScreen(FolderScreen):
+class CompareScreen(ChartsScreen):
     needs: ClassVar[str] = "marked"
-    kept: ClassVar[tuple[str, ...]] = ("smooth", "log_axis", "by_step")
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "metric(1)", "Metric"),
-        Binding("b", "metric(-1)", "Metric before", show=False),
-        Binding("w", "flip('smooth')", "Smooth", show=False),
-        Binding("l", "flip('log_axis')", "Log axis", show=False),
-        Binding("a", "flip('by_step')", "Step or epoch", show=False),
-        Binding("left", "inspect(-1)", "Point before", show=False),
-        Binding("right", "inspect(1)", "Point after", show=False),
+        Binding("slash", "filter", "Filter", key_display="/"),
+        *GRID_KEYS,
         Binding("M", "app.unmark", "Clear marks", show=False),
-        Binding("escape", "app.switch_mode('trials')", "Back", show=False),
+        Binding("escape", "back", "Back", show=False),
     ]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.smooth = self.log_axis = self.by_step = False
-        self._metric: str | None = None
-        self._at: int | None = None  # the place on the x axis that is looked at, of those that any trial has
-        self._view: View | None = None
-
     def body(self) -> ComposeResult:
+        yield self.line()
         with Container(id="compare"):
-            yield Plot(id="curves", classes="panel")
+            yield ChartGrid(id="curves", by_epoch=True, everywhere=True)
             with VerticalScroll(id="symptoms", classes="panel"):
                 yield Static(id="symptoms-text", markup=False)
             with VerticalScroll(id="parameters", classes="panel"):
                 yield Static(id="parameters-text", markup=False)
 
     def show(self, view: View) -> None:
-        self._view = view
         details = compared(view)
-        plot = self.query_one("#curves", Plot)
         if len(details) < 2:
             said = f"{len(details)} marked. Mark 2 to 8 trials: m in Trials (2) or on a trial (3)."
-            plot.show(said, lambda: Chart(empty=said))
-            head(plot, "compare", "")
+            self.grid.show("compare", (), partial(curves, ()), said)
             self.put("parameters-text", "")
             self.put("symptoms-text", "")
             return
-        names = self._names(details)
-        metric = self._metric if self._metric in names else names[0] if names else ""
-        self._metric = metric or self._metric
-        at = self._position(details, metric)
-        legend = " ".join(
-            f"{MARKERS[n]} {text.number(d.record)}{self._value(d, metric, at)}" for n, d in enumerate(details)
-        )
-        word = "step" if self.by_step else "epoch"
-        legend += "" if at is None else f"  at {word} {at}"
-        how = "".join(f", {word}" for word, on in (("smoothed", self.smooth), ("log", self.log_axis)) if on)
-        head(plot, f"{text.clean(metric, 50)} by {word}{how}", legend)
-        seen = (metric, self.smooth, self.log_axis, self.by_step, at, [(d.folder, d.version) for d in details])
-        plot.show(seen, lambda: self._chart(details, metric, at))
+        metric = view.snapshot.study.metric if view.snapshot.study else ""
+        names = ordered({name for detail in details for name in detail.series}, metric)
+        self.grid.show("compare", names, partial(curves, details))
         self.put("parameters-text", parameters(details))
         head(self.query_one("#parameters"), "parameters that differ")
         self.put("symptoms-text", symptoms(details))
         head(self.query_one("#symptoms"), f"F1 by symptom, difference to {text.number(details[0].record)}")
 
-    def _names(self, details: Sequence[TrialDetail]) -> list[str]:
-        """The metrics that at least two have, the objective first."""
-        counted = Counter(name for d in details for name in d.series)
-        names = sorted((n for n in counted if counted[n] > 1), key=lambda n: (n.startswith("system_"), n))
-        study = self._view.snapshot.study if self._view else None
-        return sorted(names, key=lambda n: not (study and n == study.metric))
 
-    def _xs(self, detail: TrialDetail, metric: str) -> Sequence[int]:
-        series = detail.series.get(metric)
-        return () if series is None else series.steps if self.by_step else series.epochs
-
-    def _position(self, details: Sequence[TrialDetail], metric: str) -> int | None:
-        """The step or epoch that is looked at; None where none is."""
-        places = sorted({x for detail in details for x in self._xs(detail, metric)})
-        if self._at is None or not places:
-            return None
-        self._at = min(max(self._at, 0), len(places) - 1)
-        return places[self._at]
-
-    def _value(self, detail: TrialDetail, metric: str, at: int | None) -> str:
-        """The last value of a trial up to there."""
-        xs = self._xs(detail, metric)
-        past = bisect_right(xs, at) if at is not None else 0
-        return f" {text.value(detail.series[metric].values[past - 1])}" if past else ""
-
-    def action_inspect(self, by: int) -> None:
-        self._at = 0 if self._at is None else self._at + by
-        if self._view:
-            self.show(self._view)
-
-    def _chart(self, details: Sequence[TrialDetail], metric: str, at: int | None) -> Chart:
-        lines = []
-        for place, detail in enumerate(details):
-            series = detail.series.get(metric)
-            if series is None:
-                continue
-            xs = self._xs(detail, metric)
-            values = smoothed(series.values) if self.smooth else series.values
-            lines.append(Line(xs, values, STYLES[place]))
-            every = max(len(xs) // 6, 1)
-            lines.append(Line(xs[::every], values[::every], STYLES[place], "points", marker=MARKERS[place]))
-        word = "step" if self.by_step else "epoch"
-        return Chart(
-            lines, log=self.log_axis, at=at, x_label=lambda x: f"{word} {x:g}", empty="no metric that two of them have"
-        )
-
-    def action_metric(self, by: int) -> None:
-        if self._view:
-            names = self._names(compared(self._view))
-            if names:
-                at = names.index(self._metric) if self._metric in names else 0
-                self._metric = names[(at + by) % len(names)]
-            self.show(self._view)
-
-    def action_flip(self, what: str) -> None:
-        setattr(self, what, not getattr(self, what))
-        if self._view:
-            self.show(self._view)
+def curves(details: Sequence[TrialDetail], name: str) -> list[Curve]:
+    """A metric of each of the trials that have it."""
+    return [
+        Curve(series, STYLES[place], MARKERS[place], text.number(detail.record))
+        for place, detail in enumerate(details)
+        if (series := detail.series.get(name))
+    ]
 
 
 def compared(view: View) -> list[TrialDetail]:

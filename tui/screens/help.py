@@ -40,16 +40,16 @@ KEYS = {
         "m  M": "mark for the comparison; clear the marks",
         "Enter  W": "open the trial; write the table as CSV",
     },
-    "Trial, Report": {
+    "Trial, Compare, Report": {
         "[ ]": "the trial before, the next one",
-        "arrows": "choose a chart; Enter enlarges it, then ← → inspect its points",
+        "arrows": "choose a chart; in Compare, and enlarged by Enter, ← → points",
         "n b  /": "more charts, the ones before; filter them by name",
+        "+ = - z": "zoom in, out, see all; the wheel zooms, a click is a point",
         "w l a r": "smoothed, log axis, by step or epoch, best one behind",
         "v f Tab": "severity of the log, find in it; next panel, where one is in sight",
     },
-    "Storage, Compare": {
+    "Storage": {
         "u": "look for leftovers again",
-        "n b ← →": "the next metric, the one before; points; w l a as on a trial",
     },
     "Parameters": {
         "i": "compute the importance anew (in the background, writes nothing)",

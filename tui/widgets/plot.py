@@ -1,26 +1,31 @@
 """Line charts in braille: each character is 2 dots wide and 4 high.
 
 Drawn here and not by a library because many charts are redrawn at once while keys are answered: plotext takes 280 ms
-for the objective of 10,000 trials and 50 ms for 1,000 points, this 5 ms for either, since no more than two points a
-column are drawn.
+for the objective of 10,000 trials and 50 ms for 1,000 points, this 2 ms for either, since no more than four points of a
+line are drawn in a column.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from rich.text import Text
 from textual.widget import Widget
 
 from tui.text import DIM, value
 
-# The bit of each dot by (row, column) in its character, from U+2800.
+# The bit of each dot by (row, column) in its character, from U+2800; the bits of a column from so many dots down.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+BELOW = tuple(tuple(sum(DOTS[y][x] for y in range(top, 4)) for top in range(5)) for x in range(2))
+
+LABELS = 6  # characters before the chart, as a rule
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is drawn: points of rising x. `kind`: line, steps (a staircase) or points (a marker each)."""
+    """What is drawn: points of rising x. `kind`: line, steps (a staircase) or points (a marker each, in any order)."""
 
     xs: Sequence[float]
     ys: Sequence[float]
@@ -36,8 +41,7 @@ class Chart:
     Attributes:
         log: the y axis is logarithmic; values that are not above zero are left out.
         x_label: how a position on the x axis is written.
-        x_range: from and to; else from the lines.
-        at: where on the x axis a hairline stands.
+        x_range: from and to, what lies beyond is not in sight; else all of the lines. The y axis fits what is in sight.
         empty: what is said where there is nothing to draw.
     """
 
@@ -45,46 +49,170 @@ class Chart:
     log: bool = False
     x_label: Callable[[float], str] = field(default=lambda x: f"{x:g}")
     x_range: tuple[float, float] | None = None
-    at: float | None = None
     empty: str = "nothing yet"
 
 
-def draw(chart: Chart, width: int, height: int) -> Text:
-    """The chart in so many characters, as lines of text."""
-    lines = [_finite(line, chart.log) for line in chart.lines]
-    lines = [line for line in lines if line.xs]
-    if not lines or width < 12 or height < 3:
-        return Text(chart.empty if width >= 12 and height >= 1 else "", DIM)
-    low, high = _limits([y for line in lines for y in (min(line.ys), max(line.ys))])
-    left, right = chart.x_range or (min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines))
-    if right <= left:
-        left, right = left - 0.5, right + 0.5
-    labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
-    margin = max(map(len, labels))
-    canvas = _Canvas(max(width - margin - 1, 1), height - 1, (left, right), (low, high))
-    for line in lines:
-        canvas.add(line)
-    if chart.at is not None:
-        canvas.hairline(chart.at)
-    page = Text()
-    rows = height - 1
-    marks = {0: labels[0], rows - 1: labels[2]} | ({rows // 2: labels[1]} if rows >= 5 else {})
-    for row in range(rows):
-        page.append(f"{marks.get(row, ''):>{margin}}│", DIM)
-        canvas.write(page, row)
-        page.append("\n")
-    first, last = chart.x_label(left), chart.x_label(right)
-    gap = width - margin - 1 - len(first) - len(last)
-    page.append(" " * (margin + 1) + (first + " " * gap + last if gap > 0 else last[: width - margin - 1]), DIM)
-    return page
+def draw(chart: Chart, width: int, height: int, at: float | None = None) -> Text:
+    """The chart in so many characters, as lines of text; `at`: where on the x axis a hairline stands."""
+    return Drawing(chart, width, height).text(at)
+
+
+class Drawing:
+    """A chart laid out in so many characters. The hairline is added to it, so it moves without a new layout."""
+
+    def __init__(self, chart: Chart, width: int, height: int) -> None:
+        self.chart, self.size = chart, (width, height)
+        self._canvas: _Canvas | None = None
+        lines = [line for line in (_finite(line, chart.log) for line in chart.lines) if line.xs]
+        if not lines or width < 12 or height < 3:
+            return
+        self.left, self.right = _window(chart.x_range, lines)
+        lines = [_in_sight(line, self.left, self.right, chart.log) for line in lines]
+        columns = max(width - LABELS, 1)
+        thin = [_thinned(line, self.left, self.right, columns) for line in lines]
+        ys = [math.log10(y) if chart.log else y for line in thin if line.xs for y in (min(line.ys), max(line.ys))]
+        if not ys:
+            return
+        low, high = _limits(ys)
+        labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
+        self._margin, rows = max(map(len, labels)), height - 1
+        self._marks = {0: labels[0], rows - 1: labels[2]} | ({rows // 2: labels[1]} if rows >= 5 else {})
+        if width - self._margin - 1 != columns:  # the labels are longer than most
+            columns = max(width - self._margin - 1, 1)
+            thin = [_thinned(line, self.left, self.right, columns) for line in lines]
+        if chart.log:
+            thin = [replace(line, ys=[math.log10(y) for y in line.ys]) for line in thin]
+        self._canvas = _Canvas(columns, rows, (self.left, self.right), (low, high))
+        for line in thin:
+            self._canvas.add(line)
+
+    def text(self, at: float | None = None) -> Text:
+        (width, height), canvas = self.size, self._canvas
+        if canvas is None:
+            return Text(self.chart.empty if width >= 12 and height >= 1 else "", DIM)
+        hair = canvas.column(at) // 2 if at is not None and self.left <= at <= self.right else None
+        page = Text()
+        for row in range(height - 1):
+            page.append(f"{self._marks.get(row, ''):>{self._margin}}│", DIM)
+            canvas.write(page, row, hair)
+            page.append("\n")
+        first, last = self.chart.x_label(self.left), self.chart.x_label(self.right)
+        gap = canvas.width - len(first) - len(last)
+        if gap <= 0:
+            first, gap, last = "", 0, last[: canvas.width]
+        between = " " * gap
+        label = "" if at is None or hair is None else self.chart.x_label(at)
+        if label not in ("", first, last) and len(label) <= gap - 2:
+            start = min(max((hair or 0) - len(label) // 2 - len(first), 1), gap - len(label) - 1)
+            between = between[:start] + label + between[start + len(label) :]
+        page.append(" " * (self._margin + 1) + first + between + last, DIM)
+        return page
+
+    def x(self, column: int) -> float | None:
+        """The place on the x axis in the middle of this column of characters; None where nothing is drawn."""
+        if self._canvas is None:
+            return None
+        share = (2 * (column - self._margin - 1) + 0.5) / max(self._canvas.width * 2 - 1, 1)
+        share = min(max(share, 0.0), 1.0)
+        return self.left * (1 - share) + self.right * share
+
+
+def zoomed(
+    window: tuple[float, float], whole: tuple[float, float], around: float, factor: float
+) -> tuple[float, float] | None:
+    """The window so much narrower, or wider, with the place `around` where it was in it; None once it is the whole."""
+    left, right = window
+    width = (right - left) * factor
+    if not width < whole[1] - whole[0]:
+        return None
+    around = min(max(around, left), right)
+    left = min(max(around - (around - left) * factor, whole[0]), whole[1] - width)
+    return left, left + width
+
+
+def panned(window: tuple[float, float], whole: tuple[float, float], at: float) -> tuple[float, float]:
+    """The window moved so far that `at` is in it, a tenth of the window from its edge where there is so much."""
+    left, right = window
+    if left <= at <= right:
+        return window
+    width = right - left
+    left = min(max(at - width * (0.1 if at < left else 0.9), whole[0]), whole[1] - width)
+    return left, left + width
+
+
+def _sound(values: Sequence[float]) -> bool:
+    """Whether all are finite, told from their sum, which is 20 times faster than looking at each."""
+    return bool(-1e300 < sum(values) < 1e300)
 
 
 def _finite(line: Line, log: bool) -> Line:
-    """Only what can be drawn; on a logarithmic axis, its logarithms."""
-    points = zip(line.xs, line.ys, strict=False)
+    """Only what can be drawn."""
+    n = min(len(line.xs), len(line.ys))
+    xs = line.xs if len(line.xs) == n else line.xs[:n]
+    ys = line.ys if len(line.ys) == n else line.ys[:n]
+    if not n or (_sound(xs) and _sound(ys) and (not log or min(ys) > 0)):
+        return replace(line, xs=xs, ys=ys)
+    points = zip(xs, ys, strict=True)
     kept = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]
-    ys = [math.log10(y) if log else y for _, y in kept]
-    return Line([x for x, _ in kept], ys, line.style, line.kind, line.marker)
+    return replace(line, xs=[x for x, _ in kept], ys=[y for _, y in kept])
+
+
+def _window(x_range: tuple[float, float] | None, lines: Sequence[Line]) -> tuple[float, float]:
+    left, right = x_range or (0.0, 0.0)
+    if not (math.isfinite(left) and math.isfinite(right) and left < right):
+        left, right = min(min(line.xs) for line in lines), max(max(line.xs) for line in lines)
+    if not left < right:  # one place: in the middle, however large its number is
+        pad = max(abs(left) * 1e-9, 0.5)
+        left, right = left - pad, right + pad
+    return left, right
+
+
+def _in_sight(line: Line, left: float, right: float, log: bool) -> Line:
+    """The part of the line between two places, with where it comes in and goes out."""
+    xs, ys = line.xs, line.ys
+    if line.kind == "points":
+        kept = [(x, y) for x, y in zip(xs, ys, strict=True) if left <= x <= right]
+        return replace(line, xs=[x for x, _ in kept], ys=[y for _, y in kept])
+    if left <= xs[0] and xs[-1] <= right:
+        return line
+    start, end = bisect_left(xs, left), bisect_right(xs, right)
+    xs_in, ys_in = list(xs[start:end]), list(ys[start:end])
+    if start and (start == len(xs) or xs[start] != left) and (end < len(xs) or xs_in or line.kind == "steps"):
+        level = line.kind == "steps" or start == len(xs)
+        y = ys[start - 1] if level else _between(xs[start - 1], ys[start - 1], xs[start], ys[start], left, log)
+        xs_in, ys_in = [left, *xs_in], [y, *ys_in]
+    if 0 < end < len(xs) and xs[end - 1] != right and line.kind == "line":
+        y = _between(xs[end - 1], ys[end - 1], xs[end], ys[end], right, log)
+        xs_in, ys_in = [*xs_in, right], [*ys_in, y]
+    return replace(line, xs=xs_in, ys=ys_in)
+
+
+def _between(x0: float, y0: float, x1: float, y1: float, x: float, log: bool) -> float:
+    """The height at x of the straight line that is drawn from one point to the next."""
+    share = (x - x0) / (x1 - x0) if x1 > x0 else 0.0
+    share = share if 0 <= share <= 1 else 0.5
+    if log:
+        return float(10 ** (math.log10(y0) * (1 - share) + math.log10(y1) * share))
+    return y0 * (1 - share) + y1 * share
+
+
+def _thinned(line: Line, left: float, right: float, width: int) -> Line:
+    """A line of many points by the first, lowest, highest and last in each column of dots: it looks the same."""
+    xs, ys, dots = line.xs, line.ys, width * 2
+    if line.kind == "points" or len(xs) <= 4 * dots:
+        return line
+    column = (right - left) / (dots - 1)
+    thin_xs: list[float] = []
+    thin_ys: list[float] = []
+    start = 0
+    for n in range(dots):
+        end = bisect_left(xs, left + (n + 0.5) * column, start) if n < dots - 1 else len(xs)
+        if end > start:
+            part = ys[start:end]
+            thin_xs += [xs[start], xs[start], xs[end - 1], xs[end - 1]]
+            thin_ys += [part[0], min(part), max(part), part[-1]]
+            start = end
+    return replace(line, xs=thin_xs, ys=thin_ys)
 
 
 def _limits(ys: Sequence[float]) -> tuple[float, float]:
@@ -110,9 +238,8 @@ class _Canvas:
         self._low, self._up = ys[0], ys[1] - ys[0]
         self._dots: dict[tuple[int, int], tuple[int, str]] = {}
         self._markers: dict[tuple[int, int], tuple[str, str]] = {}
-        self._hair: int | None = None
 
-    def _column(self, x: float) -> int:
+    def column(self, x: float) -> int:
         return _dot(x - self._left, self._across, self.width * 2 - 1)
 
     def _places(self, line: Line) -> list[tuple[int, int]]:
@@ -131,32 +258,59 @@ class _Canvas:
         return [(_dot(x - left, across, last), rows - _dot(y - low, up, rows)) for x, y in points]
 
     def add(self, line: Line) -> None:
+        if not line.xs:
+            return
         if line.kind == "points":
             marker = line.marker, line.style
             self._markers.update({(row // 4, column // 2): marker for column, row in self._places(line)})
             return
+        bars: list[tuple[int, int, int]] = []  # one a column, as far as the line goes in it
         before: tuple[int, int] | None = None
         for column, first, low, high, last in self._columns(line):
             if before and line.kind == "steps":
                 self._stroke(before[0], before[1], column, before[1], line.style)
-                self._stroke(column, before[1], column, first, line.style)
+                low, high = min(low, before[1]), max(high, before[1])
+            elif before and before[0] == column - 1:  # half of the way in each of the two columns
+                way = (first > before[1]) - (first < before[1])
+                middle = before[1] + way * (max(abs(first - before[1]), 1) // 2)
+                there, lowest, highest = bars[-1]
+                bars[-1] = there, min(lowest, middle), max(highest, middle)
+                low, high = min(low, middle + way), max(high, middle + way)
             elif before:
                 self._stroke(before[0], before[1], column, first, line.style)
-            self._stroke(column, low, column, high, line.style)
+            bars.append((column, low, high))
             before = column, last
         if before and line.kind == "steps":
             self._stroke(before[0], before[1], self.width * 2 - 1, before[1], line.style)
+        for column, low, high in bars:
+            self._bar(column, low, high, line.style)
 
     def _columns(self, line: Line) -> list[tuple[int, int, int, int, int]]:
         """By column of dots: the first, lowest, highest and last row that the line has in it."""
         found: list[tuple[int, int, int, int, int]] = []
+        here = first = low = high = last = -1
         for column, row in self._places(line):
-            if found and found[-1][0] == column:
-                _, first, low, high, _ = found[-1]
-                found[-1] = column, first, min(low, row), max(high, row), row
+            if column == here:
+                low = row if row < low else low
+                high = row if row > high else high
             else:
-                found.append((column, row, row, row, row))
+                if here >= 0:
+                    found.append((here, first, low, high, last))
+                here, first, low, high = column, row, row, row
+            last = row
+        found.append((here, first, low, high, last))
         return found
+
+    def _bar(self, x: int, low: int, high: int, style: str) -> None:
+        """The dots of one column between two rows."""
+        place, below, dots = x // 2, BELOW[x % 2], self._dots
+        top, bottom = low // 4, high // 4
+        for row in range(top, bottom + 1):
+            bits = below[low % 4 if row == top else 0]
+            if row == bottom:
+                bits &= ~below[high % 4 + 1]
+            before = dots.get((row, place))
+            dots[row, place] = (before[0] | bits if before else bits), style
 
     def _stroke(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
         """A straight line of dots."""
@@ -166,10 +320,7 @@ class _Canvas:
             place = y // 4, x // 2
             self._dots[place] = self._dots.get(place, (0, ""))[0] | DOTS[y % 4][x % 2], style
 
-    def hairline(self, x: float) -> None:
-        self._hair = self._column(x) // 2
-
-    def write(self, page: Text, row: int) -> None:
+    def write(self, page: Text, row: int, hair: int | None) -> None:
         run, style = "", DIM  # neighbours of one style in one piece: fewer of them to render
         for column in range(self.width):
             if marker := self._markers.get((row, column)):
@@ -177,7 +328,7 @@ class _Canvas:
             elif dots := self._dots.get((row, column)):
                 char, own = chr(0x2800 + dots[0]), dots[1]
             else:
-                char, own = ("│", DIM) if column == self._hair else (" ", DIM)
+                char, own = ("│", DIM) if column == hair else (" ", DIM)
             if own != style:
                 page.append(run, style)
                 run, style = "", own
@@ -187,7 +338,16 @@ class _Canvas:
 
 def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
     """The exponential moving average with bias correction (as in Adam: Kingma and Ba 2015, section 3)."""
-    average, total, smooth = 0.0, 0.0, []
+    if _sound(values):
+        averages = [*accumulate(values, lambda average, v: weight * average + (1 - weight) * v, initial=0.0)][1:]
+        for place in range(len(averages)):
+            total = 1 - weight ** (place + 1)
+            if total == 1:  # the correction is from here on less than a float can hold
+                break
+            averages[place] /= total
+        return averages
+    average, total = 0.0, 0.0
+    smooth: list[float] = []
     for v in values:
         if math.isfinite(v):
             average, total = weight * average + (1 - weight) * v, weight * total + (1 - weight)
@@ -196,18 +356,31 @@ def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
 
 
 class Plot(Widget):
-    """A chart as large as its place; drawn anew only when it or its size has changed."""
+    """A chart as large as its place; laid out anew only when it or its size has changed."""
+
+    ALLOW_SELECT = False  # dots are no text; a click means a point
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._chart = Chart()
         self._seen: object = None
+        self._at: float | None = None
+        self._drawing: Drawing | None = None
 
-    def show(self, seen: object, make: Callable[[], Chart]) -> None:
-        """Draw the chart, unless `seen`, which stands for all that is in it, is what it was."""
+    def show(self, seen: object, make: Callable[[], Chart], at: float | None = None) -> None:
+        """Draw the chart, unless `seen`, which stands for all that is in it, is what it was; and the hairline."""
         if seen is not self._seen and seen != self._seen:
-            self._chart, self._seen = make(), seen
-            self.refresh()
+            self._chart, self._seen, self._drawing = make(), seen, None
+        elif at == self._at:
+            return
+        self._at = at
+        self.refresh()
+
+    def x(self, column: int) -> float | None:
+        """The place on the x axis under a column of the widget's content, where something is drawn."""
+        return self._drawing.x(column) if self._drawing else None
 
     def render(self) -> Text:
-        return draw(self._chart, self.size.width, self.size.height)
+        if self._drawing is None or self._drawing.size != tuple(self.size):
+            self._drawing = Drawing(self._chart, self.size.width, self.size.height)
+        return self._drawing.text(self._at)

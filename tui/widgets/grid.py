@@ -1,0 +1,389 @@
+"""Metrics as a grid of charts: paged, filtered by name, one of them enlarged, all with one hairline and one window.
+
+The hairline and the window are places on the x axis, steps or epochs, so that they mean the same in each chart.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+
+from tui import text
+from tui.detail import Series
+from tui.query import words
+from tui.screens.base import head
+from tui.widgets.plot import Chart, Line, Plot, panned, smoothed, zoomed
+
+SLOTS = 12  # charts that are ever in sight at once
+CHART_WIDTH, CHART_HEIGHT = 34, 8  # at least, with the border
+BY_KEY, BY_WHEEL = 2.0, 1.25  # how much one of them zooms
+
+# What a screen with a grid binds; `action_grid` of the screen hands it on.
+GRID_KEYS: list[BindingType] = [
+    Binding("n,pagedown", "grid('turn', 1)", "More charts", show=False),
+    Binding("b,pageup", "grid('turn', -1)", "Charts before", show=False),
+    Binding("enter", "grid('enlarge')", "Enlarge", show=False),
+    Binding("left", "grid('inspect', -1)", "Point before", show=False),
+    Binding("right", "grid('inspect', 1)", "Point after", show=False),
+    Binding("up", "grid('choose', -1)", "Chart before", show=False),
+    Binding("down", "grid('choose', 1)", "Next chart", show=False),
+    Binding("plus,equals_sign", f"grid('zoom', {1 / BY_KEY})", "Zoom in", show=False),
+    Binding("minus", f"grid('zoom', {BY_KEY})", "Zoom out", show=False),
+    Binding("z", "grid('whole')", "See the whole", show=False),
+    Binding("w", "grid('flip', 'smooth')", "Smooth", show=False),
+    Binding("l", "grid('flip', 'log_axis')", "Log axis", show=False),
+    Binding("a", "grid('flip', 'by_epoch')", "Step or epoch", show=False),
+]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One trial's values of a metric. `marker`: drawn along it, and before its value; `behind`: for comparison only."""
+
+    series: Series
+    style: str
+    marker: str = ""
+    number: str = ""
+    behind: bool = False
+
+
+class ChartGrid(Container):
+    """Draws only what is in sight, and only what has changed.
+
+    `everywhere`: the hairline stands in all charts of the grid, else in the enlarged one only.
+    """
+
+    def __init__(self, *, by_epoch: bool = False, everywhere: bool = False, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.everywhere = everywhere
+        self.large = False
+        self.query_words = ""
+        self.smooth = self.log_axis = False
+        self.by_epoch = by_epoch
+        self._page = self._chosen = 0
+        self._at: float | None = None  # the place that is looked at
+        self._window: tuple[float, float] | None = None  # the part of the x axis in sight; None: all
+        self._of: object = None
+        self._all: Sequence[str] = ()
+        self._curves: Callable[[str], Sequence[Curve]] = lambda name: ()
+        self._empty = "no metric yet"
+        self._shapes: dict[tuple[str, int], tuple[Sequence[float], int, Sequence[float]]] = {}
+
+    def compose(self) -> ComposeResult:
+        for slot in range(SLOTS):
+            yield Plot(id=f"plot-{slot}", classes="panel")
+
+    def show(
+        self, of: object, names: Sequence[str], curves: Callable[[str], Sequence[Curve]], empty: str = "no metric yet"
+    ) -> None:
+        """The metrics of `of` (of another one, the whole), each with its curves, the last of them on top."""
+        if of != self._of:
+            self._of, self._at, self._window = of, None, None
+        self._all, self._curves, self._empty = names, curves, empty
+        self._again()
+
+    def on_resize(self) -> None:
+        self._again()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # what is drawn
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics that the filter lets through."""
+        wanted = words(self.query_words)
+        return [name for name in self._all if wanted(name)]
+
+    def _again(self) -> None:
+        if not self.size.width or not self.size.height:  # not in sight; it comes with another size
+            return
+        names, on_page, pages = self._sight()
+        across, down = self._places()
+        if self.large or pages == 1:  # what is in sight takes all the place
+            across = min(across, max(len(on_page), 1))
+            down = max(-(-len(on_page) // across), 1)
+        self.styles.grid_size_columns, self.styles.grid_size_rows = across, down
+        for slot, plot in enumerate(self.query(Plot)):
+            plot.display = slot < max(len(on_page), 1)
+            if slot < len(on_page):
+                last = slot == len(on_page) - 1 and not self.large and pages > 1
+                page = f"page {self._page + 1} of {pages}: n, b" if last else ""
+                self._draw(plot, on_page[slot], on_page[slot] == names[self._chosen], page)
+            elif slot == 0:
+                said = "no metric is called so: Esc clears the filter" if self._all else self._empty
+                head(plot, "metrics", "")
+                plot.set_class(False, "chosen")
+                plot.show(said, partial(Chart, empty=said))
+
+    def _places(self) -> tuple[int, int]:
+        """How many charts there is place for, across and down."""
+        across = min(max(self.size.width // CHART_WIDTH, 1), 4)
+        return across, min(max(self.size.height // CHART_HEIGHT, 1), SLOTS // across)
+
+    def _sight(self) -> tuple[list[str], Sequence[str], int]:
+        """All metrics, those in sight, and how many pages there are."""
+        names = self.names
+        self._chosen = min(self._chosen, max(len(names) - 1, 0))
+        across, down = self._places()
+        shown = across * down
+        pages = max(-(-len(names) // shown), 1)
+        self._page = min(self._page, pages - 1)
+        if self.large:
+            return names, names[self._chosen : self._chosen + 1], pages
+        return names, names[self._page * shown : (self._page + 1) * shown], pages
+
+    def _draw(self, plot: Plot, name: str, chosen: bool, page: str) -> None:
+        curves = self._curves(name)
+        at = self._at if self.large or self.everywhere else None
+        how = [word for word, on in (("smoothed", self.smooth), ("log", self.log_axis)) if on]
+        if self._window:
+            left, right = self._window
+            how.append(f"{self._word} {place(left)} to {place(right)}")
+        plot.set_class(chosen, "chosen")
+        title = text.clean(name, 60) + (f" ({', '.join(how)})" if how else "")
+        head(plot, title, page if page and at is None else self._legend(curves, at))
+        drawn = [(id(c.series), len(c.series.values), c.series.values[-1:], c.style, c.behind) for c in curves]
+        seen = (self._of, name, self.smooth, self.log_axis, self.by_epoch, self._window, drawn)
+        plot.show(seen, lambda: self._chart(curves), at)
+
+    @property
+    def _word(self) -> str:
+        return "epoch" if self.by_epoch else "step"
+
+    def _legend(self, curves: Sequence[Curve], at: float | None) -> str:
+        """The last value of each trial up to the hairline, and where that is."""
+        said = []
+        for curve in curves:
+            xs, values = self._xs(curve), curve.series.values
+            last = (len(xs) if at is None else bisect_right(xs, at, 0, len(xs))) - 1
+            if curve.marker:
+                number = f"{curve.number} " if self.large else ""
+                said.append(f"{curve.marker} {number}{text.value(values[last]) if last >= 0 else '–'}")
+            elif not curve.behind and at is not None and last >= 0:
+                step, epoch = curve.series.steps[last], curve.series.epochs[last]
+                return f"{text.value(values[last])} at step {step}, epoch {epoch}"
+            elif not curve.behind and last >= 0:
+                return text.value(values[last])
+        return " ".join(said) + (f"  at {self._word} {place(at)}" if said and at is not None and self.large else "")
+
+    def _chart(self, curves: Sequence[Curve]) -> Chart:
+        lines = []
+        for curve in curves:
+            xs, values = self._xs(curve), curve.series.values
+            smooth = self._shape(smoothed, values) if self.smooth else values
+            if curve.behind and len(xs) < 2:
+                continue
+            if self.smooth and not curve.behind and not curve.marker:
+                lines.append(Line(xs, values, "bright_black"))
+            lines.append(Line(xs, smooth, curve.style, "points" if len(xs) == 1 else "line", curve.marker or "•"))
+            if curve.marker:
+                left, right = self._window or (float("-inf"), float("inf"))
+                sight = slice(bisect_left(xs, left), bisect_right(xs, right))
+                some = slice(sight.start, sight.stop, max((sight.stop - sight.start) // 6, 1))
+                lines.append(Line(xs[some], smooth[some], curve.style, "points", curve.marker))
+        word, window = self._word, self._window
+        empty = "nothing in sight here: z shows the whole" if window else "nothing that can be drawn"
+        return Chart(lines, self.log_axis, lambda x: f"{word} {place(x)}", window, empty)
+
+    def _xs(self, curve: Curve) -> Sequence[float]:
+        """As many as there are values: the trial may be writing on."""
+        n = len(curve.series.values)
+        xs = self._shape(spread, curve.series.epochs) if self.by_epoch else curve.series.steps
+        return xs if len(xs) == n else xs[:n]
+
+    def _shape(self, make: Callable[[Sequence[float]], Sequence[float]], values: Sequence[float]) -> Sequence[float]:
+        """`make` of these values, kept until there are more of them."""
+        key = make.__name__, id(values)
+        known = self._shapes.get(key)
+        if known is None or known[0] is not values or known[1] != len(values):
+            if len(self._shapes) > 1000:
+                self._shapes.clear()
+            known = self._shapes[key] = values, len(values), make(values)
+        return known[2]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # what the keys do
+
+    def filter(self, said: str) -> None:
+        self.query_words, self._page, self._chosen = said, 0, 0
+        self._again()
+
+    def flip(self, what: str) -> None:
+        """Another way to draw; with another x axis, the hairline and the window go to the same points on it."""
+        curves = self._chosen_curves()
+        before = self._xs(curves[-1]) if curves else ()
+        setattr(self, what, not getattr(self, what))
+        if what == "by_epoch":
+            after = self._xs(curves[-1]) if curves else ()
+
+            def there(x: float) -> float:
+                return after[min(bisect_left(before, x), len(after) - 1)]
+
+            self._at = there(self._at) if self._at is not None and after else None
+            window = (there(self._window[0]), there(self._window[1])) if self._window and after else None
+            self._window = window if window and window[0] < window[1] else None
+        self._again()
+
+    def turn(self, by: int) -> None:
+        """To another page."""
+        _, _, pages = self._sight()
+        across, down = self._places()
+        self._page = (self._page + by) % pages
+        self._chosen = self._page * across * down
+        self._snap()
+        self._again()
+
+    def choose(self, by: int) -> None:
+        across, down = self._places()
+        self._chosen = (self._chosen + by) % max(len(self.names), 1)
+        self._page = self._chosen // (across * down)
+        self._snap()
+        self._again()
+
+    def enlarge(self) -> None:
+        self.large = not self.large
+        if not self.everywhere:
+            self._at = None
+        self._again()
+
+    def inspect(self, by: int) -> None:
+        """Look at the point beside; first, at the last or first one in sight."""
+        if not self.large and not self.everywhere:
+            self.choose(by)
+            return
+        rows = self._inspected()
+        whole = ends(rows)
+        if whole is None:
+            return
+        if self._at is None:
+            left, right = self._window or whole
+            wanted = nearest(rows, right if by < 0 else left)
+        else:
+            wanted = beside(rows, self._at, by)
+        self._look(wanted)
+
+    def zoom(self, factor: float, around: float | None = None) -> None:
+        """The x axis of all charts so much wider or narrower, around this place, the hairline, or else the middle."""
+        rows = [self._xs(curve) for curve in self._chosen_curves()]
+        whole = ends(rows)
+        if whole is None or whole[0] >= whole[1]:
+            return
+        window = self._window or whole
+        inside = max(bisect_right(xs, window[1]) - bisect_left(xs, window[0]) for xs in rows)
+        if factor < 1 and inside <= 2:
+            return
+        if around is None:
+            hairline = self._at if self.large or self.everywhere else None
+            around = (window[0] + window[1]) / 2 if hairline is None else hairline
+        self._window = zoomed(window, whole, around, factor)
+        self._again()
+
+    def whole(self) -> None:
+        """All of the x axis, without the hairline."""
+        self._window = self._at = None
+        self._again()
+
+    def _look(self, at: float) -> None:
+        self._at = at
+        whole = ends(self._inspected())
+        if self._window and whole:
+            self._window = panned(self._window, whole, at)
+        self._again()
+
+    def _snap(self) -> None:
+        """Where only one chart has the hairline, bring it to a point of the one that is now chosen."""
+        rows = self._inspected()
+        if self._at is not None and ends(rows) and not self.everywhere:
+            self._at = nearest(rows, self._at)
+
+    def _chosen_curves(self) -> Sequence[Curve]:
+        names = self.names
+        return self._curves(names[min(self._chosen, len(names) - 1)]) if names else ()
+
+    def _inspected(self) -> list[Sequence[float]]:
+        return [self._xs(curve) for curve in self._chosen_curves() if not curve.behind]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # the mouse
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose the chart, look at its nearest point; twice: enlarge it, or back to the grid."""
+        at = self._pointed(event)
+        if event.chain == 2:
+            self.enlarge()
+        elif at is not None and (self.large or self.everywhere) and ends(rows := self._inspected()):
+            self._look(nearest(rows, at))
+        else:
+            self._again()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._scrolled(event, 1 / BY_WHEEL)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self._scrolled(event, BY_WHEEL)
+
+    def _scrolled(self, event: events.MouseEvent, factor: float) -> None:
+        event.stop()
+        at = self._pointed(event)
+        if at is not None:
+            self.zoom(factor, at)
+
+    def _pointed(self, event: events.MouseEvent) -> float | None:
+        """Choose the chart under the pointer; the place on its x axis there."""
+        plot, _ = self.screen.get_widget_at(event.screen_x, event.screen_y)
+        names, on_page, _ = self._sight()
+        slot = int((plot.id or "").removeprefix("plot-")) if isinstance(plot, Plot) else SLOTS
+        if not isinstance(plot, Plot) or slot >= len(on_page):
+            return None
+        self._chosen = names.index(on_page[slot])
+        return plot.x(int(event.screen_x) - plot.content_region.x)
+
+
+def ordered(names: Iterable[str], metric: str) -> list[str]:
+    """The study's metric first, then the losses, the machine's metrics last."""
+    there = sorted(names, key=lambda name: (name.startswith("system_"), name))
+    first = [name for name in dict.fromkeys((metric, "val_loss", "train_loss")) if name in there]
+    return first + [name for name in there if name not in first]
+
+
+def place(x: float) -> str:
+    """A place on the x axis: all digits of a step, four of a part of an epoch."""
+    return f"{x:.0f}" if abs(x) >= 1000 or x == int(x) else f"{x:.4g}"
+
+
+def ends(rows: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    there = [xs for xs in rows if xs]
+    return (min(xs[0] for xs in there), max(xs[-1] for xs in there)) if there else None
+
+
+def nearest(rows: Sequence[Sequence[float]], at: float) -> float:
+    """Of all places in rising rows, of which one has some, the nearest to `at`."""
+    near = [xs[i] for xs in rows for i in {bisect_left(xs, at) - 1, bisect_left(xs, at)} if 0 <= i < len(xs)]
+    return min(near, key=lambda x: (abs(x - at), x))
+
+
+def beside(rows: Sequence[Sequence[float]], at: float, by: int) -> float:
+    """The next place after `at` (by 1) or before it (by -1) in any of the rising rows; at the end, the last."""
+    if by > 0:
+        after = [xs[i] for xs in rows if (i := bisect_right(xs, at)) < len(xs)]
+        return min(after) if after else nearest(rows, at)
+    before = [xs[i - 1] for xs in rows if (i := bisect_left(xs, at))]
+    return max(before) if before else nearest(rows, at)
+
+
+def spread(epochs: Sequence[float]) -> Sequence[float]:
+    """Steps of the same epoch side by side: of the k-th of n after epoch e, e + k/n."""
+    if len(set(epochs)) == len(epochs):
+        return list(epochs)
+    places: list[float] = []
+    start = 0
+    while start < len(epochs):
+        end = bisect_right(epochs, epochs[start], start)
+        places += [epochs[start] + k / (end - start) for k in range(end - start)]
+        start = end
+    return places
