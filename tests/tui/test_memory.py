@@ -21,6 +21,7 @@ from tui.screens.trial import TrialScreen
 @pytest.fixture(autouse=True)
 def _on_demand(monkeypatch):
     monkeypatch.setattr(app_module, "POLL_S", 600)
+    monkeypatch.setattr(app_module, "SAVE_S", 600)  # at the exit alone, unless a test says otherwise
 
 
 # ---------------------------------------------------------------------------------------------------------------------
