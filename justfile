@@ -8,7 +8,6 @@ python := quote(justfile_directory() / ".venv/bin/python")
 scripts := quote(justfile_directory() / "scripts")
 extras := "[dev]"
 docker := env("DOCKER", "docker")
-revision := `git describe --always --dirty '--exclude=*' 2>/dev/null || true`
 parallel := "-n auto --maxprocesses 4 --dist worksteal"
 
 [private]
@@ -139,7 +138,7 @@ demo-crash *flags: setup
 # Build the image for Docker: just container-build [--build-arg DEVICE=cuda]; DOCKER=podman for another
 [no-exit-message]
 container-build *flags:
-    @exec {{ docker }} build -f containers/Dockerfile -t redsm5 --build-arg "REVISION={{ revision }}" "$@" .
+    @exec {{ docker }} build -f containers/Dockerfile -t redsm5 --build-arg "REVISION=$(git describe --always --dirty '--exclude=*')" "$@" .
 
 # Run a command in it, as you: just container-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--gpus all"
 [no-exit-message]
@@ -157,7 +156,7 @@ container-run *command:
 # Build the image for Apptainer: just apptainer-build [--build-arg device=cuda]
 [no-exit-message]
 apptainer-build *flags:
-    @exec apptainer build --build-arg "revision={{ revision }}" "$@" redsm5.sif containers/redsm5.def
+    @exec apptainer build --build-arg "revision=$(git describe --always --dirty '--exclude=*')" "$@" redsm5.sif containers/redsm5.def
 
 # Run a command in it: just apptainer-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--bind DIR"
 [no-exit-message]
