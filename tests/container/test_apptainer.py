@@ -55,9 +55,7 @@ def sandboxed(command: str, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def image() -> str:
     """The image of this code, at its path in the sandbox."""
-    flags = (
-        "--build-arg bootstrap=localimage --build-arg base=/base --build-arg cpu_index= --build-arg revision=abc123"
-    )
+    flags = "--build-arg bootstrap=localimage --build-arg base=/base --build-arg cpu_index= --build-arg revision=abc123"
     sandboxed(f"cd /src && apptainer build --force --bind /opt:/opt {flags} /home/hpc/redsm5.sif containers/redsm5.def")
     return "/home/hpc/redsm5.sif"
 
@@ -85,9 +83,7 @@ def test_a_study_runs_in_the_image(image: str, folder: Path) -> None:
         data = "data=csv data.dir=data"  # relative to the folder that one is in
     sandboxed(f"cd ~/{folder.name} && {RUN} {image} hpo study.trials=2 train.epochs=2 {data}")
     assert [trial["state"] for trial in records(folder, "trial_*/trial.json")] == ["completed", "completed"]
-    assert {report["code_version"] for report in records(folder, "trial_*/evaluation_report.json")} == {
-        "0.1.0+gabc123"
-    }
+    assert {report["code_version"] for report in records(folder, "trial_*/evaluation_report.json")} == {"0.1.0+gabc123"}
     assert (folder / "experiments" / "mlflow.db").stat().st_size > 0
     assert "completed" in sandboxed(f"cd ~/{folder.name} && {RUN} {image} studies")
 
