@@ -55,8 +55,17 @@ def sandboxed(command: str, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def image() -> str:
     """The image of this code, at its path in the sandbox."""
-    flags = "--build-arg bootstrap=localimage --build-arg base=/base --build-arg cpu_index= --build-arg revision=abc123"
-    sandboxed(f"cd /src && apptainer build --force --bind /opt:/opt {flags} /home/hpc/redsm5.sif containers/redsm5.def")
+    settings = CACHE / "root" / "home" / "hpc" / "pip.conf"
+    sandboxed("true")  # the first call makes the sandbox
+    options = {key[4:].lower().replace("_", "-"): value for key, value in os.environ.items() if key.startswith("PIP_")}
+    settings.write_text("\n".join(["[global]", *(f"{key} = {value}" for key, value in options.items())]))
+    settings.chmod(0o644)
+    arguments = {"bootstrap": "localimage", "base": "/base", "pip_config": "/mnt/pip.conf", "revision": "abc123"}
+    if "find-links" in options:
+        arguments["cpu_index"] = ""  # PyTorch's CPU build is among the local wheels
+    flags = "--force --bind /opt:/opt --bind /home/hpc:/mnt"
+    flags += "".join(f" --build-arg {name}={value}" for name, value in arguments.items())
+    sandboxed(f"cd /src && apptainer build {flags} /home/hpc/redsm5.sif containers/redsm5.def")
     return "/home/hpc/redsm5.sif"
 
 
