@@ -3,7 +3,11 @@
 set positional-arguments
 set shell := ["sh", "-cu"]
 
-python := ".venv/bin/python"
+# Whole paths: in a container the commands run in the folder that one is in, not in this one (containers/entrypoint).
+python := quote(justfile_directory() / ".venv/bin/python")
+scripts := quote(justfile_directory() / "scripts")
+extras := "[dev]"
+docker := env("DOCKER", "docker")
 parallel := "-n auto --maxprocesses 4 --dist worksteal"
 
 [private]
@@ -39,59 +43,59 @@ setup:
     rm -f .venv/stamp
     {{ python }} -c 'import pip, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null &&
         grep -qsF "$PWD/.venv" .venv/bin/activate || "$python3" -m venv --clear .venv
-    {{ python }} -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]' ||
+    {{ python }} -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.{{ extras }}' ||
         refuse "the installation failed, see above" "Mend the cause (network? disk?) and run the command again: it goes on from here."
     printf '%s\n' "$stamp" >.venv/stamp
 
 # Run or continue a study: just hpo study.name=night study.trials=100 model=mental_bert data=csv data.dir=DIR
 [no-exit-message]
 hpo *overrides: setup
-    @exec {{ python }} scripts/hpo.py "$@"
+    @exec {{ python }} {{ scripts }}/hpo.py "$@"
 
 # Train one trial; trial.id=<uuid> resumes that one
 [no-exit-message]
 train *overrides: setup
-    @exec {{ python }} scripts/launch.py "$@"
+    @exec {{ python }} {{ scripts }}/launch.py "$@"
 
 # Evaluate a trial's kept best checkpoints again: just evaluate --trial-id <uuid> [--split test]
 [no-exit-message]
 evaluate *flags: setup
-    @exec {{ python }} scripts/evaluate.py "$@"
+    @exec {{ python }} {{ scripts }}/evaluate.py "$@"
 
 # Train a trial again from its snapshot and compare every metric: just reproduce <uuid>
 [no-exit-message]
 reproduce *flags: setup
-    @exec {{ python }} scripts/reproduce.py "$@"
+    @exec {{ python }} {{ scripts }}/reproduce.py "$@"
 
 # Train the baseline, TF-IDF with linear SVMs, on the same splits, and report it alike
 [no-exit-message]
 baseline *overrides: setup
-    @exec {{ python }} scripts/baseline.py "$@"
+    @exec {{ python }} {{ scripts }}/baseline.py "$@"
 
 # List the studies: just studies [--format table|json|csv]
 [no-exit-message]
 studies *flags: setup
-    @exec {{ python }} scripts/studies.py "$@"
+    @exec {{ python }} {{ scripts }}/studies.py "$@"
 
 # Summarize a study as JSON and as a page: just summary [NAME|UUID]; without one, the newest
 [no-exit-message]
 summary *flags: setup
-    @exec {{ python }} scripts/summarize.py "$@"
+    @exec {{ python }} {{ scripts }}/summarize.py "$@"
 
 # List a trial's checkpoints, kept or gone, and why: just checkpoints <uuid> [--format table|json|csv]
 [no-exit-message]
 checkpoints *flags: setup
-    @exec {{ python }} scripts/checkpoints.py "$@"
+    @exec {{ python }} {{ scripts }}/checkpoints.py "$@"
 
 # Show what takes room and need not: just cleanup [--execute [--evict]]; nothing is deleted without --execute
 [no-exit-message]
 cleanup *flags: setup
-    @exec {{ python }} scripts/cleanup.py "$@"
+    @exec {{ python }} {{ scripts }}/cleanup.py "$@"
 
 # Ship waiting metrics to MLflow
 [no-exit-message]
 sync *flags: setup
-    @exec {{ python }} scripts/sync.py "$@"
+    @exec {{ python }} {{ scripts }}/sync.py "$@"
 
 # Watch the experiments in the terminal
 [no-exit-message]
@@ -100,9 +104,8 @@ tui *flags: setup
 
 # Open MLflow's own UI on localhost
 [no-exit-message]
+[script("sh", "-eu")]
 mlflow *flags: setup
-    #!/bin/sh
-    set -eu
     database="${REDSM5_EXPERIMENTS:-experiments}/mlflow.db"
     if [ ! -f "$database" ]; then
         printf 'error: %s is not there\n  %s\n' "$database" 'Run `just hpo` first, or set REDSM5_EXPERIMENTS.' >&2
@@ -115,22 +118,59 @@ mlflow *flags: setup
 # Run the tests; arguments go to pytest
 [no-exit-message]
 test *args: setup
-    @exec {{ python }} -m pytest {{ parallel }} -m "not long" "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not long and not container" "$@"
 
 # Run the tests, those that take long too
 [no-exit-message]
 test-long *args: setup
-    @exec {{ python }} -m pytest {{ parallel }} "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not container" "$@"
+
+# Build the images as their files say, and run studies in them (needs what tests/container says)
+[no-exit-message]
+test-container *args: setup
+    @exec {{ python }} -m pytest -m container tests/container "$@"
 
 # Watch a study being killed with SIGKILL again and again, and end as if it had not been
 [no-exit-message]
 demo-crash *flags: setup
-    @exec {{ python }} scripts/demo_crash.py "$@"
+    @exec {{ python }} {{ scripts }}/demo_crash.py "$@"
+
+# Build the image for Docker: just container-build [--build-arg DEVICE=cuda]; DOCKER=podman for another
+[no-exit-message]
+container-build *flags:
+    @exec {{ docker }} build -f containers/Dockerfile -t redsm5 --build-arg "REVISION=$(git describe --always --dirty '--exclude=*')" "$@" .
+
+# Run a command in it, as you: just container-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--gpus all"
+[no-exit-message]
+[script("sh", "-eu")]
+container-run *command:
+    experiments=$(realpath -m "${REDSM5_EXPERIMENTS:-experiments}") cache=${HF_HOME:-$HOME/.cache/huggingface}
+    mkdir -p "$cache"
+    (umask 077; mkdir -p "$experiments")
+    set -- redsm5 "$@"
+    [ -z "${REDSM5_DATA:-}" ] || set -- -v "$(realpath "$REDSM5_DATA"):/data:ro" "$@"
+    [ ! -t 0 ] || set -- -it "$@"
+    exec {{ docker }} run --rm --init --read-only --tmpfs /tmp --shm-size 1g --user "$(id -u):$(id -g)" -e HF_TOKEN \
+        -v "$experiments:/experiments" -v "$cache:/cache/huggingface" ${RUN_FLAGS:-} "$@"
+
+# Build the image for Apptainer: just apptainer-build [--build-arg device=cuda]
+[no-exit-message]
+apptainer-build *flags:
+    @exec apptainer build --build-arg "revision=$(git describe --always --dirty '--exclude=*')" "$@" redsm5.sif containers/redsm5.def
+
+# Run a command in it: just apptainer-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--bind DIR"
+[no-exit-message]
+[script("sh", "-eu")]
+apptainer-run *command:
+    set -- redsm5.sif "$@"
+    [ -z "${REDSM5_DATA:-}" ] || set -- --bind "$(realpath "$REDSM5_DATA"):/data:ro" "$@"
+    [ ! -e /dev/nvidiactl ] || set -- --nv "$@"
+    exec apptainer run ${RUN_FLAGS:-} "$@"
 
 # Measure beside peers, in one run: just bench checkpoint
 [no-exit-message]
 bench what *flags: setup
-    @shift; exec {{ python }} "scripts/bench/{{ what }}.py" "$@"
+    @shift; exec {{ python }} {{ scripts }}/bench/"{{ what }}.py" "$@"
 
 # Check style, formatting and the direction of imports
 lint: setup
@@ -150,11 +190,11 @@ typecheck: setup
 # Write redsm5/schemas/ anew from the models in redsm5/records.py and reports.py; --check only compares
 [no-exit-message]
 schemas *flags: setup
-    @exec {{ python }} scripts/schemas.py "$@"
+    @exec {{ python }} {{ scripts }}/schemas.py "$@"
 
 # All that CI runs: lint, typecheck, schemas, tests with their coverage
 check: lint typecheck (schemas "--check")
-    {{ python }} -m pytest {{ parallel }} -m "not long" --cov --cov-report=term
+    {{ python }} -m pytest {{ parallel }} -m "not long and not container" --cov --cov-report=term
 
 # Renew the lock after a change of dependencies; needs poetry and poetry-plugin-export
 lock:

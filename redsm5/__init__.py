@@ -1,5 +1,6 @@
 """Storage-bounded, resumable hyperparameter search for depression-symptom detection on ReDSM5."""
 
+import os
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -10,10 +11,14 @@ __version__ = version("redsm5")
 
 @cache
 def code_version() -> str:
-    """The version of this code, with the commit where it is run from a checkout: 0.1.0+g1a2b3c4."""
+    """The version of this code, with the commit where that is known: 0.1.0+g1a2b3c4.
+
+    A checkout knows it from git, an image from REDSM5_REVISION, which is set as it is built.
+    """
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
-        return __version__
+        revision = os.environ.get("REDSM5_REVISION")
+        return f"{__version__}+g{revision}" if revision else __version__
     try:
         described = subprocess.run(
             ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
