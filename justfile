@@ -93,6 +93,14 @@ cleanup *flags: setup
 sync *flags: setup
     @exec {{ python }} scripts/sync.py "$@"
 
+# See whether all that a study needs works here: just doctor [--json] [--experiments DIR]; runs before setup, too
+[no-exit-message]
+doctor *flags:
+    #!/bin/sh
+    # not `setup`: what the doctor is asked about may be just that
+    [ -x {{ python }} ] && exec {{ python }} scripts/doctor.py "$@"
+    exec "${PYTHON:-python3}" scripts/doctor.py "$@"
+
 # Watch the experiments in the terminal
 [no-exit-message]
 tui *flags: setup
