@@ -18,8 +18,8 @@ MLFLOW_MISSING = Finding("fail", "mlflow is not installed", "Run `just setup`.")
 def check_hub() -> Finding:
     """Whether a token for the Hugging Face Hub is there and valid; with HF_HUB_OFFLINE nothing is asked."""
     try:
-        from huggingface_hub import HfApi, constants, get_token
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub import constants, get_session, get_token
+        from huggingface_hub.utils import build_hf_headers
     except ImportError as error:
         return Finding("fail", f"huggingface_hub cannot be imported: {error}", "Run `just setup`.")
     token = get_token()
@@ -27,19 +27,20 @@ def check_hub() -> Finding:
     if constants.HF_HUB_OFFLINE:
         return Finding("ok", f"offline (HF_HUB_OFFLINE), only what is in the cache is used; {have}, nothing was asked")
     if token is None:
-        remedy = "Needed only for gated data and models (data=hub, mental_bert): `hf auth login`."
-        return Finding("note", have, remedy)
-    try:
-        user = HfApi().whoami(token)
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        if status in (401, 403):
-            return Finding("warn", f"{have}, and the Hub refuses it ({status})", "Renew it: `hf auth login`.")
-        return Finding("warn", f"{have}; the Hub answers with {status}", "Try again later; what is cached is used.")
+        return Finding("note", have, "Needed only for gated data and models (data=hub, mental_bert): `hf auth login`.")
+    try:  # not HfApi.whoami, which waits for as long as the Hub is silent
+        address, headers = f"{constants.ENDPOINT}/api/whoami-v2", build_hf_headers(token=token)
+        answer = get_session().get(address, headers=headers, timeout=REQUEST_S)
     except Exception as error:  # the errors of its HTTP client are not the Hub's own
-        remedy = "Look at the network and its proxies; with HF_HUB_OFFLINE=1 only the cache is used."
-        return Finding("warn", f"{have}; {constants.ENDPOINT} does not answer: {type(error).__name__}", remedy)
-    return Finding("ok", f"logged in as {user['name']}")
+        advice = "Look at the network and its proxies; with HF_HUB_OFFLINE=1 only the cache is used."
+        return Finding("warn", f"{have}; {constants.ENDPOINT} does not answer: {type(error).__name__}", advice)
+    if answer.status_code in (401, 403):
+        return Finding("warn", f"{have}, and the Hub refuses it ({answer.status_code})", "Renew it: `hf auth login`.")
+    if answer.status_code != 200:
+        return Finding(
+            "warn", f"{have}; the Hub answers with {answer.status_code}", "What is cached is used; try later."
+        )
+    return Finding("ok", f"logged in as {answer.json()['name']}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
