@@ -19,7 +19,6 @@ def check_hub() -> Finding:
     """Whether a token for the Hugging Face Hub is there and valid; with HF_HUB_OFFLINE nothing is asked."""
     try:
         from huggingface_hub import constants, get_session, get_token
-        from huggingface_hub.utils import build_hf_headers
     except ImportError as error:
         return Finding("fail", f"huggingface_hub cannot be imported: {error}", "Run `just setup`.")
     token = get_token()
@@ -29,7 +28,7 @@ def check_hub() -> Finding:
     if token is None:
         return Finding("note", have, "Needed only for gated data and models (data=hub, mental_bert): `hf auth login`.")
     try:  # not HfApi.whoami, which waits for as long as the Hub is silent
-        address, headers = f"{constants.ENDPOINT}/api/whoami-v2", build_hf_headers(token=token)
+        address, headers = f"{constants.ENDPOINT}/api/whoami-v2", {"Authorization": f"Bearer {token}"}
         answer = get_session().get(address, headers=headers, timeout=REQUEST_S)
     except Exception as error:  # the errors of its HTTP client are not the Hub's own
         advice = "Look at the network and its proxies; with HF_HUB_OFFLINE=1 only the cache is used."
