@@ -123,12 +123,17 @@ mlflow *flags: setup
 # Run the tests; arguments go to pytest
 [no-exit-message]
 test *args: setup
-    @exec {{ python }} -m pytest {{ parallel }} -m "not long" "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not long and not cluster" "$@"
 
 # Run the tests, those that take long too
 [no-exit-message]
 test-long *args: setup
-    @exec {{ python }} -m pytest {{ parallel }} "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not cluster" "$@"
+
+# Run the job files of containers/slurm on a real Slurm (needs what tests/slurm/conftest.py says)
+[no-exit-message]
+test-slurm *args: setup
+    @exec {{ python }} -m pytest -m cluster tests/slurm "$@"
 
 # Watch a study being killed with SIGKILL again and again, and end as if it had not been
 [no-exit-message]
@@ -162,7 +167,7 @@ schemas *flags: setup
 
 # All that CI runs: lint, typecheck, schemas, tests with their coverage
 check: lint typecheck (schemas "--check")
-    {{ python }} -m pytest {{ parallel }} -m "not long" --cov --cov-report=term
+    {{ python }} -m pytest {{ parallel }} -m "not long and not cluster" --cov --cov-report=term
 
 # Renew the lock after a change of dependencies; needs poetry and poetry-plugin-export
 lock:
