@@ -52,6 +52,7 @@ class MlflowServer:
                     return
             except OSError:
                 time.sleep(0.1)
+        self.kill()
         raise AssertionError((self.folder / "server.log").read_text())
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, and jobs on it. It is the machine's own tool that starts it; without it these are skipped."""
+"""A real Slurm of one node, and jobs on it. A tool beside the checkout starts it; without it these are skipped."""
 
 import os
 import subprocess
@@ -58,7 +58,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if not (ROOT / ".venv" / "bin" / "python").exists():
         pytest.skip("the job files run what `just setup` has made")
     folder = tmp_path_factory.mktemp("slurm")
-    tool = subprocess.Popen([TOOL, folder, "sh", "-c", "echo up; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}  # nproc counts no processor beyond it
+    command = [TOOL, folder, "sh", "-c", "echo up; cat"]
+    tool = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     assert tool.stdin is not None
     assert tool.stdout is not None
     try:
