@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, wait_for
+from tests.e2e.conftest import ROOT, uninterrupted, wait_for
+
+__all__ = ["uninterrupted"]  # a fixture of the tests here, too
 
 TOOL = ROOT.parent / "shared" / "tools" / "slurm-one-node"
 TINY = ["data.posts=90", "model.max_length=64"]
@@ -46,7 +48,7 @@ class Cluster:
 
     def wait(self, job: str) -> str:
         """The state in which the job ends."""
-        return str(wait_for(lambda: (state := self.state(job)) in ENDED and state, timeout_s=280))
+        return str(wait_for(lambda: (state := self.state(job)) in ENDED and state, timeout_s=800))
 
 
 @pytest.fixture(scope="session")

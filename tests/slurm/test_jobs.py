@@ -10,7 +10,7 @@ from tests.e2e.conftest import ROOT, SMALL, all_metrics, records, reports, trial
 from tests.slurm.conftest import TINY, Cluster
 
 CONTRACT = ROOT.parent / "shared" / "tools" / "check-contract"
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def same(experiments: Path, undisturbed: Path) -> None:
