@@ -97,6 +97,14 @@ cleanup *flags: setup
 sync *flags: setup
     @exec {{ python }} {{ scripts }}/sync.py "$@"
 
+# See whether all that a study needs works here: just doctor [--json] [--experiments DIR]; runs before setup, too
+[no-exit-message]
+doctor *flags:
+    #!/bin/sh
+    # not `setup`: what the doctor is asked about may be just that
+    [ -x {{ python }} ] && exec {{ python }} scripts/doctor.py "$@"
+    exec "${PYTHON:-python3}" scripts/doctor.py "$@"
+
 # Watch the experiments in the terminal
 [no-exit-message]
 tui *flags: setup
@@ -118,17 +126,22 @@ mlflow *flags: setup
 # Run the tests; arguments go to pytest
 [no-exit-message]
 test *args: setup
-    @exec {{ python }} -m pytest {{ parallel }} -m "not long and not container" "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not long and not container and not cluster" "$@"
 
 # Run the tests, those that take long too
 [no-exit-message]
 test-long *args: setup
-    @exec {{ python }} -m pytest {{ parallel }} -m "not container" "$@"
+    @exec {{ python }} -m pytest {{ parallel }} -m "not container and not cluster" "$@"
 
 # Build the images as their files say, and run studies in them (needs what tests/container says)
 [no-exit-message]
 test-container *args: setup
     @exec {{ python }} -m pytest -m container tests/container "$@"
+
+# Run the job files of containers/slurm on a real Slurm (needs what tests/slurm/conftest.py says)
+[no-exit-message]
+test-slurm *args: setup
+    @exec {{ python }} -m pytest -m cluster tests/slurm "$@"
 
 # Watch a study being killed with SIGKILL again and again, and end as if it had not been
 [no-exit-message]
@@ -194,7 +207,7 @@ schemas *flags: setup
 
 # All that CI runs: lint, typecheck, schemas, tests with their coverage
 check: lint typecheck (schemas "--check")
-    {{ python }} -m pytest {{ parallel }} -m "not long and not container" --cov --cov-report=term
+    {{ python }} -m pytest {{ parallel }} -m "not long and not container and not cluster" --cov --cov-report=term
 
 # Renew the lock after a change of dependencies; needs poetry and poetry-plugin-export
 lock:

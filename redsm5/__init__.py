@@ -3,10 +3,13 @@
 import os
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__version__ = version("redsm5")
+try:
+    __version__ = version("redsm5")
+except PackageNotFoundError:  # a checkout before `just setup`, where `just doctor` runs already
+    __version__ = "0+unknown"
 
 
 @cache

@@ -12,11 +12,12 @@ from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
 from redsm5.records import FINISHED
+from redsm5.redaction import REDACTED
 from redsm5.study.launch import dry_run, launch_trial
 from redsm5.study.outcomes import draw_report, finish_leftovers, note_killed
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
-from redsm5.tracking.logs import REDACTED, open_logs
+from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
 

@@ -10,9 +10,10 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import files, paths
 from redsm5.config import Config
 from redsm5.errors import InputError, Interrupted, TrainingError, exit_with_message
+from redsm5.redaction import REDACTED
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import read_record
-from redsm5.tracking.logs import REDACTED, open_logs
+from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -51,6 +52,7 @@ class MlflowServer:
                     return
             except OSError:
                 time.sleep(0.1)
+        self.kill()
         raise AssertionError((self.folder / "server.log").read_text())
 
     def kill(self) -> None:
@@ -101,9 +103,12 @@ class FaultProxy:
 
     "pass"; a status such as "500", "404 json" or "403", which never reaches the server; "hang": no answer; "cut": the
     connection ends before, "lose": after the server has done what was asked.
+
+    With `credentials` it refuses whoever does not send one of them as the Authorization header, and its answer repeats
+    what was sent, as a careless one would. With `certificate`, a file with its key too, it speaks TLS.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, certificate: Path | None = None, credentials: tuple[str, ...] = ()) -> None:
         self.fault: Fault = all_is_well
         self.asked: list[str] = []  # "PUT /path what-became-of-it"
         self._over = threading.Event()
@@ -115,6 +120,9 @@ class FaultProxy:
             def handle_all(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 what = proxy.fault(self.command, self.path, body)
+                sent = self.headers.get("Authorization", "")
+                if credentials and sent not in credentials:
+                    what = "401"
                 proxy.asked.append(f"{self.command} {self.path.partition('?')[0]} {what}")
                 status, answer = 200, b"{}"
                 if what in ("pass", "lose"):
@@ -124,6 +132,8 @@ class FaultProxy:
                 elif what != "cut":
                     code, _, as_json = what.partition(" ")
                     status, answer = int(code), b"<html>an error of the proxy</html>"
+                    if code == "401":
+                        answer = f"no access with {sent}, that is {sent.partition(' ')[2]}".encode()
                     if as_json:
                         answer = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "it is not there"}'
                 if what in ("cut", "lose", "hang"):
@@ -145,6 +155,11 @@ class FaultProxy:
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = self.url.replace("http:", "https:")
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     @staticmethod

@@ -28,12 +28,13 @@ from redsm5.errors import (
     RedSM5Error,
 )
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
+from redsm5.redaction import redact
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.signals import StopRequest
-from redsm5.tracking.logs import open_logs, redact
+from redsm5.tracking.logs import open_logs
 
 DECISION_TIMEOUT_S = 60.0
 # What a resumed trial may be given anew; all else is what it was begun with. Its epochs may grow.

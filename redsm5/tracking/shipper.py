@@ -29,8 +29,9 @@ from redsm5.config import Config, flatten
 from redsm5.documents import milliseconds
 from redsm5.errors import LockedError
 from redsm5.records import FINISHED, Shipped, TrialRecord
+from redsm5.redaction import redact
+from redsm5.tracking.access import remedy
 from redsm5.tracking.journal import JournalReader
-from redsm5.tracking.logs import redact
 
 BATCH_ROWS = 1000  # MLflow's limit for one log_batch
 BATCH_PARAMS = 100  # likewise
@@ -345,6 +346,8 @@ class Shipper(threading.Thread):
     def _say_why(self, error: Exception, folder: Path | None) -> None:
         reason = redact(str(error).splitlines()[0] if str(error) else "")
         facts = {"trial": folder.name} if folder else {}
+        if advice := remedy(str(error)):
+            facts["remedy"] = advice
         self._log(
             "metrics do not reach MLflow and wait in the journals", error=type(error).__name__, reason=reason, **facts
         )

@@ -14,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from redsm5.documents import TIME_PATTERN
+from redsm5.redaction import redact
 from redsm5.tracking import logs
-from redsm5.tracking.logs import open_logs, redact
+from redsm5.tracking.logs import open_logs
 
 
 @pytest.fixture(autouse=True)

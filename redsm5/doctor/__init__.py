@@ -1,0 +1,66 @@
+"""What `just doctor` looks at, each check on its own, so that one that hangs or breaks says so and hides no other.
+
+Nothing here needs more than the standard library to be imported: the doctor is asked when the environment is broken.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from redsm5.redaction import redact
+
+DEADLINE_S = 20.0  # for all checks together; PyTorch alone may take ten seconds to import from a cold disk
+
+State = Literal["ok", "note", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        state: "ok"; "note": something optional is not there; "warn": it works, with a drawback; "fail": something that
+            the product needs does not work.
+        detail: what was seen, in one line.
+        remedy: what the person can do; empty where nothing is to be done.
+    """
+
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+Check = Callable[[], Finding]
+
+
+def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict[str, Finding]:
+    """What the checks found, by their names, in their order. They run side by side; none is waited for any longer than
+    `deadline_s`, and one that raises has failed. Secrets are redacted.
+    """
+    found: dict[str, Finding] = {}
+    threads = [
+        threading.Thread(target=partial(_note, found, name, check), name=name, daemon=True)
+        for name, check in checks.items()
+    ]
+    deadline = time.monotonic() + deadline_s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    silent = Finding("fail", f"no answer within {deadline_s:g} s", "Look at what it waits for: a disk, or the network.")
+    return {name: found.get(name, silent) for name in checks}
+
+
+def _note(found: dict[str, Finding], name: str, check: Check) -> None:
+    try:
+        seen = check()
+    except Exception as error:  # whatever a broken environment raises is what the doctor is there to say
+        seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and look again.")
+    found[name] = Finding(seen.state, redact(seen.detail), seen.remedy)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -1,0 +1,245 @@
+"""What the experiments folder's disk can do: room, speed, and what every guarantee of the storage rests on."""
+
+import fcntl
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redsm5 import files
+from redsm5.doctor import Finding
+
+LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # under both, trials are refused (redsm5/storage/budget.py)
+PROBE_BYTES, PIECE_BYTES = 64 << 20, 8 << 20
+WRITE_S = 3.0  # a slow disk is measured by less
+SLOW_BYTES_PER_S = 20e6  # a state of BERT-base, 1.3 GB, would take more than a minute
+SLOW_FSYNC_S = 0.1
+FSYNCS = 20
+CHILD_S = 5.0
+ELSEWHERE = "Choose another experiments folder: --experiments DIR, or REDSM5_EXPERIMENTS."
+ONE_WORKER = "Run one worker at a time here, or put the experiments folder on a file system with locks."
+
+# File systems that several machines share, with the mount options that keep locks on each machine of its own.
+_LOCAL_LOCKS = {
+    "nfs": r"nolock|local_lock=(all|flock)",
+    "nfs4": r"local_lock=(all|flock)",
+    "lustre": r"localflock|noflock",
+    "cifs": r"nobrl|nolock",
+    "smb3": r"nobrl|nolock",
+}
+_NO_SHARED_LOCKS = {"fuse.sshfs", "9p", "ncpfs", "afs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"}
+
+_TRY_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "r+") as file:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("held")
+    else:
+        print("free")
+"""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """Where a file system is mounted, its type as the kernel names it, its options and those of its server."""
+
+    point: str
+    kind: str
+    options: str
+
+
+def nearest_folder(experiments: Path) -> Path:
+    """The experiments folder, or what is there of the way to it: the doctor makes none."""
+    folder = experiments.resolve()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+@contextmanager
+def scratch(experiments: Path) -> Iterator[Path]:
+    """A folder on the file system of the experiments, gone afterwards.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=nearest_folder(experiments)) as folder:
+        yield Path(folder)
+
+
+def check_folder(experiments: Path) -> Finding:
+    """Whether files can be made in the experiments folder."""
+    folder = nearest_folder(experiments)
+    if experiments.exists() and not experiments.is_dir():
+        return Finding("fail", f"{experiments} is a file", ELSEWHERE)
+    try:
+        with scratch(experiments) as probe:
+            files.write_durable(probe / "file", b"x")
+    except OSError as error:
+        return Finding("fail", f"cannot write to {folder}: {error.strerror}", f"Make it writable for you. {ELSEWHERE}")
+    mount = mount_of(folder)
+    note = "" if folder == experiments.resolve() else f", of {experiments}, which the first study makes"
+    return Finding("ok", f"{folder}{note}" + (f" ({mount.kind})" if mount else ""))
+
+
+def where_writable(check: Callable[[Path], Finding], experiments: Path) -> Finding:
+    """What the check finds, where files can be made at all; `check_folder` says why they cannot."""
+    try:
+        with scratch(experiments):
+            pass
+    except OSError:
+        return Finding("note", "not looked at, since nothing can be written there")
+    return check(experiments)
+
+
+def check_space(experiments: Path) -> Finding:
+    """Whether the disk is too full for a trial under the default retention."""
+    usage = shutil.disk_usage(nearest_folder(experiments))
+    if not usage.total:
+        return Finding("note", "the file system does not say how large it is")
+    percent = 100 * usage.free / usage.total
+    detail = f"{usage.free / 1e9:,.1f} GB of {usage.total / 1e9:,.1f} GB free ({percent:.0f} %)"
+    if percent < LOW_PERCENT and usage.free < LOW_BYTES:
+        remedy = "Make room: `just cleanup` shows what need not be there; or lower retention.min_free_disk_percent."
+        return Finding("fail", f"{detail}; under {LOW_PERCENT:g} % a trial finds no room", remedy)
+    return Finding("ok", detail)
+
+
+def check_disk(experiments: Path) -> Finding:
+    """How fast large files become durable, as checkpoints do, and how long a line of a journal takes."""
+    latency = check_fsync(experiments)
+    speed = check_speed(experiments)
+    worse = max(latency, speed, key=lambda finding: ("ok", "warn", "fail").index(finding.state))
+    return Finding(worse.state, f"{speed.detail}; {latency.detail}", worse.remedy)
+
+
+def check_speed(experiments: Path) -> Finding:
+    """How fast large files become durable."""
+    folder = nearest_folder(experiments)
+    size = min(PROBE_BYTES, shutil.disk_usage(folder).free // 10)
+    piece, written, began = os.urandom(PIECE_BYTES), 0, time.monotonic()
+    try:
+        with scratch(experiments) as probe, (probe / "file").open("wb", buffering=0) as file:
+            while written < size and time.monotonic() - began < WRITE_S:
+                written += file.write(piece[: size - written])
+                os.fsync(file.fileno())
+            seconds = max(time.monotonic() - began, 1e-9)
+    except OSError as error:
+        return Finding("fail", f"cannot write: {error.strerror}", ELSEWHERE)
+    if written == 0:
+        return Finding("fail", "no room to write anything", ELSEWHERE)
+    detail = f"{written / seconds / 1e6:,.0f} MB/s to the disk ({written / 1e6:.0f} MB written, fsync included)"
+    if written / seconds < SLOW_BYTES_PER_S:
+        return Finding("warn", detail, f"Saving will hold the training up. {ELSEWHERE}")
+    return Finding("ok", detail)
+
+
+def check_fsync(experiments: Path) -> Finding:
+    """How long a line of a journal takes to be durable."""
+    latencies = []
+    try:
+        with scratch(experiments) as probe, (probe / "file").open("ab", buffering=0) as file:
+            for _ in range(FSYNCS):
+                file.write(b"x" * 512)
+                began = time.monotonic()
+                os.fsync(file.fileno())
+                latencies.append(time.monotonic() - began)
+            files.fsync_dir(probe)
+    except OSError as error:
+        return Finding("fail", f"fsync fails: {error.strerror}", f"What is saved here may be lost. {ELSEWHERE}")
+    median = statistics.median(latencies)
+    detail = f"{1000 * median:.2f} ms a journal line (median of {FSYNCS}, at most {1000 * max(latencies):.1f} ms)"
+    if median > SLOW_FSYNC_S:
+        return Finding("warn", detail, f"Each step of the bookkeeping waits so long. {ELSEWHERE}")
+    return Finding("ok", detail)
+
+
+def check_rename(experiments: Path) -> Finding:
+    """Whether a file replaces another as a whole, under a reader that has the old one open."""
+    try:
+        with scratch(experiments) as probe:
+            files.write_atomic(probe / "file", b"old")
+            with (probe / "file").open("rb") as reader:
+                files.write_atomic(probe / "file", b"new")
+                whole = (reader.read(), (probe / "file").read_bytes(), os.listdir(probe)) == (b"old", b"new", ["file"])
+    except OSError as error:
+        return Finding("fail", f"a file cannot replace another: {error.strerror}", ELSEWHERE)
+    if not whole:
+        return Finding("fail", "a file that replaces another changes it under its readers", ELSEWHERE)
+    return Finding("ok", "a file replaces another as a whole")
+
+
+def check_locks(experiments: Path) -> Finding:
+    """Whether a lock that one process holds keeps another out, and ends with it; on a shared file system, whether it
+    holds on the other machines too, as far as its mount says.
+    """
+    try:
+        with scratch(experiments) as probe:
+            path = probe / "lock"
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                while_held = _seen_by_another(path)
+            afterwards = _seen_by_another(path)
+    except OSError as error:
+        return Finding("warn", f"no locks: {error.strerror}", ONE_WORKER)
+    if (while_held, afterwards) != ("held", "free"):
+        return Finding("warn", f"locks do not work between processes: {while_held}, then {afterwards}", ONE_WORKER)
+    mount = mount_of(nearest_folder(experiments))
+    if mount and (local := local_locks(mount)):
+        return Finding("warn", f"locks work on this machine only: {local}", ONE_WORKER.replace("worker", "machine"))
+    return Finding("ok", "a lock keeps another process out" + (f" ({mount.kind})" if mount else ""))
+
+
+def _seen_by_another(path: Path) -> str:
+    """What a second process sees of the lock: "held", "free", or its error.
+
+    Raises:
+        OSError: it was too slow.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _TRY_LOCK, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(None, "a second process gets no answer") from None
+    return done.stdout.strip() or (done.stderr.strip().splitlines() or ["nothing"])[-1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mounts
+
+
+def mount_of(folder: Path, table: str | None = None) -> Mount | None:
+    """The mount that a folder is on, from /proc/self/mountinfo (Linux); None where there is no such table."""
+    if table is None:
+        try:
+            table = Path("/proc/self/mountinfo").read_text()
+        except OSError:
+            return None
+    best = None
+    for line in table.splitlines():
+        left, _, right = line.partition(" - ")
+        *_, point, options = left.split()[:6]
+        kind, *rest = right.split()
+        point = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), point)
+        if folder.is_relative_to(point) and (best is None or len(point) >= len(best.point)):
+            best = Mount(point, kind, ",".join([options, *rest[1:]]))
+    return best
+
+
+def local_locks(mount: Mount) -> str | None:
+    """Why locks on this mount do not reach other machines that share it; None where they do, or it is not shared."""
+    if mount.kind in _NO_SHARED_LOCKS:
+        return f"{mount.point} is {mount.kind}"
+    pattern = _LOCAL_LOCKS.get(mount.kind)
+    option = next((o for o in mount.options.split(",") if pattern and re.fullmatch(pattern, o)), None)
+    return option and f"{mount.point} is {mount.kind}, mounted with {option}"

@@ -1,0 +1,209 @@
+"""What is installed: Python, the packages of the lock, PyTorch and the GPUs; programs that are useful and optional."""
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from redsm5.doctor import Finding
+
+OLDEST = (3, 11)
+SHOWN = 4  # names of packages in one line
+PROGRAM_S = 5.0  # a program that says its version takes milliseconds
+TORCH_S = 18.0
+SETUP = "Run `just setup`; if it says nothing, `rm .venv/stamp` first."
+
+
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+    """Whether this Python is new enough, and one of a virtual environment or a container of ours."""
+    shown = ".".join(map(str, version))
+    if version[:2] < OLDEST:
+        return Finding("fail", f"{shown} is too old", "Set PYTHON to Python 3.11 or newer, and run `just setup`.")
+    return Finding("ok", f"{shown} at {sys.prefix}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# packages
+
+
+def check_packages(root: Path) -> Finding:
+    """Whether the packages that pyproject.toml asks for, and those that they ask for, are installed as locked.
+
+    Args:
+        root: the folder with pyproject.toml and constraints.txt.
+    """
+    try:
+        from packaging.requirements import Requirement
+        from packaging.utils import canonicalize_name
+    except ImportError:
+        return Finding("fail", "packaging is missing, and so probably much else", SETUP)
+    lines = (root / "constraints.txt").read_text().splitlines()
+    locked: dict[str, str] = {}
+    for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        if requirement.marker is None or requirement.marker.evaluate():
+            locked[canonicalize_name(requirement.name)] = str(requirement.specifier).removeprefix("==")
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    missing, other = [], []
+    for name in sorted(_needed(project["dependencies"])):
+        version = _version(name)
+        if version is None:
+            missing.append(name)
+        elif name in locked and version.partition("+")[0] != locked[name]:
+            other.append(f"{name} {version} (locked: {locked[name]})")
+    if missing:
+        return Finding("fail", f"missing: {_some(missing)}", SETUP)
+    if other:
+        return Finding("warn", f"other than the lock: {_some(other)}", SETUP)
+    return Finding("ok", f"{len(locked)} in the lock, all that are needed are installed as locked")
+
+
+def _needed(requirements: list[str]) -> set[str]:
+    """The names of these packages and, as far as they are installed, of all that they need on this machine."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    needed: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        # the nvidia-* libraries are PyTorch's own pins, and no part of the lock
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name = canonicalize_name(requirement.name)
+        if name in needed or re.match(r"nvidia-(?!ml)|cuda-|triton", name):
+            continue
+        needed.add(name)
+        if _version(name) is not None:
+            waiting += importlib.metadata.requires(name) or []
+    return needed
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PyTorch and the GPUs, in a process of their own: a broken driver may end it or hang it
+
+_PROBE = """
+import json, warnings
+warnings.simplefilter("ignore")
+seen = {"driver": None, "supports": None, "gpus": []}
+try:
+    import pynvml
+    pynvml.nvmlInit()
+    number = pynvml.nvmlSystemGetCudaDriverVersion()
+    seen["driver"] = pynvml.nvmlSystemGetDriverVersion()
+    seen["supports"] = [number // 1000, number % 1000 // 10]
+except Exception:
+    pass
+import torch
+seen["torch"], seen["build"], seen["usable"] = torch.__version__, torch.version.cuda, torch.cuda.is_available()
+if seen["usable"]:
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        seen["gpus"].append([torch.cuda.get_device_name(index), free, total])
+print(json.dumps(seen))
+"""
+
+
+def check_cuda(python: str = sys.executable) -> Finding:
+    """Whether PyTorch can be imported, and which GPUs it can use. A CPU is enough, so that no GPU is a note."""
+    try:
+        probe = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, timeout=TORCH_S)
+    except subprocess.TimeoutExpired:
+        remedy = "Look whether the GPU's driver answers: `nvidia-smi`; on a slow disk, run it again."
+        return Finding("fail", f"PyTorch was not imported within {TORCH_S:g} s", remedy)
+    if probe.returncode:
+        why = (probe.stderr.strip().splitlines() or [f"it ended with {probe.returncode}"])[-1]
+        return Finding("fail", f"PyTorch cannot be imported: {why}", SETUP)
+    return judge_cuda(json.loads(probe.stdout.splitlines()[-1]))
+
+
+def judge_cuda(seen: dict[str, Any]) -> Finding:
+    """What the probe's answer means."""
+    head = f"PyTorch {seen['torch']}"
+    if seen["gpus"]:
+        gpus = ", ".join(
+            f"{name} ({free / 1e9:.0f} of {total / 1e9:.0f} GB free)" for name, free, total in seen["gpus"]
+        )
+        return Finding("ok", f"{head}, driver {seen['driver']}: {gpus}")
+    if seen["build"] is None and seen["driver"]:
+        remedy = "Install the CUDA build of PyTorch in .venv, or use launch=cpu."
+        return Finding("warn", f"{head} is built for CPUs, and there is an NVIDIA driver {seen['driver']}", remedy)
+    if seen["build"] and seen["supports"] and seen["supports"][0] < int(seen["build"].partition(".")[0]):
+        supports = ".".join(map(str, seen["supports"]))
+        detail = f"{head} is built for CUDA {seen['build']}, the driver {seen['driver']} goes up to {supports}"
+        return Finding("warn", detail, "Install a newer NVIDIA driver, or use launch=cpu.")
+    if seen["driver"]:
+        remedy = "Look at `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, pass --gpus all or --nv."
+        return Finding("warn", f"{head} finds no GPU, and there is an NVIDIA driver {seen['driver']}", remedy)
+    return Finding("note", f"{head}, no NVIDIA driver: launch=cpu trains on the processor")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# programs
+
+
+def check_just() -> Finding:
+    """Whether `just` is on the path; the scripts run without it too."""
+    version = _says("just", "--version")
+    if version is None:
+        return Finding("note", "not on the path", "pip install rust-just")
+    return Finding("ok", version)
+
+
+def check_containers() -> Finding:
+    """Which programs that run containers are here; none is needed."""
+    found, silent = [], []
+    for program in ("docker", "podman", "apptainer", "singularity"):
+        if (version := _says(program, "--version")) is None:
+            continue
+        number = re.search(r"\d+(\.\d+)+", version)
+        found.append(f"{program} {number[0] if number else version}")
+        if program in ("docker", "podman") and _says(program, "info") is None:
+            silent.append(program)
+    if not found:
+        return Finding("note", "neither Docker, Podman nor Apptainer", "Needed only to run in a container.")
+    if silent:
+        detail = f"{', '.join(found)}; {' and '.join(silent)} cannot start containers here"
+        return Finding(
+            "note", detail, f"Start its service, or ask for the right to use it: `{silent[0]} info` says more."
+        )
+    return Finding("ok", ", ".join(found))
+
+
+def check_slurm() -> Finding:
+    """Whether this is a machine of a Slurm cluster, and its controller answers."""
+    if shutil.which("sinfo") is None:
+        return Finding("note", "not here", "Needed only for the job files in containers/slurm.")
+    version = _says("sinfo", "--version") or "sinfo"
+    partitions = _says("sinfo", "--noheader", "--format=%P %D nodes %T")
+    if not partitions:
+        remedy = "`sinfo` says why; its cluster's people know more."
+        return Finding("warn", f"{version} is installed, but no controller answers", remedy)
+    return Finding("ok", f"{version}: {_some([' '.join(line.split()) for line in partitions.splitlines()])}")
+
+
+def _says(*command: str) -> str | None:
+    """What a program prints; None where it is not here, fails or hangs."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,68 @@
+"""See whether all that a study needs works here: `just doctor [--json] [--experiments DIR] [--tracking-uri URI]`.
+
+The exit code is 1 where something that is needed does not work, else 0. Whatever is broken, this must still run: with
+the standard library alone, and on a Python that is too old for the rest.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SYMBOLS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
+sys.path.insert(0, str(ROOT))
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit("✗ fail  python      {}.{} is too old: set PYTHON to 3.11 or newer".format(*sys.version_info))
+
+from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just doctor", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
+    parser.add_argument("--tracking-uri", help="MLflow's address; without it, where the studies' last runs shipped")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    experiments: Path = arguments.experiments
+    found = examine(
+        {
+            "python": software.check_python,
+            "packages": partial(software.check_packages, ROOT),
+            "cuda": software.check_cuda,
+            "hub": services.check_hub,
+            "mlflow": partial(services.check_mlflow, experiments, arguments.tracking_uri),
+            "folder": partial(folder.check_folder, experiments),
+            "space": partial(folder.check_space, experiments),
+            "disk": partial(folder.where_writable, folder.check_disk, experiments),
+            "rename": partial(folder.where_writable, folder.check_rename, experiments),
+            "locks": partial(folder.where_writable, folder.check_locks, experiments),
+            "containers": software.check_containers,
+            "slurm": software.check_slurm,
+            "just": software.check_just,
+        }
+    )
+    fit = all(finding.state != "fail" for finding in found.values())
+    if arguments.json:
+        checks = [{"name": name, **vars(finding)} for name, finding in found.items()]
+        print(json.dumps({"ok": fit, "checks": checks}, indent=2))
+    else:
+        for name, finding in found.items():
+            print(as_line(name, finding))
+    return 0 if fit else 1
+
+
+def as_line(name: str, finding: Finding) -> str:
+    """One line, and one for the remedy where something is to be done."""
+    line = f"{SYMBOLS[finding.state]} {finding.state:<4}  {name:<10}  {finding.detail}"
+    return f"{line}\n{'':20}{finding.remedy}" if finding.remedy and finding.state != "ok" else line
+
+
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="replace")  # a terminal that has no such symbol shows the word beside it
+code = main()
+sys.stdout.flush()
+os._exit(code)  # a check that hangs must not keep the process

@@ -1,0 +1,101 @@
+"""The job files of containers/slurm, as they stand, on a real Slurm: together, interrupted, back again."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ROOT, SMALL, all_metrics, records, reports, trial_at, wait_for, weights
+from tests.slurm.conftest import TINY, Cluster
+
+CONTRACT = ROOT.parent / "shared" / "tools" / "check-contract"
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+
+def same(experiments: Path, undisturbed: Path) -> None:
+    """Metrics, weights and reports are bit for bit those of the study that nothing interrupted."""
+    assert all_metrics(experiments) == all_metrics(undisturbed)
+    assert weights(experiments) == weights(undisturbed)
+    assert reports(experiments) == reports(undisturbed)
+
+
+def test_an_array_of_two_workers_finishes_a_study_together(cluster: Cluster, tmp_path: Path) -> None:
+    """Ten trials, none twice, both workers at it, the budget kept, and the folder as its contract says."""
+    experiments = tmp_path / "e"
+    overrides = [*TINY, "train.epochs=1", "study.trials=10", "study.sampler=random", f"experiments={experiments}"]
+    job = cluster.submit("array.sbatch", tmp_path / "%a.log", *overrides, "retention.max_total_size=100MB")
+    assert cluster.wait(f"{job}_0") == cluster.wait(f"{job}_1") == "COMPLETED"
+    logs = [(tmp_path / f"{n}.log").read_text() for n in (0, 1)]
+    started = [int(number) for log in logs for number in re.findall(r"starting trial (\d+)", log)]
+    trials = records(experiments)
+    assert [trial["number"] for trial in trials] == list(range(10))
+    assert {trial["state"] for trial in trials} == {"completed"}
+    assert sorted(started) == [trial["number"] for trial in trials if not trial["duplicate_of"]], "each once"
+    assert all("starting trial" in log for log in logs), "one worker did it all"
+    held = sum(p.stat().st_size for p in experiments.glob("trial_*/checkpoints/**/*") if p.is_file())
+    assert 0 < held <= 100_000_000
+    if CONTRACT.exists():
+        checked = subprocess.run([CONTRACT, experiments], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("how", ["requeue", "term"])
+def test_a_job_that_is_interrupted_in_mid_trial_comes_back_and_loses_nothing(
+    cluster: Cluster, uninterrupted: Path, tmp_path: Path, how: str
+) -> None:
+    """`scontrol requeue`, as a preemption does, and the signal that comes before the time limit."""
+    experiments, log = tmp_path / "e", tmp_path / "log"
+    job = cluster.submit("worker.sbatch", log, *SMALL, f"experiments={experiments}")
+    wait_for(lambda: trial_at(experiments, number=0, epoch=2))
+    if how == "requeue":
+        cluster.say("scontrol", "requeue", job)
+    else:
+        cluster.say("scancel", "--signal=TERM", "--batch", job)
+    cluster.start_again(job)
+    assert cluster.wait(job) == "COMPLETED", log.read_text()
+    assert cluster.field(job, "Restarts") == "1"
+    assert "resuming trial 0" in log.read_text()
+    assert records(experiments)[0]["resumes"] == 1
+    same(experiments, uninterrupted)
+
+
+def test_the_time_limit_itself_brings_the_job_back(cluster: Cluster, uninterrupted: Path, tmp_path: Path) -> None:
+    """Slurm's own signal, some seconds before a limit of one minute."""
+    experiments, log = tmp_path / "e", tmp_path / "log"
+    flags = ("--time=1", "--signal=B:TERM@40")
+    long = [word for word in SMALL if not word.startswith("study.trials")] + ["study.trials=3"]
+    job = cluster.submit("worker.sbatch", log, *long, f"experiments={experiments}", flags=flags)
+    starts = 0
+    while True:
+        state = str(wait_for(lambda: (s := cluster.state(job)) in ("PENDING", "COMPLETED", "TIMEOUT", "FAILED") and s))
+        if state != "PENDING":
+            break
+        starts += cluster.field(job, "Restarts") != "0"
+        cluster.say("scontrol", "update", f"jobid={job}", "starttime=now")
+        wait_for(lambda: cluster.state(job) != "PENDING")
+    assert state == "COMPLETED", log.read_text()
+    assert starts >= 1
+    assert [trial["state"] for trial in records(experiments)] == ["completed"] * 3
+    assert all_metrics(experiments)[:2] == all_metrics(uninterrupted)
+
+
+def test_a_job_that_is_cancelled_stays_so_and_can_be_submitted_again(
+    cluster: Cluster, uninterrupted: Path, tmp_path: Path
+) -> None:
+    experiments, log = tmp_path / "e", tmp_path / "log"
+    job = cluster.submit("worker.sbatch", log, *SMALL, f"experiments={experiments}")
+    wait_for(lambda: trial_at(experiments, number=0, epoch=1))
+    cluster.say("scancel", job)
+    assert cluster.wait(job) == "CANCELLED"
+    assert records(experiments)[0]["state"] == "interrupted"
+    again = cluster.submit("worker.sbatch", log, *SMALL, f"experiments={experiments}")
+    assert cluster.wait(again) == "COMPLETED"
+    same(experiments, uninterrupted)
+
+
+def test_a_study_that_is_refused_ends_the_job_and_does_not_come_back(cluster: Cluster, tmp_path: Path) -> None:
+    job = cluster.submit("worker.sbatch", tmp_path / "log", "train.epochs=0", f"experiments={tmp_path / 'e'}")
+    assert cluster.wait(job) == "FAILED"
+    assert cluster.field(job, "ExitCode") == "1:0"
+    assert cluster.field(job, "Restarts") == "0"
