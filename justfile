@@ -102,7 +102,7 @@ sync *flags: setup
 doctor *flags:
     #!/bin/sh
     # not `setup`: what the doctor is asked about may be just that
-    [ -x {{ python }} ] && exec {{ python }} scripts/doctor.py "$@"
+    [ -x {{ python }} ] && exec {{ python }} {{ scripts }}/doctor.py "$@"
     exec "${PYTHON:-python3}" scripts/doctor.py "$@"
 
 # Watch the experiments in the terminal
