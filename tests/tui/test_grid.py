@@ -145,11 +145,13 @@ async def test_nothing_is_drawn_anew_where_nothing_changed_and_a_hairline_lays_n
     async with app.run_test(size=(160, 48)) as pilot:
         await settled(pilot)
         await pressed(pilot, *COMPARE)
-        drawn, laid = [], []
+        drawn, laid, written = [], [], []
+        text = Drawing.text
+        monkeypatch.setattr(Drawing, "text", lambda *given: written.append(1) or text(*given))
         monkeypatch.setattr(plot, "Drawing", lambda *given: drawn.append(1) or Drawing(*given))
         monkeypatch.setattr(app.screen, "_refresh_layout", lambda *given: laid.append(1))
         await settled(pilot)
-        assert (drawn, laid) == ([], [])
+        assert (drawn, laid, written) == ([], [], [])
         await pressed(pilot, "right")
         assert shown(app).count("epoch 1 ") >= 6
         assert (drawn, laid) == ([], [])
