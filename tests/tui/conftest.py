@@ -29,6 +29,8 @@ from redsm5.records import (
     TrialRecord,
 )
 from tests.tui.reports import evaluation_report
+from tests.tui.searched import machine
+from tui.machine import Machine
 
 NOW = datetime(2026, 3, 14, 7, 41, 12, tzinfo=UTC)
 
@@ -331,7 +333,7 @@ def night(folder):
 
 @pytest.fixture
 def frozen(monkeypatch, tmp_path):
-    """A folder to write to while the clock stands still and the disk stays as full as it is."""
+    """A folder to write to while the clock stands still, the disk stays as full as it is, and the machine as busy."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
 
@@ -348,6 +350,9 @@ def frozen(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     root = tmp_path / "experiments"
     root.mkdir()
-    yield Folder(root, NOW)
+    folder = Folder(root, NOW)
+    looked_at = machine(frozenset([folder.of(7)]))
+    monkeypatch.setattr(Machine, "look", lambda self, seen, at_work=(): looked_at)
+    yield folder
     monkeypatch.undo()
     time.tzset()

@@ -6,11 +6,10 @@ After a change that is meant: `pytest tests/tui/test_snapshots.py --snapshot-upd
 import pytest
 
 from tests.tui.pilots import settled
-from tests.tui.searched import machine, searched, summarized
+from tests.tui.searched import searched, summarized
 from tui import app as app_module
 from tui import control
 from tui.app import TerminalApp
-from tui.machine import Machine
 
 SIZES = [(80, 24), (160, 48)]
 KEYS = {
@@ -66,8 +65,6 @@ def test_what_is_drawn(snap_compare, frozen, monkeypatch, name, size):
         summarized(frozen, searched(frozen))
     else:
         frozen.whole()
-    looked_at = machine(frozenset([frozen.of(7)]))
-    monkeypatch.setattr(Machine, "look", lambda self, seen, at_work=(): looked_at)
     monkeypatch.setattr(control, "cleanup", lambda experiments, *flags: leftovers(frozen))
     app = TerminalApp(frozen.root)
     app.animation_level = "none"
