@@ -87,6 +87,20 @@ async def test_every_screen_survives_every_size_of_the_terminal(frozen, key):
 
 
 @pytest.mark.asyncio
+async def test_the_edge_of_the_right_column_is_dragged_with_the_mouse(night):
+    app = TerminalApp(night)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await settled(pilot)
+        storage = app.screen.query_one("#storage")
+        before = storage.region.x
+        await pilot.mouse_down(offset=(before, 5))
+        await pilot.hover(offset=(before - 10, 9))
+        await pilot.mouse_up(offset=(before - 10, 9))
+        await pilot.hover(offset=(before + 20, 9))  # the button is up: nothing is dragged
+        await until(pilot, lambda: storage.region.x == before - 10, "the wider column")
+
+
+@pytest.mark.asyncio
 async def test_help_and_questions_survive_a_small_terminal(night):
     app = TerminalApp(night)
     async with app.run_test(size=(80, 24)) as pilot:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.content import Content
@@ -39,10 +40,34 @@ class FolderScreen(Screen[None]):
         grid, width = self.side
         if grid:
             self._wider = self._wider + by if by or keep else 0
-            width = min(max(width + self._wider, 16), max(self.size.width - 30, 16))
-            self.query_one(grid).styles.grid_columns = f"1fr {width}"
+            self.query_one(grid).styles.grid_columns = f"1fr {self._width()}"
 
     _wider = 0
+    _dragging = False
+
+    def _width(self) -> int:
+        return min(max(self.side[1] + self._wider, 16), max(self.size.width - 30, 16))
+
+    def _edge(self) -> int:
+        """The column of the screen where the right column begins; -9 where there is none."""
+        grid, _ = self.side
+        return self.query_one(grid).region.right - self._width() if grid and self.has_class("-wide") else -9
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """What lies between the columns can be dragged."""
+        if event.screen_x in (self._edge() - 1, self._edge()):
+            self._dragging = True
+            self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._dragging and (by := self._edge() - int(event.screen_x)):
+            self._wider = self._width() - self.side[1] + by  # not beyond what there is place for
+            self.widen(0, keep=True)
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        if self._dragging:
+            self._dragging = False
+            self.capture_mouse(False)
 
     def body(self) -> ComposeResult:
         raise NotImplementedError
