@@ -37,7 +37,7 @@ class FolderScreen(Screen[None]):
 
     def widen(self, by: int, *, keep: bool = False) -> None:
         """Make the right column so much wider, or as wide as it was (by 0), or as wide as is remembered."""
-        grid, width = self.side
+        grid, _ = self.side
         if grid:
             self._wider = self._wider + by if by or keep else 0
             self.query_one(grid).styles.grid_columns = f"1fr {self._width()}"
