@@ -108,7 +108,7 @@ def test_a_home_that_cannot_be_written_is_no_hindrance(image: str, folder: Path)
 
 
 def test_sigterm_to_apptainer_reaches_the_study_which_goes_on_afterwards(image: str, folder: Path) -> None:
-    run = f"{RUN} {image} hpo study.trials=1 train.epochs=30"
+    run = f"{RUN} {image} hpo study.trials=1 train.epochs=8"
     # As Slurm sends it: to one process, which the command took the place of.
     process = start(f"cd ~/{folder.name} && echo $$ >pid && {run}")
     while not list((folder / "experiments").glob("trial_*/checkpoints/epoch-*")):
