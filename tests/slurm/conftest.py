@@ -41,10 +41,13 @@ class Cluster:
         return self.field(job, "JobState")
 
     def start_again(self, job: str) -> None:
-        """Once the job is back in the queue, start it: Slurm would let two minutes pass before."""
+        """Once the job is back in the queue, start it: Slurm would let two minutes pass before.
+
+        Its own start must be later than its end by seconds, or the node takes it for the old one.
+        """
         wait_for(lambda: self.state(job) in ("PENDING", *ENDED))
         assert self.state(job) == "PENDING", "it did not come back"
-        self.say("scontrol", "update", f"jobid={job}", "starttime=now")
+        self.say("scontrol", "update", f"jobid={job}", "starttime=now+3")
 
     def wait(self, job: str) -> str:
         """The state in which the job ends."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, SMALL, all_metrics, records, reports, trial_at, wait_for, weights
-from tests.slurm.conftest import TINY, Cluster
+from tests.e2e.conftest import ROOT, SMALL, all_metrics, mlflow_rows, records, reports, run, trial_at, wait_for, weights
+from tests.slurm.conftest import ENDED, TINY, Cluster
 
 CONTRACT = ROOT.parent / "shared" / "tools" / "check-contract"
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -66,16 +66,14 @@ def test_the_time_limit_itself_brings_the_job_back(cluster: Cluster, uninterrupt
     flags = ("--time=1", "--signal=B:TERM@40")
     long = [word for word in SMALL if not word.startswith("study.trials")] + ["study.trials=3"]
     job = cluster.submit("worker.sbatch", log, *long, f"experiments={experiments}", flags=flags)
-    starts = 0
-    while True:
-        state = str(wait_for(lambda: (s := cluster.state(job)) in ("PENDING", "COMPLETED", "TIMEOUT", "FAILED") and s))
-        if state != "PENDING":
-            break
-        starts += cluster.field(job, "Restarts") != "0"
-        cluster.say("scontrol", "update", f"jobid={job}", "starttime=now")
+    wait_for(lambda: cluster.state(job) != "PENDING")
+    starts = 1
+    while wait_for(lambda: (s := cluster.state(job)) in ("PENDING", *ENDED) and s, timeout_s=200) == "PENDING":
+        cluster.start_again(job)
+        starts += 1
         wait_for(lambda: cluster.state(job) != "PENDING")
-    assert state == "COMPLETED", log.read_text()
-    assert starts >= 1
+    assert cluster.state(job) == "COMPLETED", log.read_text()
+    assert starts >= 2, "it was done before its time was over"
     assert [trial["state"] for trial in records(experiments)] == ["completed"] * 3
     assert all_metrics(experiments)[:2] == all_metrics(uninterrupted)
 
@@ -99,3 +97,19 @@ def test_a_study_that_is_refused_ends_the_job_and_does_not_come_back(cluster: Cl
     assert cluster.wait(job) == "FAILED"
     assert cluster.field(job, "ExitCode") == "1:0"
     assert cluster.field(job, "Restarts") == "0"
+
+
+def test_the_job_for_several_nodes_trains_a_trial_on_one_and_comes_back(cluster: Cluster, tmp_path: Path) -> None:
+    """Slurm's signal goes to the training and not to the script here, which looks at the trial and comes back."""
+    one, experiments, log = [*TINY, "train.epochs=4"], tmp_path / "e", tmp_path / "log"
+    run("launch.py", *one, f"experiments={tmp_path / 'alone'}")
+    job = cluster.submit("multi.sbatch", log, *one, f"experiments={experiments}", flags=("--nodes=1",))
+    wait_for(lambda: [record for record in records(experiments) if record["epoch"] >= 1])
+    cluster.say("scancel", "--signal=TERM", job)
+    cluster.start_again(job)
+    assert cluster.wait(job) == "COMPLETED", log.read_text()
+    (record,) = records(experiments)
+    assert (record["state"], record["resumes"]) == ("completed", 1)
+    assert all_metrics(experiments) == all_metrics(tmp_path / "alone")
+    assert weights(experiments) == weights(tmp_path / "alone")
+    assert len(mlflow_rows(experiments)) == 1

@@ -77,11 +77,19 @@ def test_secrets_go_wherever_they_stand(secret, around):
         ("postgresql+psycopg2://me:p@ss/w@db.host.org/x", "postgresql+psycopg2://me:[redacted]@db.host.org/x"),
         ("redis://:secret@host", "redis://:[redacted]@host"),
         ("http://a:b@h and https://c:d@i", "http://a:[redacted]@h and https://c:[redacted]@i"),
+        ("https://t0ken-0f-mine@host:5000/x", "https://[redacted]@host:5000/x"),
+        ("postgresql://me@db/optuna", "postgresql://me@db/optuna"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "[redacted]"),
     ],
 )
 def test_secrets_with_a_name_or_a_place_go_and_the_rest_stays(text, left):
     assert redact(text) == left
+
+
+def test_what_the_environment_holds_as_a_secret_goes_wherever_it_is_repeated(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "plain-words-of-mine")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mlflow")  # too short to be told from a word
+    assert redact("mlflow refuses plain-words-of-mine") == "mlflow refuses [redacted]"
 
 
 @pytest.mark.parametrize(
