@@ -45,6 +45,7 @@ MOST_MARKED = 8
 MOST_AT_WORK = 8  # trials whose newest metrics stand beside the machine's
 FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
+HURRIED_S = 0.01  # the same, where somebody waits for the look
 SWITCHED_S = 0.01  # until another screen is painted
 SWITCH_S = 0.001  # how long the reading thread may keep a key waiting; Python's own 5 ms add up
 Do = Callable[[], object]
@@ -106,7 +107,7 @@ class TerminalApp(App[None]):
         self.memory = Memory(experiments)
         here = self.memory.here
         self._study_id, self._selected, self._pinned, self._marked = here.study, here.trial, here.pinned, [*here.marked]
-        self._hurry = asyncio.Event()
+        self._hurry, self._hurried = asyncio.Event(), False
         self._remembers = True
         self.cleanups = 0  # what was left over before one is out of date after it
 
@@ -139,6 +140,7 @@ class TerminalApp(App[None]):
     async def _watch_folder(self) -> None:
         """Read, show, wait. One reading at a time, in a thread, so that a slow disk does not freeze the keys."""
         while True:
+            self._hurried = self._hurry.is_set()
             self._hurry.clear()
             screen = self.screen_stack[0]
             needs = screen.needs if isinstance(screen, FolderScreen) else ""
@@ -175,14 +177,14 @@ class TerminalApp(App[None]):
             "machine": [trial.trial_id for trial in trials.active[:MOST_AT_WORK]],
         }
         details = {i: self._follow(i).read(trials.by_id[i]) for i in by_need.get(needs, []) if i}
-        counting = FOREGROUND_S if needs == "storage" else BACKGROUND_S if self.view else 0.0
+        counting = HURRIED_S if self._hurried else FOREGROUND_S if needs == "storage" else BACKGROUND_S
         return View(
             snapshot=snapshot,
             selected=selected,
             pinned=pinned,
             marked=marked,
             details=details,
-            storage=self._storage.look(study, trials, counting),
+            storage=self._storage.look(study, trials, counting if self.view else 0.0),
             importance=self._importance(study) if needs == "parameters" else None,
             machine=self._measure(needs, details) if self.view else MachineView(),  # not before the first look is shown
             writable=not self.read_only and control.writable(self.experiments, study),
