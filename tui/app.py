@@ -69,12 +69,7 @@ class TerminalApp(App[None]):
     DEFAULT_MODE = "overview"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(
-            Binding(str(key), f"switch_mode('{mode}')", mode.capitalize())
-            for key, mode in enumerate(
-                ("overview", "trials", "trial", "report", "storage", "compare", "parameters", "machine"), 1
-            )
-        ),
+        *(Binding(str(key), f"switch_mode('{mode}')", mode.capitalize()) for key, mode in enumerate(MODES, 1)),
         Binding("s", "next_study", "Study", show=False),
         Binding("p", "order('pause')", "Pause or go on", show=False),
         Binding("e", "order('stop')", "End after this trial", show=False),
