@@ -38,6 +38,13 @@ CONF_DIR = Path(__file__).parent / "conf"
 LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 
 
+def launch_settings(launch: str) -> dict[str, Any]:
+    """A file of accelerate_configs/."""
+    settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
 class Config(Section):
     """Everything that a trial depends on.
 
@@ -57,6 +64,11 @@ class Config(Section):
     study: StudyConfig
     trial: TrialSection
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether `launch` trains on the processor."""
+        return bool(launch_settings(self.launch)["use_cpu"])
+
     @model_validator(mode="after")
     def _launch_exists(self) -> Self:
         known = sorted(p.stem for p in LAUNCH_DIR.glob("*.yaml"))
@@ -65,9 +77,9 @@ class Config(Section):
                 f"launch={self.launch} is no file of accelerate_configs/{nearest(self.launch, known)}",
                 remedy=f"Allowed: {', '.join(known)}.",
             )
-        if self.launch == "cpu" and self.train.mixed_precision == "fp16":
+        if self.train.mixed_precision == "fp16" and self.on_cpu:
             raise ConfigError(
-                "train.mixed_precision=fp16 with launch=cpu: a CPU has no such arithmetic",
+                f"train.mixed_precision=fp16 with launch={self.launch}: a CPU has no such arithmetic",
                 remedy="Choose launch=gpu, or train.mixed_precision=bf16 or no.",
             )
         return self

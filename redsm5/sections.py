@@ -186,7 +186,8 @@ class TrainConfig(Section):
     """Optimization, loss and thresholds.
 
     Attributes:
-        batch_size: posts a device and forward; with binary_pairs, pairs of a post and a symptom.
+        batch_size: posts a forward and backward, over all processes of the trial together, so that it means the same
+            on any machine: of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.

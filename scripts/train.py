@@ -1,19 +1,20 @@
 """Train one trial whose folder exists: accelerate launch scripts/train.py trial.id=UUID experiments=DIR.
 
 `just train` and `just hpo` make the folder and launch this. It trains until the trial has its outcome in trial.json;
-run again, it goes on where it was, and does nothing if the trial is finished.
+run again, it goes on where it was, and does nothing if the trial is finished. Several processes train one trial
+together: each with its share of every batch, and the first one decides, writes, and reports.
 """
 
 import sys
 
 import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
 from torch import Tensor
 
 from redsm5 import hub
 from redsm5.data import load_splits
 from redsm5.data.augment import Augmenter
-from redsm5.data.batches import eval_loader, train_loader
+from redsm5.data.batches import eval_loader, on_device, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
@@ -32,6 +33,7 @@ from redsm5.model import (
     set_deterministic,
     steps_per_epoch,
 )
+from redsm5.ranks import Ranks
 from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
 from redsm5.study.signals import die_with_parent
 from redsm5.study.trial import TrialRun, open_store, trial_config
@@ -58,10 +60,13 @@ with trial.outcome(), Saver() as saver:
     accelerator = Accelerator(
         gradient_accumulation_steps=config.train.accumulation_steps,
         mixed_precision=config.train.mixed_precision,
-        cpu=config.launch == "cpu",
+        cpu=config.on_cpu,
+        # Not for unused parameters: with it, gradients are added up in the same order from a resumed trial's first step.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    trial.peers = ranks = Ranks()
     set_deterministic(config.train.deterministic)
-    seed_everything(config.train.seed)
+    seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights
 
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
     if config.dry_run:
@@ -81,22 +86,21 @@ with trial.outcome(), Saver() as saver:
     def loss_of(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         return multitask_loss(outputs, batch, criteria_loss, config.train.task_weights)
 
-    train_batches = train_loader(train_set, config.train.batch_size, config.train.seed, tokenizer.pad_token_id)
-    validation_batches = eval_loader(validation_set, config.train.batch_size, tokenizer.pad_token_id)
-    optimizer = build_optimizer(model, config.train)
-    model, optimizer, train_batches, validation_batches = accelerator.prepare(
-        model, optimizer, train_batches, validation_batches
-    )
+    batch_size, pad_id = config.train.batch_size, tokenizer.pad_token_id
+    train_batches = train_loader(train_set, batch_size, config.train.seed, pad_id, ranks.share)
+    validation_batches = eval_loader(validation_set, batch_size, pad_id, ranks.share)
+    train_batches, validation_batches = (on_device(x, accelerator.device) for x in (train_batches, validation_batches))
+    model, optimizer = accelerator.prepare(model, build_optimizer(model, config.train))
     epoch_steps = steps_per_epoch(len(train_batches), config.train)
     schedule = build_schedule(optimizer.optimizer, config.train, total_steps=epoch_steps * config.train.epochs)
 
     # -----------------------------------------------------------------------------------------------------------------
     # resume: everything that the next step depends on, or nothing at all
 
-    journal = Journal(trial.folder, trial.record.trial_id, log=trial.log.error)
-    store = open_store(trial.folder, config, log=trial.log.info)
+    journal = Journal(trial.folder, trial.record.trial_id, log=trial.log.error, writes=ranks.first)
+    store = open_store(trial.folder, config, log=trial.log.info, writes=ranks.first)
     bare_model = accelerator.unwrap_model(model)
-    state = TrainingState(bare_model, optimizer.optimizer, schedule, accelerator.scaler)
+    state = TrainingState(bare_model, optimizer.optimizer, schedule, accelerator.scaler, ranks=ranks)
     identity = Identity.of(config, bare_model, splits.fingerprint)
     budget = trial.admit(store, full=state.full_bytes(), weights=state.weight_bytes())
     at = resume(store, state, identity, log=trial.log.warning)
@@ -113,7 +117,9 @@ with trial.outcome(), Saver() as saver:
         train_batches.set_epoch(epoch)
         model.train()
         losses = StepLosses(journal, epochs_done=at.epochs_done)
-        with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done) as bar:
+        with epoch_progress(
+            epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first
+        ) as bar:
             for batch in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
                     loss = loss_of(model(batch), batch)
@@ -125,7 +131,7 @@ with trial.outcome(), Saver() as saver:
                         accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
-                losses.add(loss.detach())
+                losses.add(ranks.mean(loss.detach()))
                 at.batches_done += 1
                 bar.advance()
                 if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
@@ -135,7 +141,7 @@ with trial.outcome(), Saver() as saver:
                     saver.check()  # a save that failed fails the trial here
                     if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                         schedule.step()
-                    stop, every = trial.stop.requested, config.train.checkpoint_every_steps
+                    stop, every = ranks.any(trial.stop.requested), config.train.checkpoint_every_steps
                     if at.batches_done < len(train_batches) and (stop or (every and at.step % every == 0)):
                         losses.commit()
                         with system.saving():
@@ -146,9 +152,9 @@ with trial.outcome(), Saver() as saver:
                             raise Interrupted(f"stopped at step {at.step}, in epoch {epoch}")
 
         losses.commit()
-        predictions = predict(model, validation_batches, validation_set, accelerator, loss_of)
+        predictions = predict(bare_model, validation_batches, validation_set, loss_of, ranks)
         scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
-        metrics = {"val_loss": predictions.loss} | validation_metrics(scores)
+        metrics = ranks.of_first({"val_loss": predictions.loss} | validation_metrics(scores))
         for name, value in metrics.items():
             journal.add(name, value, step=at.step, epoch=epoch)
         journal.commit()  # on disk before the checkpoint that they belong to
@@ -157,8 +163,10 @@ with trial.outcome(), Saver() as saver:
         due = epoch % config.retention.min_interval_epochs == 0 or epoch == config.train.epochs
         at.epochs_done, at.batches_done = epoch, 0
         at.observe(objective, patience=config.train.patience)
-        if config.study.pruner != "none" and trial.record.study_id and (decision := trial.decision(epoch)).prune:
-            at.stop_reason = f"pruned: {decision.reason}"
+        if config.study.pruner != "none" and trial.record.study_id:
+            decision = ranks.of_first(trial.decision(epoch))
+            if decision.prune:
+                at.stop_reason = f"pruned: {decision.reason}"
         if due or at.stop_reason:  # the last epoch is saved in any case
             at.note_saved(objective, epoch=epoch)
             with system.saving():
@@ -178,6 +186,9 @@ with trial.outcome(), Saver() as saver:
 
     saver.wait()
     journal.commit()  # the last epoch's system metrics
+    ranks.part()
+    if not ranks.first:
+        sys.exit(0)
     if at.stop_reason:
         trial.log.info(f"training ends after epoch {at.epochs_done}", reason=at.stop_reason)
     pruned = (at.stop_reason or "").startswith("pruned")

@@ -2,14 +2,19 @@
 
 Shapes: N items in a batch, S sequences (the items' windows), W windows of an item at the most, T tokens (of the longest
 sequence, rounded up), C outputs an item, G gold spans, M sentences. The loaders are plain torch
-DataLoaders, to be given to `accelerator.prepare`. After that set the epoch on the prepared loader:
+DataLoaders, to be given to `on_device`. After that set the epoch on the loader that comes back:
 `loader.set_epoch(epoch)`; Accelerate passes it on to the sampler and keeps it in `skip_first_batches`.
+
+Several processes go through the same batches together, each with its share (index, count) of every batch: the posts at
+index, index + count, ... of it. So a batch is the same one, whatever the number of processes.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -18,6 +23,7 @@ from redsm5.data.encode import EncodedPosts, Example, Item
 PAD_TO_MULTIPLE = 8  # what tensor cores want
 
 Batch = dict[str, Tensor]
+Share = tuple[int, int]
 
 
 class EpochSampler(Sampler[int]):
@@ -38,15 +44,28 @@ class EpochSampler(Sampler[int]):
         yield from torch.randperm(self.size, generator=generator).tolist()
 
 
-def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> Batch:
-    """One batch; all int64 but for labels_NC (float32) and known_SC (bool).
+def collate(examples: Sequence[Example], pad_id: int, max_length: int, share: Share = (0, 1)) -> Batch:
+    """One batch, or a share of it; all int64 but for labels_NC (float32) and known_SC (bool).
 
     index_N: positions of the items. labels_NC, symptoms_NC: each output's label, and which symptom it is of.
     input_ids_ST, attention_mask_ST (1 = token), text_mask_ST (1 = token of the post's own text), and token_type_ids_ST
     where the encoder has them. windows_NW: which sequences are the item's windows, -1 where it has fewer than others.
     spans_G4: gold evidence, rows (sequence, output, first token, last token). known_SC: whether an output's evidence
     in this sequence is known. sentences_M3: rows (sequence, first token, last token).
+
+    With several shares there are also item_count and known_count, float32 scalars: the items, and the outputs whose
+    evidence is known, of the whole batch, divided by the number of shares. Losses divide by them, so that the mean of
+    the shares' losses and gradients, which DistributedDataParallel takes, is the whole batch's. An empty share holds a
+    stand-in, since each process takes part in each step: an item of position -1, whose counts are infinite, so that its
+    loss and its gradients are 0.
     """
+    counts = {}
+    if share[1] > 1:
+        whole, examples = examples, examples[share[0] :: share[1]]
+        known = sum(sum(window.known) for example in whole for window in example.item.windows)
+        divisors = (len(whole) / share[1], max(known, 1) / share[1]) if examples else (math.inf, math.inf)
+        counts = dict(zip(("item_count", "known_count"), map(torch.tensor, divisors), strict=True))
+        examples = examples or [Example(-1, whole[0].item)]
     items = [example.item for example in examples]
     windows = [window for item in items for window in item.windows]
     width = -(-max(len(window.input_ids) for window in windows) // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
@@ -72,7 +91,7 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> Batch:
         "known_SC": torch.tensor([window.known for window in windows]),
         "sentences_M3": _rows([[(s, *x) for x in window.sentences] for s, window in enumerate(windows)], 3),
     }
-    return batch | ({"token_type_ids_ST": type_ids_ST} if windows[0].type_ids is not None else {})
+    return batch | counts | ({"token_type_ids_ST": type_ids_ST} if windows[0].type_ids is not None else {})
 
 
 def _windows_of(items: Sequence[Item]) -> Tensor:
@@ -91,22 +110,34 @@ def _rows(rows: Sequence[Sequence[tuple[int, ...]]], width: int) -> Tensor:
     return torch.tensor(flat, dtype=torch.long).reshape(len(flat), width)
 
 
-def train_loader(dataset: EncodedPosts, batch_size: int, seed: int, pad_id: int) -> DataLoader[Example]:
+def train_loader(
+    dataset: EncodedPosts, batch_size: int, seed: int, pad_id: int, share: Share = (0, 1)
+) -> DataLoader[Example]:
     """All items in the epoch's order; the last batch may be smaller."""
-    return _loader(dataset, batch_size, pad_id, EpochSampler(len(dataset), seed))
+    return _loader(dataset, batch_size, pad_id, EpochSampler(len(dataset), seed), share)
 
 
-def eval_loader(dataset: EncodedPosts, batch_size: int, pad_id: int) -> DataLoader[Example]:
+def eval_loader(dataset: EncodedPosts, batch_size: int, pad_id: int, share: Share = (0, 1)) -> DataLoader[Example]:
     """All items in the data set's own order."""
-    return _loader(dataset, batch_size, pad_id, None)
+    return _loader(dataset, batch_size, pad_id, None, share)
 
 
-def _loader(dataset: EncodedPosts, batch_size: int, pad_id: int, sampler: Sampler[int] | None) -> DataLoader[Example]:
+def on_device(loader: DataLoader[Example], device: torch.device) -> DataLoader[Example]:
+    """The loader as Accelerate has it, its batches on the device. The shares are its own: it is left as it is."""
+    prepared: DataLoader[Example] = prepare_data_loader(
+        loader, device, num_processes=1, process_index=0, put_on_device=True
+    )
+    return prepared
+
+
+def _loader(
+    dataset: EncodedPosts, batch_size: int, pad_id: int, sampler: Sampler[int] | None, share: Share
+) -> DataLoader[Example]:
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        collate_fn=partial(collate, pad_id=pad_id, max_length=dataset.max_length),
+        collate_fn=partial(collate, pad_id=pad_id, max_length=dataset.max_length, share=share),
         num_workers=0,
         # A DataLoader draws a number whenever it is iterated. From a generator of its own, an epoch that is resumed in
         # the middle leaves torch's global one (dropout) where an uninterrupted epoch would.

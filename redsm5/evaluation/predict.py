@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import SYMPTOMS
 from redsm5.evaluation.metrics import Pair
 from redsm5.model import Candidates, MultiTaskModel
+from redsm5.ranks import ALONE, Ranks
 
 CANDIDATES = 4  # spans that one window may offer for one symptom
 
@@ -59,27 +59,27 @@ class _Answer(NamedTuple):
 
 @torch.no_grad()
 def predict(
-    model: torch.nn.Module,
+    model: MultiTaskModel,
     loader: Iterable[dict[str, Tensor]],
     dataset: EncodedPosts,
-    accelerator: Accelerator,
     loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Predictions:
-    """Run the model in evaluation mode over a prepared loader of the data set; every process gets all predictions.
+    """Run the model, as it is without its wrapper, in evaluation mode over a loader of the data set on its device.
 
     Args:
         loss_of: the loss of (outputs, batch), a scalar; without it the predictions' loss is NaN.
+        ranks: who does this together, each with its share of the batches; all get the predictions of all.
     """
     model.eval()
-    bare: MultiTaskModel = accelerator.unwrap_model(model)
     answers: list[_Answer] = []
     for batch in loader:
         outputs = model(batch)
-        loss = float(loss_of(outputs, batch)) if loss_of else math.nan
-        candidates = bare.evidence_head.decode(outputs, batch, count=CANDIDATES)
-        part = _answers(outputs["criteria_logits_NC"], candidates, batch, dataset, loss)
-        answers += accelerator.gather_for_metrics(part, use_gather_object=True)
-    return _by_post(answers, dataset)
+        loss = float(ranks.mean(loss_of(outputs, batch))) if loss_of else math.nan
+        candidates = model.evidence_head.decode(outputs, batch, count=CANDIDATES)
+        answers += _answers(outputs["criteria_logits_NC"], candidates, batch, dataset, loss)
+    everyones = [answer for part in ranks.gathered(answers) for answer in part]
+    return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset)
 
 
 def _answers(
@@ -91,6 +91,8 @@ def _answers(
     margins_SC = candidates.margin_SC.double().tolist()
     answers = []
     for n, (position, windows) in enumerate(zip(batch["index_N"].tolist(), batch["windows_NW"].tolist(), strict=True)):
+        if position < 0:  # it stands in for an empty share
+            continue
         item = dataset.items[position]
         rows = [s for s in windows if s >= 0]
         spans_C: list[list[ScoredSpan]] = []

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from redsm5 import code_version, files, paths
 from redsm5.config import Config
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
-from redsm5.data.batches import eval_loader
+from redsm5.data.batches import eval_loader, on_device
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
 from redsm5.data.tokenize import tokenizer_of
@@ -93,8 +93,9 @@ def evaluate_trial(
     dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
 
     def predictions_on(dataset: EncodedPosts) -> Predictions:
-        loader = accelerator.prepare(eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id))
-        return predict(accelerator.prepare_model(model, evaluation_mode=True), loader, dataset, accelerator)
+        loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id)
+        ready = accelerator.prepare_model(model, evaluation_mode=True)
+        return predict(ready, on_device(loader, accelerator.device), dataset)
 
     known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
     thresholds = dict(known.checkpoints) if known else {}
@@ -194,7 +195,7 @@ def evaluate_again(
     splits = load_splits(config.data)
     tokenizer = tokenizer_of(config, splits.train)
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
-    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.launch == "cpu")
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision, cpu=config.on_cpu)
     return evaluate_trial(record, config, splits, model, tokenizer, store, accelerator, split=split)
 
 

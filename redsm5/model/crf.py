@@ -62,7 +62,7 @@ class BioCrfHead(nn.Module):
         tags_SCT = gold_tags(batch["spans_G4"], (len(text_mask_ST), C, T))
         gold_SC = path_score(emissions_SCT3, transitions_C33, text_mask_ST, tags_SCT)
         all_SC = log_partition(chain(emissions_SCT3, transitions_C33, text_mask_ST))
-        return mean_over_known(all_SC - gold_SC, batch["known_SC"])
+        return mean_over_known(all_SC - gold_SC, batch["known_SC"], batch.get("known_count"))
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
         """The spans of the best path among those that have one; a span's score is the mean over its tokens of the

@@ -52,8 +52,9 @@ class StartEndHead(nn.Module):
         """
         start_SCT, end_SCT = outputs["evidence_logits_SCT2"].unbind(dim=-1)
         spans_G4 = batch["spans_G4"]
-        start = choice_loss(start_SCT, spans_G4[:, [0, 1, 2]], batch["known_SC"])
-        end = choice_loss(end_SCT, spans_G4[:, [0, 1, 3]], batch["known_SC"])
+        known_SC, count = batch["known_SC"], batch.get("known_count")
+        start = choice_loss(start_SCT, spans_G4[:, [0, 1, 2]], known_SC, count)
+        end = choice_loss(end_SCT, spans_G4[:, [0, 1, 3]], known_SC, count)
         return (start + end) / 2
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
@@ -111,7 +112,8 @@ class BiaffineHead(nn.Module):
         logits_SCX = torch.cat([outputs["evidence_null_SC"].unsqueeze(-1), scores_SCTL.flatten(2)], dim=-1)
         sequence_G, output_G, first_G, last_G = batch["spans_G4"].unbind(dim=-1)
         choice_G = 1 + first_G * L + (last_G - first_G).clamp(max=L - 1)
-        return choice_loss(logits_SCX, torch.stack([sequence_G, output_G, choice_G], dim=-1), batch["known_SC"])
+        gold_G3 = torch.stack([sequence_G, output_G, choice_G], dim=-1)
+        return choice_loss(logits_SCX, gold_G3, batch["known_SC"], batch.get("known_count"))
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
         """The best spans by their scores, held against that of "no evidence"; p(span) of the softmax over all."""

@@ -37,12 +37,18 @@ class CriteriaLoss(nn.Module):
         self.register_buffer("positive_weights_C", positive_weights_C, persistent=False)
         self.register_buffer("symptom_weights_C", symptom_weights_C, persistent=False)
 
-    def forward(self, logits_NC: Tensor, labels_NC: Tensor, symptoms_NC: Tensor) -> Tensor:
-        """A scalar from logits_NC, labels_NC of 0 and 1, and symptoms_NC, the symptom that each output is of."""
+    def forward(
+        self, logits_NC: Tensor, labels_NC: Tensor, symptoms_NC: Tensor, count: Tensor | None = None
+    ) -> Tensor:
+        """A scalar from logits_NC, labels_NC of 0 and 1, and symptoms_NC, the symptom that each output is of.
+
+        `count` stands in the place of N, where these are a share of a batch (redsm5/data/batches.py).
+        """
         logits_NC = logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32))
         targets_NC = smoothed(labels_NC.to(logits_NC.dtype), self.config.label_smoothing)
         loss_NC = self._of_each(logits_NC, targets_NC, symptoms_NC)
-        return (loss_NC * self.symptom_weights_C[symptoms_NC].to(logits_NC.dtype)).mean()
+        loss_NC = loss_NC * self.symptom_weights_C[symptoms_NC].to(logits_NC.dtype)
+        return loss_NC.mean() if count is None else loss_NC.mean(dim=1).sum() / count
 
     def _of_each(self, logits_NC: Tensor, targets_NC: Tensor, symptoms_NC: Tensor) -> Tensor:
         name, gamma, alpha = self.config.loss_function, self.config.focal_gamma, self.config.hybrid_weight_alpha
@@ -70,7 +76,9 @@ def multitask_loss(
     outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], criteria_loss: CriteriaLoss, weights: TaskWeights
 ) -> Tensor:
     """The weighted sum of both tasks' losses, a scalar; the evidence head's is among the outputs."""
-    criteria: Tensor = criteria_loss(outputs["criteria_logits_NC"], batch["labels_NC"], batch["symptoms_NC"])
+    criteria: Tensor = criteria_loss(
+        outputs["criteria_logits_NC"], batch["labels_NC"], batch["symptoms_NC"], batch.get("item_count")
+    )
     return torch.add(weights.criteria * criteria, outputs["evidence_loss"], alpha=weights.evidence)
 
 

@@ -53,7 +53,8 @@ class SentenceReranker(nn.Module):
         ranges_SJ2 = arrange(batch["sentences_M3"], logits_SCJ.shape[0])
         gold_SCJ = gold_sentences(ranges_SJ2, batch["spans_G4"], logits_SCJ.shape[1])
         loss_SCJ = nn.functional.binary_cross_entropy_with_logits(logits_SCJ, gold_SCJ.float(), reduction="none")
-        return mean_over_known(loss_SCJ.sum(dim=-1), batch["known_SC"])  # where no sentence is, the loss is 0
+        loss_SC = loss_SCJ.sum(dim=-1)  # where no sentence is, the loss is 0
+        return mean_over_known(loss_SC, batch["known_SC"], batch.get("known_count"))
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
         """The sentences with the highest logits, which are held against 0; a score is the logit's sigmoid."""

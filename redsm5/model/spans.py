@@ -74,7 +74,7 @@ def best_places(
     return spans_SCK2, F.pad(ranked_SCX[..., :count].clamp(min=0.0), (0, missing))
 
 
-def choice_loss(logits_SCX: Tensor, gold_G3: Tensor, known_SC: Tensor) -> Tensor:
+def choice_loss(logits_SCX: Tensor, gold_G3: Tensor, known_SC: Tensor, count: Tensor | None = None) -> Tensor:
     """Cross-entropy of a choice among X, a scalar: the target is uniform over the gold choices (rows (s, c, x), which
     may repeat), and choice 0, no evidence, where there is none.
     """
@@ -82,9 +82,12 @@ def choice_loss(logits_SCX: Tensor, gold_G3: Tensor, known_SC: Tensor) -> Tensor
     gold_SCX[tuple(gold_G3.unbind(dim=-1))] = True
     gold_SCX[..., 0] = ~gold_SCX.any(dim=-1)
     gold_logit_SC = (logits_SCX * gold_SCX).sum(dim=-1) / gold_SCX.sum(dim=-1)
-    return mean_over_known(logits_SCX.logsumexp(dim=-1) - gold_logit_SC, known_SC)
+    return mean_over_known(logits_SCX.logsumexp(dim=-1) - gold_logit_SC, known_SC, count)
 
 
-def mean_over_known(loss_SC: Tensor, known_SC: Tensor) -> Tensor:
-    """The mean over the outputs whose evidence is known; 0, with a gradient of zeros, where that of none is."""
-    return (loss_SC * known_SC).sum() / known_SC.sum().clamp(min=1)
+def mean_over_known(loss_SC: Tensor, known_SC: Tensor, count: Tensor | None = None) -> Tensor:
+    """The mean over the outputs whose evidence is known; 0, with a gradient of zeros, where that of none is.
+
+    `count` stands in the place of their number, where these are a share of a batch (redsm5/data/batches.py).
+    """
+    return (loss_SC * known_SC).sum() / (known_SC.sum().clamp(min=1) if count is None else count)

@@ -5,12 +5,15 @@ Of the package only this module and redsm5/storage/tensors.py know tensors.
 
 Saving does not stop the training: `save` copies the state into buffers that are allocated once, and a thread hashes,
 writes and commits. At most one save is in flight. The memory that this takes is that of one state.
+
+Of several processes that train a trial, the first one saves; its checkpoint has the random generators of all, and all
+else is the same in each. So it goes on in as many processes, and in no other number.
 """
 
 import json
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +31,7 @@ from redsm5.config import Config
 from redsm5.documents import now
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.model import MultiTaskModel, architecture, head_config
+from redsm5.ranks import ALONE, Ranks
 from redsm5.records import Best, Manifest
 from redsm5.storage import tensors as tensor_files
 from redsm5.storage.store import (
@@ -38,6 +42,9 @@ from redsm5.storage.store import (
     read_verified,
 )
 from redsm5.storage.tensors import TensorFile
+
+
+Generators = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 @dataclass
@@ -126,6 +133,7 @@ class TrainingState:
 
     Attributes:
         scaler: None without fp16.
+        ranks: the processes that train it together.
         best_in_memory: the best weights, where checkpoints are turned off.
     """
 
@@ -134,24 +142,28 @@ class TrainingState:
     schedule: LambdaLR
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
+    ranks: Ranks = ALONE
     best_in_memory: tuple[Manifest, dict[str, Tensor]] | None = None
     _buffers: dict[str, TensorFile] = field(default_factory=dict)
 
-    def pack(self) -> dict[str, Content]:
-        """The files of a checkpoint, manifest excepted, as they are now; they hold until the next call."""
+    def pack(self, generators: Sequence[Generators] | None = None) -> dict[str, Content]:
+        """The files of a checkpoint, manifest excepted, as they are now; they hold until the next call.
+
+        Args:
+            generators: those of each process, in their order; this one's alone, where nothing else is said.
+        """
         tensors, plain = _split_optimizer(self.optimizer.state_dict())
-        tensors["rng.torch"] = torch.get_rng_state()
-        for index, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
-            tensors[f"rng.cuda.{index}"] = state
-        name, keys, *rest = np.random.get_state(legacy=True)
-        tensors["rng.numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+        (own, words), *others = generators or [random_generators()]
+        tensors |= own
+        for index, (theirs, _) in enumerate(others, 1):
+            tensors |= {f"process.{index}.{name}": tensor for name, tensor in theirs.items()}
         state_json = {
             "optimizer": plain,
             "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "progress": asdict(self.progress),
-            "rng_numpy": [name, *rest],
-            "rng_python": random.getstate(),
+            **words,
+            "other_processes": [words for _, words in others],
         }
         return {
             paths.WEIGHTS: self._fill(paths.WEIGHTS, self.model.state_dict()),
@@ -178,14 +190,11 @@ class TrainingState:
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict(plain["scaler"])
         self.progress = Progress(**plain["progress"])
-        torch.set_rng_state(tensors["rng.torch"].clone())
-        if torch.cuda.is_available():
-            states = [tensors[k].clone() for k in sorted(tensors) if k.startswith("rng.cuda.")]
-            torch.cuda.set_rng_state_all(states[: torch.cuda.device_count()])  # fewer may be visible here
-        name, *rest = plain["rng_numpy"]
-        np.random.set_state((name, tensors["rng.numpy"].numpy().astype(np.uint32), *rest))
-        version, internal, gauss = plain["rng_python"]
-        random.setstate((version, tuple(internal), gauss))
+        if index := self.ranks.index:
+            own = f"process.{index}."
+            tensors = {name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)}
+            plain = plain["other_processes"][index - 1]
+        set_random_generators(tensors, plain)
 
     def _set_rates(self) -> None:
         """The learning rates of the step at hand: those that were saved, unless the trial has been given more epochs
@@ -241,6 +250,28 @@ class Saver:
             self.wait()
 
 
+def random_generators() -> Generators:
+    """The states of all random generators of this process: tensors, and what JSON can hold."""
+    tensors = {"rng.torch": torch.get_rng_state()}
+    for index, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
+        tensors[f"rng.cuda.{index}"] = state
+    name, keys, *rest = np.random.get_state(legacy=True)
+    tensors["rng.numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    return tensors, {"rng_numpy": [name, *rest], "rng_python": random.getstate()}
+
+
+def set_random_generators(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    """Put them back as `random_generators` found them."""
+    torch.set_rng_state(tensors["rng.torch"].clone())
+    if torch.cuda.is_available():
+        states = [tensors[k].clone() for k in sorted(tensors) if k.startswith("rng.cuda.")]
+        torch.cuda.set_rng_state_all(states[: torch.cuda.device_count()])  # fewer may be visible here
+    name, *rest = plain["rng_numpy"]
+    np.random.set_state((name, tensors["rng.numpy"].numpy().astype(np.uint32), *rest))
+    version, internal, gauss = plain["rng_python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
 def seed_everything(seed: int) -> None:
     """Seed every generator. The order of the data has its own, a function of (seed, epoch)."""
     random.seed(seed)
@@ -259,10 +290,15 @@ def save(
 ) -> None:
     """Begin to commit the state as it is now; it is durable after `saver.wait()`, or the next save's beginning.
 
+    All processes of the trial call it, and the first one saves.
+
     Raises:
         DiskError, OSError: the save before this one failed.
     """
     saver.wait()  # its buffers are ours from here on
+    generators = state.ranks.gathered(random_generators())
+    if not state.ranks.first:
+        return
     progress = state.progress
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -284,7 +320,7 @@ def save(
         if is_best and progress.batches_done == 0:
             state.best_in_memory = manifest, {k: v.detach().clone() for k, v in state.model.state_dict().items()}
         return
-    contents = state.pack()
+    contents = state.pack(generators)
     saver.submit(lambda: store.commit(manifest, contents))
 
 
@@ -292,10 +328,16 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
     """Load the newest checkpoint that verifies into the state, and return how far it had come.
 
     A damaged one is set aside and the next older one used; with none left, the trial starts at epoch 0 and says so.
+    Of several processes the first one chooses, and the others load what it has.
 
     Raises:
-        IncompatibleCheckpointError: the checkpoint is of another model, other data or another format.
+        IncompatibleCheckpointError: the checkpoint is of another model, other data or another format, or of a training
+            by another number of processes.
     """
+    if not state.ranks.first:
+        if chosen := state.ranks.of_first(""):
+            state.unpack(read_verified(store.folder / chosen))
+        return state.progress
     had_any = bool(store.names())
     resumable = sorted((c for c in store.checkpoints() if c.resumable), key=lambda c: (c.step, not c.mid_epoch))
     for checkpoint in reversed(resumable):
@@ -306,12 +348,26 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
             store.set_aside(checkpoint.name, str(error))
             continue
         identity.check(Manifest.model_validate_json(contents[paths.MANIFEST]), str(folder))
+        _check_processes(contents, state.ranks.count, str(folder))
+        state.ranks.of_first(checkpoint.name)
         state.unpack(contents)
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
     if had_any:
         log("no checkpoint is left that verifies: the trial starts again at epoch 0")
+    state.ranks.of_first("")
     return state.progress
+
+
+def _check_processes(contents: Mapping[str, bytearray], count: int, where: str) -> None:
+    before = 1 + len(json.loads(contents[paths.STATE_JSON]).get("other_processes", []))
+    if before != count:
+        raise IncompatibleCheckpointError(
+            f"the checkpoint is of a training by {before} processes, each with random generators of its own; here it "
+            f"has {count}",
+            where=where,
+            remedy=f"Go on with {before} processes (launch, REDSM5_PROCESSES), or start a new trial.",
+        )
 
 
 def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:

@@ -153,6 +153,7 @@ class CheckpointStore:
         policy: what is kept; it may be replaced by a stricter one while the trial runs.
         log: called with a sentence and its facts for every checkpoint kept, stripped, deleted or set aside.
         make_room: called with a number of bytes before any is written; it raises DiskError where they have no room.
+        writes: whether this process may; of several that train a trial, only the first does, and the others read.
     """
 
     def __init__(
@@ -161,6 +162,8 @@ class CheckpointStore:
         policy: Policy,
         log: Callable[..., object],
         make_room: Callable[[int], object] = lambda size: None,
+        *,
+        writes: bool = True,
     ) -> None:
         self.folder = trial_dir / paths.CHECKPOINTS
         self.policy = policy
@@ -168,6 +171,8 @@ class CheckpointStore:
         self._rows = trial_dir / paths.RETENTION
         self._log = log
         self._hashers = ThreadPoolExecutor(HASHERS, "hash")
+        if not writes:
+            return
         files.make_dir(self.folder)
         files.cut_torn_tail(self._rows)
         self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}

@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from redsm5 import files, paths
-from redsm5.config import LAUNCH_DIR, Config, with_parameters
+from redsm5.config import LAUNCH_DIR, Config, launch_settings, with_parameters
 from redsm5.errors import ConfigError, Interrupted
 from redsm5.study.signals import Stop, StopRequest, die_with_parent
 from redsm5.study.trial import create_trial, read_record
 
 POLL_S = 0.1
+STOP_WITHIN_S = 24 * 3600  # a launcher of several processes that is asked to stop gives them as long as they need
 KILL_AFTER_S = 30.0  # what was asked to stop because its time was over, and does not, has so long
 TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
 
@@ -72,26 +71,27 @@ class Launched:
 
 
 def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launched:
-    """Start the process that trains a trial whose folder exists; its output goes to `output`, or where ours goes.
+    """Start what trains a trial whose folder exists, one process or several; their output goes to `output`, or where
+    ours goes.
 
     Raises:
-        ConfigError: `launch` asks for several processes a trial.
+        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
     """
-    if OmegaConf.load(LAUNCH_DIR / f"{config.launch}.yaml").num_processes > 1:
-        raise ConfigError(
-            f"launch={config.launch} starts several processes for one trial, which training cannot do yet",
-            remedy="Use launch=cpu or launch=gpu; several workers may share a study.",
-        )
+    processes = processes_of(config)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), str(TRAIN_SCRIPT)]
+    command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), "--num_processes", str(processes)]
+    command.append(str(TRAIN_SCRIPT))
     command += [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
     # A trial that was begun under another budget goes on under today's.
     for key in ("max_total_size", "min_free_disk_percent"):
         command.append(f"retention.{key}={getattr(config.retention, key)}")
     environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if config.launch == "cpu":
-        environment.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    environment["PET_SHUTDOWN_TIMEOUT"] = str(STOP_WITHIN_S)
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process says at its start that all is used
+    if config.on_cpu:
+        threads = max(len(os.sched_getaffinity(0)) // processes, 1)
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
         # Threads that spin while they wait make a busy machine crawl: measured with another process on each of 2 cores,
         # an epoch of the tiny model takes 7 s with this and 40 s without.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -112,6 +112,29 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
     if sink:
         sink.close()
     return Launched(folder, process)
+
+
+def processes_of(config: Config) -> int:
+    """How many processes train a trial: as the file of `launch` says or, where that says several, REDSM5_PROCESSES.
+
+    Raises:
+        ConfigError: they are on several machines, or it is no number from 2 on.
+    """
+    settings = launch_settings(config.launch)
+    if settings["num_machines"] > 1:
+        raise ConfigError(
+            f"launch={config.launch} trains on several machines, and this starts processes on one",
+            remedy="Submit containers/slurm/multi.sbatch, which starts them on each, or use launch=multi_gpu.",
+        )
+    told = os.environ.get("REDSM5_PROCESSES")
+    if settings["num_processes"] == 1 or told is None:
+        return int(settings["num_processes"])
+    if not told.isdecimal() or int(told) < 2:
+        raise ConfigError(
+            f"REDSM5_PROCESSES={told} is no number of processes",
+            remedy=f"Give 2 or more, or use launch={'cpu' if config.on_cpu else 'gpu'}.",
+        )
+    return int(told)
 
 
 def wait_unlocked(folder: Path, stop: Stop | None = None) -> None:

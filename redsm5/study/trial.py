@@ -5,34 +5,27 @@ before the process exits. No outcome and no live lock means that the process was
 """
 
 import json
+import os
 import re
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import Config, compose, differences, validate, with_parameters
 from redsm5.documents import load, now
-from redsm5.errors import (
-    DISK_FAULTS,
-    ConfigError,
-    DiskError,
-    HubError,
-    Interrupted,
-    LockedError,
-    NotFiniteError,
-    RedSM5Error,
-)
+from redsm5.errors import ConfigError, Interrupted, LockedError
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
 from redsm5.redaction import redact
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
+from redsm5.study.faults import Peers, Reported, classify, error_record, fault_of, follows, lost_contact
 from redsm5.study.signals import StopRequest
 from redsm5.tracking.logs import open_logs
 
@@ -212,7 +205,7 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
         write_record(folder, record.model_copy(update={"epochs": config.train.epochs}))
 
 
-def open_store(folder: Path, config: Config, log: Any) -> CheckpointStore:
+def open_store(folder: Path, config: Config, log: Any, *, writes: bool = True) -> CheckpointStore:
     """The trial's checkpoints under the policy of its configuration."""
     r = config.retention
     policy = Policy(
@@ -222,18 +215,25 @@ def open_store(folder: Path, config: Config, log: Any) -> CheckpointStore:
         enabled=r.enabled,
         keep_training_state=r.keep_training_state,
     )
-    return CheckpointStore(folder, policy, log)
+    return CheckpointStore(folder, policy, log, writes=writes)
 
 
 class TrialRun:
-    """A trial as seen by the process that trains it, which holds its lock."""
+    """A trial as seen by a process that trains it: the first, which holds its lock, or one that follows the first.
 
-    def __init__(self, folder: Path, config: Config, lock: files.Lock, record: TrialRecord) -> None:
+    Who follows has no lock and writes nothing, to no file and not to the terminal.
+
+    Attributes:
+        peers: the trial's processes, once they have met.
+    """
+
+    def __init__(self, folder: Path, config: Config, lock: files.Lock | None, record: TrialRecord) -> None:
         self.folder, self.config, self.record = folder, config, record
         self._lock = lock
         self._active_since = time.monotonic() - record.active_seconds
+        self.peers: Peers | None = None
         self.stop = StopRequest()
-        self.log = open_logs(folder / paths.LOGS)
+        self.log = open_logs(folder / paths.LOGS) if lock else open_logs(None, terminal=False)
         self.disk = DiskMonitor(folder / paths.CHECKPOINTS, self.log)
 
     @classmethod
@@ -245,8 +245,8 @@ class TrialRun:
         """
         assert config.trial.id is not None
         folder = paths.trial_dir(Path(config.experiments), config.trial.id)
-        lock = files.Lock(folder / paths.LOCK)
-        if not lock.acquire(timeout_s=2.0):
+        lock = None if follows() else files.Lock(folder / paths.LOCK)
+        if lock and not lock.acquire(timeout_s=2.0):
             raise LockedError(
                 f"trial {config.trial.id} is being worked on by another process",
                 remedy="Wait for it to end, or stop it; a trial has one process at a time.",
@@ -271,10 +271,11 @@ class TrialRun:
         return self.record.state in FINISHED
 
     def update(self, **changes: Any) -> None:
-        """Change fields of trial.json."""
+        """Change fields of trial.json, which the first process alone writes."""
         active_seconds = round(time.monotonic() - self._active_since, 3)
         self.record = self.record.model_copy(update={"active_seconds": active_seconds, **changes})
-        write_record(self.folder, self.record)
+        if self._lock:
+            write_record(self.folder, self.record)
 
     def admit(self, store: CheckpointStore, *, full: int, weights: int) -> Budget | None:
         """Reserve, in the study's budget, what the policy may hold at once, and have every save keep within it.
@@ -287,7 +288,7 @@ class TrialRun:
             DiskError: it does not fit, and no trial at work will give room.
         """
         r = self.config.retention
-        if not r.enabled:
+        if not (r.enabled and self._lock):
             return None
         reserve = reservation(store.policy, full=full, weights=weights, epochs=self.config.train.epochs)
         budget = Budget(
@@ -309,10 +310,13 @@ class TrialRun:
 
     def decision(self, epoch: int) -> Decision:
         """What the driver's pruner says after this epoch. It waits for it; a replayed epoch finds what was said before.
+        Who follows does not look: the first process tells it.
 
         Raises:
             Interrupted: a signal came, or the driver has been silent for a minute.
         """
+        if not self._lock:
+            return Decision(epoch=epoch, prune=False)
         deadline = time.monotonic() + DECISION_TIMEOUT_S
         while True:
             for line in files.read_lines(self.folder / paths.DECISIONS):
@@ -326,53 +330,64 @@ class TrialRun:
     def end(self, state: TrialState, exit_code: int, error: ErrorRecord | None = None, **changes: Any) -> None:
         self.update(state=state, exit_code=exit_code, error=error, finished_at=now(), **changes)
 
-    @contextmanager
-    def outcome(self) -> Iterator[None]:
+    def outcome(self) -> AbstractContextManager[None]:
         """Turn whatever ends the block into the trial's outcome, and into this process's exit code.
 
-        For its length the disk is watched.
+        For its length the disk is watched. Who follows leaves the outcome to the first process, which it tells its own
+        error. Where another process ends without a word, there is no outcome, as after a kill of this one.
         """
+        return self._leading(self._lock) if self._lock else self._following()
+
+    @contextmanager
+    def _leading(self, lock: files.Lock) -> Iterator[None]:
         try:
             with self.disk:
                 yield
         except Interrupted as error:
             self._end_by(error, "interrupted", error.exit_code)
             self.log.warning("interrupted", reason=error.what)
+            if self.peers and self.peers.count > 1:  # all of them stop, each by itself: nothing for the launcher to do
+                lock.release()
+                sys.exit(0)
         except Exception as error:
-            kind, code, resumable = classify(error)
-            with suppress(OSError):  # the error may be that of an update: what is on disk is the truth
-                self.record = read_record(self.folder) or self.record
-            if self.done:  # what was left to clean up, `finish_leftovers` does
-                self.log.warning("the finished trial could not be cleaned up", reason=_error_record(error).message)
-            else:
-                state: TrialState = "interrupted" if resumable else "failed"
-                self.log.error(f"trial {state}: {kind}", reason=_error_record(error).message, exc_info=True)
-                self._end_by(error, state, code)
-        self._lock.release()
+            fault = self.peers.reported_fault() if self.peers and lost_contact(error) else None
+            if lost_contact(error) and not fault:
+                self.log.warning("another process of the trial ended without a word", reason=str(error).splitlines()[0])
+                lock.release()
+                sys.exit(2)
+            self._fail(Reported(fault) if fault else error)
+        lock.release()
         sys.exit(2 if self.record.exit_code is None else self.record.exit_code)
+
+    @contextmanager
+    def _following(self) -> Iterator[None]:
+        try:
+            yield
+        except Interrupted:
+            pass
+        except Exception as error:
+            if not lost_contact(error):
+                fault = fault_of(error, int(os.environ["RANK"]))
+                if self.peers:
+                    self.peers.report_fault(fault)
+                else:
+                    print(f"error: process {fault['process']}: {fault['message']}", file=sys.stderr, flush=True)
+                sys.exit(fault["exit_code"])  # so that the launcher ends the others, wherever they are
+        sys.exit(0)
+
+    def _fail(self, error: Exception) -> None:
+        kind, code, resumable = classify(error)
+        with suppress(OSError):  # the error may be that of an update: what is on disk is the truth
+            self.record = read_record(self.folder) or self.record
+        if self.done:  # what was left to clean up, `finish_leftovers` does
+            self.log.warning("the finished trial could not be cleaned up", reason=error_record(error).message)
+            return
+        state: TrialState = "interrupted" if resumable else "failed"
+        self.log.error(f"trial {state}: {kind}", reason=error_record(error).message, exc_info=error)
+        self._end_by(error, state, code)
 
     def _end_by(self, error: Exception, state: TrialState, code: int) -> None:
         try:
-            self.end(state, code, _error_record(error))
+            self.end(state, code, error_record(error))
         except OSError as full:  # then trial.json says what it said before, as after a kill, and the trial resumes
             self.log.error("the outcome cannot be written", reason=full.strerror)
-
-
-def classify(error: Exception) -> tuple[str, int, bool]:
-    """What kind of failure this is, in a word that is equal for equal causes; its exit code; whether the trial can go
-    on later.
-    """
-    if isinstance(error, RedSM5Error):
-        return error.kind, error.exit_code, error.resumable
-    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-        return DiskError.kind, DiskError.exit_code, True
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out_of_memory", NotFiniteError.exit_code, False
-    return type(error).__name__, 2, False
-
-
-def _error_record(error: Exception) -> ErrorRecord:
-    message = error.what if isinstance(error, RedSM5Error) else str(error)
-    if isinstance(error, DiskError | HubError):
-        message = error.message()  # the remedy names what takes the room, or how to be given access
-    return ErrorRecord(kind=classify(error)[0], message=redact(message)[:2000])

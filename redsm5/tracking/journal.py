@@ -75,15 +75,18 @@ class Journal:
         trial_dir: the trial's folder.
         trial_id: its uuid.
         log: called with a sentence and its facts for every determinism fault.
+        writes: whether this process writes it; of several that train a trial, only the first does.
     """
 
-    def __init__(self, trial_dir: Path, trial_id: str, log: Callable[..., object]) -> None:
+    def __init__(self, trial_dir: Path, trial_id: str, log: Callable[..., object], *, writes: bool = True) -> None:
         self._path = trial_dir / paths.METRICS
-        files.cut_torn_tail(self._path)
-        self._path.touch()
-        files.fsync_dir(trial_dir)
-        self._trial_id, self._log = trial_id, log
-        self._values = {(row.metric, row.step): row.value for row in read_metrics(trial_dir)}
+        self._trial_id, self._log, self._writes = trial_id, log, writes
+        self._values: dict[tuple[str, int], float] = {}
+        if writes:
+            files.cut_torn_tail(self._path)
+            self._path.touch()
+            files.fsync_dir(trial_dir)
+            self._values = {(row.metric, row.step): row.value for row in read_metrics(trial_dir)}
         self._pending: list[bytes] = []
 
     def add(self, metric: str, value: float, *, step: int, epoch: int) -> None:
@@ -100,7 +103,8 @@ class Journal:
 
     def commit(self) -> None:
         """Write what was noted; when this returns, it is on disk."""
-        files.append_durable(self._path, b"".join(self._pending))
+        if self._writes:
+            files.append_durable(self._path, b"".join(self._pending))
         self._pending.clear()
 
 

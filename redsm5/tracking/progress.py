@@ -26,9 +26,9 @@ class _RichBar:
 
 
 @contextmanager
-def epoch_progress(epoch: int, epochs: int, batches: int, done: int) -> Iterator[Bar]:
+def epoch_progress(epoch: int, epochs: int, batches: int, done: int, *, shown: bool = True) -> Iterator[Bar]:
     """A bar over the batches of one epoch, of which `done` were trained before an interruption."""
-    if not sys.stderr.isatty():
+    if not (shown and sys.stderr.isatty()):
         yield _NoBar()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,0 +1,105 @@
+"""The processes that train one trial together: what they tell each other, beside the gradients.
+
+Each takes its share of every batch (redsm5/data/batches.py). The first one decides and writes; the others follow. Where
+a trial has one process, nothing here sends, waits or changes a number.
+
+What decisions need goes through a group of its own, on the processor: it does not wait for a GPU, and a process may let
+the others wait in it for as long as it takes (for room on the disk, for the pruner). The end of a process ends all
+waiting for it, with an error.
+"""
+
+import json
+import os
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+FAULT = "redsm5/fault"
+NO_LIMIT = timedelta(days=30)
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """This process among those of its trial; made once Accelerate has brought them together.
+
+    Attributes:
+        index, count: which one it is, and of how many.
+    """
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.index, self.count = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        if self.count > 1:
+            self._control = dist.new_group(backend="gloo", timeout=NO_LIMIT)
+            # The launcher's store: it outlives each of the processes, and so tells what the last words of one were.
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            self._notes = dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that decides and writes."""
+        return self.index == 0
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which part of each batch is this process's: (index, count)."""
+        return self.index, self.count
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all processes, without a gradient."""
+        if self.count == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so for any process; all learn the same."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor([flag], dtype=torch.int32)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control)
+        return bool(flags.item())
+
+    def of_first(self, value: T) -> T:
+        """What the first process has."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._control)
+        return values[0]
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process has, in their order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def part(self) -> None:
+        """The end of what they do together; each goes on, or ends, by itself."""
+        if self.count > 1:
+            dist.barrier(group=self._control)
+            dist.destroy_process_group()
+
+    def report_fault(self, fault: dict[str, Any]) -> None:
+        """Leave word of why this process ends; the first one to do so is heard."""
+        with suppress(Exception):  # the launcher may have ended
+            self._notes.compare_set(FAULT, "", json.dumps(fault))
+
+    def reported_fault(self) -> dict[str, Any] | None:
+        """What another process left before it ended; None where it ended without a word."""
+        with suppress(Exception):
+            if self._notes.check([FAULT]):
+                fault: dict[str, Any] = json.loads(self._notes.get(FAULT))
+                return fault
+        return None
+
+
+ALONE = Ranks()

@@ -1,0 +1,72 @@
+"""What ends a trial's process: which outcome an error is, and what becomes of one that another process met."""
+
+import os
+import traceback
+from typing import Any, Protocol
+
+from redsm5.errors import DISK_FAULTS, DiskError, HubError, IncompatibleCheckpointError, NotFiniteError, RedSM5Error
+from redsm5.records import ErrorRecord
+from redsm5.redaction import redact
+
+LOST = ("DistError", "DistBackendError", "DistNetworkError", "DistStoreError")  # of torch.distributed
+LOST_IN_WORDS = ("gloo/", "[gloo]", "NCCL")
+
+
+class Peers(Protocol):
+    """The processes of a trial, as redsm5/ranks.py has them."""
+
+    count: int
+
+    def report_fault(self, fault: dict[str, Any]) -> None: ...
+
+    def reported_fault(self) -> dict[str, Any] | None: ...
+
+
+def follows() -> bool:
+    """Whether `accelerate launch` started this process to follow another one, the first of its trial."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+class Reported(RedSM5Error):
+    """What ended another process of the trial, and so all of it; it counts as if the first one had met it."""
+
+    def __init__(self, fault: dict[str, Any]) -> None:
+        super().__init__(f"process {fault['process']}: {fault['message']}")
+        self.add_note(fault["traceback"])
+        self.kind, self.exit_code, self.resumable = fault["kind"], fault["exit_code"], fault["resumable"]
+
+
+def classify(error: Exception) -> tuple[str, int, bool]:
+    """What kind of failure this is, in a word that is equal for equal causes; its exit code; whether the trial can go
+    on later.
+    """
+    if isinstance(error, RedSM5Error):
+        return error.kind, error.exit_code, error.resumable
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        return DiskError.kind, DiskError.exit_code, True
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out_of_memory", NotFiniteError.exit_code, False
+    return type(error).__name__, 2, False
+
+
+def error_record(error: Exception) -> ErrorRecord:
+    """The error as it stands in trial.json."""
+    message = error.what if isinstance(error, RedSM5Error) else str(error)
+    if isinstance(error, DiskError | HubError | IncompatibleCheckpointError):
+        message = error.message()  # the remedy names what takes the room, or how to be given access, or what would fit
+    return ErrorRecord(kind=classify(error)[0], message=redact(message)[:2000])
+
+
+def fault_of(error: Exception, process: int) -> dict[str, Any]:
+    """What a process says of its end to the first one, which makes it a `Reported`."""
+    kind, exit_code, resumable = classify(error)
+    message = error_record(error).message
+    return {"process": process, "kind": kind, "exit_code": exit_code, "resumable": resumable, "message": message} | {
+        "traceback": redact("".join(traceback.format_exception(error)))
+    }
+
+
+def lost_contact(error: Exception) -> bool:
+    """Whether the error says no more than that another process of the trial is gone."""
+    words = isinstance(error, RuntimeError) and any(word in str(error) for word in LOST_IN_WORDS)
+    return words or type(error).__name__ in LOST
