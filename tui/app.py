@@ -9,10 +9,12 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, InputEvent
 from textual.reactive import reactive
 from textual.screen import Screen
 
@@ -47,6 +49,8 @@ FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
 HURRIED_S = 0.01  # the same, where somebody waits for the look
 SWITCHED_S = 0.01  # until another screen is painted
+NEVER = 1_000_000  # of the youngest collections
+COLLECT_S, IDLE_S = 60.0, 5.0  # from one full collection of garbage to the next; without a key, before one
 SWITCH_S = 0.001  # how long the reading thread may keep a key waiting; Python's own 5 ms add up
 Do = Callable[[], object]
 
@@ -103,7 +107,7 @@ class TerminalApp(App[None]):
         here = self.memory.here
         self._study_id, self._selected, self._pinned, self._marked = here.study, here.trial, here.pinned, [*here.marked]
         self._hurry, self._hurried = asyncio.Event(), False
-        self._remembers = True
+        self._remembers, self._touched = True, monotonic()
         self.cleanups = 0  # what was left over before one is out of date after it
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -111,6 +115,7 @@ class TerminalApp(App[None]):
 
     def on_mount(self) -> None:
         gc.disable()  # until the first look is done
+        gc.set_threshold(*gc.get_threshold()[:2], NEVER)  # a full collection among 10,000 records holds a key for 50 ms
         sys.setswitchinterval(SWITCH_S)
         self.run_worker(self._watch_folder(), name="poll")
         if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
@@ -134,17 +139,21 @@ class TerminalApp(App[None]):
 
     async def _watch_folder(self) -> None:
         """Read, show, wait. One reading at a time, in a thread, so that a slow disk does not freeze the keys."""
+        collected = monotonic()
         while True:
             self._hurried = self._hurry.is_set()
             self._hurry.clear()
             screen = self.screen_stack[0]
             needs = screen.needs if isinstance(screen, FolderScreen) else ""
             view = await asyncio.to_thread(self._look, needs, self._selected, tuple(self._marked))
-            if self.view is None:  # thousands of records that stay: a collection that looks at them takes 50 ms
+            if self.view is None:  # thousands of records that stay: no collection need look at them
                 gc.freeze()
                 gc.enable()
                 self._forget(view.snapshot)
             self.view = view
+            if monotonic() > max(collected + COLLECT_S, self._touched + IDLE_S):
+                gc.collect()
+                collected = monotonic()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)
 
@@ -200,6 +209,11 @@ class TerminalApp(App[None]):
         while len(self._trials) > FOLLOWED:
             del self._trials[next(iter(self._trials))]
         return reader
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, InputEvent):
+            self._touched = monotonic()
+        await super().on_event(event)
 
     def delay_update(self, delay: float = 0.05) -> None:
         """Textual hides the change from screen to screen for 50 ms; here it is done within 10, and keys are waiting."""
