@@ -49,7 +49,7 @@ def main() -> int:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     log.info(f"trial {trial_id}", folder=str(folder))
 
-    launch_trial(config, trial_id, output=None).attend(stop)
+    launch_trial(config, trial_id).attend(stop)
 
     record = read_record(folder)
     assert record is not None

@@ -50,7 +50,7 @@ def main() -> int:
         again = validate({**config.model_dump(), "experiments": str(into.absolute()), "trial": {"id": None}})
         trial_id = create_trial(again).trial_id
         log.info("training it again", folder=str(paths.trial_dir(into, trial_id)))
-        launch_trial(again, trial_id, output=None).attend(stop)
+        launch_trial(again, trial_id).attend(stop)
         draw_report(paths.trial_dir(into, trial_id), log)
         if stop.requested:
             raise Interrupted("the repeated training was stopped; run the same command again to begin anew")

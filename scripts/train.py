@@ -117,9 +117,7 @@ with trial.outcome(), Saver() as saver:
         train_batches.set_epoch(epoch)
         model.train()
         losses = StepLosses(journal, epochs_done=at.epochs_done)
-        with epoch_progress(
-            epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first
-        ) as bar:
+        with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first) as bar:
             for batch in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
                     loss = loss_of(model(batch), batch)

@@ -43,7 +43,6 @@ from redsm5.storage.store import (
 )
 from redsm5.storage.tensors import TensorFile
 
-
 Generators = tuple[dict[str, Tensor], dict[str, Any]]
 
 

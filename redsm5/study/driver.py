@@ -22,7 +22,7 @@ from redsm5.records import FINISHED, Decision, TrialRecord
 from redsm5.study import pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.control import BY_HAND, Control
-from redsm5.study.launch import launch_trial, wait_unlocked
+from redsm5.study.launch import wait_unlocked
 from redsm5.study.outcomes import (
     append_decision,
     draw_report,
@@ -34,6 +34,7 @@ from redsm5.study.outcomes import (
 )
 from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
 from redsm5.study.signals import StopRequest
+from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import create_trial, note_event, read_record, write_record
 from redsm5.tracking.logs import open_logs
@@ -99,6 +100,7 @@ class Driver:
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
         self.shipper.start()
+        self.standby = Standby(self.config, self.log)
         outcome = "stopped"
         try:
             self._recover()
@@ -117,6 +119,7 @@ class Driver:
             if self.now.requested or not ordered:
                 raise
         finally:
+            self.standby.close()
             try:
                 with files.Lock(self.folder / paths.LOCK):
                     self.board.write(state=outcome)
@@ -308,8 +311,7 @@ class Driver:
                 self._decide(number, trial_id, folder)
             self._show(trial_id)
 
-        output = folder / paths.LOGS / "output.log"
-        return launch_trial(self.config, trial_id, output=output).attend(self.asked, meanwhile, seconds)
+        return self.standby.launch(trial_id, self.now).attend(self.asked, meanwhile, seconds)
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import LAUNCH_DIR, Config, launch_settings, with_parameters
@@ -20,23 +22,35 @@ from redsm5.study.trial import create_trial, read_record
 POLL_S = 0.1
 STOP_WITHIN_S = 24 * 3600  # a launcher of several processes that is asked to stop gives them as long as they need
 KILL_AFTER_S = 30.0  # what was asked to stop because its time was over, and does not, has so long
+# What is imported starts none, and leaves CUDA alone: from such a process, others may be forked.
+NO_THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
 
 
 class Launched:
-    """A trial's process, seen from the one that launched it."""
+    """A trial at work, seen from the one that launched it."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes]) -> None:
-        self._folder, self._process = folder, process
+    def __init__(self, folder: Path, group: int, ended: Callable[[float], bool]) -> None:
+        """Args:
+        group: the number of its group of processes.
+        ended: waits for its end, for so many seconds at the most; whether it has come.
+        """
+        self._folder, self._group, self._ended = folder, group, ended
 
-    def poll(self) -> bool:
-        """Whether it has ended."""
-        return self._process.poll() is not None
+    @classmethod
+    def of(cls, folder: Path, process: subprocess.Popen[bytes]) -> Self:
+        """The trial of a process with a session of its own."""
 
-    def wait(self) -> None:
-        """Wait until it has ended and no process of the trial holds its lock."""
-        self._process.wait()
-        wait_unlocked(self._folder)
+        def ended(seconds: float) -> bool:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            return process.returncode is not None
+
+        return cls(folder, process.pid, ended)
 
     def attend(
         self,
@@ -44,13 +58,14 @@ class Launched:
         meanwhile: Callable[[], object] = lambda: None,
         seconds: float = math.inf,
     ) -> bool:
-        """Stay with it until it has ended: pass on a request to stop, once, and do `meanwhile` again and again.
+        """Stay with it until it has ended and no process of it holds its lock: pass on a request to stop, once, and do
+        `meanwhile` again and again.
 
         What runs for longer than `seconds` is asked to stop, and killed where it does not; whether that was so.
         """
         deadline = time.monotonic() + seconds
         asked_at, late = math.inf, False
-        while not self.poll():
+        while not self._ended(POLL_S):
             if asked_at == math.inf and ((wanted := stop.requested) or time.monotonic() > deadline):
                 late = not wanted
                 self.signal(signal.SIGTERM)
@@ -58,21 +73,42 @@ class Launched:
             if late and time.monotonic() > asked_at + KILL_AFTER_S:
                 self.signal(signal.SIGKILL)
             meanwhile()
-            time.sleep(POLL_S)
-        self.wait()
+        wait_unlocked(self._folder)
         return late
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the trial."""
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, number)
 
 
-def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launched:
+def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -> Launched:
     """Start what trains a trial whose folder exists, one process or several; their output goes to `output`, or where
     ours goes.
+
+    Raises:
+        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
+    """
+    folder = paths.trial_dir(Path(config.experiments), trial_id)
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
+    with output.open("ab") if output else nullcontext() as sink:
+        if sink:
+            streams |= {"stdout": sink, "stderr": sink}
+        process = accelerate_launch(config, TRAIN_SCRIPT, *trial_arguments(config, trial_id), **streams)
+    return Launched.of(folder, process)
+
+
+def trial_arguments(config: Config, trial_id: str) -> list[str]:
+    """What train.py is given: which trial, and what may differ from start to start."""
+    arguments = [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
+    # A trial that was begun under another budget goes on under today's.
+    for key in ("max_total_size", "min_free_disk_percent"):
+        arguments.append(f"retention.{key}={getattr(config.retention, key)}")
+    return arguments
+
+
+def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+    """Start a script as `launch` says, in a session of its own that ends with ours.
 
     Raises:
         ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
@@ -80,14 +116,9 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
     processes = processes_of(config)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), "--num_processes", str(processes)]
-    command.append(str(TRAIN_SCRIPT))
-    command += [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
-    # A trial that was begun under another budget goes on under today's.
-    for key in ("max_total_size", "min_free_disk_percent"):
-        command.append(f"retention.{key}={getattr(config.retention, key)}")
     environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment["PET_SHUTDOWN_TIMEOUT"] = str(STOP_WITHIN_S)
+    environment |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process says at its start that all is used
     if config.on_cpu:
         threads = max(len(os.sched_getaffinity(0)) // processes, 1)
@@ -95,23 +126,13 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
         # Threads that spin while they wait make a busy machine crawl: measured with another process on each of 2 cores,
         # an epoch of the tiny model takes 7 s with this and 40 s without.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    folder = paths.trial_dir(Path(config.experiments), trial_id)
-    sink = None
-    if output is not None:
-        files.make_dir(output.parent)
-        sink = output.open("ab")
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sink,
-        stderr=sink and subprocess.STDOUT,
-        env=environment,
+    return subprocess.Popen(
+        [*command, str(script), *arguments],
+        env=environment | streams.pop("environment", {}),
         start_new_session=True,
         preexec_fn=die_with_parent,
+        **streams,
     )
-    if sink:
-        sink.close()
-    return Launched(folder, process)
 
 
 def processes_of(config: Config) -> int:
@@ -159,7 +180,7 @@ def dry_run(config: Config) -> int:
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         short = with_parameters(config, {"experiments": scratch, "train.epochs": 1, "retention.enabled": False})
         record = create_trial(short)
-        launch_trial(short, record.trial_id, output=None).attend(stop)
+        launch_trial(short, record.trial_id).attend(stop)
         folder = paths.trial_dir(Path(scratch), record.trial_id)
         files.make_dir(log_dir)
         for path in (folder / paths.LOGS).glob("*"):

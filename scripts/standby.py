@@ -1,0 +1,115 @@
+"""Stand ready to train trials: accelerate launch scripts/standby.py, started by the driver (redsm5/study/standby.py).
+
+What scripts/train.py imports takes longer than the training of a small trial, and is imported here once. One process
+then forks a child for each request on its standard input, in a session of its own, and says when it has ended, by
+itself or by any signal. Several processes that are to train together cannot be forked, since they have found each other
+already: they become the trial of the one request that they get, and the next ones are started meanwhile.
+
+A child differs from a fresh process in its imports alone: it is forked while there is one thread, no device has been
+touched and nothing has been computed.
+"""
+
+import ast
+import gc
+import json
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from redsm5.study.signals import die_with_parent
+
+TRAIN = Path(__file__).with_name("train.py")
+# What libraries import when they are used for the first time.
+LATE = (
+    "hydra._internal.core_plugins.basic_launcher",
+    "sentencepiece",
+    "torch._dynamo",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+)
+
+
+def main() -> None:
+    die_with_parent()
+    preload()
+    gc.freeze()  # a child that collects garbage need not copy what the imports made
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        serve(sys.stdin)
+    sys.stdin.read()  # its end says that the request is there, or that there will be none
+    if request := Path(os.environ["REDSM5_REQUEST"]).read_text():
+        become(**json.loads(request))
+
+
+def preload() -> None:
+    """Import what train.py imports."""
+    for node in ast.parse(TRAIN.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(compile(ast.Module([node], []), TRAIN, "exec"), {})
+    for name in LATE:
+        import_module(name)
+
+
+def serve(requests: Iterable[str]) -> NoReturn:
+    """Fork a trial for each request, one after the other, and say how it goes."""
+    say(unfit=(why_not := unfit()))
+    if why_not:
+        sys.exit(why_not)
+    pid = 0
+    for request in requests:
+        if pid:  # until here its number stayed taken: the driver may have sent it a signal
+            os.waitpid(pid, 0)
+        if (pid := os.fork()) == 0:
+            os.setsid()
+            become(**json.loads(request))
+        say(begun=pid)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        say(ended=pid)
+    os._exit(0)
+
+
+def unfit() -> str:
+    """Why no trial may be forked from this process; empty where one may."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        return f"{threads} threads run after the imports"
+    return "CUDA is in use after the imports" if torch.cuda.is_initialized() else ""
+
+
+def say(**words: object) -> None:
+    print(json.dumps(words), flush=True)
+
+
+def become(arguments: list[str], output: str | None) -> NoReturn:
+    """Be train.py with these arguments; its output goes to this file, or where this process's errors go."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, a trial ends and nothing else
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if output:
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
+    os.dup2(2, 1)
+    sys.argv = [str(TRAIN), *arguments]
+    code = 1
+    try:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # to take down all that was imported takes longer than a small trial
+
+
+main()
