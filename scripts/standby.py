@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from setproctitle import setproctitle
 
 from redsm5.study.signals import die_with_parent
 
@@ -80,7 +81,8 @@ def unfit() -> str:
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         return f"{threads} threads run after the imports"
-    return "CUDA is in use after the imports" if torch.cuda.is_initialized() else ""
+    touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return "CUDA is in use after the imports" if touched else ""
 
 
 def say(**words: object) -> None:
@@ -96,6 +98,7 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
         os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
     os.dup2(2, 1)
     sys.argv = [str(TRAIN), *arguments]
+    setproctitle(" ".join([sys.executable, *sys.argv]))  # for ps and pkill it is what it would be by itself
     code = 1
     try:
         runpy.run_path(str(TRAIN), run_name="__main__")

@@ -8,6 +8,7 @@ signals and as files (redsm5/study/control.py).
 import math
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ class Driver:
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self._failures: list[str] = []
+        self._undrawn: list[Path] = []
+        self._drawing = ThreadPoolExecutor(1)
         if record.left_out and not begun:
             remedies = space.lacking(config)
             self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
@@ -120,6 +123,8 @@ class Driver:
                 raise
         finally:
             self.standby.close()
+            self._draw_reports()
+            self._drawing.shutdown()
             try:
                 with files.Lock(self.folder / paths.LOCK):
                     self.board.write(state=outcome)
@@ -152,6 +157,8 @@ class Driver:
                 note_event(paths.trial_dir(self.experiments, trial_id), record)
             folder = paths.trial_dir(self.experiments, trial_id)
             finish_leftovers(folder, self.config)
+            if record and record.state == "completed" and not (folder / paths.REPORT_PAGE).exists():
+                self._undrawn.append(folder)
             self.shipper.watch(folder)
 
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
@@ -311,7 +318,15 @@ class Driver:
                 self._decide(number, trial_id, folder)
             self._show(trial_id)
 
-        return self.standby.launch(trial_id, self.now).attend(self.asked, meanwhile, seconds)
+        launched = self.standby.launch(trial_id, self.now)
+        self._draw_reports()
+        return launched.attend(self.asked, meanwhile, seconds)
+
+    def _draw_reports(self) -> None:
+        """Draw the pages of the trials that have ended, in the background: the next one does not wait for them."""
+        for folder in self._undrawn:
+            self._drawing.submit(draw_report, folder, self.log)
+        self._undrawn.clear()
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
@@ -337,7 +352,7 @@ class Driver:
         record = read_record(folder)
         assert record is not None
         finish_leftovers(folder, self.config)
-        draw_report(folder, self.log)
+        self._undrawn.append(folder)
         self._tell(number, record)
         self._show(trial_id)
         facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}

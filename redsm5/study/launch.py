@@ -102,9 +102,8 @@ def trial_arguments(config: Config, trial_id: str) -> list[str]:
     """What train.py is given: which trial, and what may differ from start to start."""
     arguments = [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
     # A trial that was begun under another budget goes on under today's.
-    for key in ("max_total_size", "min_free_disk_percent"):
-        arguments.append(f"retention.{key}={getattr(config.retention, key)}")
-    return arguments
+    budget = ("max_total_size", "min_free_disk_percent")
+    return [*arguments, *(f"retention.{key}={getattr(config.retention, key)}" for key in budget)]
 
 
 def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:

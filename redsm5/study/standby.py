@@ -8,6 +8,7 @@ ready is no reason to stop: trials are then started one by one, as `just train` 
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -29,10 +30,14 @@ LAST_WORDS = 1000  # characters of what it printed before it ended
 
 
 class Standby:
-    """The processes of one worker that stand ready for its next trial."""
+    """What stands ready for the next trial of one worker.
+
+    Attributes:
+        config: the study's. process: what was launched and stands ready.
+    """
 
     def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
-        self._config, self._log = config, log
+        self.config, self._log = config, log
         self._several = launch.processes_of(config) > 1
         self._scratch = tempfile.TemporaryDirectory(prefix="redsm5-standby-")
         self._start()
@@ -44,8 +49,8 @@ class Standby:
         descriptor, name = tempfile.mkstemp(dir=self._scratch.name)
         os.close(descriptor)
         self._request = Path(name)
-        self._process = launch.accelerate_launch(
-            self._config,
+        self.process = launch.accelerate_launch(
+            self.config,
             SCRIPT,
             environment={"REDSM5_REQUEST": name},
             stdin=subprocess.PIPE,
@@ -59,45 +64,46 @@ class Standby:
         Raises:
             Interrupted: a stop was requested before anything stood ready.
         """
-        folder = paths.trial_dir(Path(self._config.experiments), trial_id)
+        folder = paths.trial_dir(Path(self.config.experiments), trial_id)
         output = (folder / paths.LOGS / "output.log").absolute()
         files.make_dir(output.parent)
-        if self._process.poll() is not None and self._fit is not False:
+        if self.process.poll() is not None and self._fit is not False:
             self._log.warning("what stood ready for the next trial has ended", output=self._last_words())
             self._start()
-        arguments = launch.trial_arguments(self._config, trial_id)
+        arguments = launch.trial_arguments(self.config, trial_id)
         request = json.dumps({"arguments": arguments, "output": str(output)}).encode() + b"\n"
         if self._several:
             self._request.write_bytes(request)
-            launched = Launched.of(folder, self._process)
+            launched = Launched.of(folder, self.process)
             self._say(b"")
             self._start()
             return launched
         if not self._ready(stop):
-            return launch.launch_trial(self._config, trial_id, output=output)
+            return launch.launch_trial(self.config, trial_id, output=output)
         self._say(request)
         while (word := self._hear(POLL_S)) is None:
             pass
-        return Launched(folder, word.get("begun", self._process.pid), self._ended)
+        return Launched(folder, word.get("begun", self.process.pid), self._ended)
 
     def close(self) -> None:
         """End what stands ready."""
-        self._say(b"")
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._fit:
+            self._say(b"")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(CLOSE_S)
+        with suppress(ProcessLookupError):  # what still imports does not listen; what waits has nothing to lose
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self._scratch.cleanup()
 
     def _say(self, line: bytes) -> None:
         """A request; or an empty one, after which there is none."""
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended, as will be heard
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
             if not line:
-                self._process.stdin.close()
+                self.process.stdin.close()
 
     def _ready(self, stop: Stop) -> bool:
         """Wait until it stands ready; whether trials may be forked from it."""
@@ -117,8 +123,8 @@ class Standby:
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
         """What it says next, waited for so long at the most; None where it says nothing, {} where it has ended."""
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
+        assert self.process.stdout is not None
+        pipe = self.process.stdout.fileno()
         while b"\n" not in self._heard:
             if not select.select([pipe], [], [], seconds)[0]:
                 return None

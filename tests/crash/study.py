@@ -154,6 +154,7 @@ def warm(scratch: Path) -> Config:
     the configuration for them.
     """
     driver_module.draw_report = lambda folder, log: None
+    driver_module.Standby = lambda *_: SimpleNamespace(close=lambda: None)  # type: ignore[assignment,misc]
     driver_module.admit = lambda config, stop: ({}, "ab" * 32)
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False

@@ -147,7 +147,7 @@ def processes_of(trial_id: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if f"trial.id={trial_id}".encode() in words and b"accelerate.commands.launch" not in words:

@@ -1,0 +1,142 @@
+"""Trials forked from a process that stands ready are those that a fresh process trains, and take nobody with them."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import structlog
+
+from redsm5.config import Config, compose
+from redsm5.errors import Interrupted
+from redsm5.files import make_dir
+from redsm5.study import standby as module
+from redsm5.study.launch import launch_trial
+from redsm5.study.standby import Standby
+from redsm5.study.trial import create_trial
+from tests.e2e.conftest import all_metrics, processes_of, records, wait_for, weights
+
+SMALL = ["data.posts=60", "model.max_length=48", "train.epochs=1", "train.augmentation.methods=[swap]"]
+OTHERS = [
+    ["model.criteria_head_type=gated", "model.criteria_hidden_dim=16", "train.seed=1"],
+    ["model.evidence_head_type=bio_crf", "train.loss_function=focal", "train.focal_gamma=2"],
+    ["train.optimizer=adam", "train.batch_size=3", "train.deterministic=false", "train.augmentation.methods=[]"],
+]
+LONG = [*SMALL, "train.epochs=500", "train.checkpoint_every_steps=2"]
+
+
+class Never:
+    requested = False
+
+
+class Now:
+    requested = True
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Iterator[Standby]:
+    standby = Standby(configured(tmp_path / "e"), structlog.get_logger())
+    yield standby
+    standby.close()
+
+
+def configured(experiments: Path, *words: str) -> Config:
+    make_dir(experiments)
+    return compose([*(words or SMALL), f"experiments={experiments}"])
+
+
+def begun(standby: Standby, *words: str) -> tuple[str, "module.Launched"]:
+    """A new trial and its process."""
+    config = configured(Path(standby.config.experiments), *words)
+    trial_id = create_trial(config).trial_id
+    return trial_id, standby.launch(trial_id, Never())
+
+
+def states(standby: Standby) -> dict[str, str]:
+    return {record["trial_id"]: record["state"] for record in records(Path(standby.config.experiments))}
+
+
+def test_a_trial_is_the_same_alone_and_as_the_twentieth(ready: Standby, tmp_path: Path) -> None:
+    alone, twentieth = tmp_path / "alone", tmp_path / "twentieth"
+    config = configured(alone)
+    launch_trial(config, create_trial(config).trial_id).attend(Never())
+    for number in range(19):
+        trial_id, launched = begun(ready, *SMALL, *OTHERS[number % len(OTHERS)])
+        launched.attend(Never())
+        assert states(ready)[trial_id] == "completed"
+    server = ready.process.pid
+    ready.config = configured(twentieth)
+    begun(ready)[1].attend(Never())
+
+    assert ready.process.pid == server
+    assert all_metrics(twentieth) == all_metrics(alone) != []
+    assert weights(twentieth) == weights(alone)
+
+
+def test_a_killed_trial_takes_nobody_with_it(ready: Standby) -> None:
+    for number in (signal.SIGKILL, signal.SIGSEGV):
+        trial_id, launched = begun(ready, *LONG)
+        wait_for(lambda: states(ready)[trial_id] == "running")  # noqa: B023
+        (pid,) = processes_of(trial_id)
+        assert (Path(f"/proc/{pid}/oom_score_adj")).read_text() == "1000\n", "where memory runs out, it goes first"
+        os.kill(pid, number)
+        assert not launched.attend(Never())
+        assert states(ready)[trial_id] == "running", "it could not say a word"
+        trial_id, launched = begun(ready)
+        launched.attend(Never())
+        assert states(ready)[trial_id] == "completed"
+
+
+def test_a_trial_whose_launcher_is_killed_saves_and_stops_and_the_next_is_trained(ready: Standby) -> None:
+    trial_id, launched = begun(ready, *LONG)
+    wait_for(lambda: states(ready)[trial_id] == "running")
+    os.kill(psutil.Process(processes_of(trial_id)[0]).ppid(), signal.SIGKILL)
+    launched.attend(Never())
+    assert states(ready)[trial_id] == "interrupted"
+    trial_id, launched = begun(ready)
+    launched.attend(Never())
+    assert states(ready)[trial_id] == "completed"
+
+
+def test_a_trial_is_asked_to_stop_as_one_of_its_own_process(ready: Standby) -> None:
+    trial_id, launched = begun(ready, *LONG)
+    wait_for(lambda: states(ready)[trial_id] == "running")
+    assert not launched.attend(Now())
+    (record,) = records(Path(ready.config.experiments))
+    assert (record["state"], record["exit_code"]) == ("interrupted", 75)
+
+
+def test_nothing_is_started_for_one_who_wants_to_stop(ready: Standby) -> None:
+    config = configured(Path(ready.config.experiments))
+    trial_id = create_trial(config).trial_id
+    with pytest.raises(Interrupted):
+        ready.launch(trial_id, Now())
+    assert states(ready)[trial_id] == "queued"
+
+
+def test_what_cannot_fork_starts_each_trial_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A library that starts a thread as it is imported, or one that cannot be imported at all."""
+    for name, content in {
+        "threads": "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
+        "broken": "raise SystemExit('no such luck')",
+    }.items():
+        script = tmp_path / f"{name}.py"
+        script.write_text(f"{content}\nimport runpy; runpy.run_path({str(module.SCRIPT)!r}, run_name='__main__')")
+        monkeypatch.setattr(module, "SCRIPT", script)
+        standby = Standby(configured(tmp_path / name), structlog.get_logger())
+        trial_id, launched = begun(standby)
+        launched.attend(Never())
+        standby.close()
+        assert states(standby)[trial_id] == "completed"
+        assert {"threads": "2 threads run", "broken": "no such luck"}[name] in capsys.readouterr().out
+        monkeypatch.undo()
