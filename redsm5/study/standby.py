@@ -45,18 +45,18 @@ class Standby:
     def _start(self) -> None:
         self._fit: bool | None = None  # not known before it says so
         self._heard = b""
-        self._printed = tempfile.TemporaryFile()
         descriptor, name = tempfile.mkstemp(dir=self._scratch.name)
         os.close(descriptor)
-        self._request = Path(name)
-        self.process = launch.accelerate_launch(
-            self.config,
-            SCRIPT,
-            environment={"REDSM5_REQUEST": name},
-            stdin=subprocess.PIPE,
-            stdout=self._printed if self._several else subprocess.PIPE,
-            stderr=self._printed,
-        )
+        self._request, self._printed = Path(name), Path(f"{name}-printed")
+        with self._printed.open("wb") as printed:
+            self.process = launch.accelerate_launch(
+                self.config,
+                SCRIPT,
+                environment={"REDSM5_REQUEST": name},
+                stdin=subprocess.PIPE,
+                stdout=printed if self._several else subprocess.PIPE,
+                stderr=printed,
+            )
 
     def launch(self, trial_id: str, stop: Stop) -> Launched:
         """Have a trial trained whose folder exists; its output goes to a log in there.
@@ -91,9 +91,9 @@ class Standby:
             self._say(b"")
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(CLOSE_S)
-        with suppress(ProcessLookupError):  # what still imports does not listen; what waits has nothing to lose
+        if self.process.poll() is None:  # what still imports does not listen, and has nothing to lose
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            self.process.wait()
         self._scratch.cleanup()
 
     def _say(self, line: bytes) -> None:
@@ -136,5 +136,4 @@ class Standby:
         return word
 
     def _last_words(self) -> str:
-        self._printed.seek(0)
-        return self._printed.read().decode(errors="replace")[-LAST_WORDS:].strip() or "it ended without a word"
+        return self._printed.read_text(errors="replace")[-LAST_WORDS:].strip() or "it ended without a word"
