@@ -39,7 +39,7 @@ class Launched:
         group: the number of its group of processes.
         ended: waits for its end, for so many seconds at the most; whether it has come.
         """
-        self._folder, self._group, self._ended = folder, group, ended
+        self._folder, self._group, self._wait, self._over = folder, group, ended, False
 
     @classmethod
     def of(cls, folder: Path, process: subprocess.Popen[bytes]) -> Self:
@@ -73,8 +73,18 @@ class Launched:
             if late and time.monotonic() > asked_at + KILL_AFTER_S:
                 self.signal(signal.SIGKILL)
             meanwhile()
-        wait_unlocked(self._folder)
+        self.wait()
         return late
+
+    def _ended(self, seconds: float) -> bool:
+        self._over = self._over or self._wait(seconds)
+        return self._over
+
+    def wait(self) -> None:
+        """Wait until it has ended and no process of it holds its lock."""
+        while not self._ended(POLL_S):
+            pass
+        wait_unlocked(self._folder)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the trial."""

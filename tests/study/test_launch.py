@@ -36,7 +36,7 @@ def attended(script: str, folder: Path, stop: StopRequest, seconds: float) -> tu
     process = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    late = Launched(folder, process).attend(stop, seconds=seconds)
+    late = Launched.of(folder, process).attend(stop, seconds=seconds)
     process.stdout.close()
     return late, process.returncode
 
