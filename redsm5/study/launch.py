@@ -20,7 +20,7 @@ from redsm5.study.trial import create_trial, read_record
 POLL_S = 0.1
 STOP_WITHIN_S = 24 * 3600  # a launcher of several processes that is asked to stop gives them as long as they need
 KILL_AFTER_S = 30.0  # what was asked to stop because its time was over, and does not, has so long
-TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
+SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
 class Launched:
@@ -78,9 +78,10 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None) -> Launc
         ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
     """
     processes = processes_of(config)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    accelerate = ["-m", "accelerate.commands.launch"] if processes == 1 else [str(SCRIPTS / "processes.py")]
+    command = [sys.executable, *accelerate, "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), "--num_processes", str(processes)]
-    command.append(str(TRAIN_SCRIPT))
+    command.append(str(SCRIPTS / "train.py"))
     command += [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
     # A trial that was begun under another budget goes on under today's.
     for key in ("max_total_size", "min_free_disk_percent"):
