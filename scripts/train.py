@@ -61,7 +61,7 @@ with trial.outcome(), Saver() as saver:
         gradient_accumulation_steps=config.train.accumulation_steps,
         mixed_precision=config.train.mixed_precision,
         cpu=config.on_cpu,
-        # Not for unused parameters: with it, gradients are added up in the same order from a resumed trial's first step.
+        # There are none; but with it gradients are added up in one order from the first step on, of a resumed trial too.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     trial.peers = ranks = Ranks()
@@ -117,9 +117,7 @@ with trial.outcome(), Saver() as saver:
         train_batches.set_epoch(epoch)
         model.train()
         losses = StepLosses(journal, epochs_done=at.epochs_done)
-        with epoch_progress(
-            epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first
-        ) as bar:
+        with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first) as bar:
             for batch in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
                     loss = loss_of(model(batch), batch)

@@ -37,9 +37,7 @@ class CriteriaLoss(nn.Module):
         self.register_buffer("positive_weights_C", positive_weights_C, persistent=False)
         self.register_buffer("symptom_weights_C", symptom_weights_C, persistent=False)
 
-    def forward(
-        self, logits_NC: Tensor, labels_NC: Tensor, symptoms_NC: Tensor, count: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, logits_NC: Tensor, labels_NC: Tensor, symptoms_NC: Tensor, count: Tensor | None = None) -> Tensor:
         """A scalar from logits_NC, labels_NC of 0 and 1, and symptoms_NC, the symptom that each output is of.
 
         `count` stands in the place of N, where these are a share of a batch (redsm5/data/batches.py).
