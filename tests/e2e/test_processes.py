@@ -159,3 +159,17 @@ def test_a_driver_resumes_a_trial_that_lost_any_of_its_processes(victim: str, tm
     assert all_metrics(tmp_path / "e") == all_metrics(tmp_path / "alone")
     assert weights(tmp_path / "e") == weights(tmp_path / "alone")
     assert reports(tmp_path / "e") == reports(tmp_path / "alone")
+
+
+@pytest.mark.long
+def test_three_processes_go_on_to_the_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sums of three depend on their order, which must be the same one after a resume."""
+    monkeypatch.setenv("REDSM5_PROCESSES", "3")
+    trained(tmp_path / "alone", *TWO)
+    folder, processes = launched(tmp_path / "e", *TWO, "train.checkpoint_every_steps=2")
+    wait_for(lambda: list(folder.glob("checkpoints/step-*")))
+    processes.signal(signal.SIGTERM)
+    processes.wait()
+    assert trained(tmp_path / "e", *TWO)["resumes"] == 1
+    assert all_metrics(tmp_path / "e") == all_metrics(tmp_path / "alone")
+    assert weights(tmp_path / "e") == weights(tmp_path / "alone")
