@@ -1,6 +1,7 @@
 """`accelerate launch` of several processes for one trial, which tells in a line how they ended, without a traceback.
 
-Asked to stop, it passes that on and waits for them. Where one of them dies, it ends the others.
+Asked to stop, it passes that on and waits for them, and that is no failure: the trial's record says what became of it.
+Where one of them dies, it ends the others.
 """
 
 import logging
@@ -14,7 +15,7 @@ logging.getLogger("torch").setLevel(logging.CRITICAL)
 try:
     main()
 except SignalException:
-    sys.exit(75)
+    sys.exit(0)
 except ChildFailedError as error:
     rank, failure = error.get_first_failure()
     print(f"process {rank} of the trial ended with exit code {failure.exitcode}", file=sys.stderr)
