@@ -1,4 +1,4 @@
-"""The random generators that training draws from, of Python, NumPy and torch: their states, as checkpoints hold them."""
+"""The random generators that training draws from, of Python, NumPy and torch: their states as a checkpoint has them."""
 
 import random
 from collections.abc import Mapping

@@ -100,8 +100,8 @@ def test_a_process_that_ended_without_a_word_leaves_the_trial_as_a_kill_does(con
     run.peers = Two()
     run.update(state="running", step=7)
     before = record_of(run)
+    signal.raise_signal(signal.SIGTERM)
     with pytest.raises(SystemExit) as exited, run.outcome():
-        signal.raise_signal(signal.SIGTERM)
         raise LOST
     assert exited.value.code == 2
     assert record_of(run) == before
