@@ -38,7 +38,9 @@ class Ranks:
             self._control = dist.new_group(backend="gloo", timeout=NO_LIMIT)
             # The launcher's store: it outlives each of the processes, and so tells what the last words of one were.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            self._notes = dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
+            self._notes = dist.TCPStore(  # type: ignore[attr-defined]
+                address, port, is_master=False, wait_for_workers=False
+            )
 
     @property
     def first(self) -> bool:

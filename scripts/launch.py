@@ -41,6 +41,8 @@ def main() -> int:
     record = read_record(folder)
     if record and record.state in FINISHED:
         finish_leftovers(folder, config)
+        if not (folder / paths.REPORT_PAGE).exists():  # it was trained by processes that a scheduler started
+            draw_report(folder, log)
         ship(folder, config, stop, log)
         log.info(f"trial {record.state} already: nothing to do", report=str(folder / paths.REPORT))
         return 0

@@ -61,7 +61,7 @@ with trial.outcome(), Saver() as saver:
         gradient_accumulation_steps=config.train.accumulation_steps,
         mixed_precision=config.train.mixed_precision,
         cpu=config.on_cpu,
-        # Not for unused parameters: with it, gradients are added up in the same order from a resumed trial's first step.
+        # There are none, but with this gradients are added up in one order from the first step on, resumed or not.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     trial.peers = ranks = Ranks()

@@ -10,7 +10,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from redsm5.config import Config, compose
@@ -98,7 +97,6 @@ def test_a_combination_trains_saves_loads_and_evaluates(
 ) -> None:
     config = configuration(combination, number)
     torch.manual_seed(number)
-    accelerator = Accelerator(cpu=True)
     tokenizer = tokenizer_of(config, splits.train)
     dataset = EncodedPosts(splits.train, tokenizer, config)
     validation = EncodedPosts(splits.validation, tokenizer, config)
@@ -131,7 +129,7 @@ def test_a_combination_trains_saves_loads_and_evaluates(
     said = []
     for each in (model, loaded):
         loader = eval_loader(validation, 8, tokenizer.pad_token_id)
-        said.append(predict(each, loader, validation, accelerator, loss_of))
+        said.append(predict(each, loader, validation, loss_of))
     assert np.isfinite(said[0].loss)
     assert said[0].loss == said[1].loss
     assert (said[0].probabilities_P9 == said[1].probabilities_P9).all()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-from accelerate.data_loader import prepare_data_loader
+from accelerate.data_loader import DataLoaderShard, prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -122,12 +122,9 @@ def eval_loader(dataset: EncodedPosts, batch_size: int, pad_id: int, share: Shar
     return _loader(dataset, batch_size, pad_id, None, share)
 
 
-def on_device(loader: DataLoader[Example], device: torch.device) -> DataLoader[Example]:
+def on_device(loader: DataLoader[Example], device: torch.device) -> DataLoaderShard:
     """The loader as Accelerate has it, its batches on the device. The shares are its own: it is left as it is."""
-    prepared: DataLoader[Example] = prepare_data_loader(
-        loader, device, num_processes=1, process_index=0, put_on_device=True
-    )
-    return prepared
+    return prepare_data_loader(loader, device, num_processes=1, process_index=0, put_on_device=True)
 
 
 def _loader(

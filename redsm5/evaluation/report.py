@@ -111,7 +111,15 @@ def evaluate_trial(
 
     first = evaluated[0]
     return Evaluation(
-        _report(record, config, splits, split, dataset, evaluated, environment(accelerator.device)),
+        _report(
+            record,
+            config,
+            splits,
+            split,
+            dataset,
+            evaluated,
+            environment(accelerator.device, accelerator.num_processes),
+        ),
         TrialThresholds(
             trial_id=record.trial_id,
             scope=config.train.thresholds,
@@ -213,8 +221,10 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
     }
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """What the bits of a result may depend on, besides the code and the configuration."""
+def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
+    """What the bits of a result may depend on, besides the code and the configuration; how many processes trained it
+    is said of several.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": name,
@@ -223,6 +233,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        **({"processes": str(processes)} if processes > 1 else {}),
     }
 
 

@@ -1,7 +1,7 @@
 """What training depends on, to bytes and back: weights, optimizer, schedule, scaler, random generators, progress.
 
 Tensors go to safetensors, the rest to JSON; nothing is pickled. The bytes are committed by redsm5/storage/store.py.
-Of the package only this module and redsm5/storage/tensors.py know tensors.
+Of the package only this module, redsm5/storage/randomness.py and redsm5/storage/tensors.py know tensors.
 
 Saving does not stop the training: `save` copies the state into buffers that are allocated once, and a thread hashes,
 writes and commits. At most one save is in flight. The memory that this takes is that of one state.
@@ -34,6 +34,7 @@ from redsm5.model import MultiTaskModel, architecture, head_config
 from redsm5.ranks import ALONE, Ranks
 from redsm5.records import Best, Manifest
 from redsm5.storage import tensors as tensor_files
+from redsm5.storage.randomness import Generators, random_generators, set_random_generators
 from redsm5.storage.store import (
     FORMAT_VERSION,
     CheckpointStore,
@@ -42,8 +43,6 @@ from redsm5.storage.store import (
     read_verified,
 )
 from redsm5.storage.tensors import TensorFile
-
-Generators = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 @dataclass
@@ -247,28 +246,6 @@ class Saver:
         self._pool.shutdown()
         if error is None:
             self.wait()
-
-
-def random_generators() -> Generators:
-    """The states of all random generators of this process: tensors, and what JSON can hold."""
-    tensors = {"rng.torch": torch.get_rng_state()}
-    for index, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
-        tensors[f"rng.cuda.{index}"] = state
-    name, keys, *rest = np.random.get_state(legacy=True)
-    tensors["rng.numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-    return tensors, {"rng_numpy": [name, *rest], "rng_python": random.getstate()}
-
-
-def set_random_generators(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    """Put them back as `random_generators` found them."""
-    torch.set_rng_state(tensors["rng.torch"].clone())
-    if torch.cuda.is_available():
-        states = [tensors[k].clone() for k in sorted(tensors) if k.startswith("rng.cuda.")]
-        torch.cuda.set_rng_state_all(states[: torch.cuda.device_count()])  # fewer may be visible here
-    name, *rest = plain["rng_numpy"]
-    np.random.set_state((name, tensors["rng.numpy"].numpy().astype(np.uint32), *rest))
-    version, internal, gauss = plain["rng_python"]
-    random.setstate((version, tuple(internal), gauss))
 
 
 def seed_everything(seed: int) -> None:

@@ -28,7 +28,7 @@ NO_THREADS = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
-TRAIN_SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "train.py"
+SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
 class Launched:
@@ -104,7 +104,7 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -
     with output.open("ab") if output else nullcontext() as sink:
         if sink:
             streams |= {"stdout": sink, "stderr": sink}
-        process = accelerate_launch(config, TRAIN_SCRIPT, *trial_arguments(config, trial_id), **streams)
+        process = accelerate_launch(config, SCRIPTS / "train.py", *trial_arguments(config, trial_id), **streams)
     return Launched.of(folder, process)
 
 
@@ -123,7 +123,8 @@ def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: 
         ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
     """
     processes = processes_of(config)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    accelerate = ["-m", "accelerate.commands.launch"] if processes == 1 else [str(SCRIPTS / "processes.py")]
+    command = [sys.executable, *accelerate, "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), "--num_processes", str(processes)]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}

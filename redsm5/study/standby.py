@@ -24,7 +24,7 @@ from redsm5.study import launch
 from redsm5.study.launch import POLL_S, Launched
 from redsm5.study.signals import Stop
 
-SCRIPT = launch.TRAIN_SCRIPT.with_name("standby.py")
+SCRIPT = launch.SCRIPTS / "standby.py"
 CLOSE_S = 5.0  # what stands ready is killed where it has not ended so long after it was told to
 LAST_WORDS = 1000  # characters of what it printed before it ended
 

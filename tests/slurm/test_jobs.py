@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, SMALL, all_metrics, records, reports, trial_at, wait_for, weights
+from tests.e2e.conftest import ROOT, SMALL, all_metrics, mlflow_rows, records, reports, run, trial_at, wait_for, weights
 from tests.slurm.conftest import ENDED, TINY, Cluster
 
 CONTRACT = ROOT.parent / "shared" / "tools" / "check-contract"
@@ -97,3 +97,27 @@ def test_a_study_that_is_refused_ends_the_job_and_does_not_come_back(cluster: Cl
     assert cluster.wait(job) == "FAILED"
     assert cluster.field(job, "ExitCode") == "1:0"
     assert cluster.field(job, "Restarts") == "0"
+
+
+def test_the_job_for_several_nodes_trains_one_trial_by_two_tasks_and_comes_back(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Slurm's signal goes to the training and not to the script here, which looks at the trial and comes back."""
+    one, experiments, log = [*TINY, "train.epochs=6"], tmp_path / "e", tmp_path / "log"
+    run("launch.py", *one, "launch=multi_cpu", f"experiments={tmp_path / 'alone'}")
+    flags = ("--nodes=1", "--ntasks=2", "--ntasks-per-node=2")
+    words = [*one, "launch=multi_node_cpu", f"experiments={experiments}"]
+    job = cluster.submit("multi.sbatch", log, *words, flags=flags)
+    wait_for(lambda: [record for record in records(experiments) if record["epoch"] >= 1])
+    cluster.say("scancel", "--signal=TERM", job)
+    cluster.start_again(job)
+    assert cluster.wait(job) == "COMPLETED", log.read_text()
+    (record,) = records(experiments)
+    assert (record["state"], record["resumes"]) == ("completed", 1)
+    assert all_metrics(experiments) == all_metrics(tmp_path / "alone")
+    assert weights(experiments) == weights(tmp_path / "alone")
+    assert len(mlflow_rows(experiments)) == 1
+    assert (experiments / f"trial_{record['trial_id']}" / "evaluation_report.html").exists()
+    if CONTRACT.exists():
+        checked = subprocess.run([CONTRACT, experiments], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
