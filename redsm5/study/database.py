@@ -74,8 +74,10 @@ def _open(url: str) -> RDBStorage:
 
 
 def address(url: str) -> str:
-    """The setting that names the database, without a password."""
-    return f"study.storage={redact(make_url(url).render_as_string(hide_password=True))}"
+    """The setting that names the database, and where that is; user and password are left out."""
+    parts = make_url(url)
+    server = f"{parts.host}:{parts.port}" if parts.port else parts.host or parts.query.get("host")
+    return f"study.storage, {parts.get_backend_name()} at {'/'.join(str(p) for p in (server, parts.database) if p)}"
 
 
 def reason(error: BaseException, url: str) -> str:

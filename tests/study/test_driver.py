@@ -487,3 +487,13 @@ def test_a_study_is_not_begun_again_in_another_storage(tmp_path: Path) -> None:
         QuickDriver(compose(overrides(tmp_path, "study.trials=2", f"study.storage='sqlite:///{tmp_path}/other.db'")))
     files._let_go_of_locks()
     assert run(QuickDriver(compose(overrides(tmp_path, "study.trials=2"))))
+
+
+def test_without_its_database_a_study_is_not_begun(tmp_path: Path) -> None:
+    away = "postgresql://me:hunter22@127.0.0.1:1/db"
+    with pytest.raises(
+        ConfigError, match=r"^study\.storage, postgresql at 127\.0\.0\.1:1/db: .*Connection refused"
+    ) as caught:
+        QuickDriver(compose(overrides(tmp_path / "e", f"study.storage='{away}'")))
+    assert "hunter22" not in str(caught.value)
+    assert not list((tmp_path / "e").glob("study_*"))
