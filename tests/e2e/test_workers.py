@@ -306,7 +306,7 @@ def test_where_the_file_system_has_no_locks_a_second_worker_is_refused_and_a_dea
 # ---------------------------------------------------------------------------------------------------------------------
 # real trials
 
-CAMPAIGN, BUDGET = 40, 24_000_000
+CAMPAIGN, BUDGET = 40, 14_000_000
 SMALLEST = ["data.posts=60", "model.max_length=48", "train.epochs=1", f"study.trials={CAMPAIGN}"]
 SMALLEST += ["study.metric=val_macro_pr_auc", f"retention.max_total_size={BUDGET}"]
 
