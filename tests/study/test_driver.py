@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -497,3 +498,12 @@ def test_without_its_database_a_study_is_not_begun(tmp_path: Path) -> None:
         QuickDriver(compose(overrides(tmp_path / "e", f"study.storage='{away}'")))
     assert "hunter22" not in str(caught.value)
     assert not list((tmp_path / "e").glob("study_*"))
+
+
+def test_one_worker_at_a_time_asks_for_a_trial_and_who_waits_can_be_stopped(tmp_path: Path) -> None:
+    with (
+        claims.asking(tmp_path, SimpleNamespace(requested=False)),
+        pytest.raises(Interrupted),
+        claims.asking(tmp_path, SimpleNamespace(requested=True)),
+    ):
+        pass
