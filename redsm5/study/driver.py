@@ -57,9 +57,9 @@ class Driver:
         self.posts, fingerprint = admit(config, self.stop)  # refuses bad data before anything is written
         if find_study(self.experiments, config.study.name) is None:
             new_study(config)  # likewise what cannot be tried
+        storage = search.open_storage(config)  # likewise; and nobody waits for a lock while a server does not answer
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
-            storage = search.open_storage(config)  # refused before the study is made
             record = with_data(open_study(config), fingerprint)
             self.config = space.without(config, record.left_out)
             self.presets = space.presets(self.config, record.enqueued)
