@@ -68,9 +68,12 @@ class Driver:
             self.board = Scoreboard(self.experiments, record)
             self.log = open_logs(self.folder / paths.LOGS)
             self.control = Control(self.folder, self.stop, self.log)
-            pruner = pruning.make_pruner(config)
+            lock, pruner = files.Lock(self.folder / paths.LOCK), pruning.make_pruner(config)
+            if not begun:
+                with lock:  # before the storage knows of it: a study without a record is litter
+                    self.board.write()
             self.optuna = search.open_optuna(storage, record, pruner, begun=bool(self.board.trials))
-            with files.Lock(self.folder / paths.LOCK):
+            with lock:
                 self.control.enter()
                 self.board.write()
         self.now = self.asked = self.control.asked(paths.STOP_NOW)
