@@ -6,7 +6,7 @@ set shell := ["sh", "-cu"]
 # Whole paths: in a container the commands run in the folder that one is in, not in this one (containers/entrypoint).
 python := quote(justfile_directory() / ".venv/bin/python")
 scripts := quote(justfile_directory() / "scripts")
-extras := "[dev]"
+extras := "[dev,postgresql]"
 docker := env("DOCKER", "docker")
 parallel := "-n auto --maxprocesses 4 --dist worksteal"
 

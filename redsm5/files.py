@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from redsm5.errors import InputError, LockedError
 
+# What flock says where the file system has no locks: NFS without its lock service, Lustre without flock, some FUSE
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 PAGE = 4096  # bytes: what writes past the page cache must be aligned to
 DIRECT_FROM = 1 << 20  # bytes: less is not worth it
 
@@ -172,40 +174,88 @@ class Lock:
 
     It is exclusive, or shared with others that ask for it so. A forked child closes its copy, or the lock would outlive
     the process that took it.
+
+    Where the file system has no locks, a file beside it, `<name>.held`, names the process that holds it, always alone.
+    It is void once that process has ended, which is seen on its own machine only.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
-        self.path = path
+        self.path, self.mark = path, path.with_name(f"{path.name}.held")
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._fd: int | None = None
+        self._marked_by: int | None = None
+
+    @property
+    def by_mark(self) -> bool:
+        """Whether it is held where the file system has no locks."""
+        return self._marked_by is not None
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
-        """Take the lock within `timeout_s` seconds; False where another process holds it."""
+        """Take the lock within `timeout_s` seconds; False where another process holds it.
+
+        Raises:
+            LockedError: the file system gives no lock now, and did before.
+        """
         make_dir(self.path.parent)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
-            except BlockingIOError:
+        try:
+            while not self._take(fd):
                 if time.monotonic() >= deadline:
                     os.close(fd)
                     return False
                 time.sleep(0.02)
-            else:
-                self._fd = fd
-                _held.add(self)
-                return True
+        except Exception:
+            os.close(fd)
+            raise
+        self._fd = fd
+        _held.add(self)
+        return True
 
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
-            self._fd = None
+            if self._marked_by == os.getpid():  # in a forked child it is the parent's
+                self.mark.unlink(missing_ok=True)
+            self._fd = self._marked_by = None
             _held.discard(self)
+
+    def _take(self, fd: int) -> bool:
+        device = os.fstat(fd).st_dev
+        try:
+            fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            if device in _have_locks:  # a mark would keep out nobody who holds a lock
+                raise LockedError(
+                    f"the file system gives no lock ({error.strerror}), though it did before",
+                    where=str(self.path),
+                    remedy="Look after its server (`just doctor` tests it), and run the same command again.",
+                ) from None
+            return self._put_mark()
+        _have_locks.add(device)
+        return True
+
+    def _put_mark(self) -> bool:
+        if _has_ended(self.mark):
+            self.mark.unlink(missing_ok=True)
+        try:
+            with self.mark.open("x") as file:
+                file.write(f"{_machine()} {os.getpid()} {_started(os.getpid())}\n")
+        except FileExistsError:
+            return False
+        self._marked_by = os.getpid()
+        return True
 
     def __enter__(self) -> Self:
         if not self.acquire(timeout_s=60.0):
-            raise LockedError(f"{self.path} is held by another process", remedy="Wait for it to end, or stop it.")
+            remedy = "Wait for it to end, or stop it."
+            if self.mark.exists():
+                remedy += f" If it ended with its machine, remove {self.mark}."
+            raise LockedError(f"{self.path} is held by another process", remedy=remedy)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,6 +263,31 @@ class Lock:
 
 
 _held: set[Lock] = set()
+_have_locks: set[int] = set()  # the devices on which flock has worked
+
+
+def _machine() -> str:
+    """What tells where a process can be looked for: the boot of this machine, and the namespace of its processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began, in ticks since its boot; empty where it has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if state in "ZX" else fields[18]
+
+
+def _has_ended(mark: Path) -> bool:
+    """Whether the process that a mark names ran on this machine and does not any more."""
+    try:
+        machine, pid, started = mark.read_text().rsplit(maxsplit=2)
+    except (FileNotFoundError, ValueError):
+        return False
+    return machine == _machine() and _started(int(pid)) != started
 
 
 def _let_go_of_locks() -> None:

@@ -5,7 +5,13 @@ import re
 
 REDACTED = "[redacted]"
 SHORTEST = 8  # characters: a shorter value would take harmless words along
-_SECRET_VARIABLES = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SECRET_VARIABLES = (
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "PGPASSWORD",
+)
 
 # Rather a harmless word too many than a secret: what follows a name like these is taken for one.
 _SECRET_NAME = (

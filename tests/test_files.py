@@ -1,5 +1,6 @@
 """What a file helper promises about crashes and other processes, with real processes that are killed."""
 
+import errno
 import mmap
 import os
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from redsm5 import files
+from redsm5.errors import LockedError
 
 
 def test_write_atomic_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -235,3 +237,81 @@ def test_a_lock_is_released_at_the_end_of_its_block_whatever_happens(tmp_path: P
         raise ValueError("boom")
     with files.try_lock(tmp_path / "lock") as taken:
         assert taken
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a file system without locks
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(files, "_have_locks", set())
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_mark_keeps_out_others_those_that_would_share_too(tmp_path: Path) -> None:
+    holder = files.Lock(tmp_path / "lock", shared=True)
+    assert holder.acquire()
+    assert holder.by_mark
+    assert not files.Lock(tmp_path / "lock", shared=True).acquire()
+    if (pid := os.fork()) == 0:
+        os._exit(0)  # a forked child does not take the mark along
+    os.waitpid(pid, 0)
+    assert not files.Lock(tmp_path / "lock").acquire()
+    holder.release()
+    with files.Lock(tmp_path / "lock"):
+        pass
+    assert not holder.mark.exists()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_mark_is_void_once_its_process_has_ended_on_this_machine(tmp_path: Path) -> None:
+    lock = files.Lock(tmp_path / "lock")
+    if (pid := os.fork()) == 0:
+        os._exit(0 if lock.acquire() else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert lock.mark.exists()
+    assert lock.acquire()
+    machine, holder, started = lock.mark.read_text().rsplit(maxsplit=2)
+    lock.release()
+    for mark in (
+        f"{machine} {holder} {int(started) + 1}",  # its number went to another process
+        f"{machine} 4194305 1",  # no process has this number
+    ):
+        lock.mark.write_text(mark)
+        assert lock.acquire(), mark
+        lock.release()
+
+
+@pytest.mark.usefixtures("no_locks")
+@pytest.mark.parametrize("mark", ["another-boot pid:[1] 4194305 1", "", "torn"])
+def test_a_mark_of_another_machine_stands_and_the_refusal_names_it(
+    tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can see from here whether its process has ended."""
+    lock = files.Lock(tmp_path / "lock")
+    lock.mark.write_text(mark)
+    assert not lock.acquire()
+    monkeypatch.setattr(files.time, "monotonic", iter(range(0, 10_000, 100)).__next__)
+    with pytest.raises(LockedError, match=f"If it ended with its machine, remove {lock.mark}"), lock:
+        pass
+
+
+def test_a_file_system_that_gave_locks_before_is_not_taken_for_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark would keep out nobody who holds a lock there."""
+    with files.Lock(tmp_path / "lock"):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with pytest.raises(LockedError, match=r"gives no lock \(No locks available\), though it did before"):
+        files.Lock(tmp_path / "lock").acquire()
+    assert not list(tmp_path.glob("*.held"))

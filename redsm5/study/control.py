@@ -18,7 +18,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files, paths
-from redsm5.errors import Interrupted
+from redsm5.errors import Interrupted, LockedError
 from redsm5.records import FINISHED
 from redsm5.study.registry import Scoreboard
 from redsm5.study.signals import Stop
@@ -47,13 +47,25 @@ class Control:
         """Become a worker of the study; the first one is newer than any order to stop.
 
         The caller holds the study's lock, so that no two come or go at once.
+
+        Raises:
+            LockedError: the file system has no locks, and another worker is at the study.
         """
         with files.try_lock(self._workers.path) as alone:
             for name in (paths.STOP, paths.STOP_NOW) if alone else ():
                 if self.remove(name):
                     self._log.info(f"control/{name} was there before this start, which is newer: it is removed")
-        taken = self._workers.acquire(timeout_s=10.0)
-        assert taken, "it is held exclusively only under the study's lock"
+        # It is held exclusively only under the study's lock, or by a mark, which cannot be shared.
+        if not self._workers.acquire(timeout_s=2.0):
+            raise LockedError(
+                "another worker is at this study, and on a file system without locks there can be only one",
+                where=str(self.folder.parent),
+                remedy=f"Wait for it to end; if it ended with its machine, remove {self._workers.mark}. For several "
+                "workers, put the experiments folder on a file system with locks: `just doctor` tests one.",
+            )
+        if self._workers.by_mark:
+            mark = str(self._workers.mark)
+            self._log.warning("this file system has no locks: a second worker will be refused", mark=mark)
 
     def leave(self) -> None:
         """Be a worker no longer; the last one takes along the orders to stop. The caller holds the study's lock."""

@@ -7,12 +7,12 @@ signals and as files (redsm5/study/control.py).
 
 import math
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from redsm5 import files, paths
@@ -20,9 +20,10 @@ from redsm5.config import Config
 from redsm5.documents import from_json_number
 from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, TrialRecord
-from redsm5.study import pruning, search, space
+from redsm5.study import claims, pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.control import BY_HAND, Control
+from redsm5.study.database import breaking_off, wait_when_away
 from redsm5.study.launch import wait_unlocked
 from redsm5.study.outcomes import (
     append_decision,
@@ -37,7 +38,7 @@ from redsm5.study.registry import Scoreboard, find_study, new_study, open_study,
 from redsm5.study.signals import StopRequest
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
-from redsm5.study.trial import create_trial, note_event, read_record, write_record
+from redsm5.study.trial import note_event, read_record, write_record
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -58,6 +59,7 @@ class Driver:
         self.posts, fingerprint = admit(config, self.stop)  # refuses bad data before anything is written
         if find_study(self.experiments, config.study.name) is None:
             new_study(config)  # likewise what cannot be tried
+        storage = search.open_storage(config)  # likewise; and nobody waits for a lock while a server does not answer
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
             record = with_data(open_study(config), fingerprint)
@@ -66,26 +68,27 @@ class Driver:
             self.folder = paths.study_dir(self.experiments, record.study_id)
             begun = (self.folder / paths.STUDY).exists()
             self.board = Scoreboard(self.experiments, record)
-            storage = search.open_storage(config)
             self.log = open_logs(self.folder / paths.LOGS)
             self.control = Control(self.folder, self.stop, self.log)
-            with files.Lock(self.folder / paths.LOCK):
-                self.board.write()
+            lock, pruner = files.Lock(self.folder / paths.LOCK), pruning.make_pruner(config)
+            if not begun:
+                with lock:  # before the storage knows of it: a study without a record is litter
+                    self.board.write()
+            self.optuna = search.open_optuna(storage, record, pruner, begun=bool(self.board.trials))
+            with lock:
                 self.control.enter()
-            self.optuna = optuna.create_study(
-                study_name=f"{record.name}-{record.study_id[:8]}",
-                storage=storage,
-                direction="maximize",
-                pruner=pruning.make_pruner(config),
-                load_if_exists=True,
-            )
+                self.board.write()
         self.now = self.asked = self.control.asked(paths.STOP_NOW)
+        if isinstance(storage, RDBStorage):
+            wait_when_away(storage, self.now, self.log)
         self.limit = config.study.trial_timeout or math.inf
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self._failures: list[str] = []
         self._undrawn: list[Path] = []
         self._drawing = ThreadPoolExecutor(1)
+        self.orphans = claims.Orphans(self.experiments, self.now, self.log)
+        self._waited = False
         if record.left_out and not begun:
             remedies = space.lacking(config)
             self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
@@ -106,12 +109,14 @@ class Driver:
         self.standby = Standby(self.config, self.log)
         outcome = "stopped"
         try:
-            self._recover()
-            while (trial := self._next_trial()) is not None:
-                claim, number, trial_id = trial
-                with self.status:
-                    self._run_trial(number, trial_id)
-                claim.release()
+            with breaking_off():
+                self._recover()
+                while (trial := self._next_trial()) is not None:
+                    claim, number, trial_id = trial
+                    if self.orphans.ends(trial_id):
+                        with self.status:
+                            self._run_trial(number, trial_id)
+                    claim.release()
             outcome = "completed"
         except Interrupted:
             ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
@@ -173,16 +178,16 @@ class Driver:
         while True:
             self._raise_if_stopped()
             waiting = False
-            with files.Lock(self.folder / paths.CLAIMS / "asking.lock"):
+            with claims.asking(self.folder, self.now):
                 open_trials = search.unfinished(self.optuna)
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
                 if paths.STOP in self.control.look():
                     raise Interrupted("no other trial is started")
                 for frozen in open_trials:
-                    claim = files.Lock(self._claim(frozen.number))
-                    if claim.acquire():
-                        trial_id = self._ensure_created(frozen)
+                    claim = claims.claim(self.folder, frozen.number)
+                    if not self.orphans.holds(frozen) and claim.acquire():
+                        trial_id = claims.ensure_created(frozen, self.optuna, self.config, self.presets, self.board)
                         record = read_record(paths.trial_dir(self.experiments, trial_id))
                         if record and record.state in FINISHED:  # it ended, and then its driver did
                             self._tell(frozen.number, record)
@@ -194,34 +199,11 @@ class Driver:
                         self.optuna.ask()
                     else:
                         waiting = True
-            if waiting:
-                time.sleep(1.0)  # other workers are at the last ones; one that dies leaves its trial to us
-
-    def _ensure_created(self, frozen: optuna.trial.FrozenTrial) -> str:
-        """Draw the trial's parameters, tie it to a uuid and make its folder, as far as that has not been done."""
-        trial = optuna.Trial(self.optuna, frozen._trial_id)
-        trial_id = trial.user_attrs.get(search.TRIAL_ID)
-        if trial_id is None:
-            search.draw(self.optuna, trial, self.config, self.presets)
-            trial_id = str(uuid.uuid4())
-            trial.set_user_attr(search.TRIAL_ID, trial_id)
-        if read_record(paths.trial_dir(self.experiments, trial_id)) is None:
-            seed = search.seed_for(self.config.study.seed, frozen.number, "training")
-            drawn = optuna.Trial(self.optuna, frozen._trial_id).params
-            preset = self.presets[frozen.number] if frozen.number < len(self.presets) else {}
-            parameters = space.draw_in_order(self.config, preset, lambda key, _: drawn[key])
-            create_trial(
-                space.configured(self.config, {"train.seed": seed, **parameters}),
-                trial_id=trial_id,
-                study_id=self.board.study.study_id,
-                number=frozen.number,
-                parameters=parameters,
-            )
-        return str(trial_id)
-
-    def _claim(self, number: int) -> Path:
-        """The lock of the worker that works on a trial; the trial's own lock is its training process's."""
-        return self.folder / paths.CLAIMS / f"{number}.lock"
+            if waiting:  # other workers are at the last ones; one that dies leaves its trial to us
+                if not self._waited:
+                    self.log.info("other workers are at the last trials: waiting, in case one of them dies")
+                self._waited = True
+                time.sleep(1.0)
 
     # -----------------------------------------------------------------------------------------------------------------
     # one trial

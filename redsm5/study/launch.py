@@ -168,18 +168,21 @@ def processes_of(config: Config) -> int:
     return int(told)
 
 
-def wait_unlocked(folder: Path, stop: Stop | None = None) -> None:
-    """Wait until no process holds the trial's lock.
+def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.inf) -> bool:
+    """Wait until no process holds the trial's lock; False where one still does after so many seconds.
 
     Raises:
         Interrupted: a stop was requested meanwhile.
     """
+    deadline = time.monotonic() + seconds
     while True:
         with files.try_lock(folder / paths.LOCK) as free:
             if free:
-                return
+                return True
         if stop and stop.requested:
             raise Interrupted(f"stopped while another process is at {folder.name}")
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.1)
 
 

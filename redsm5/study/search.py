@@ -12,15 +12,18 @@ from typing import Any, cast
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from redsm5 import files, paths
 from redsm5.config import Config
 from redsm5.errors import ConfigError
+from redsm5.records import StudyRecord
 from redsm5.sections import CategoricalParameter, Parameter
+from redsm5.study.database import open_database
 from redsm5.study.space import Preset, draw_in_order, fixed
 
 TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
@@ -56,13 +59,27 @@ def open_storage(config: Config) -> BaseStorage:
         lock.acquire()
         lock.release()
         return JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, lock)))
-    try:
-        return RDBStorage(config.study.storage)
-    except Exception as error:  # SQLAlchemy's drivers have no common base
+    return open_database(config.study.storage)
+
+
+def open_optuna(storage: BaseStorage, record: StudyRecord, pruner: BasePruner, *, begun: bool) -> optuna.Study:
+    """The study as Optuna's storage has it, made there if need be. The caller holds the study's lock.
+
+    Raises:
+        ConfigError: it has trials on disk and none there: that is not the storage that it was begun with.
+    """
+    name = f"{record.name}-{record.study_id[:8]}"
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+    )
+    if begun and not study.get_trials(deepcopy=False):
         raise ConfigError(
-            f"study.storage cannot be opened ({type(error).__name__})",
-            remedy="Give an Optuna URL such as postgresql://user@host/db whose driver is installed.",
-        ) from None
+            f"study {record.name} has trials, but this storage has none of them",
+            where="study.storage",
+            remedy="Name the one that it was begun with, as all its workers must; null is optuna.journal, in the "
+            "experiments folder.",
+        )
+    return study
 
 
 def seed_for(study_seed: int, number: int, purpose: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -14,8 +15,8 @@ from redsm5.config import compose
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
+from redsm5.study import claims, space
 from redsm5.study import driver as driver_module
-from redsm5.study import space
 from redsm5.study.driver import Driver
 from redsm5.study.outcomes import note_failed
 from redsm5.study.trial import read_record, write_record
@@ -449,3 +450,60 @@ def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match="other posts or splits") as caught:
         QuickDriver(compose(words))
     assert "another study.name" in str(caught.value)
+
+
+# -- other workers
+
+
+def test_a_trial_whose_process_does_not_end_is_left_alone_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its worker has ended, and what trains it goes on, perhaps on another machine that hangs."""
+    config = compose(overrides(tmp_path, "study.trials=2"))
+    number, trial_id, _, _ = begin_trial(QuickDriver(config))
+    files._let_go_of_locks()
+    process = files.Lock(paths.trial_dir(tmp_path, trial_id) / paths.LOCK)
+    assert process.acquire()
+    monkeypatch.setattr(claims, "ORPHAN_S", -1.0)
+    driver = QuickDriver(config)
+    trained_at_the_end: list[list[int | None]] = []
+
+    def end_at_last(_: float) -> None:
+        trained_at_the_end.append([t.number for t in trials_of(driver) if t.state == "completed"])
+        process.release()
+
+    monkeypatch.setattr(driver_module.time, "sleep", end_at_last)
+    assert run(driver)
+    assert trained_at_the_end == [[1 - number]], "the other trial is trained meanwhile"
+    assert [t.state for t in trials_of(driver)] == ["completed"] * 2
+    said = capsys.readouterr().err
+    assert said.count("a trial is left to a process that does not end") == 1
+    assert said.count("other workers are at the last trials") == 1
+
+
+def test_a_study_is_not_begun_again_in_another_storage(tmp_path: Path) -> None:
+    """Its trials would get the same numbers a second time."""
+    assert run(QuickDriver(compose(overrides(tmp_path, "study.trials=1"))))
+    with pytest.raises(ConfigError, match="this storage has none of them"):
+        QuickDriver(compose(overrides(tmp_path, "study.trials=2", f"study.storage='sqlite:///{tmp_path}/other.db'")))
+    files._let_go_of_locks()
+    assert run(QuickDriver(compose(overrides(tmp_path, "study.trials=2"))))
+
+
+def test_without_its_database_a_study_is_not_begun(tmp_path: Path) -> None:
+    away = "postgresql://me:hunter22@127.0.0.1:1/db"
+    with pytest.raises(
+        ConfigError, match=r"^study\.storage, postgresql at 127\.0\.0\.1:1/db: .*Connection refused"
+    ) as caught:
+        QuickDriver(compose(overrides(tmp_path / "e", f"study.storage='{away}'")))
+    assert "hunter22" not in str(caught.value)
+    assert not (tmp_path / "e").exists()
+
+
+def test_one_worker_at_a_time_asks_for_a_trial_and_who_waits_can_be_stopped(tmp_path: Path) -> None:
+    with (
+        claims.asking(tmp_path, SimpleNamespace(requested=False)),
+        pytest.raises(Interrupted),
+        claims.asking(tmp_path, SimpleNamespace(requested=True)),
+    ):
+        pass

@@ -13,6 +13,7 @@ from redsm5 import paths
 from redsm5.config import Config, compose
 from redsm5.errors import ConfigError
 from redsm5.sections import CategoricalParameter
+from redsm5.study.database import reason
 from redsm5.study.search import draw, make_sampler, open_storage, seed_for, unfinished
 from redsm5.study.space import presets, read_enqueued
 
@@ -250,11 +251,17 @@ def test_a_lock_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
 
 
 def test_a_database_that_cannot_be_opened_is_refused_without_its_password(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"study\.storage cannot be opened") as caught:
+    with pytest.raises(ConfigError, match=r"study\.storage names no known database") as caught:
         open_storage(compose([f"experiments={tmp_path}", "study.storage='nosuchdb://me:hunter2@host/db'"]))
     assert "hunter2" not in str(caught.value)
     assert caught.value.exit_code == 1
     assert caught.value.__suppress_context__
+
+
+def test_what_a_database_says_is_one_line_without_the_password() -> None:
+    url = "postgresql://me:hunter22@host/db"
+    assert reason(ValueError("cannot connect\n\tas me with hunter22"), url) == "cannot connect as me with [redacted]"
+    assert reason(ValueError(), url) == "ValueError"
 
 
 def test_a_database_may_hold_the_study(tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""The database that study.storage names: refused in one message where it cannot be opened, waited for once it could be.
+
+What a server that goes away breaks off, the next run does again: trials are told from their own records, and one that
+was asked for is found again.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
+from structlog.typing import FilteringBoundLogger
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from redsm5.errors import ConfigError, Interrupted
+from redsm5.redaction import redact
+from redsm5.study.signals import Stop
+
+POLL_S = 2.0
+EXAMPLE = "postgresql://user@host/database"
+
+
+def open_database(url: str) -> RDBStorage:
+    """Optuna's tables in this database, made where they are not there yet.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    try:
+        return _open(url)
+    except ArgumentError as error:
+        remedy = f"Give one such as {EXAMPLE}, or leave study.storage out for a journal in the experiments folder."
+        what = "study.storage is no URL of a database"
+        if isinstance(error, NoSuchModuleError):  # its text names the kind alone, that of others the whole URL
+            what = f"study.storage names no known database: {error}"
+        raise ConfigError(what, remedy=remedy) from None
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or "a package"
+        raise ConfigError(
+            f"the driver of this database is not installed: {missing}",
+            where=address(url),
+            remedy="`just setup` installs the one of postgresql://, without just: pip install 'psycopg[binary]'.",
+        ) from None
+    except Exception as error:  # Optuna and the databases' drivers have no common base
+        raise ConfigError(
+            f"the database cannot be opened: {reason(error, url)}",
+            where=address(url),
+            remedy="Does the server run, can it be reached from here, and does the database exist? For PostgreSQL the "
+            "password comes from PGPASSWORD or ~/.pgpass.",
+        ) from None
+
+
+# Two studies may make the tables of a new database at once: the second attempt finds them.
+@retry(
+    retry=retry_if_exception_type((ProgrammingError, IntegrityError)),
+    stop=stop_after_attempt(3),
+    wait=wait_fixed(0.5),
+    reraise=True,
+)
+def _open(url: str) -> RDBStorage:
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # a connection that was lost is made anew
+
+
+def address(url: str) -> str:
+    """The setting that names the database, and where that is; user and password are left out."""
+    parts = make_url(url)
+    server = f"{parts.host}:{parts.port}" if parts.port else parts.host or parts.query.get("host")
+    return f"study.storage, {parts.get_backend_name()} at {'/'.join(str(p) for p in (server, parts.database) if p)}"
+
+
+def reason(error: BaseException, url: str) -> str:
+    """Why the database refused, in its own words on one line, without a password."""
+    text = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+    password = make_url(url).password
+    return redact(text.replace(str(password), "[redacted]") if password else text)
+
+
+def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -> None:
+    """From now on, who needs a connection that cannot be made waits until it can, or a stop is requested."""
+    url = storage.url
+
+    def connect(dialect: Any, _: object, args: Any, parameters: Any) -> Any:
+        warned = False
+        while True:
+            try:
+                connection = dialect.connect(*args, **parameters)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if not warned:
+                    why = {"database": address(url), "reason": reason(error, url)}
+                    log.warning("the database does not answer: the study goes on by itself once it does", **why)
+                    warned = True
+            else:
+                if warned:
+                    log.info("the database answers again: the study goes on")
+                return connection
+            deadline = time.monotonic() + POLL_S
+            while time.monotonic() < deadline and not stop.requested:
+                time.sleep(0.1)
+            if stop.requested:
+                raise Interrupted("stopped while the database was away: run the same command again to go on")
+
+    event.listen(storage.engine, "do_connect", connect)
+
+
+@contextmanager
+def breaking_off() -> Iterator[None]:
+    """What a server that ends in the middle of an operation makes of the block.
+
+    Raises:
+        Interrupted: whether the operation was done, nobody knows; the next run finds out.
+    """
+    try:
+        yield
+    except StorageInternalError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OperationalError | InterfaceError):
+            raise
+        raise Interrupted(
+            f"the database of study.storage broke off: {redact(' '.join(str(cause.orig).split()))}",
+            remedy="Nothing is lost: once it answers, run the same command again to go on.",
+        ) from None

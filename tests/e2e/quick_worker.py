@@ -1,0 +1,64 @@
+"""A worker whose trials end as soon as they begin: `python -m tests.e2e.quick_worker HANG OVERRIDES`.
+
+Its driver, its study and its locks are real. It waits for a line on its standard input before it looks at the study,
+says `trained NUMBER` of each trial, and hangs in its HANGth one, where that is not 0, until SIGUSR1.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from redsm5.config import compose
+from redsm5.documents import now
+from redsm5.errors import exit_with_message
+from redsm5.files import Lock
+from redsm5.paths import LOCK
+from redsm5.records import Best
+from redsm5.study import driver
+from redsm5.study.trial import read_record, write_record
+
+HANG = int(sys.argv[1])
+
+
+class QuickDriver(driver.Driver):
+    trained = 0
+
+    def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
+        with Lock(folder / LOCK):
+            record = read_record(folder)
+            assert record is not None
+            resumes = record.resumes + (record.started_at is not None)
+            changes: dict[str, Any] = {"started_at": record.started_at or now(), "state": "running", "resumes": resumes}
+            record = record.model_copy(update=changes)
+            write_record(folder, record)
+            self.trained += 1
+            if self.trained == HANG:
+                signal.signal(signal.SIGUSR1, lambda *_: None)
+                print(f"hangs {number}", flush=True)
+                signal.pause()
+            changes = {"state": "completed", "exit_code": 0, "finished_at": now(), "epoch": 1}
+            changes["best"] = Best(epoch=1, value=record.parameters.get("train.learning_rate", 0.5))
+            write_record(folder, record.model_copy(update=changes))
+        print(f"trained {number}", flush=True)
+        return False
+
+
+def quick(module: Any) -> None:
+    """Leave out what reads posts, ships metrics and draws pages."""
+    shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
+    module.admit = lambda config, stop: ({}, "ab" * 32)
+    module.draw_report = lambda folder, log: None
+    module.Shipper = lambda *_: shipper
+
+
+def main() -> int:
+    quick(driver)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    QuickDriver(compose(sys.argv[2:])).run()
+    return 0
+
+
+exit_with_message(main)
