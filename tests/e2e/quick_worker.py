@@ -46,11 +46,12 @@ class QuickDriver(driver.Driver):
 
 
 def quick(module: Any) -> None:
-    """Leave out what reads posts, ships metrics and draws pages."""
+    """Leave out what reads posts, stands ready to train, ships metrics and draws pages."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
     module.admit = lambda config, stop: ({}, "ab" * 32)
     module.draw_report = lambda folder, log: None
     module.Shipper = lambda *_: shipper
+    module.Standby = lambda *_: SimpleNamespace(close=int)
 
 
 def main() -> int:
