@@ -1,7 +1,7 @@
 """From the end of one trial to the first step of the next, beside what people use: `just bench between`.
 
 Contenders train the same small model (`model=tiny`) on the same synthetic posts, one epoch a trial, in turn, round
-after round, in one run. Measured is the time from the trial's last result (ours: its report is written; Trainer: its last
+after round, in one run. Measured is the time from a trial's last result (ours: its report is written; Trainer: its last
 evaluation is done) until the next trial's first optimizer step is done.
 
 - ours: `just hpo`, whose trials are forked from a process that stands ready;
