@@ -44,6 +44,7 @@ from redsm5.tracking.shipper import Shipper, tracking_uri
 
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 FAILURES_IN_A_ROW = 3
+INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
 TIMEOUT = (
     "it ran longer than study.trial_timeout={:g} s over all its starts; a new study may give more time, or its trials "
     "less to do (train.epochs, model.max_length)"
@@ -89,6 +90,7 @@ class Driver:
         self._drawing = ThreadPoolExecutor(1)
         self.orphans = claims.Orphans(self.experiments, self.now, self.log)
         self._waited = False
+        self._stale, self._renewed = False, 0.0
         if record.left_out and not begun:
             remedies = space.lacking(config)
             self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
@@ -376,13 +378,19 @@ class Driver:
     # what is seen
 
     def _show(self, trial_id: str) -> None:
-        """Renew the index, where the trial's record changed, and the line on the terminal."""
+        """Renew the index, where the trial's record changed, and the line on the terminal.
+
+        A trial's progress waits for a second since the last time: with thousands of trials the index is large.
+        """
         before = self.board.trials.get(trial_id)
         self.board.refresh([trial_id])
         record = self.board.trials[trial_id]
-        if record != before:
+        self._stale = self._stale or record != before
+        due = before is None or record.state != before.state or time.monotonic() > self._renewed + INDEX_S
+        if self._stale and due:
             with files.Lock(self.folder / paths.LOCK):
                 self.board.write()
+            self._stale, self._renewed = False, time.monotonic()
         self.status.show(self.board, record)
 
     def _finished(self) -> int:

@@ -3,6 +3,7 @@
 import shutil
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,12 @@ class Scoreboard:
     def __init__(self, experiments: Path, study: StudyRecord) -> None:
         self.study = study
         self._experiments, self.folder = experiments, paths.study_dir(experiments, study.study_id)
-        index = files.read_json(self.folder / paths.INDEX)
-        rows = StudyIndex.model_validate(index).trials if index else []
-        self.trials = {row.trial_id: row for row in rows}
+        self._index = self.folder / paths.INDEX
+        self._rows: dict[str, tuple[TrialRecord, bytes]] = {}  # as they stand in the index
+        self._seen: tuple[int, int] | None = None  # the index that was read or written last
+        self._took: dict[str, float] = {}  # seconds of each that is finished
+        self.trials: dict[str, TrialRecord] = {}
+        self.take_in_the_others()
 
     def refresh(self, trial_ids: list[str]) -> None:
         """Take in what these trials' records say now."""
@@ -146,9 +150,28 @@ class Scoreboard:
         if best and best.best and best.number is not None:
             best_row = StudyBest(trial_id=best.trial_id, number=best.number, value=best.best.value)
         self.study = self.study.model_copy(update={"trials": counts, "best": best_row, **changes})
-        index = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=records)
-        files.write_atomic(self.folder / paths.INDEX, index.to_json())
+        files.write_atomic(self._index, self._index_of(records))
+        self._seen = self._version()
         files.write_atomic(self.folder / paths.STUDY, self.study.to_json())
+
+    def _index_of(self, records: Iterable[TrialRecord]) -> bytes:
+        """A `StudyIndex`, a trial a line; of thousands of trials only those are made into text that have changed."""
+        rows = []
+        for record in records:
+            known = self._rows.get(record.trial_id)
+            if known is None or known[0] is not record:
+                known = self._rows[record.trial_id] = (record, record.model_dump_json().encode())
+            rows.append(known[1])
+        head = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=[]).model_dump_json().encode()
+        return head.removesuffix(b"]}") + b"\n" + b",\n".join(rows) + b"\n]}\n"
+
+    def _version(self) -> tuple[int, int] | None:
+        """What tells one index from another: each is a file of its own, renamed to its place."""
+        try:
+            status = self._index.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def note(self, state: StudyState) -> None:
         """Write down that the study is in this state."""
@@ -157,17 +180,21 @@ class Scoreboard:
 
     def take_in_the_others(self) -> None:
         """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
-        index = files.read_json(self.folder / paths.INDEX) or {"trials": []}
-        for row in index["trials"]:
-            if row["trial_id"] not in self.trials:
-                self.trials[row["trial_id"]] = TrialRecord.model_validate(row)
+        if (version := self._version()) != self._seen:
+            index = files.read_json(self._index) or {"trials": []}
+            for row in index["trials"]:
+                if row["trial_id"] not in self.trials:
+                    self.trials[row["trial_id"]] = TrialRecord.model_validate(row)
+            self._seen = version
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 
     def seconds_left(self) -> float | None:
         """What the trials still wanted will take, if they take as long as those that are finished."""
-        times = [r.seconds for r in self.trials.values() if r.state in FINISHED and r.seconds is not None]
+        for record in self.trials.values():
+            if record.state in FINISHED and record.trial_id not in self._took and record.seconds is not None:
+                self._took[record.trial_id] = record.seconds
         wanted = self.study.trials.wanted - self.study.trials.finished
-        return sum(times) / len(times) * wanted if times else None
+        return sum(self._took.values()) / len(self._took) * wanted if self._took else None
 
     def bytes(self) -> int:
         return sum(r.bytes for r in self.trials.values())

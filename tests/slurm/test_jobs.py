@@ -1,14 +1,17 @@
 """The job files of containers/slurm, as they stand, on a real Slurm: together, interrupted, back again."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.container.test_apptainer import CACHE, SANDBOX, folder, image
 from tests.e2e.conftest import ROOT, SMALL, all_metrics, mlflow_rows, records, reports, run, trial_at, wait_for, weights
 from tests.slurm.conftest import ENDED, TINY, Cluster
 
+__all__ = ["folder", "image"]  # fixtures of the tests here, too
 CONTRACT = ROOT.parent / "shared" / "tools" / "check-contract"
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -121,3 +124,32 @@ def test_the_job_for_several_nodes_trains_one_trial_by_two_tasks_and_comes_back(
     if CONTRACT.exists():
         checked = subprocess.run([CONTRACT, experiments], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout
+
+
+# The sandbox's own processes stand between Slurm and the Apptainer that it would start by itself on a cluster.
+APPTAINER = """#!/bin/bash
+{sandbox} {cache} bash -c 'cd ~/{folder} && echo $$ >pid && exec apptainer run --unsquash "$@"' - "${{@:2}}" &
+trap 'kill -TERM "$(cat {folder_here}/pid)"' TERM
+while kill -0 $! 2>/dev/null; do wait $!; code=$?; done
+exit $code
+"""
+
+
+@pytest.mark.container
+@pytest.mark.skipif(not os.access(SANDBOX, os.X_OK), reason=f"there is no {SANDBOX}: set APPTAINER_SANDBOX")
+def test_a_worker_in_apptainers_image_comes_back_and_loses_nothing(
+    cluster: Cluster, image: str, folder: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "bin" / "apptainer"
+    script.parent.mkdir()
+    names = {"sandbox": SANDBOX, "cache": CACHE, "folder": folder.name, "folder_here": folder}
+    script.write_text(APPTAINER.format(**names))
+    script.chmod(0o755)
+    log, path = tmp_path / "log", f"{script.parent}:{os.environ['PATH']}"
+    job = cluster.submit("worker.sbatch", log, *SMALL, "experiments=experiments", REDSM5_SIF=image, PATH=path)
+    wait_for(lambda: trial_at(folder / "experiments", number=0, epoch=2), timeout_s=300)
+    cluster.say("scancel", "--signal=TERM", "--batch", job)
+    cluster.start_again(job)
+    assert cluster.wait(job) == "COMPLETED", log.read_text()
+    assert [trial["state"] for trial in records(folder / "experiments")] == ["completed", "completed"]
+    assert records(folder / "experiments")[0]["resumes"] == 1
