@@ -60,13 +60,14 @@ def trained(experiments: Path, *words: str) -> dict[str, Any]:
 
 
 def workers(trial_id: str) -> dict[int, int]:
-    """The processes that train a trial, by their rank."""
-    found = {}
+    """The processes that train a trial: at 0 the first, which holds its lock, and then the others."""
+    first, others = [], []
     for pid in processes_of(trial_id):
         with suppress(FileNotFoundError, ProcessLookupError):
-            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            found.update({int(word.removeprefix(b"RANK=")): pid for word in words if word.startswith(b"RANK=")})
-    return found
+            if b"processes.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                held = any(os.readlink(entry).endswith("/lock") for entry in Path(f"/proc/{pid}/fd").iterdir())
+                (first if held else others).append(pid)
+    return dict(enumerate(first + others))
 
 
 def opened_for_writing(pid: int) -> set[str]:
