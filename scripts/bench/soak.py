@@ -1,0 +1,83 @@
+"""A study of many small trials from end to end: `just bench soak [--trials 1000]`, about a second a trial.
+
+What it watches is the driver, from outside: processor time a trial, of its main thread and of those that draw reports'
+pages and ship metrics to MLflow beside the training, and memory, up to 10, 100 and 1,000 trials; the whole time from
+trial to trial, training included; and afterwards what `just summary` and the terminal app take on that folder.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from redsm5 import paths
+from redsm5.errors import TrainingError, exit_with_message
+from redsm5.study.launch import SCRIPTS
+from redsm5.tables import Row, as_table
+
+SMALL = ["data.posts=60", "model.max_length=32", "train.epochs=1", "study.sampler=random"]
+
+
+def finished(root: Path) -> int:
+    """Trials that the study's record says are done."""
+    for folder in paths.study_dirs(root):
+        if (folder / paths.STUDY).exists():
+            return int(json.loads((folder / paths.STUDY).read_bytes())["trials"]["finished"])
+    return 0
+
+
+def soak(root: Path, marks: list[int]) -> list[Row]:
+    """Run a study of so many trials as the last mark says; the driver's figures from mark to mark."""
+    command = [sys.executable, str(SCRIPTS / "hpo.py"), *SMALL, f"study.trials={marks[-1]}", f"experiments={root}"]
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    rows: list[Row] = []
+    before = (0, 0.0, 0.0, 0.0)
+    for mark in [1, *marks]:
+        while (done := finished(root)) < mark and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.1)
+            spent = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+            memory = process.memory_info().rss
+        if done < mark:
+            raise TrainingError(f"the study ended after {done} trials", where=str(root))
+        own = spent[process.pid]
+        after = (done, own, sum(spent.values()) - own, time.monotonic())
+        count, own, others, wall = (b - a for a, b in zip(before, after, strict=True))
+        if before[0]:  # what comes before the first trial's end is no trial's
+            rows.append(
+                {
+                    "trials": f"{before[0] + 1} to {done}",
+                    "driver, ms a trial": round(1000 * own / count, 1),
+                    "pages and MLflow, ms a trial": round(1000 * others / count, 1),
+                    "driver, MB": round(memory / 1e6, 1),
+                    "in all, s a trial": round(wall / count, 2),
+                }
+            )
+        before = after
+    process.wait()
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just bench soak", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--trials", type=int, default=1000)
+    trials = parser.parse_args().trials
+    with tempfile.TemporaryDirectory(prefix="redsm5-soak-") as folder:
+        root = Path(folder) / "experiments"
+        rows = soak(root, [*(mark for mark in (10, 100, 300) if mark < trials), trials])
+        print(as_table([*rows[0]], rows))
+        for name, words in {
+            "just summary": [str(SCRIPTS / "summarize.py"), "--experiments", str(root)],
+            "just tui --once": ["-m", "tui", "--once", "--experiments", str(root)],
+        }.items():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=SCRIPTS.parent)
+            print(f"{name}: {time.perf_counter() - began:.2f} s")
+    return 0
+
+
+exit_with_message(main)
