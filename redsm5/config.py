@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -127,6 +128,18 @@ def compose(overrides: Sequence[str]) -> Config:
     config = validate(raw)
     check_space(config)
     return config
+
+
+def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The values by their keys, where all words are key=value and mean the same whatever they are composed with; else
+    None: one chooses a group, adds, deletes, refers to another key, lists choices, or is merged with what is there.
+    """
+    if not all(re.match(r"[\w.]+=[^$]*$", word) and not _is_group(word) for word in overrides):
+        return None
+    parsed = _parsed(overrides)
+    values = {str(word.key_or_group): word.value() for word in parsed}
+    merged = any(isinstance(value, dict) or key.startswith("search.") for key, value in values.items())
+    return None if merged or any(word.is_sweep_override() for word in parsed) else values
 
 
 def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
@@ -320,8 +333,12 @@ def _check_groups(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"{group}={choice} is unknown{nearest(choice, known)}", remedy=f"Allowed: {', '.join(known)}."
             )
+    _parsed(overrides)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ConfigError(
             str(error).splitlines()[0], remedy="Quote values with spaces or commas: 'key=\"a, b\"'."

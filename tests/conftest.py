@@ -6,6 +6,14 @@ import pytest
 import torch
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the tests' own, in the place of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDSM5_CACHE", str(tmp_path_factory.mktemp("cache") / "redsm5"))
+        yield
+
+
 @pytest.fixture
 def deterministic() -> Iterator[None]:
     """Algorithms whose results do not depend on the run, for the length of a test."""

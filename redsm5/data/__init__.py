@@ -1,17 +1,21 @@
-"""From configuration to posts: read, download or synthesize, align, split.
+"""From configuration to posts: read, download or synthesize, align, split; once, and from the cache after that.
 
 `load_splits` is what training sees; the test posts come from `load_test`, which only evaluation calls. What needs torch
 or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is imported from there.
 """
 
+import hashlib
+import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redsm5 import hub
+from redsm5.data import cache
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
-from redsm5.data.read import read_corpus
+from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
 from redsm5.data.split import Assignment, split
 from redsm5.data.synthesize import write_csvs
 from redsm5.errors import InputError
@@ -75,20 +79,75 @@ def load_test(config: "DataConfig") -> TestSplit:
 
 
 def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
-    if config.source == "csv":
-        if config.dir is None:
+    key = _key(config)
+    if key and (content := cache.find(key)):
+        return _unpacked(content)
+    corpus = _read(config)
+    assignment = split(corpus, config)
+    if key and key == _key(config):  # the files may change while they are read
+        cache.keep(key, _packed(corpus, assignment))
+    return corpus, assignment
+
+
+def _key(config: "DataConfig") -> str | None:
+    """What the posts and their splits depend on; None where that cannot be read, as `_read` will say."""
+    source: list[str | int | None] = [config.posts, config.seed]
+    if config.source != "synthetic":
+        if (folder := _folder(config)) is None:
+            return None
+        try:
+            source = [_digest(folder / name) for name in (POSTS_FILE, ANNOTATIONS_FILE)]
+        except OSError:
+            return None
+    return cache.key("posts", source, config.split_seed, config.validation_fraction, config.test_fraction)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder(config: "DataConfig") -> Path | None:
+    """The folder with the CSVs, if one is given."""
+    if config.source == "hub":
+        return hub.data_files(config).folder
+    return Path(config.dir).expanduser() if config.dir is not None else None
+
+
+def _read(config: "DataConfig") -> Corpus:
+    if config.source != "synthetic":
+        if (folder := _folder(config)) is None:
             raise InputError("no folder is given", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
-        corpus = read_corpus(Path(config.dir).expanduser())
-    elif config.source == "hub":
-        corpus = read_corpus(hub.data_files(config).folder)
-    else:
-        if config.posts is None or config.seed is None:
-            raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")
-        # Through files, so that the first run of anybody exercises the reader.
-        with tempfile.TemporaryDirectory(prefix="redsm5-") as folder:
-            write_csvs(Path(folder), config.posts, config.seed)
-            corpus = read_corpus(Path(folder))
-    return corpus, split(corpus, config)
+        return read_corpus(folder)
+    if config.posts is None or config.seed is None:
+        raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")
+    # Through files, so that the first run of anybody exercises the reader.
+    with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
+        write_csvs(Path(scratch), config.posts, config.seed)
+        return read_corpus(Path(scratch))
+
+
+def _packed(corpus: Corpus, assignment: Assignment) -> bytes:
+    posts = [
+        [
+            p.post_id,
+            p.text,
+            p.labels,
+            *([[s.symptom, s.start, s.end] for s in kind] for kind in (p.evidence, p.negatives)),
+        ]
+        for p in corpus.posts
+    ]
+    return json.dumps([posts, corpus.counts, *astuple(assignment)]).encode()
+
+
+def _unpacked(content: mmap) -> tuple[Corpus, Assignment]:
+    posts, counts, *splits, fingerprint = json.loads(bytes(content))
+    read = (
+        Post(post_id, text, tuple(labels), *(tuple(Span(*span) for span in kind) for kind in spans))
+        for post_id, text, labels, *spans in posts
+    )
+    train, validation, test = map(tuple, splits)
+    return Corpus(tuple(read), counts), Assignment(train, validation, test, fingerprint)
 
 
 def _choose(corpus: Corpus, post_ids: tuple[str, ...]) -> list[Post]:

@@ -18,7 +18,8 @@ from accelerate.data_loader import DataLoaderShard, prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from redsm5.data.encode import EncodedPosts, Example, Item
+from redsm5.data.encode import EncodedPosts, Example
+from redsm5.data.packed import Item
 
 PAD_TO_MULTIPLE = 8  # what tensor cores want
 

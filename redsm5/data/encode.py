@@ -7,15 +7,18 @@ in several that overlap (`long_posts: window`). Evidence is a range of tokens (f
 Shapes: P posts, N items, C outputs an item (9 or 1).
 """
 
+import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sentencex import get_sentence_boundaries
 from torch.utils.data import Dataset
 
 from redsm5.config import Config
+from redsm5.data import cache
+from redsm5.data.packed import Item, PackedItems, Window, pack
 from redsm5.data.posts import SYMPTOMS, Post, Span
 from redsm5.errors import ConfigError
 
@@ -27,39 +30,6 @@ CharRange = tuple[int, int]
 MIN_ROOM = 4  # tokens of a window that a description must leave to the post
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One pass of the encoder.
-
-    Attributes:
-        input_ids, type_ids: token and segment ids, special tokens included; no type_ids where the encoder has none.
-        offsets: (start, end) in characters of the post for each token; (0, 0) where a token is none of the post's.
-        text: the post's own tokens, [first, end).
-        spans: (output, first token, last token) of each evidence span that lies whole in the window.
-        known: for each output, whether its evidence in this window is known. It is not where the symptom is present
-            but no sentence for it was found, or where a sentence is cut by the window's edge.
-        sentences: (first token, last token) of the post's sentences; empty unless an evidence head wants them.
-    """
-
-    input_ids: list[int]
-    type_ids: list[int] | None
-    offsets: list[tuple[int, int]]
-    text: tuple[int, int]
-    spans: list[tuple[int, int, int]]
-    known: list[bool]
-    sentences: list[tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What the model gives one answer for: `post` is a position, `symptoms` those of its outputs."""
-
-    post: int
-    symptoms: tuple[int, ...]
-    labels: tuple[int, ...]
-    windows: list[Window]
-
-
 class Example(NamedTuple):
     """An item as the loaders take it, with its position in the data set."""
 
@@ -68,52 +38,86 @@ class Example(NamedTuple):
 
 
 class EncodedPosts(Dataset[Example]):
-    """A split as the encoder reads it.
+    """A split as the encoder reads it: from the cache, where it was encoded before.
 
     Attributes:
         posts: as given; their texts stay in memory for the metrics over characters.
         items: in the order of the posts, and of SYMPTOMS within a post.
-        truncated_posts: posts that were longer than the window and were cut.
-        evidence_spans, lost_spans: aligned evidence, and how much of it lies whole in no window.
+
+    Raises:
+        ConfigError: a symptom has no description, or one that leaves no room for the post.
     """
 
     posts: Sequence[Post]
-    items: list[Item]
-    truncated_posts: int
-    evidence_spans: int
-    lost_spans: int
+    items: Sequence[Item]
 
     def __init__(self, posts: Sequence[Post], tokenizer: "PreTrainedTokenizerFast", config: Config) -> None:
         self._tokenizer, self._config = tokenizer, config
         self.max_length = config.model.max_length
-        self.encode(posts)
+        self.posts = self._given = posts
+        key = self._key()
+        content = cache.find(key)
+        if content is None:
+            packed = pack(self._encoded(posts))
+            cache.keep(key, packed)
+            self.items = PackedItems(bytearray(packed))
+        else:
+            self.items = PackedItems(content)
+        self._given_items = self.items
 
     def encode(self, posts: Sequence[Post]) -> None:
-        """Take these posts in the place of the ones before: the same ones, perhaps augmented.
+        """Take these posts in the place of those given: the same ones, some of them augmented."""
+        changed = [p for p, (post, given) in enumerate(zip(posts, self._given, strict=True)) if post is not given]
+        items = list(self._given_items)
+        each = len(items) // len(posts)
+        for n, item in enumerate(self._encoded([posts[p] for p in changed])):
+            post = changed[item.post]
+            items[post * each + n % each] = replace(item, post=post)
+        self.posts, self.items = posts, items
 
-        Raises:
-            ConfigError: a symptom has no description, or one that leaves no room for the post.
-        """
-        self.posts = posts
-        self.items = []
-        self.evidence_spans = sum(len(post.evidence) for post in posts)
-        self.lost_spans = 0
-        cut: set[int] = set()
+    @property
+    def truncated_posts(self) -> int:
+        """Posts that were longer than the window and were cut."""
+        return len({item.post for item in self.items if item.cut})
+
+    @property
+    def evidence_spans(self) -> int:
+        """Aligned evidence."""
+        return sum(len(post.evidence) for post in self.posts)
+
+    @property
+    def lost_spans(self) -> int:
+        """How much of the aligned evidence lies whole in no window."""
+        return sum(item.lost for item in self.items)
+
+    def _key(self) -> str:
+        """What the items depend on."""
+        data, model = self._config.data, self._config.model
+        pairs = model.input_format == "binary_pairs"
+        return cache.key(
+            "encoding",
+            hashlib.sha256(repr(self.posts).encode()).hexdigest(),
+            identity(self._tokenizer),
+            model.max_length,
+            data.long_posts,
+            data.window_overlap,
+            model.evidence_head_type == "sentence_reranker",
+            list(self._config.symptoms.items()) if pairs else None,
+        )
+
+    def _encoded(self, posts: Sequence[Post]) -> list[Item]:
+        items = []
         windowed = self._config.data.long_posts == "window"
         with_sentences = self._config.model.evidence_head_type == "sentence_reranker"
         sentences = [sentences_of(post.text) if with_sentences else [] for post in posts]
         for symptoms, encodings in self._tokenized([post.text for post in posts]):
             for index, (post, encoding) in enumerate(zip(posts, encodings, strict=True)):
                 parts = [encoding, *encoding.overflowing] if windowed else [encoding]
-                if encoding.overflowing and not windowed:
-                    cut.add(index)
                 cutting = bool(encoding.overflowing)
                 windows, lost = self._windows(post, symptoms, parts, sentences[index], cutting)
-                self.lost_spans += lost
                 labels = tuple(post.labels[symptom] for symptom in symptoms)
-                self.items.append(Item(index, symptoms, labels, windows))
-        self.items.sort(key=lambda item: item.post)  # stable: within a post in the order of the symptoms
-        self.truncated_posts = len(cut)
+                items.append(Item(index, symptoms, labels, windows, cut=cutting and not windowed, lost=lost))
+        return sorted(items, key=lambda item: item.post)  # stable: within a post in the order of the symptoms
 
     def __len__(self) -> int:
         return len(self.items)
@@ -197,6 +201,15 @@ class EncodedPosts(Dataset[Example]):
                 )
             )
         return windows, sum(span.symptom in symptoms and span not in found for span in post.evidence)
+
+
+def identity(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """The SHA-256 of what a tokenizer makes its tokens with."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # left over from the call before, and set anew by the next
+    backend.no_padding()
+    said = (backend.to_str(), repr(tokenizer), tokenizer.model_input_names, tokenizer.split_special_tokens)
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 class _Read:

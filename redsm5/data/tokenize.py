@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from redsm5 import hub
 from redsm5.config import Config
+from redsm5.data import cache
 from redsm5.data.posts import Post
 from redsm5.errors import InputError
 
@@ -61,13 +62,32 @@ def build_tokenizer(
 
 
 def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrainedTokenizerFast":
-    """WordPiece over the most frequent words and, for all others, single characters.
-
-    The tokenizers library can train a WordPiece too, but what it learns differs from process to process (it iterates
-    over hash maps), and then a resumed trial would not read the posts that it began with.
+    """WordPiece over the most frequent words and, for all others, single characters; from the cache, where it was made
+    before.
     """
     from transformers import PreTrainedTokenizerFast
 
+    texts, descriptions = [post.text for post in posts], list(descriptions)
+    key = cache.key("tokenizer", texts, descriptions)
+    found = cache.find(key)
+    content = bytes(found) if found else _trained(texts, descriptions).to_str().encode()
+    if not found:
+        cache.keep(key, content)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer.from_str(content.decode()),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def _trained(texts: Iterable[str], descriptions: Iterable[str]) -> Tokenizer:
+    """The tokenizers library can train a WordPiece too, but what it learns differs from process to process (it iterates
+    over hash maps), and then a resumed trial would not read the posts that it began with.
+    """
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
 
     def words_of(texts: Iterable[str]) -> Counter[str]:
@@ -76,7 +96,7 @@ def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrain
             words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text)))
         return words
 
-    words = words_of(post.text for post in posts)
+    words = words_of(texts)
     characters = Counter[str]()
     for word, count in words.items():
         for character in word:
@@ -97,15 +117,7 @@ def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrain
         special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
+    return tokenizer
 
 
 def _most_frequent(counts: Counter[str]) -> list[str]:

@@ -101,7 +101,8 @@ def _answers(
             for s, window in zip(rows, item.windows, strict=True):
                 for (first, last), score in zip(spans_SCK2[s][c], scores_SCK[s][c], strict=True):
                     if first >= 0:
-                        offered.append(ScoredSpan(window.offsets[first][0], window.offsets[last][1], score))
+                        start, end = int(window.offsets[first][0]), int(window.offsets[last][1])
+                        offered.append(ScoredSpan(start, end, score))
             spans_C.append(without_overlaps(offered))
         margins_C = [max(margins_SC[s][c] for s in rows) for c in range(len(item.symptoms))]
         answers.append(_Answer(position, loss, probabilities_NC[n], margins_C, spans_C))

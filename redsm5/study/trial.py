@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from redsm5 import files, paths
-from redsm5.config import Config, compose, differences, validate, with_parameters
+from redsm5.config import Config, compose, differences, plain_values, validate, with_parameters
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, LockedError
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
@@ -141,15 +141,21 @@ def trial_config(overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: there is no such trial, or an override would change what the trial was started with.
     """
-    asked = compose(overrides)
-    assert asked.trial.id is not None
-    folder = paths.trial_dir(Path(asked.experiments), asked.trial.id)
+    values = plain_values(overrides)
+    if values and {"trial.id", "experiments"} <= values.keys():
+        asked, (trial_id, experiments) = None, (values["trial.id"], values["experiments"])
+    else:
+        asked = compose(overrides)
+        trial_id, experiments = asked.trial.id, asked.experiments
+    folder = paths.trial_dir(Path(str(experiments)), trial_id)
     saved = files.read_json(folder / paths.CONFIG)
     if saved is None:
         raise ConfigError(
-            f"trial.id={asked.trial.id}: no such trial in {asked.experiments}",
+            f"trial.id={trial_id}: no such trial in {experiments}",
             remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
         )
+    if asked is None:  # to compose what these words are plain without takes 0.1 s
+        asked = with_parameters(validate(saved), values or {})
     named = {word.partition("=")[0].lstrip("+") for word in overrides}
     changed = {
         key: both
@@ -164,7 +170,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
     ]
     if refused:
         raise ConfigError(
-            f"trial {asked.trial.id} cannot be resumed with another configuration: {'; '.join(refused)}",
+            f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
             remedy="Leave these out, or start a new trial without trial.id. train.epochs may grow.",
         )
     return with_parameters(

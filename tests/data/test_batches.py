@@ -8,7 +8,8 @@ from accelerate import Accelerator, skip_first_batches
 
 from redsm5.config import compose
 from redsm5.data.batches import EpochSampler, collate, eval_loader, train_loader
-from redsm5.data.encode import EncodedPosts, Example, Item, Window
+from redsm5.data.encode import EncodedPosts, Example
+from redsm5.data.packed import Item, Window
 from redsm5.data.read import read_corpus
 from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import build_tokenizer
@@ -29,7 +30,7 @@ def windowed(encoded):
 
 
 def ids(encoded, index):
-    return encoded.items[index].windows[0].input_ids
+    return encoded.items[index].windows[0].input_ids.tolist()
 
 
 def order(loader):

@@ -76,7 +76,7 @@ def test_chosen_tokens_cover_all_evidence_and_no_more(posts, tiny):
     assert spans_found(encoded) == spans_annotated(posts)
     assert len(spans_annotated(posts)) > 80
     for item, post in zip(encoded.items, posts, strict=True):
-        assert item.windows[0].input_ids == tiny(post.text)["input_ids"]
+        assert item.windows[0].input_ids.tolist() == tiny(post.text)["input_ids"]
         assert item.windows[0].text == (1, len(item.windows[0].input_ids) - 1)
 
 
@@ -126,7 +126,7 @@ def test_windows_overlap_and_show_all_of_the_post(posts, tiny):
     assert encoded.truncated_posts == 0
     several = 0
     for item in encoded.items:
-        shown = [window.offsets[slice(*window.text)] for window in item.windows]
+        shown = [[*map(tuple, window.offsets[slice(*window.text)].tolist())] for window in item.windows]
         tokens = tiny(encoded.posts[item.post].text, return_offsets_mapping=True)["offset_mapping"][1:-1]
         assert sorted(set().union(*map(set, shown))) == tokens
         for before, after in pairwise(shown):
@@ -167,10 +167,10 @@ def test_a_pair_is_read_with_its_symptoms_description_and_answers_for_it_alone(p
         assert item.labels == (post.labels[symptom],)
         for window in item.windows:
             first, end = window.text
-            assert window.input_ids[1 : 1 + len(description)] == description
+            assert window.input_ids[1 : 1 + len(description)].tolist() == description
             assert first == len(description) + 2
             assert end == len(window.input_ids) - 1
-            assert window.type_ids == [0] * first + [1] * (end + 1 - first)
+            assert window.type_ids.tolist() == [0] * first + [1] * (end + 1 - first)
     found = spans_found(encoded)
     assert found <= spans_annotated(posts[:6])
     assert len(found) == encoded.evidence_spans - encoded.lost_spans

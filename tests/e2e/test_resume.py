@@ -104,12 +104,16 @@ def fill(path: Path, *, leave: int) -> None:
         wait_for(filled, timeout_s=10)
 
 
-def test_a_trial_stopped_in_mid_epoch_between_many_saves_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_trial_stopped_in_mid_epoch_between_many_saves_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkpoint every step and a signal in between: the newest on disk is the one at which the trial stopped, and
-    from it go on accumulated gradients, the schedule and the rest, bit for bit.
+    from it go on accumulated gradients, the schedule and the rest, bit for bit; with a cache or without.
     """
     two = [*ONE, "train.accumulation_steps=2", "train.mixed_precision=bf16", "train.batch_size=4"]
-    run("launch.py", *two, f"experiments={tmp_path / 'alone'}")
+    with monkeypatch.context() as without:
+        without.setenv("REDSM5_CACHE", "/dev/null/there-is-no-such-folder")
+        run("launch.py", *two, f"experiments={tmp_path / 'alone'}")
     experiments = f"experiments={tmp_path / 'e'}"
     trial = start("launch.py", *two, "train.checkpoint_every_steps=1", experiments)
     wait_for(lambda: list((tmp_path / "e").glob("trial_*/checkpoints/step-*")))

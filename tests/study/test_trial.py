@@ -27,6 +27,7 @@ from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.storage.store import sums
 from redsm5.study import trial as trial_module
+from redsm5.study.launch import quoted
 from redsm5.study.outcomes import finish_leftovers, note_killed
 from redsm5.study.trial import (
     TrialRun,
@@ -76,6 +77,38 @@ def test_a_trial_is_not_resumed_with_another_configuration(config: Config) -> No
     record = create_trial(config)
     with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.004 when the trial began, 0\.1 now"):
         trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["retention.max_total_size=5000000", "retention.min_free_disk_percent=2"],
+        ["train.epochs=9", "launch=gpu"],
+        ["train.epochs=2"],
+        ["train.epochs=0"],
+        ["train.epoch=9"],
+        ["train.adversarial_epsilon=1e-3", "study.tracking_uri=null", "model.activation='relu'"],
+        ["launch=nowhere"],
+        ["train.epochs"],
+        ["study.tracking_uri=a b, c"],
+        ["model=bert_base"],
+        ["model=nothing"],
+    ],
+)
+def test_words_mean_the_same_to_a_trial_whether_they_are_composed_or_not(
+    config: Config, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = create_trial(config)
+
+    def said() -> Any:
+        try:
+            return trial_config([f"trial.id={record.trial_id}", f"experiments={quoted(config.experiments)}", *words])
+        except ConfigError as error:
+            return error.message()
+
+    plain = said()
+    monkeypatch.setattr(trial_module, "plain_values", lambda words: None)
+    assert plain == said()
 
 
 def test_a_trial_that_is_not_there_is_refused(config: Config) -> None:
