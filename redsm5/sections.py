@@ -188,6 +188,9 @@ class TrainConfig(Section):
     Attributes:
         batch_size: posts a forward and backward, over all processes of the trial together, so that it means the same
             on any machine: of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
+        group_by_length: put posts of like length into a batch, which pads them less; else, any.
+        max_tokens: of one forward and backward in one process, padded. A batch that has more is computed in parts,
+            whose loss and gradient add up to the batch's; null: in one. A post's windows are not parted.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
@@ -200,6 +203,8 @@ class TrainConfig(Section):
 
     epochs: Annotated[int, Field(ge=1, le=9999)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
+    group_by_length: bool
+    max_tokens: Annotated[int, Field(ge=8)] | None = None
     accumulation_steps: Annotated[int, Field(ge=1, le=1024)]
     optimizer: Literal["adamw", "adam"]
     learning_rate: Annotated[float, Field(gt=0, le=1)]

@@ -93,7 +93,8 @@ def evaluate_trial(
     dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
 
     def predictions_on(dataset: EncodedPosts) -> Predictions:
-        loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id)
+        train = config.train
+        loader = eval_loader(dataset, train.batch_size, tokenizer.pad_token_id, max_tokens=train.max_tokens)
         ready = accelerator.prepare_model(model, evaluation_mode=True)
         return predict(ready, on_device(loader, accelerator.device), dataset)
 

@@ -5,6 +5,7 @@ from redsm5.model.losses import CriteriaLoss, build_criteria_loss, multitask_los
 from redsm5.model.multitask import MultiTaskModel, architecture, head_config
 from redsm5.model.optimization import build_optimizer, build_schedule, set_deterministic, steps_per_epoch
 from redsm5.model.spans import Candidates
+from redsm5.model.step import forward_backward
 
 __all__ = [
     "Candidates",
@@ -15,6 +16,7 @@ __all__ = [
     "build_criteria_loss",
     "build_optimizer",
     "build_schedule",
+    "forward_backward",
     "head_config",
     "multitask_loss",
     "set_deterministic",
