@@ -29,9 +29,11 @@ from redsm5.model import (
     build_criteria_loss,
     build_optimizer,
     build_schedule,
+    compile_layers,
     forward_backward,
     multitask_loss,
     set_deterministic,
+    slow_in_bf16,
     steps_per_epoch,
 )
 from redsm5.ranks import Ranks
@@ -67,6 +69,8 @@ with trial.outcome(), Saver() as saver:
     )
     trial.peers = ranks = Ranks()
     set_deterministic(config.train.deterministic)
+    if slow_in_bf16(accelerator.device, config.train.mixed_precision):
+        trial.log.warning("this processor computes bf16 by way of other types: train.mixed_precision=no is far faster")
     seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights
 
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
@@ -80,6 +84,8 @@ with trial.outcome(), Saver() as saver:
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
 
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    if config.train.compile:
+        compile_layers(model.encoder)
     criteria_loss = build_criteria_loss(config.train, torch.from_numpy(labels_of(splits.train))).to(accelerator.device)
     adversary = EmbeddingAdversary(model.encoder.get_input_embeddings(), config.train.adversarial_epsilon)
     augmenter = Augmenter(config.train.augmentation, config.train.seed, accelerator.device)
@@ -150,7 +156,8 @@ with trial.outcome(), Saver() as saver:
         predictions = predict(bare_model, validation_batches, validation_set, loss_of, ranks)
         scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
         metrics = ranks.of_first({"val_loss": predictions.loss} | validation_metrics(scores))
-        for name, value in (metrics | {"system_useful_tokens": useful_tokens(train_batches)}).items():
+        useful = {"system_useful_tokens_percent": 100 * useful_tokens(train_batches)}
+        for name, value in (metrics | useful).items():
             journal.add(name, value, step=at.step, epoch=epoch)
         journal.commit()  # on disk before the checkpoint that they belong to
 

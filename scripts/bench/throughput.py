@@ -20,10 +20,10 @@ from statistics import NormalDist
 from typing import Any
 
 import torch
-import transformers
 from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from redsm5.config import Config, compose
 from redsm5.data.batches import Batch, collate, on_device, train_loader
@@ -74,13 +74,19 @@ class Contenders:
     def __init__(self, folder: Path, layers: int, width: int, posts: int) -> None:
         invented = invent(posts)
         tokenizer = build_tokenizer("tiny", invented)
-        shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width // 32}
-        bert = BertConfig(vocab_size=len(tokenizer), intermediate_size=4 * width, **shape)
+        bert = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 32,
+            intermediate_size=4 * width,
+        )
         BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
         self.config: Config = compose(["model=bert_base", f"model.model_id={folder}", "train.epochs=1000"])
         self.posts = EncodedPosts(invented, tokenizer, self.config)
         self.pad_id: int = tokenizer.pad_token_id
         self.vocab_size = len(tokenizer)
+        self.last: Batch = {}  # what HF's Trainer trained on last
         self.criteria_loss = build_criteria_loss(self.config.train, torch.from_numpy(labels_of(invented)))
 
     def model(self) -> MultiTaskModel:
@@ -120,9 +126,11 @@ class Contenders:
         optimizer = build_optimizer(model, train)
         schedule = build_schedule(optimizer, train, total_steps=100_000)
         while True:
-            for positions in torch.randperm(len(self.posts)).split(train.batch_size):
-                batch = self._to_512([self.posts[i] for i in positions.tolist()])
-                self.loss_of(model(batch), batch).backward()
+            order = torch.randperm(len(self.posts)).tolist()
+            for at in range(0, len(order), train.batch_size):
+                batch = self._to_512([self.posts[i] for i in order[at : at + train.batch_size]])
+                loss = self.loss_of(model(batch), batch)
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), train.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -251,7 +259,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=128, help="of the model; a multiple of 32")
     parser.add_argument("--json", type=Path, default=Path("throughput.json"), help="where the figures are kept")
     arguments = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
         contenders = Contenders(Path(folder), arguments.layers, arguments.width, arguments.posts)
         ways = {
