@@ -82,7 +82,9 @@ class Trained:
 
 
 def close(found: tuple[float, dict[str, Tensor]], expected: tuple[float, dict[str, Tensor]]) -> None:
-    """To 1e-5, absolute or of what it is; gradients through bio_crf, which sums over all tokens, are less exact."""
+    """To 1e-5, absolute or of what it is. Through bio_crf, which sums over all tokens, the rounding of the adversary's
+    direction shows more.
+    """
     crf = any("crf" in name or "transition" in name for name in expected[1])
     assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-5)
     assert found[1].keys() == expected[1].keys()
