@@ -181,16 +181,17 @@ class TrainConfig(Section):
     Attributes:
         batch_size: posts a batch, over all processes of the trial together, so that it means the same on any machine:
             of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
-        group_by_length: put posts of like length into a batch, which pads them less; else, any.
+        group_by_length: put posts of like length into a batch, else any: less padding, but batches that differ more.
         max_tokens: of a forward, padded, in one process; a batch that has more is computed in parts that add up to the
             same loss and gradient, but a post's windows are not parted. null: no limit.
+        part_cost: a batch is parted, too, where that saves so many tokens of padding for each part; null: 32 on a
+            processor, and on a GPU, which is for large parts, any number is too few.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
         hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: of the focal family.
         class_weights: weigh each symptom's loss by its rarity in the training split.
-        thresholds: chosen on the validation split after training, one for all symptoms (`global`) or one each
-            (`per_class`); `fixed` leaves them at 0.5.
+        thresholds: chosen on the validation split, one for all (`global`) or each (`per_class`); `fixed`: they are 0.5.
         compile: the encoder's layers, which takes a minute at each start; resumed, the last digits may differ.
         patience: epochs without a better score that end the training.
     """
@@ -199,6 +200,7 @@ class TrainConfig(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     group_by_length: bool
     max_tokens: Annotated[int, Field(ge=8)] | None = None
+    part_cost: Annotated[int, Field(ge=0)] | None = None
     accumulation_steps: Annotated[int, Field(ge=1, le=1024)]
     optimizer: Literal["adamw", "adam"]
     learning_rate: Annotated[float, Field(gt=0, le=1)]

@@ -95,7 +95,7 @@ with trial.outcome(), Saver() as saver:
 
     train_batches, validation_batches = (
         on_device(loader, accelerator.device)
-        for loader in loaders(train_set, validation_set, config.train, tokenizer.pad_token_id, ranks.share)
+        for loader in loaders(train_set, validation_set, config, tokenizer.pad_token_id, ranks.share)
     )
     model, optimizer = accelerator.prepare(model, build_optimizer(model, config.train))
     epoch_steps = steps_per_epoch(len(train_batches), config.train)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from redsm5.config import Config, compose
 from redsm5.data import Splits, load_splits
-from redsm5.data.batches import Batch, Collator, collate, eval_loader, parts_of
+from redsm5.data.batches import UNDIVIDED, Batch, Collator, Parting, collate, eval_loader, parts_of
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
@@ -62,9 +62,9 @@ class Trained:
         return collate(examples, self.pad_id, self.config.model.max_length)
 
     def parted(
-        self, examples: list[Example], share: tuple[int, int] = (0, 1), max_tokens: int | None = None
+        self, examples: list[Example], share: tuple[int, int] = (0, 1), parting: Parting = UNDIVIDED
     ) -> list[Batch]:
-        return Collator(self.pad_id, self.config.model.max_length, share, max_tokens)(examples)
+        return Collator(self.pad_id, self.config.model.max_length, share, parting)(examples)
 
     def loss_of(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         return multitask_loss(outputs, batch, self.criteria_loss, self.config.train.task_weights)
@@ -107,7 +107,7 @@ def trained(splits: Splits, head: str, form: str, loss: str) -> Trained:
 def test_parts_and_shares_come_to_the_whole_batch(splits: Splits, head: str, form: str, loss: str) -> None:
     """Of a batch of six in parts, in parts of two shares, and of one of two in three shares, one of which is empty."""
     one = trained(splits, head, form, loss)
-    examples, budget = one.examples(0, 3, 5, 7, 8, 11), 200
+    examples, budget = one.examples(0, 3, 5, 7, 8, 11), Parting(200)
     assert len(parts_of(examples, budget)) > 2
     expected = one.step([one.plain(examples)])
     close(one.step(one.parted(examples)), expected)
@@ -121,7 +121,7 @@ def test_parts_accumulate_as_whole_batches_do(splits: Splits) -> None:
     one = trained(splits, "biaffine", "multi_label", "focal")
     batches = [one.examples(0, 3, 5, 8), one.examples(1, 2, 11)]
     whole = one.step(*([one.plain(batch)] for batch in batches))
-    close(one.step(*(one.parted(batch, (0, 1), 200) for batch in batches)), whole)
+    close(one.step(*(one.parted(batch, (0, 1), Parting(200)) for batch in batches)), whole)
 
 
 def test_a_share_is_every_nth_post_and_knows_the_whole_batch_s_counts(splits: Splits) -> None:
@@ -141,7 +141,8 @@ def test_where_no_evidence_is_known_nothing_is_divided_by_zero(splits: Splits) -
         for window in example.item.windows:
             window.known[:], window.spans[:] = [False] * 9, []
     close(
-        mean([one.step(one.parted(examples, (index, 2), 200)) for index in range(2)]), one.step([one.plain(examples)])
+        mean([one.step(one.parted(examples, (index, 2), Parting(200))) for index in range(2)]),
+        one.step([one.plain(examples)]),
     )
 
 
@@ -165,7 +166,7 @@ def test_predictions_do_not_depend_on_how_posts_are_put_together(splits: Splits,
     one = trained(splits, "start_end_linear", form, "weighted_bce")
     everyone = one.examples(*range(len(one.posts)))
     whole = predict(one.model, [[one.plain(everyone)]], one.posts, one.loss_of)
-    apart = predict(one.model, eval_loader(one.posts, 5, one.pad_id, max_tokens=200), one.posts, one.loss_of)
+    apart = predict(one.model, eval_loader(one.posts, 5, one.pad_id, parting=Parting(200)), one.posts, one.loss_of)
     before: list[Any] = []
     of_shares = [
         predict(one.model, eval_loader(one.posts, 2, one.pad_id, (r, 3)), one.posts, one.loss_of, Several(r, 3, before))

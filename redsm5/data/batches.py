@@ -1,4 +1,4 @@
-"""Batches of encoded posts: which go together, how they are padded, and how a batch is split to fit into memory.
+"""Batches of encoded posts: which go together, and how a batch is split so that little of it is padding.
 
 Which posts go together is a pure function of (seed, epoch) and the posts' lengths, so there is no state to save. A
 batch comes as a list of parts, each for a forward and backward of its own; their losses add up to the batch's.
@@ -15,6 +15,7 @@ index, index + count, ... of it. So a batch is the same one, whatever the number
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,11 +23,12 @@ from accelerate.data_loader import DataLoaderShard, prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from redsm5.config import Config
 from redsm5.data.encode import EncodedPosts, Example, Item
-from redsm5.sections import TrainConfig
 
 PAD_TO_MULTIPLE = 8  # what tensor cores want
 CHUNK = 64  # batches whose posts are sorted by length together: the more, the less padding, and the less chance
+PROCESSOR_PART_COST = 32  # tokens: what a forward and backward takes there besides those for its tokens
 
 Batch = dict[str, Tensor]
 Share = tuple[int, int]
@@ -81,21 +83,44 @@ def _padded(length: int) -> int:
     return -(-length // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
 
 
-def parts_of(examples: Sequence[Example], max_tokens: int | None) -> list[list[Example]]:
-    """The examples in parts of like length, the longest first; padded, a part has at most `max_tokens` tokens, unless
-    it is a single item, which the model can only read whole.
+@dataclass(frozen=True)
+class Parting:
+    """How a batch is split.
+
+    Attributes:
+        max_tokens: of a part, padded, unless it is a single item, which the model can only read whole; None: any.
+        part_cost: what a part costs beside its tokens, in tokens; None: too much to split what need not be.
     """
-    if max_tokens is None:
+
+    max_tokens: int | None = None
+    part_cost: int | None = None
+
+
+UNDIVIDED = Parting()
+
+
+def parts_of(examples: Sequence[Example], parting: Parting) -> list[list[Example]]:
+    """The examples in parts of like length, the longest first: of all ways to cut that order, the one that costs the
+    fewest tokens, with padding and `part_cost` for each part.
+    """
+    if parting == UNDIVIDED:
         return [list(examples)] if examples else []
-    parts: list[list[Example]] = []
-    sequences = widest = 0
-    for example in sorted(examples, key=lambda example: -width(example.item)):
-        sequences += len(example.item.windows)
-        if not parts or sequences * widest > max_tokens:
-            parts.append([])
-            sequences, widest = len(example.item.windows), width(example.item)
-        parts[-1].append(example)
-    return parts
+    order = sorted(examples, key=lambda example: -width(example.item))
+    widths = [width(example.item) for example in order]
+    sequences = [0, *accumulate(len(example.item.windows) for example in order)]
+    most = math.inf if parting.max_tokens is None else parting.max_tokens
+    part_cost = sequences[-1] * max(widths, default=0) if parting.part_cost is None else parting.part_cost
+    costs, begins = [0], [0]  # of the first 0, 1, ... examples: the least cost, and where its last part begins
+    for end in range(1, len(order) + 1):
+        tokens = {begin: widths[begin] * (sequences[end] - sequences[begin]) for begin in range(end)}
+        cost, begin = min((costs[b] + tokens[b] + part_cost, b) for b in tokens if tokens[b] <= most or b == end - 1)
+        costs.append(cost)
+        begins.append(begin)
+    parts, end = [], len(order)
+    while end:
+        parts.append(order[begins[end] : end])
+        end = begins[end]
+    return parts[::-1]
 
 
 @dataclass(frozen=True)
@@ -116,19 +141,19 @@ class Collator:
 
     Attributes:
         share: (index, count): which share, of how many.
-        max_tokens: of a part.
+        parting: how it is split.
         counts: what the losses are divided by, where it is not the batch's own counts.
     """
 
     pad_id: int
     max_length: int
     share: Share = (0, 1)
-    max_tokens: int | None = None
+    parting: Parting = UNDIVIDED
     counts: Counts | None = None
 
     def parts(self, examples: Sequence[Example]) -> list[list[Example]]:
         """This share's examples; none where there are fewer than shares."""
-        return parts_of(examples[self.share[0] :: self.share[1]], self.max_tokens)
+        return parts_of(examples[self.share[0] :: self.share[1]], self.parting)
 
     def __call__(self, examples: Sequence[Example]) -> list[Batch]:
         """The parts, each as `collate` has it, with item_count and known_count: float32 scalars, the items, and the
@@ -207,34 +232,40 @@ def train_loader(
     pad_id: int,
     share: Share = (0, 1),
     *,
-    by_length: bool = True,
-    max_tokens: int | None = None,
+    by_length: bool = False,
+    parting: Parting = UNDIVIDED,
 ) -> DataLoader[Example]:
     """All items in the epoch's `training_batches`, each a list of parts whose losses add up to the batch's."""
     batches = EpochBatches(dataset, batch_size, seed, by_length=by_length)
-    return _loader(dataset, batches, Collator(pad_id, dataset.max_length, share, max_tokens))
+    return _loader(dataset, batches, Collator(pad_id, dataset.max_length, share, parting))
 
 
 def eval_loader(
-    dataset: EncodedPosts, batch_size: int, pad_id: int, share: Share = (0, 1), *, max_tokens: int | None = None
+    dataset: EncodedPosts, batch_size: int, pad_id: int, share: Share = (0, 1), *, parting: Parting = UNDIVIDED
 ) -> DataLoader[Example]:
     """All items, the longest first, in batches as `train_loader` has them, but the losses of all add up to that of the
     whole data set as one batch.
     """
     order = sorted(range(len(dataset)), key=lambda position: -width(dataset.items[position]))
     counts = Counts.of(dataset.items)
-    collator = Collator(pad_id, dataset.max_length, share, max_tokens, counts)
-    return _loader(dataset, _cut(order, batch_size), collator)
+    return _loader(dataset, _cut(order, batch_size), Collator(pad_id, dataset.max_length, share, parting, counts))
+
+
+def parting_of(config: Config) -> Parting:
+    """As configured; where that says nothing, splitting pays on a processor, and not on a GPU."""
+    cost = config.train.part_cost
+    return Parting(config.train.max_tokens, PROCESSOR_PART_COST if cost is None and config.on_cpu else cost)
 
 
 def loaders(
-    train_set: EncodedPosts, validation_set: EncodedPosts, config: TrainConfig, pad_id: int, share: Share
+    train_set: EncodedPosts, validation_set: EncodedPosts, config: Config, pad_id: int, share: Share
 ) -> tuple[DataLoader[Example], DataLoader[Example]]:
     """What a trial trains on and validates on, as configured."""
-    size, most = config.batch_size, config.max_tokens
+    train, parting = config.train, parting_of(config)
+    by_length = train.group_by_length
     return (
-        train_loader(train_set, size, config.seed, pad_id, share, by_length=config.group_by_length, max_tokens=most),
-        eval_loader(validation_set, size, pad_id, share, max_tokens=most),
+        train_loader(train_set, train.batch_size, train.seed, pad_id, share, by_length=by_length, parting=parting),
+        eval_loader(validation_set, train.batch_size, pad_id, share, parting=parting),
     )
 
 

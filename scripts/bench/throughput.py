@@ -26,7 +26,7 @@ from transformers import BertConfig, BertModel, Trainer, TrainerCallback, Traini
 from transformers.utils.logging import disable_progress_bar
 
 from redsm5.config import Config, compose
-from redsm5.data.batches import Batch, collate, on_device, train_loader
+from redsm5.data.batches import UNDIVIDED, Batch, Parting, collate, on_device, parting_of, train_loader
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.data.tokenize import build_tokenizer
@@ -42,7 +42,6 @@ from redsm5.model import (
 )
 
 POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 295, 2, 6990, 0.8, 1.3
-BUDGETS = (4096, 2048)
 OURS = "redsm5"
 
 Step = Callable[[Batch | list[Batch]], None]  # what a contender calls after each step, with what it was done on
@@ -96,7 +95,7 @@ class Contenders:
     def loss_of(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         return multitask_loss(outputs, batch, self.criteria_loss, self.config.train.task_weights)
 
-    def ours(self, max_tokens: int | None) -> Callable[[Step], None]:
+    def ours(self, *, by_length: bool = False, parting: Parting) -> Callable[[Step], None]:
         """As scripts/train.py does."""
 
         def train(step: Step) -> None:
@@ -105,8 +104,11 @@ class Contenders:
             model, optimizer = accelerator.prepare(bare, build_optimizer(bare, train))
             schedule = build_schedule(optimizer.optimizer, train, total_steps=100_000)
             adversary = EmbeddingAdversary(bare.encoder.get_input_embeddings(), 0.0)
-            loader = train_loader(self.posts, train.batch_size, train.seed, self.pad_id, max_tokens=max_tokens)
-            loader = on_device(loader, accelerator.device)
+            size, seed = train.batch_size, train.seed
+            loader = on_device(
+                train_loader(self.posts, size, seed, self.pad_id, by_length=by_length, parting=parting),
+                accelerator.device,
+            )
             for epoch in range(1, train.epochs):
                 loader.set_epoch(epoch)
                 for parts in loader:
@@ -265,8 +267,8 @@ def main() -> int:
         ways = {
             "padded to 512": Turns(contenders.padded_to_512),
             "HF Trainer, group_by_length": Turns(contenders.hf_trainer),
-            OURS: Turns(contenders.ours(None)),
-            **{f"{OURS}, max_tokens={budget}": Turns(contenders.ours(budget)) for budget in BUDGETS},
+            OURS: Turns(contenders.ours(parting=parting_of(contenders.config))),
+            f"{OURS}, group_by_length": Turns(contenders.ours(by_length=True, parting=UNDIVIDED)),
         }
         ways["HF Trainer, group_by_length"].step()  # what it does before its first step does not count
         for turns in ways.values():
@@ -275,7 +277,9 @@ def main() -> int:
         for sums in rounds(ways, arguments.posts, batch_size, arguments.rounds):
             found.append(sums)
             print(f"round {len(found)} of {arguments.rounds}", file=sys.stderr)
-            arguments.json.write_text(json.dumps({"rounds": found, **vars(arguments)}, default=str, indent=1) + "\n")
+            arguments.json.write_text(
+                json.dumps({"arguments": vars(arguments), "rounds": found}, default=str, indent=1) + "\n"
+            )
     print(table(found))
     return 0
 

@@ -1,6 +1,7 @@
 """Batches are padded as the encoder wants and little beyond, and are a pure function of (seed, epoch), also resumed."""
 
-from itertools import chain
+import math
+from itertools import chain, pairwise, product
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from accelerate import Accelerator, skip_first_batches
 from redsm5.config import compose
 from redsm5.data.batches import (
     CHUNK,
+    PROCESSOR_PART_COST,
+    UNDIVIDED,
     Collator,
+    Parting,
     collate,
     eval_loader,
     parts_of,
@@ -132,18 +136,37 @@ def test_no_more_than_a_chunk_is_sorted_together():
 
 def test_parts_keep_to_the_budget_and_hold_what_is_alike(windowed):
     examples = [windowed[i] for i in range(50)]
-    parts = parts_of(examples, 200)
+    parts = parts_of(examples, Parting(200))
     assert sorted(example.position for part in parts for example in part) == list(range(50))
     widths = [[width(example.item) for example in part] for part in parts]
     assert list(chain(*widths)) == sorted(chain(*widths), reverse=True)
     for part, widest in zip(parts, map(max, widths), strict=True):
         assert len(part) == 1 or sum(len(example.item.windows) for example in part) * widest <= 200
     assert any(len(part) == 1 and len(part[0].item.windows) * width(part[0].item) > 200 for part in parts)
-    assert [len(part) for part in parts_of(examples, None)] == [50]
+    assert [len(part) for part in parts_of(examples, UNDIVIDED)] == [50]
+
+
+def test_no_other_cut_costs_less(windowed):
+    """Against all ways to cut ten items, for each cost of a part, with and without a budget."""
+    examples = sorted((windowed[i] for i in range(10)), key=lambda example: -width(example.item))
+
+    def padded(part):
+        return max(width(example.item) for example in part) * sum(len(example.item.windows) for example in part)
+
+    for most, part_cost in product((math.inf, 150), (0, 5, 20, 60, 500)):
+        found = parts_of(examples, Parting(None if most == math.inf else most, part_cost))
+        costs = []
+        for cuts in product((False, True), repeat=9):
+            ends = [*(i for i, cut in enumerate(cuts, start=1) if cut), 10]
+            parts = [examples[begin:end] for begin, end in pairwise([0, *ends])]
+            if all(len(part) == 1 or padded(part) <= most for part in parts):
+                costs.append(sum(padded(part) + part_cost for part in parts))
+        assert sum(padded(part) + part_cost for part in found) == min(costs)
+        assert list(chain(*found)) == examples
 
 
 def test_useful_tokens_are_those_that_the_masks_count(windowed):
-    for loader in (train_loader(windowed, 8, 1, 0, max_tokens=300), eval_loader(windowed, 8, 0, (1, 3))):
+    for loader in (train_loader(windowed, 8, 1, 0, parting=Parting(300)), eval_loader(windowed, 8, 0, (1, 3))):
         masks = [part["attention_mask_ST"] for parts in loader for part in parts if part["index_N"][0] >= 0]
         counted = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
         assert useful_tokens(loader) == counted
@@ -158,13 +181,15 @@ def test_like_lengths_waste_at_most_three_tokens_in_a_hundred():
         Item(i, (0,), (0,), [Window([1] * n, None, [], (1, n - 1), [], [True], [])])
         for i, n in enumerate(lengths.tolist())
     ]
-    plain, grouped = (useful_tokens(train_loader(dataset, 16, 1, 0, by_length=by)) for by in (False, True))
-    assert plain < 0.65
+    undivided, grouped = (useful_tokens(train_loader(dataset, 16, 1, 0, by_length=by)) for by in (False, True))
+    parted = useful_tokens(train_loader(dataset, 16, 1, 0, parting=Parting(part_cost=PROCESSOR_PART_COST)))
+    assert undivided < 0.65
     assert grouped > 0.97
+    assert parted > 0.97
 
 
 def test_evaluation_begins_with_the_longest(encoded):
-    seen = list(chain(*order(eval_loader(encoded, 8, 0, max_tokens=200))))
+    seen = list(chain(*order(eval_loader(encoded, 8, 0, parting=Parting(200)))))
     assert sorted(seen) == list(range(50))
     widths = [width(encoded.items[i]) for i in seen]
     assert widths == sorted(widths, reverse=True)
@@ -172,7 +197,7 @@ def test_evaluation_begins_with_the_longest(encoded):
 
 @pytest.mark.parametrize("by_length", [True, False])
 def test_every_post_is_trained_on_once_an_epoch(encoded, by_length):
-    loader = train_loader(encoded, 8, 1, 0, by_length=by_length, max_tokens=200)
+    loader = train_loader(encoded, 8, 1, 0, by_length=by_length, parting=Parting(200))
     assert sorted(chain(*order(loader))) == list(range(50))
 
 
@@ -180,7 +205,7 @@ def test_every_post_is_trained_on_once_an_epoch(encoded, by_length):
 def test_a_prepared_loader_resumes_in_mid_epoch_where_it_was(encoded, by_length):
     accelerator = Accelerator(cpu=True)
     whole, resumed = (
-        accelerator.prepare(train_loader(encoded, 8, 1, 0, by_length=by_length, max_tokens=300)) for _ in range(2)
+        accelerator.prepare(train_loader(encoded, 8, 1, 0, by_length=by_length, parting=Parting(300))) for _ in range(2)
     )
     epochs = []
     for epoch in (1, 2, 3):
