@@ -14,15 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from redsm5.errors import ConfigError
 
 # What a trial logs after each epoch and a study may maximize; the losses are logged too, but they fall as models rise.
-CRITERIA_METRICS = (
-    "accuracy",
-    "f1_macro",
-    "f1_micro",
-    "f1_weighted",
-    "precision_macro",
-    "recall_macro",
-    "macro_pr_auc",
-)
+CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
+CRITERIA_METRICS += ("precision_macro", "recall_macro", "macro_pr_auc")
 EVIDENCE_METRICS = ("exact_match", "f1", "char_f1", "char_precision", "char_recall", "null_span_accuracy")
 VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_{m}" for m in EVIDENCE_METRICS))
 
@@ -154,7 +147,7 @@ AugmentationMethod = Literal["synonym", "insert", "swap", "back_translation", "c
 
 
 def _split_methods(value: object) -> object:
-    """A set of methods as a search proposes it: their names joined by +, or an empty string for none."""
+    """A set of methods as a search proposes it: names joined by +, or an empty string for none."""
     return [name for name in value.split("+") if name] if isinstance(value, str) else value
 
 
@@ -186,20 +179,28 @@ class TrainConfig(Section):
     """Optimization, loss and thresholds.
 
     Attributes:
-        batch_size: posts a forward and backward, over all processes of the trial together, so that it means the same
-            on any machine: of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
+        batch_size: posts a batch, over all processes of the trial together, so that it means the same on any machine:
+            of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
+        group_by_length: put posts of like length into a batch, else any: less padding, but batches that differ more.
+        max_tokens: of a forward, padded, in one process; a batch that has more is computed in parts that add up to the
+            same loss and gradient, but a post's windows are not parted. null: no limit.
+        part_cost: a batch is parted, too, where that saves so many tokens of padding for each part; null: 32 on a
+            processor, and on a GPU, which is for large parts, any number is too few.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
         hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: of the focal family.
         class_weights: weigh each symptom's loss by its rarity in the training split.
-        thresholds: chosen on the validation split after training, one for all symptoms (`global`) or one each
-            (`per_class`); `fixed` leaves them at 0.5.
+        thresholds: chosen on the validation split, one for all (`global`) or each (`per_class`); `fixed`: they are 0.5.
+        compile: the encoder's layers, which takes a minute at each start; resumed, the last digits may differ.
         patience: epochs without a better score that end the training.
     """
 
     epochs: Annotated[int, Field(ge=1, le=9999)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
+    group_by_length: bool
+    max_tokens: Annotated[int, Field(ge=8)] | None = None
+    part_cost: Annotated[int, Field(ge=0)] | None = None
     accumulation_steps: Annotated[int, Field(ge=1, le=1024)]
     optimizer: Literal["adamw", "adam"]
     learning_rate: Annotated[float, Field(gt=0, le=1)]
@@ -219,6 +220,7 @@ class TrainConfig(Section):
     augmentation: AugmentationConfig
     thresholds: Literal["fixed", "global", "per_class"]
     mixed_precision: Literal["no", "fp16", "bf16"]
+    compile: bool
     seed: Seed
     deterministic: bool
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from redsm5 import hub
 from redsm5.data import load_splits
 from redsm5.data.augment import Augmenter
-from redsm5.data.batches import eval_loader, on_device, train_loader
+from redsm5.data.batches import loaders, on_device, useful_tokens
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
@@ -29,8 +29,11 @@ from redsm5.model import (
     build_criteria_loss,
     build_optimizer,
     build_schedule,
+    compile_layers,
+    forward_backward,
     multitask_loss,
     set_deterministic,
+    slow_in_bf16,
     steps_per_epoch,
 )
 from redsm5.ranks import Ranks
@@ -66,6 +69,8 @@ with trial.outcome(), Saver() as saver:
     )
     trial.peers = ranks = Ranks()
     set_deterministic(config.train.deterministic)
+    if slow_in_bf16(accelerator.device, config.train.mixed_precision):
+        trial.log.warning("this processor computes bf16 by way of other types: train.mixed_precision=no is far faster")
     seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights
 
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
@@ -79,6 +84,8 @@ with trial.outcome(), Saver() as saver:
     trial.log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
 
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    if config.train.compile:
+        compile_layers(model.encoder)
     criteria_loss = build_criteria_loss(config.train, torch.from_numpy(labels_of(splits.train))).to(accelerator.device)
     adversary = EmbeddingAdversary(model.encoder.get_input_embeddings(), config.train.adversarial_epsilon)
     augmenter = Augmenter(config.train.augmentation, config.train.seed, accelerator.device)
@@ -86,10 +93,10 @@ with trial.outcome(), Saver() as saver:
     def loss_of(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         return multitask_loss(outputs, batch, criteria_loss, config.train.task_weights)
 
-    batch_size, pad_id = config.train.batch_size, tokenizer.pad_token_id
-    train_batches = train_loader(train_set, batch_size, config.train.seed, pad_id, ranks.share)
-    validation_batches = eval_loader(validation_set, batch_size, pad_id, ranks.share)
-    train_batches, validation_batches = (on_device(x, accelerator.device) for x in (train_batches, validation_batches))
+    train_batches, validation_batches = (
+        on_device(loader, accelerator.device)
+        for loader in loaders(train_set, validation_set, config, tokenizer.pad_token_id, ranks.share)
+    )
     model, optimizer = accelerator.prepare(model, build_optimizer(model, config.train))
     epoch_steps = steps_per_epoch(len(train_batches), config.train)
     schedule = build_schedule(optimizer.optimizer, config.train, total_steps=epoch_steps * config.train.epochs)
@@ -118,18 +125,14 @@ with trial.outcome(), Saver() as saver:
         model.train()
         losses = StepLosses(journal, epochs_done=at.epochs_done)
         with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first) as bar:
-            for batch in skip_first_batches(train_batches, at.batches_done):
+            for parts in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
-                    loss = loss_of(model(batch), batch)
-                    accelerator.backward(loss)
-                    if adversary:
-                        with adversary.attack():
-                            accelerator.backward(loss_of(model(batch), batch))
+                    loss = forward_backward(accelerator, model, parts, loss_of, adversary)
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
-                losses.add(ranks.mean(loss.detach()))
+                losses.add(ranks.mean(loss))
                 at.batches_done += 1
                 bar.advance()
                 if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
@@ -153,7 +156,8 @@ with trial.outcome(), Saver() as saver:
         predictions = predict(bare_model, validation_batches, validation_set, loss_of, ranks)
         scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
         metrics = ranks.of_first({"val_loss": predictions.loss} | validation_metrics(scores))
-        for name, value in metrics.items():
+        useful = {"system_useful_tokens_percent": 100 * useful_tokens(train_batches)}
+        for name, value in (metrics | useful).items():
             journal.add(name, value, step=at.step, epoch=epoch)
         journal.commit()  # on disk before the checkpoint that they belong to
 

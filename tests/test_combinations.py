@@ -109,7 +109,7 @@ def test_a_combination_trains_saves_loads_and_evaluates(
     optimizer = build_optimizer(model, config.train)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model.train()
-    for batch in list(train_loader(dataset, 8, 1, tokenizer.pad_token_id))[:2]:
+    for (batch,) in list(train_loader(dataset, 8, 1, tokenizer.pad_token_id))[:2]:
         loss = loss_of(model(batch), batch)
         loss.backward()
         assert loss.isfinite()

@@ -6,6 +6,7 @@ Shapes: P posts, N items, S sequences, C outputs an item (9 or 1), K candidates 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Predictions:
     """What a model says of P posts, in their order.
 
     Attributes:
-        loss: the training loss, averaged over items.
+        loss: the training loss of all of them as one batch.
         probabilities_P9: of each symptom.
         margins_P9: log-odds that the post holds evidence for the symptom, against none.
         spans: candidates for each (post, symptom), the best first; they do not overlap.
@@ -51,7 +52,6 @@ class _Answer(NamedTuple):
     """One item's outputs, as lists that processes can exchange."""
 
     position: int
-    loss: float
     probabilities_C: list[float]
     margins_C: list[float]
     spans_C: list[list[ScoredSpan]]
@@ -60,12 +60,14 @@ class _Answer(NamedTuple):
 @torch.no_grad()
 def predict(
     model: MultiTaskModel,
-    loader: Iterable[dict[str, Tensor]],
+    loader: Iterable[list[dict[str, Tensor]]],
     dataset: EncodedPosts,
     loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> Predictions:
     """Run the model, as it is without its wrapper, in evaluation mode over a loader of the data set on its device.
+
+    How the loader puts posts together changes nothing but the rounding of the last digits (padding).
 
     Args:
         loss_of: the loss of (outputs, batch), a scalar; without it the predictions' loss is NaN.
@@ -73,17 +75,20 @@ def predict(
     """
     model.eval()
     answers: list[_Answer] = []
-    for batch in loader:
-        outputs = model(batch)
-        loss = float(ranks.mean(loss_of(outputs, batch))) if loss_of else math.nan
-        candidates = model.evidence_head.decode(outputs, batch, count=CANDIDATES)
-        answers += _answers(outputs["criteria_logits_NC"], candidates, batch, dataset, loss)
+    losses: list[Tensor] = []
+    for part in chain.from_iterable(loader):
+        outputs = model(part)
+        if loss_of:
+            losses.append(loss_of(outputs, part).double())
+        candidates = model.evidence_head.decode(outputs, part, count=CANDIDATES)
+        answers += _answers(outputs["criteria_logits_NC"], candidates, part, dataset)
+    loss = float(ranks.mean(torch.stack(losses).sum())) if losses else math.nan
     everyones = [answer for part in ranks.gathered(answers) for answer in part]
-    return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset)
+    return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset, loss)
 
 
 def _answers(
-    logits_NC: Tensor, candidates: Candidates, batch: dict[str, Tensor], dataset: EncodedPosts, loss: float
+    logits_NC: Tensor, candidates: Candidates, batch: dict[str, Tensor], dataset: EncodedPosts
 ) -> list[_Answer]:
     """Each item of a batch with the candidates of its windows, as characters of its post."""
     probabilities_NC = logits_NC.double().sigmoid().tolist()
@@ -105,7 +110,7 @@ def _answers(
                         offered.append(ScoredSpan(start, end, score))
             spans_C.append(without_overlaps(offered))
         margins_C = [max(margins_SC[s][c] for s in rows) for c in range(len(item.symptoms))]
-        answers.append(_Answer(position, loss, probabilities_NC[n], margins_C, spans_C))
+        answers.append(_Answer(position, probabilities_NC[n], margins_C, spans_C))
     return answers
 
 
@@ -118,7 +123,7 @@ def without_overlaps(spans: Iterable[ScoredSpan]) -> list[ScoredSpan]:
     return kept
 
 
-def _by_post(answers: Sequence[_Answer], dataset: EncodedPosts) -> Predictions:
+def _by_post(answers: Sequence[_Answer], dataset: EncodedPosts, loss: float) -> Predictions:
     shape = (len(dataset.posts), len(SYMPTOMS))
     probabilities_P9, margins_P9 = np.zeros(shape), np.zeros(shape)
     spans: dict[Pair, list[ScoredSpan]] = {}
@@ -128,5 +133,4 @@ def _by_post(answers: Sequence[_Answer], dataset: EncodedPosts) -> Predictions:
             probabilities_P9[item.post, symptom] = answer.probabilities_C[c]
             margins_P9[item.post, symptom] = answer.margins_C[c]
             spans[item.post, symptom] = answer.spans_C[c]
-    loss = float(np.mean([answer.loss for answer in answers])) if answers else math.nan
     return Predictions(loss, probabilities_P9, margins_P9, spans)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from redsm5 import code_version, files, paths
 from redsm5.config import Config
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
-from redsm5.data.batches import eval_loader, on_device
+from redsm5.data.batches import eval_loader, on_device, parting_of
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
 from redsm5.data.tokenize import tokenizer_of
@@ -93,7 +93,8 @@ def evaluate_trial(
     dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
 
     def predictions_on(dataset: EncodedPosts) -> Predictions:
-        loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id)
+        parting = parting_of(config)
+        loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id, parting=parting)
         ready = accelerator.prepare_model(model, evaluation_mode=True)
         return predict(ready, on_device(loader, accelerator.device), dataset)
 

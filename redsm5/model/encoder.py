@@ -78,6 +78,15 @@ def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool
     return [states_STH.float() for states_STH in (*states, outputs.last_hidden_state)]
 
 
+def compile_layers(encoder: PreTrainedModel) -> None:
+    """Compile each of the encoder's layers, for sequences of any number and length, when it is first used.
+
+    What lies around them stays as it is: an adversary looks into the embeddings, and parameters keep their names.
+    """
+    for layer in _stack(encoder, where="train.compile=true", remedy="Set train.compile=false."):
+        layer.compile(dynamic=True)
+
+
 def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
     """The pretrained encoder. Weights that are only there as .bin are a pickle: nothing but tensors is taken of it."""
     folder = hub.model_files(config.model_id, config.revision).folder
@@ -155,20 +164,12 @@ def _freeze(encoder: PreTrainedModel, layers: int) -> None:
     """Train neither the embeddings nor the lowest `layers` layers; with 0, train all."""
     if layers == 0:
         return
-    depth = encoder.config.num_hidden_layers
-    stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-    stack = next(stacks, None)
-    if stack is None:
+    stack = _stack(encoder, where=f"model.frozen_layers={layers}", remedy="Set model.frozen_layers=0.")
+    if layers > len(stack):
         raise InputError(
-            f"{type(encoder).__name__} has no layers of its own for each of its {depth} steps",
+            f"the encoder has {len(stack)} layers",
             where=f"model.frozen_layers={layers}",
-            remedy="Set model.frozen_layers=0.",
-        )
-    if layers > depth:
-        raise InputError(
-            f"the encoder has {depth} layers",
-            where=f"model.frozen_layers={layers}",
-            remedy=f"Set model.frozen_layers={depth} or less.",
+            remedy=f"Set model.frozen_layers={len(stack)} or less.",
         )
     lowest = next(stack.parameters())
     for parameter in encoder.parameters():  # what is registered before the layers is below them: the embeddings
@@ -176,3 +177,14 @@ def _freeze(encoder: PreTrainedModel, layers: int) -> None:
             break
         parameter.requires_grad_(False)
     stack[:layers].requires_grad_(False)
+
+
+def _stack(encoder: PreTrainedModel, where: str, remedy: str) -> nn.ModuleList:
+    """The encoder's layers; without them, what is asked for at `where` cannot be done."""
+    depth = encoder.config.num_hidden_layers
+    stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    stack = next(stacks, None)
+    if stack is None:
+        name = type(encoder).__name__
+        raise InputError(f"{name} has no layers of its own for each of its {depth} steps", where=where, remedy=remedy)
+    return stack

@@ -1,13 +1,27 @@
-"""Batches are padded as the encoder wants, and their order is a pure function of (seed, epoch), also after a resume."""
+"""Batches are padded as the encoder wants and little beyond, and are a pure function of (seed, epoch), also resumed."""
 
-from itertools import chain
+import math
+from itertools import chain, pairwise, product
 
 import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
 
 from redsm5.config import compose
-from redsm5.data.batches import EpochSampler, collate, eval_loader, train_loader
+from redsm5.data.batches import (
+    CHUNK,
+    PROCESSOR_PART_COST,
+    UNDIVIDED,
+    Collator,
+    Parting,
+    collate,
+    eval_loader,
+    parts_of,
+    train_loader,
+    training_batches,
+    useful_tokens,
+    width,
+)
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.packed import Item, Window
 from redsm5.data.read import read_corpus
@@ -34,7 +48,7 @@ def ids(encoded, index):
 
 
 def order(loader):
-    return [batch["index_N"].tolist() for batch in loader]
+    return [[position for part in parts for position in part["index_N"].tolist()] for parts in loader]
 
 
 def test_a_batch_is_padded_to_a_multiple_of_eight(encoded):
@@ -61,13 +75,15 @@ def test_padding_stays_within_the_window():
 
 
 def test_types_and_shapes(encoded):
-    batch = next(iter(eval_loader(encoded, 8, 0)))
+    (batch,) = Collator(0, 64)([encoded[i] for i in range(8)])
     floats = {"labels_NC": torch.float32, "known_SC": torch.bool}
+    floats |= {"item_count": torch.float32, "known_count": torch.float32}
     assert {name: value.dtype for name, value in batch.items()} == {
         name: floats.get(name, torch.long)
         for name in (
             "index_N", "labels_NC", "symptoms_NC", "input_ids_ST", "attention_mask_ST", "text_mask_ST",
             "token_type_ids_ST", "windows_NW", "spans_G4", "known_SC", "sentences_M3",
+            "item_count", "known_count",
         )
     }  # fmt: skip
     assert batch["labels_NC"].shape == batch["symptoms_NC"].shape == batch["known_SC"].shape == (8, 9)
@@ -76,7 +92,7 @@ def test_types_and_shapes(encoded):
 
 
 def test_windows_spans_and_sentences_point_at_their_sequences(windowed):
-    batch = next(iter(eval_loader(windowed, 8, 0)))
+    batch = collate([windowed[i] for i in range(8)], 0, 32)
     windows = [window for item in windowed.items[:8] for window in item.windows]
     assert batch["input_ids_ST"].shape[0] == len(windows) > 8
     rows = [[s for s in row if s >= 0] for row in batch["windows_NW"].tolist()]
@@ -87,31 +103,111 @@ def test_windows_spans_and_sentences_point_at_their_sequences(windowed):
     assert batch["known_SC"].tolist() == [window.known for window in windows]
 
 
-def test_the_order_is_a_pure_function_of_seed_and_epoch():
-    def permutation(seed, epoch):
-        sampler = EpochSampler(100, seed)
-        sampler.set_epoch(3)
-        list(sampler)
+WIDTHS = [8 * (1 + i * i % 61) for i in range(1500)]
+
+
+@pytest.mark.parametrize("by_length", [True, False])
+def test_the_batches_are_a_pure_function_of_seed_and_epoch(by_length):
+    def drawn(seed, epoch):
         torch.manual_seed(epoch)
-        sampler.set_epoch(epoch)
-        return tuple(sampler)
+        batches = training_batches(WIDTHS, 16, seed, epoch, by_length=by_length)
+        assert sorted(chain(*batches)) == list(range(1500))
+        assert sorted(map(len, batches)) == [12] + [16] * 93
+        return tuple(map(tuple, batches))
 
-    assert permutation(1, 2) == permutation(1, 2)
-    assert sorted(permutation(1, 2)) == list(range(100))
-    assert len({permutation(seed, epoch) for seed in range(5) for epoch in range(5)}) == 25
-
-
-def test_evaluation_keeps_the_order(encoded):
-    assert list(chain(*order(eval_loader(encoded, 8, 0)))) == list(range(50))
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({drawn(seed, epoch) for seed in range(5) for epoch in range(5)}) == 25
 
 
-def test_every_post_is_trained_on_once_an_epoch(encoded):
-    assert sorted(chain(*order(train_loader(encoded, 8, 1, 0)))) == list(range(50))
+def test_by_length_a_batch_holds_neighbours_and_comes_at_any_place():
+    batches = training_batches(WIDTHS, 16, 1, 1, by_length=True)
+    longest = [max(WIDTHS[i] for i in batch) for batch in batches]
+    assert sum(map(sum, ([w] * 16 for w in longest))) < 1.04 * sum(WIDTHS)
+    assert longest != sorted(longest, reverse=True)
+    two = [{frozenset(b) for b in training_batches(WIDTHS, 16, 1, epoch, by_length=True)} for epoch in (1, 2)]
+    assert not two[0] & two[1]  # what is equally long meets anew
 
 
-def test_a_prepared_loader_resumes_in_mid_epoch_where_it_was(encoded):
+def test_no_more_than_a_chunk_is_sorted_together():
+    batches = training_batches(list(range(8, 8 * 4001, 8)), 8, 1, 1, by_length=True)
+    assert len(batches) > CHUNK
+    spread = [max(batch) - min(batch) for batch in batches]
+    assert sum(spread) / len(spread) > 20  # 7, were all 4,000 sorted
+
+
+def test_parts_keep_to_the_budget_and_hold_what_is_alike(windowed):
+    examples = [windowed[i] for i in range(50)]
+    parts = parts_of(examples, Parting(200))
+    assert sorted(example.position for part in parts for example in part) == list(range(50))
+    widths = [[width(example.item) for example in part] for part in parts]
+    assert list(chain(*widths)) == sorted(chain(*widths), reverse=True)
+    for part, widest in zip(parts, map(max, widths), strict=True):
+        assert len(part) == 1 or sum(len(example.item.windows) for example in part) * widest <= 200
+    assert any(len(part) == 1 and len(part[0].item.windows) * width(part[0].item) > 200 for part in parts)
+    assert [len(part) for part in parts_of(examples, UNDIVIDED)] == [50]
+
+
+def test_no_other_cut_costs_less(windowed):
+    """Against all ways to cut ten items, for each cost of a part, with and without a budget."""
+    examples = sorted((windowed[i] for i in range(10)), key=lambda example: -width(example.item))
+
+    def padded(part):
+        return max(width(example.item) for example in part) * sum(len(example.item.windows) for example in part)
+
+    for most, part_cost in product((math.inf, 150), (0, 5, 20, 60, 500)):
+        found = parts_of(examples, Parting(None if most == math.inf else most, part_cost))
+        costs = []
+        for cuts in product((False, True), repeat=9):
+            ends = [*(i for i, cut in enumerate(cuts, start=1) if cut), 10]
+            parts = [examples[begin:end] for begin, end in pairwise([0, *ends])]
+            if all(len(part) == 1 or padded(part) <= most for part in parts):
+                costs.append(sum(padded(part) + part_cost for part in parts))
+        assert sum(padded(part) + part_cost for part in found) == min(costs)
+        assert list(chain(*found)) == examples
+
+
+def test_useful_tokens_are_those_that_the_masks_count(windowed):
+    for loader in (train_loader(windowed, 8, 1, 0, parting=Parting(300)), eval_loader(windowed, 8, 0, (1, 3))):
+        masks = [part["attention_mask_ST"] for parts in loader for part in parts if part["index_N"][0] >= 0]
+        counted = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        assert useful_tokens(loader) == counted
+
+
+def test_like_lengths_waste_at_most_three_tokens_in_a_hundred():
+    """A thousand posts as long as ReDSM5's are, about; an item is as long as its window."""
+    lengths = (torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 0.8 + 5.6).exp().clamp(4, 512).int()
+    dataset = EncodedPosts.__new__(EncodedPosts)
+    dataset.max_length = 512
+    dataset.items = [
+        Item(i, (0,), (0,), [Window([1] * n, None, [], (1, n - 1), [], [True], [])])
+        for i, n in enumerate(lengths.tolist())
+    ]
+    undivided, grouped = (useful_tokens(train_loader(dataset, 16, 1, 0, by_length=by)) for by in (False, True))
+    parted = useful_tokens(train_loader(dataset, 16, 1, 0, parting=Parting(part_cost=PROCESSOR_PART_COST)))
+    assert undivided < 0.65
+    assert grouped > 0.97
+    assert parted > 0.97
+
+
+def test_evaluation_begins_with_the_longest(encoded):
+    seen = list(chain(*order(eval_loader(encoded, 8, 0, parting=Parting(200)))))
+    assert sorted(seen) == list(range(50))
+    widths = [width(encoded.items[i]) for i in seen]
+    assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("by_length", [True, False])
+def test_every_post_is_trained_on_once_an_epoch(encoded, by_length):
+    loader = train_loader(encoded, 8, 1, 0, by_length=by_length, parting=Parting(200))
+    assert sorted(chain(*order(loader))) == list(range(50))
+
+
+@pytest.mark.parametrize("by_length", [True, False])
+def test_a_prepared_loader_resumes_in_mid_epoch_where_it_was(encoded, by_length):
     accelerator = Accelerator(cpu=True)
-    whole, resumed = (accelerator.prepare(train_loader(encoded, 8, 1, 0)) for _ in range(2))
+    whole, resumed = (
+        accelerator.prepare(train_loader(encoded, 8, 1, 0, by_length=by_length, parting=Parting(300))) for _ in range(2)
+    )
     epochs = []
     for epoch in (1, 2, 3):
         whole.set_epoch(epoch)

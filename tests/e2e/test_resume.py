@@ -111,6 +111,7 @@ def test_a_trial_stopped_in_mid_epoch_between_many_saves_ends_as_one_that_was_no
     from it go on accumulated gradients, the schedule and the rest, bit for bit; with a cache or without.
     """
     two = [*ONE, "train.accumulation_steps=2", "train.mixed_precision=bf16", "train.batch_size=4"]
+    two += ["train.max_tokens=128"]  # so that most batches come in parts
     with monkeypatch.context() as without:
         without.setenv("REDSM5_CACHE", "/dev/null/there-is-no-such-folder")
         run("launch.py", *two, f"experiments={tmp_path / 'alone'}")

@@ -55,6 +55,7 @@ def test_every_epoch_of_a_trial_says_what_it_took_of_the_machine(uninterrupted: 
         assert len(ends) == 4
         for name in names:
             assert all(found[f"system_{name}", step] >= 0 for step in ends), name
+        assert all(50 < found["system_useful_tokens_percent", step] <= 100 for step in ends)
         assert all(found["system_steps_per_second", step] > 0 for step in ends)
         assert not [metric for metric, _ in found if "gpu" in metric], "it was trained with launch=cpu"
 

@@ -21,7 +21,7 @@ from transformers import (
 
 from redsm5.errors import InputError
 from redsm5.model import MultiTaskModel
-from redsm5.model.encoder import build_encoder, encode
+from redsm5.model.encoder import build_encoder, compile_layers, encode
 from tests.model.batch import TOKENS, VOCABULARY, Batch, backward, model_config, random_batch, without_padding
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
@@ -251,3 +251,23 @@ def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
 def test_tiny_has_the_window_and_the_vocabulary_that_are_asked_for() -> None:
     encoder = build_encoder(model_config(), vocab_size=30)
     assert (encoder.config.max_position_embeddings, encoder.config.vocab_size) == (TOKENS, 30)
+
+
+def test_each_layer_is_compiled_alone_for_any_length_and_keeps_its_names(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build(folders["bert"]).encoder
+    names = list(encoder.state_dict())
+    compiled: list[tuple[nn.Module, dict[str, Any]]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **how: compiled.append((module, how)))
+    compile_layers(encoder)
+    assert [module for module, _ in compiled] == list(encoder.encoder.layer)
+    assert [how for _, how in compiled] == [{"dynamic": True}] * 3
+    assert list(encoder.state_dict()) == names
+
+
+def test_what_has_no_layers_to_compile_says_so(folders: dict[str, Path]) -> None:
+    encoder = build(folders["bert"]).encoder
+    encoder.config.num_hidden_layers = 4
+    with pytest.raises(InputError, match=r"train.compile=true: BertModel has no layers of its own"):
+        compile_layers(encoder)

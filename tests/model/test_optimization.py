@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from redsm5.config import compose
-from redsm5.model.optimization import build_optimizer, build_schedule, steps_per_epoch
+from redsm5.model.optimization import build_optimizer, build_schedule, slow_in_bf16, steps_per_epoch
 from redsm5.sections import TrainConfig
 
 LAYERS = 3
@@ -267,3 +267,20 @@ def test_deterministic_algorithms_give_the_same_bits_twice(name: str) -> None:
             schedule.step()
         trained.append(model.state_dict())
     assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "has", "slow"),
+    [
+        ("cpu", "bf16", {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, True),
+        ("cpu", "bf16", {"avx2": True, "avx512_bf16": True, "amx_bf16": False}, False),
+        ("cpu", "bf16", {"neon": True, "bf16": True}, False),
+        ("cpu", "no", {"avx2": True}, False),
+        ("cuda", "bf16", {"avx2": True}, False),
+    ],
+)
+def test_bf16_is_slow_on_a_processor_without_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, precision: str, has: dict[str, bool], slow: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert slow_in_bf16(torch.device(device), precision) == slow
