@@ -301,13 +301,15 @@ class Driver:
             if self.config.study.pruner != "none":
                 self._decide(number, trial_id, folder)
             self._show(trial_id)
+            if self.board.trials[trial_id].state == "running":
+                self._draw_reports()
 
-        launched = self.standby.launch(trial_id, self.now)
-        self._draw_reports()
-        return launched.attend(self.asked, meanwhile, seconds)
+        return self.standby.launch(trial_id, self.now).attend(self.asked, meanwhile, seconds)
 
     def _draw_reports(self) -> None:
-        """Draw the pages of the trials that have ended, in the background: the next one does not wait for them."""
+        """Draw the pages of the trials that have ended, in the background, once the next one is no longer at its start:
+        a page takes as long as that.
+        """
         for folder in self._undrawn:
             self._drawing.submit(draw_report, folder, self.log)
         self._undrawn.clear()

@@ -89,12 +89,13 @@ class Journal:
             self._values = {(row.metric, row.step): row.value for row in read_metrics(trial_dir)}
         self._pending: list[bytes] = []
 
-    def add(self, metric: str, value: float, *, step: int, epoch: int) -> None:
-        """Note a value; it is durable after the next `commit`."""
+    def add(self, metric: str, value: float, *, step: int, epoch: int, timestamp: str | None = None) -> None:
+        """Note a value, of this time or else of now; it is durable after the next `commit`."""
         known = self._values.get((metric, step))
         if known is None:
+            timestamp = timestamp or now()
             row = MetricRow(
-                trial_id=self._trial_id, metric=metric, step=step, epoch=epoch, value=value, timestamp=now()
+                trial_id=self._trial_id, metric=metric, step=step, epoch=epoch, value=value, timestamp=timestamp
             )
             self._values[(metric, step)] = value
             self._pending.append(row.model_dump_json().encode() + b"\n")
@@ -122,7 +123,7 @@ class StepLosses:
     def __init__(self, journal: Journal, *, epochs_done: int) -> None:
         self._journal, self._epochs_done = journal, epochs_done
         self._current: list[SupportsFloat] = []
-        self._steps: dict[int, list[SupportsFloat]] = {}
+        self._steps: dict[int, tuple[str, list[SupportsFloat]]] = {}
         self.last = math.nan
 
     def add(self, loss: SupportsFloat) -> None:
@@ -131,7 +132,7 @@ class StepLosses:
 
     def end_of_step(self, step: int) -> None:
         """The batches since the last call were those of this optimizer step."""
-        self._steps[step], self._current = self._current, []
+        self._steps[step], self._current = (now(), self._current), []
         if len(self._steps) >= self.LOOK_EVERY:
             self._look()
 
@@ -141,11 +142,11 @@ class StepLosses:
         self._journal.commit()
 
     def _look(self) -> None:
-        for step, losses in self._steps.items():
+        for step, (timestamp, losses) in self._steps.items():
             self.last = sum(map(float, losses)) / len(losses)
             if not math.isfinite(self.last):
                 raise NotFiniteError(
                     f"the loss is {self.last} at step {step}", remedy="Lower train.learning_rate or max_grad_norm."
                 )
-            self._journal.add("train_loss", self.last, step=step, epoch=self._epochs_done)
+            self._journal.add("train_loss", self.last, step=step, epoch=self._epochs_done, timestamp=timestamp)
         self._steps.clear()

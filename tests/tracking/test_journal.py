@@ -13,6 +13,7 @@ import torch
 from redsm5 import paths
 from redsm5.errors import NotFiniteError
 from redsm5.records import MetricRow
+from redsm5.tracking import journal as journal_module
 from redsm5.tracking.journal import Journal, StepLosses, read_metrics
 
 
@@ -140,6 +141,18 @@ def test_a_step_s_loss_is_the_mean_over_its_batches(tmp_path: Path) -> None:
     assert values(tmp_path) == {("train_loss", 11): 0.5, ("train_loss", 12): 2.0}
     assert {row.epoch for row in read_metrics(tmp_path)} == {2}
     assert losses.last == 2.0
+
+
+def test_a_step_s_loss_has_the_time_at_which_the_step_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that at which it was fetched from the device, or written."""
+    times = iter(f"2026-11-25T16:00:{second:02}.000Z" for second in range(60))
+    monkeypatch.setattr(journal_module, "now", lambda: next(times))
+    losses = StepLosses(open_journal(tmp_path), epochs_done=0)
+    for step in (1, 2, 3):
+        losses.add(0.5)
+        losses.end_of_step(step)
+    losses.commit()
+    assert [row.timestamp[17:19] for row in read_metrics(tmp_path)] == ["00", "01", "02"]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
