@@ -42,7 +42,7 @@ from redsm5.model import (
 )
 
 POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 295, 2, 6990, 0.8, 1.3
-OURS = "redsm5"
+PADDED, HF, OURS = "padded to 512", "HF Trainer, group_by_length", "redsm5"
 
 Step = Callable[[Batch | list[Batch]], None]  # what a contender calls after each step, with what it was done on
 
@@ -265,12 +265,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         contenders = Contenders(Path(folder), arguments.layers, arguments.width, arguments.posts)
         ways = {
-            "padded to 512": Turns(contenders.padded_to_512),
-            "HF Trainer, group_by_length": Turns(contenders.hf_trainer),
+            PADDED: Turns(contenders.padded_to_512),
+            HF: Turns(contenders.hf_trainer),
             OURS: Turns(contenders.ours(parting=parting_of(contenders.config))),
             f"{OURS}, group_by_length": Turns(contenders.ours(by_length=True, parting=UNDIVIDED)),
         }
-        ways["HF Trainer, group_by_length"].step()  # what it does before its first step does not count
+        ways[HF].step()  # what it does before its first step does not count
         for turns in ways.values():
             turns.step()
         batch_size, found = contenders.config.train.batch_size, []
@@ -286,17 +286,19 @@ def main() -> int:
 
 def table(found: list[dict[str, dict[str, float]]]) -> str:
     """Medians over the rounds; the ratios are of the same round."""
-    base = "padded to 512"
-    lines = [f"{'':30} posts/s  useful  times {base}  (processor time)"]
+    bases = (PADDED, HF)
+    lines = [f"{'':30} posts/s  useful  " + "  ".join(f"times {base} (of processor time)" for base in bases)]
     for name in found[0]:
         rates = [sums[name]["posts"] / sums[name]["seconds"] for sums in found]
         useful = [sums[name]["tokens"] / sums[name]["padded"] for sums in found]
-        times, processor = (
-            statistics.median(sums[base][figure] / sums[name][figure] for sums in found)
-            for figure in ("seconds", "processor_seconds")
-        )
-        cells = f"{statistics.median(rates):7.1f}  {100 * statistics.median(useful):5.1f}%"
-        lines.append(f"{name:30} {cells}  {times:12.2f}  {processor:16.2f}")
+        cells = [f"{statistics.median(rates):7.1f}  {100 * statistics.median(useful):5.1f}%"]
+        for base in bases:
+            times, processor = (
+                statistics.median(sums[base][figure] / sums[name][figure] for sums in found)
+                for figure in ("seconds", "processor_seconds")
+            )
+            cells.append(f"{times:.2f} ({processor:.2f})".rjust(len(base) + 28))
+        lines.append(f"{name:30} {'  '.join(cells)}")
     return "\n".join(lines)
 
 
