@@ -49,7 +49,8 @@ def read(config: Config) -> tuple[Any, ...]:
 
 
 def batches_of(dataset: EncodedPosts) -> list[Any]:
-    return [{name: (x.dtype, x.tolist()) for name, x in batch.items()} for batch in eval_loader(dataset, 8, 0)]
+    parts = (part for batch in eval_loader(dataset, 8, 0) for part in batch)
+    return [{name: (x.dtype, x.tolist()) for name, x in part.items()} for part in parts]
 
 
 def counts_of(dataset: EncodedPosts) -> tuple[int, int, int]:
