@@ -190,8 +190,9 @@ def test_a_create_that_a_stalled_server_did_late_leaves_one_run(
 
 
 def test_two_workers_make_one_experiment_and_one_run_a_trial(
-    server: MlflowServer, proxy: FaultProxy, tmp_path: Path
+    server: MlflowServer, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # nobody is silent here, and a busy machine is slow
     folders = [make_trial(tmp_path, steps=1200, number=n) for n in range(4)]
     for folder in folders[:2]:
         complete(folder)
