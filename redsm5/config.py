@@ -7,7 +7,7 @@ out of place) is one `ConfigError` that names the key, the value, what is allowe
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -39,8 +39,9 @@ CONF_DIR = Path(__file__).parent / "conf"
 LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 
 
-def launch_settings(launch: str) -> dict[str, Any]:
-    """A file of accelerate_configs/."""
+@cache
+def launch_settings(launch: str) -> Mapping[str, Any]:
+    """A file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}

@@ -110,17 +110,9 @@ def evaluate_trial(
         predictions = predictions_on(dataset)
         evaluated.append(_Evaluated(name, manifest, limits, predictions, score(predictions, dataset.posts, limits)))
 
-    first = evaluated[0]
+    first, where = evaluated[0], environment(accelerator.device, accelerator.num_processes)
     return Evaluation(
-        _report(
-            record,
-            config,
-            splits,
-            split,
-            dataset,
-            evaluated,
-            environment(accelerator.device, accelerator.num_processes),
-        ),
+        _report(record, config, splits, split, dataset, evaluated, where),
         TrialThresholds(
             trial_id=record.trial_id,
             scope=config.train.thresholds,

@@ -101,6 +101,8 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -
     """
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
+    if output:
+        files.make_dir(output.parent)
     with output.open("ab") if output else nullcontext() as sink:
         if sink:
             streams |= {"stdout": sink, "stderr": sink}

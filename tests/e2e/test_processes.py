@@ -49,7 +49,6 @@ def launched(experiments: Path, *words: str) -> tuple[Path, Launched]:
     found = records(experiments)
     trial_id = found[0]["trial_id"] if found else create_trial(config).trial_id
     folder = experiments / f"trial_{trial_id}"
-    make_dir(folder / "logs")
     return folder, launch_trial(config, trial_id, output=folder / "logs" / "output.log")
 
 
