@@ -24,6 +24,7 @@ from tui.detail import TrialReader
 from tui.files import Documents
 from tui.machine import Machine, MachineView
 from tui.memory import Here, Memory
+from tui.orders import ORDERS, Do, asked, refusal
 from tui.parameters import Importance
 from tui.reader import Reader, Snapshot
 from tui.screens.base import FolderScreen
@@ -52,7 +53,6 @@ SWITCHED_S = 0.01  # until another screen is painted
 NEVER = 1_000_000  # of the youngest collections
 COLLECT_S, IDLE_S = 60.0, 5.0  # from one full collection of garbage to the next; without a key, before one
 SWITCH_S = 0.001  # how long the reading thread may keep a key waiting; Python's own 5 ms add up
-Do = Callable[[], object]
 
 
 class TerminalApp(App[None]):
@@ -344,65 +344,16 @@ class TerminalApp(App[None]):
             why = "it was started with --read-only" if self.read_only else "the study's folder cannot be written to"
             self.notify(f"No orders from here: {why}.", severity="warning")
             return
-        if refused := self._refusal(what, view):
+        if refused := refusal(what, view):
             self.notify(refused, severity="warning", markup=False)
             return
-        question, do, done = self._order(what, view)
+        question, do, done = asked(what, view, self.experiments, self.selected)
 
         def answered(yes: bool | None) -> None:
             if yes:
                 self.run_worker(self._carry_out(do, done), group="orders")
 
         self.push_screen(ConfirmScreen(question), answered)
-
-    def _refusal(self, what: str, view: View) -> str:
-        study, active = view.snapshot.study, view.snapshot.trials.active
-        assert study
-        if what in ("pause", "stop", "stop-now") and study.state == "completed":
-            return "The study is done: nothing is running."
-        if what in ("stop", "stop-now") and study.state != "running" and not active:
-            return "Nothing is running."
-        if what == "prune" and not active:
-            return "No trial is running that could be pruned."
-        return ""
-
-    def _order(self, what: str, view: View) -> tuple[str, Do, str]:
-        """The question, what is done upon yes, and what is said then."""
-        study = view.snapshot.study
-        assert study
-        give = partial(control.give, self.experiments, study.study_id)
-        name = text.clean(study.name)
-        if what == "pause" and paths.PAUSE in view.snapshot.orders:
-            go_on = partial(control.take_back, self.experiments, study.study_id, paths.PAUSE)
-            return f"Let {name} go on?", go_on, f"{name} goes on with the trial that it left."
-        if what == "prune":
-            active = view.snapshot.trials.active
-            trial = next((t for t in active if t.trial_id == self.selected), active[0])
-            question = f"Prune trial {text.number(trial)}, which is running? It ends without a report."
-            return (
-                question,
-                partial(give, f"{paths.PRUNE}{trial.trial_id}"),
-                "Ordered: the trial ends at its next step.",
-            )
-        if what == "cleanup":
-            clean = partial(control.cleanup, self.experiments, "--execute")
-            question = "Run cleanup? It deletes what is left over (see Storage); nothing that a trial needs."
-            return question, clean, "Cleaned up"
-        question, done = {
-            "pause": (
-                f"Pause {name}? The trial at work checkpoints and frees its device; p goes on.",
-                "Ordered: the trial checkpoints at its next step.",
-            ),
-            "stop": (
-                f"End {name} after the trial at work? `just hpo study.name={name}` goes on later.",
-                "Ordered: the search ends after this trial.",
-            ),
-            "stop-now": (
-                f"Stop {name} now? The trial at work checkpoints; `just hpo study.name={name}` goes on later.",
-                "Ordered: the trial checkpoints at its next step, and the search ends.",
-            ),
-        }[what]
-        return question, partial(give, what), done
 
     async def _carry_out(self, do: Do, done: str) -> None:
         try:
@@ -417,12 +368,3 @@ class TerminalApp(App[None]):
                 done = f"{done}: {text.size(freed)} freed, {len(result.get('skipped', []))} passed over."
             self.notify(done, markup=False)
         self.hurry()
-
-
-ORDERS = {
-    "pause": ("Pause or go on", "The trial at work checkpoints; the driver waits"),
-    "stop": ("End after this trial", "The search ends once the trial at work is over"),
-    "stop-now": ("Stop now", "The trial at work checkpoints, and the search ends"),
-    "prune": ("Prune the running trial", "It ends without a report, and the next one begins"),
-    "cleanup": ("Run cleanup", "Delete what is left over: litter and orphans"),
-}

@@ -7,7 +7,6 @@ signals and as files (redsm5/study/control.py).
 
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from redsm5.study.control import BY_HAND, Control
 from redsm5.study.database import breaking_off, wait_when_away
 from redsm5.study.launch import wait_unlocked
 from redsm5.study.outcomes import (
+    Pages,
     append_decision,
-    draw_report,
     finish_leftovers,
     note_failed,
     note_killed,
@@ -86,8 +85,7 @@ class Driver:
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self._failures: list[str] = []
-        self._undrawn: list[Path] = []
-        self._drawing = ThreadPoolExecutor(1)
+        self.pages = Pages(self.log)
         self.orphans = claims.Orphans(self.experiments, self.now, self.log)
         self._waited = False
         self._stale, self._renewed = False, 0.0
@@ -130,8 +128,7 @@ class Driver:
                 raise
         finally:
             self.standby.close()
-            self._draw_reports()
-            self._drawing.shutdown()
+            self.pages.close()
             try:
                 with files.Lock(self.folder / paths.LOCK):
                     self.board.write(state=outcome)
@@ -165,7 +162,7 @@ class Driver:
             folder = paths.trial_dir(self.experiments, trial_id)
             finish_leftovers(folder, self.config)
             if record and record.state == "completed" and not (folder / paths.REPORT_PAGE).exists():
-                self._undrawn.append(folder)
+                self.pages.add(folder)
             self.shipper.watch(folder)
 
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
@@ -302,17 +299,9 @@ class Driver:
                 self._decide(number, trial_id, folder)
             self._show(trial_id)
             if self.board.trials[trial_id].state == "running":
-                self._draw_reports()
+                self.pages.draw()
 
         return self.standby.launch(trial_id, self.now).attend(self.asked, meanwhile, seconds)
-
-    def _draw_reports(self) -> None:
-        """Draw the pages of the trials that have ended, in the background, once the next one is no longer at its start:
-        a page takes as long as that.
-        """
-        for folder in self._undrawn:
-            self._drawing.submit(draw_report, folder, self.log)
-        self._undrawn.clear()
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
@@ -338,7 +327,7 @@ class Driver:
         record = read_record(folder)
         assert record is not None
         finish_leftovers(folder, self.config)
-        self._undrawn.append(folder)
+        self.pages.add(folder)
         self._tell(number, record)
         self._show(trial_id)
         facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}

@@ -1,5 +1,6 @@
 """What is said and done about a trial from outside, once its process has ended: by the driver, and by `just train`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,27 @@ def draw_report(folder: Path, log: FilteringBoundLogger) -> None:
         write_page(folder)
     except Exception as error:
         log.warning("the report's page could not be written", reason=f"{type(error).__name__}: {error}")
+
+
+class Pages:
+    """The pages of the trials that have ended, drawn in the background, where the next one does not wait for them."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+        self._waiting: list[Path] = []
+        self._thread = ThreadPoolExecutor(1)
+
+    def add(self, folder: Path) -> None:
+        """Draw this trial's page later."""
+        self._waiting.append(folder)
+
+    def draw(self) -> None:
+        """Begin with what was added, once the next trial is no longer at its start, which a page would hold up."""
+        for folder in self._waiting:
+            self._thread.submit(draw_report, folder, self._log)
+        self._waiting.clear()
+
+    def close(self) -> None:
+        """Draw what is left, and wait for it."""
+        self.draw()
+        self._thread.shutdown()

@@ -28,7 +28,7 @@ from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, sa
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
-from redsm5.study import search
+from redsm5.study import outcomes, search
 from redsm5.study import trial as trial_module
 from redsm5.study.driver import Driver
 from redsm5.study.trial import TrialRun, open_store
@@ -153,7 +153,7 @@ def warm(scratch: Path) -> Config:
     """Have everything that a study imports and caches in this process, so that all that are forked do the same calls;
     the configuration for them.
     """
-    driver_module.draw_report = lambda folder, log: None
+    outcomes.draw_report = lambda folder, log: None
     driver_module.Standby = lambda *_: SimpleNamespace(close=lambda: None)  # type: ignore[assignment,misc]
     driver_module.admit = lambda config, stop: ({}, "ab" * 32)
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]

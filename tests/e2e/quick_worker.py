@@ -16,7 +16,7 @@ from redsm5.errors import exit_with_message
 from redsm5.files import Lock
 from redsm5.paths import LOCK
 from redsm5.records import Best
-from redsm5.study import driver
+from redsm5.study import driver, outcomes
 from redsm5.study.trial import read_record, write_record
 
 HANG = int(sys.argv[1])
@@ -49,7 +49,7 @@ def quick(module: Any) -> None:
     """Leave out what reads posts, stands ready to train, ships metrics and draws pages."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
     module.admit = lambda config, stop: ({}, "ab" * 32)
-    module.draw_report = lambda folder, log: None
+    outcomes.draw_report = lambda folder, log: None
     module.Shipper = lambda *_: shipper
     module.Standby = lambda *_: SimpleNamespace(close=int)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from redsm5.study import driver as driver_module
+from redsm5.study import outcomes
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The driver's own work alone; signals are handled as before, afterwards."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
     monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
-    monkeypatch.setattr(driver_module, "draw_report", lambda folder, log: None)
+    monkeypatch.setattr(outcomes, "draw_report", lambda folder, log: None)
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
     monkeypatch.setattr(driver_module, "Standby", lambda *_: SimpleNamespace(close=int))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
