@@ -173,15 +173,19 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `save_pretrained` writes it: what a user brings along as a model."""
+    return small_bert(tmp_path_factory.mktemp("bert"), SMALL)
+
+
+def small_bert(folder: Path, words: list[str], **settings: float) -> Path:
+    """Save a BERT of one layer with random weights, and a tokenizer made of the training posts of these words."""
     from transformers import BertConfig, BertModel
 
     from redsm5.config import compose
     from redsm5.data import load_splits
     from redsm5.data.tokenize import build_tokenizer
 
-    folder = tmp_path_factory.mktemp("bert")
-    tokenizer = build_tokenizer("tiny", load_splits(compose(SMALL).data).train)
+    tokenizer = build_tokenizer("tiny", load_splits(compose(words).data).train)
     tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64} | settings
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(folder)
     return folder

@@ -13,7 +13,18 @@ from redsm5.files import make_dir
 from redsm5.study.launch import Launched, launch_trial
 from redsm5.study.outcomes import note_killed
 from redsm5.study.trial import create_trial, read_record
-from tests.e2e.conftest import all_metrics, processes_of, records, reports, run, start, trial_at, wait_for, weights
+from tests.e2e.conftest import (
+    all_metrics,
+    processes_of,
+    records,
+    reports,
+    run,
+    small_bert,
+    start,
+    trial_at,
+    wait_for,
+    weights,
+)
 
 ONE = ["data.posts=90", "model.max_length=64", "train.epochs=2", "train.batch_size=4"]
 TWO = ["launch=multi_cpu", *ONE, "train.adversarial_epsilon=0.1", "train.accumulation_steps=2"]
@@ -22,19 +33,8 @@ TWO = ["launch=multi_cpu", *ONE, "train.adversarial_epsilon=0.1", "train.accumul
 @pytest.fixture(scope="session")
 def without_dropout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small BERT whose layers have no dropout."""
-    from transformers import BertConfig, BertModel
-
-    from redsm5.data import load_splits
-    from redsm5.data.tokenize import build_tokenizer
-
     folder = tmp_path_factory.mktemp("bert")
-    tokenizer = build_tokenizer("tiny", load_splits(compose(ONE).data).train)
-    tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes, **dropout)
-    BertModel(config).save_pretrained(folder)
-    return folder
+    return small_bert(folder, ONE, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 
 
 @pytest.fixture(autouse=True)

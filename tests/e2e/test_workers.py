@@ -95,6 +95,14 @@ class Worker:
         return self.process.stdout
 
 
+def hanging(*study: str) -> Worker:
+    """A worker that hangs in its first trial."""
+    worker = Worker(*study, hang=1)
+    worker.go()
+    worker.wait_for("hangs")
+    return worker
+
+
 def optuna_states(overrides: list[str]) -> list[str]:
     """The states of all trials as Optuna's storage has them."""
     storage = open_storage(compose(overrides))
@@ -188,9 +196,7 @@ def test_a_database_that_cannot_be_opened_is_said_in_one_message_without_the_pas
 def test_a_server_that_goes_away_in_mid_trial_is_waited_for(
     tmp_path: Path, database: str, server: postgresql.Server
 ) -> None:
-    worker = Worker(*study_here(tmp_path / "e", f"study.storage={database}", "study.trials=3"), hang=1)
-    worker.go()
-    worker.wait_for("hangs")
+    worker = hanging(*study_here(tmp_path / "e", f"study.storage={database}", "study.trials=3"))
     server.stop("immediate")
     worker.process.send_signal(signal.SIGUSR1)
     worker.wait_for("the database does not answer")
@@ -206,9 +212,7 @@ def test_a_study_that_waits_for_its_database_can_be_stopped_and_goes_on_later(
     tmp_path: Path, database: str, server: postgresql.Server
 ) -> None:
     study = study_here(tmp_path / "e", f"study.storage={database}", "study.trials=3")
-    worker = Worker(*study, hang=1)
-    worker.go()
-    worker.wait_for("hangs")
+    worker = hanging(*study)
     server.stop()
     worker.process.send_signal(signal.SIGUSR1)
     worker.wait_for("the database does not answer")
@@ -229,9 +233,7 @@ def test_a_server_that_dies_in_the_middle_of_an_operation_ends_the_worker_and_th
 ) -> None:
     """The worker is held in a statement by a lock on its table while the server is killed."""
     study = study_here(tmp_path / "e", f"study.storage={database}", "study.trials=3")
-    worker = Worker(*study, hang=1)
-    worker.go()
-    worker.wait_for("hangs")
+    worker = hanging(*study)
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with psycopg.connect(database, autocommit=True) as watcher:
         other = psycopg.connect(database)

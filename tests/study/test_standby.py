@@ -59,6 +59,12 @@ def begun(standby: Standby, *words: str) -> tuple[str, "module.Launched"]:
     return trial_id, standby.launch(trial_id, Never())
 
 
+def trains_the_next(standby: Standby) -> bool:
+    trial_id, launched = begun(standby)
+    launched.attend(Never())
+    return states(standby)[trial_id] == "completed"
+
+
 def states(standby: Standby) -> dict[str, str]:
     return {record["trial_id"]: record["state"] for record in records(Path(standby.config.experiments))}
 
@@ -89,9 +95,7 @@ def test_a_killed_trial_takes_nobody_with_it(ready: Standby) -> None:
         os.kill(pid, number)
         assert not launched.attend(Never())
         assert states(ready)[trial_id] == "running", "it could not say a word"
-        trial_id, launched = begun(ready)
-        launched.attend(Never())
-        assert states(ready)[trial_id] == "completed"
+        assert trains_the_next(ready)
 
 
 def test_a_trial_whose_launcher_is_killed_saves_and_stops_and_the_next_is_trained(ready: Standby) -> None:
@@ -100,9 +104,7 @@ def test_a_trial_whose_launcher_is_killed_saves_and_stops_and_the_next_is_traine
     os.kill(psutil.Process(processes_of(trial_id)[0]).ppid(), signal.SIGKILL)
     launched.attend(Never())
     assert states(ready)[trial_id] == "interrupted"
-    trial_id, launched = begun(ready)
-    launched.attend(Never())
-    assert states(ready)[trial_id] == "completed"
+    assert trains_the_next(ready)
 
 
 def test_a_trial_is_asked_to_stop_as_one_of_its_own_process(ready: Standby) -> None:
