@@ -32,7 +32,7 @@ from redsm5.model import (
     compile_layers,
     forward_backward,
     multitask_loss,
-    set_deterministic,
+    set_numerics,
     slow_in_bf16,
     steps_per_epoch,
 )
@@ -68,7 +68,7 @@ with trial.outcome(), Saver() as saver:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     trial.peers = ranks = Ranks()
-    set_deterministic(config.train.deterministic)
+    set_numerics(config.train.deterministic)
     if slow_in_bf16(accelerator.device, config.train.mixed_precision):
         trial.log.warning("this processor computes bf16 by way of other types: train.mixed_precision=no is far faster")
     seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights

@@ -14,6 +14,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """A trial's process makes zero of the smallest numbers; in tests that would outlast the test."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def deterministic() -> Iterator[None]:
     """Algorithms whose results do not depend on the run, for the length of a test."""

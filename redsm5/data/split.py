@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 from redsm5.data.posts import SYMPTOMS, Corpus, Post
 from redsm5.errors import InputError
@@ -62,6 +61,9 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
 
 def _draw(posts: Sequence[Post], size: int, seed: int) -> tuple[list[Post], list[Post]]:
     """(the others, about `size` posts drawn so that each symptom is represented in proportion); neither is empty."""
+    # It brings scikit-learn and SciPy, 1.2 s; posts that have been split before need neither.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
     labels_NC = np.array([post.labels for post in posts], dtype=bool)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=size, random_state=seed)
     others, drawn = next(splitter.split(np.zeros(len(posts)), labels_NC))

@@ -170,6 +170,17 @@ class PairScores:
     null_posts_E: NDArray[np.int64]
     null_right_E: NDArray[np.float64]
 
+    def where(self, taken_G: NDArray[np.bool_], taken_E: NDArray[np.bool_], other: "PairScores") -> "PairScores":
+        """These rows where they are taken, else those of `other`, which are of the same pairs."""
+        return PairScores(
+            self.posts_G,
+            np.where(taken_G, self.exact_G, other.exact_G),
+            np.where(taken_G, self.f1_G, other.f1_G),
+            np.where(taken_G[:, None], self.chars_G3, other.chars_G3),
+            self.null_posts_E,
+            np.where(taken_E, self.null_right_E, other.null_right_E),
+        )
+
 
 def evidence_metrics(
     predicted: Mapping[Pair, Sequence[CharSpan]], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]

@@ -31,7 +31,7 @@ from redsm5.evaluation.thresholds import (
     pr_curves,
     score,
 )
-from redsm5.model import MultiTaskModel, set_deterministic
+from redsm5.model import MultiTaskModel, set_numerics
 from redsm5.records import Manifest, TrialRecord
 from redsm5.reports import (
     EvaluatedCheckpoint,
@@ -192,7 +192,7 @@ def evaluate_again(
     split: Literal["validation", "test"] = "test",
 ) -> Evaluation:
     """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
-    set_deterministic(config.train.deterministic)
+    set_numerics(config.train.deterministic)
     splits = load_splits(config.data)
     tokenizer = tokenizer_of(config, splits.train)
     model = MultiTaskModel(config.model, vocab_size=len(tokenizer))

@@ -8,6 +8,7 @@ Shapes: P posts, C = 9 symptoms.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -15,9 +16,17 @@ from numpy.typing import NDArray
 
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.evaluation.bootstrap import confidence_intervals, pr_curve
-from redsm5.evaluation.metrics import CharSpan, Pair, criteria_metrics, evidence_metrics, pair_scores
+from redsm5.evaluation.metrics import (
+    CharSpan,
+    Pair,
+    PairScores,
+    criteria_metrics,
+    evidence_metrics,
+    pair_scores,
+    pooled,
+)
 from redsm5.evaluation.predict import Predictions
-from redsm5.reports import EvidenceMetrics, HardNegativeMetrics, TestMetrics, Thresholds
+from redsm5.reports import HardNegativeMetrics, TestMetrics, Thresholds
 
 DEFAULT_PROBABILITY = 0.5
 # Heads that judge each span by itself are sure from one half on; those whose spans share one distribution, earlier.
@@ -198,11 +207,18 @@ def _evidence_thresholds(
     gold = gold_spans(posts)
     texts = [post.text for post in posts]
     margins = np.array([predictions.margins_P9[pair] for pair in gold])
+    has_gold = np.array([bool(spans) for spans in gold.values()], dtype=bool)
+    nowhere = pair_scores(dict.fromkeys(gold, ()), gold, texts)
+
+    @cache
+    def everywhere(min_score: float) -> PairScores:
+        spans = {pair: [(s.start, s.end) for s in predictions.spans[pair] if s.score >= min_score] for pair in gold}
+        return pair_scores(spans, gold, texts)
 
     def objective(null_threshold: float, min_score: float) -> float:
-        limits = default.model_copy(update={"evidence_null_threshold": null_threshold, "min_span_score": min_score})
-        chosen = chosen_spans(predictions, limits)
-        return _evidence_objective(metric, evidence_metrics({pair: chosen[pair] for pair in gold}, gold, texts))
+        """The pairs are scored once for each `min_score`; whether the model says anything of one is then looked up."""
+        says = margins >= null_threshold
+        return _evidence_objective(metric, everywhere(min_score).where(says[has_gold], says[~has_gold], nowhere))
 
     null_threshold, min_score = default.evidence_null_threshold, default.min_span_score
     for _ in range(ROUNDS):
@@ -213,11 +229,12 @@ def _evidence_thresholds(
     return null_threshold, min_score
 
 
-def _evidence_objective(metric: str, metrics: EvidenceMetrics) -> float:
+def _evidence_objective(metric: str, pairs: PairScores) -> float:
+    scores = {name: value if value is None else float(value[0]) for name, value in pooled(pairs).items()}
     name = metric.removeprefix("val_evidence_")
     if name != metric:
-        return getattr(metrics, name) or 0.0
-    parts = [value for value in (metrics.f1, metrics.null_span_accuracy) if value is not None]
+        return scores[name] or 0.0
+    parts = [value for value in (scores["f1"], scores["null_span_accuracy"]) if value is not None]
     return float(np.mean(parts)) if parts else 0.0
 
 

@@ -7,7 +7,7 @@ from redsm5.model.multitask import MultiTaskModel, architecture, head_config
 from redsm5.model.optimization import (
     build_optimizer,
     build_schedule,
-    set_deterministic,
+    set_numerics,
     slow_in_bf16,
     steps_per_epoch,
 )
@@ -27,7 +27,7 @@ __all__ = [
     "forward_backward",
     "head_config",
     "multitask_loss",
-    "set_deterministic",
+    "set_numerics",
     "slow_in_bf16",
     "steps_per_epoch",
 ]

@@ -35,6 +35,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
             for rate, decayed in sorted(groups, reverse=True)
         ],
         lr=config.learning_rate,
+        fused=True,  # one pass over each parameter, on processors too
     )
 
 
@@ -77,8 +78,13 @@ def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: in
     return schedule
 
 
-def set_deterministic(deterministic: bool) -> None:
-    """Ask torch for algorithms whose results do not depend on the run, or for the fastest."""
+def set_numerics(deterministic: bool) -> None:
+    """Ask torch for algorithms whose results do not depend on the run, or for the fastest.
+
+    On processors, numbers below the smallest normal one (1e-38) become zero: computing with them takes many times as
+    long, and a model that has collapsed is full of them (measured: the tiny model's steps grew from 17 to 40 ms).
+    """
+    torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 

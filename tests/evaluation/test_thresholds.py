@@ -159,6 +159,33 @@ def test_an_evidence_metric_chooses_the_evidence_thresholds_itself():
     assert (by_nulls.f1, by_nulls.null_span_accuracy) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("metric", ["f1_macro", "evidence_f1", "evidence_char_f1", "evidence_exact_match"])
+def test_no_other_score_of_a_span_does_better_beside_the_chosen_null_threshold(metric):
+    rng = np.random.default_rng(5)
+    labels_P9 = (rng.random((25, 9)) < 0.4).astype(int)
+    posts = [
+        Post(f"p{p}", TEXT, tuple(map(int, row)), tuple(Span(c, 0, 11) for c in range(9) if row[c]), ())
+        for p, row in enumerate(labels_P9)
+    ]
+    spans = {
+        (p, c): [ScoredSpan(0, int(rng.integers(5, 12)), rng.random()), ScoredSpan(12, 21, rng.random() / 2)]
+        for p in range(25)
+        for c in range(9)
+    }
+    said = predictions(labels_P9.astype(float), spans, labels_P9 + rng.normal(0, 1, (25, 9)))
+    limits = choose(said, posts, scope="per_class", metric=f"val_{metric}", default=default_thresholds("biaffine"))
+
+    def value(min_score):
+        found = score(said, posts, limits.model_copy(update={"min_span_score": min_score})).evidence_binding
+        if metric == "f1_macro":
+            return (found.f1 + found.null_span_accuracy) / 2
+        return getattr(found, metric.removeprefix("evidence_"))
+
+    values = [value(i / 20) for i in range(20)]
+    assert value(limits.min_span_score) == pytest.approx(max(values), abs=1e-12)
+    assert len(set(values)) > 1
+
+
 def test_a_pair_whose_sentences_were_not_found_is_left_out():
     post = Post("p", TEXT, (0, 0, 0, 1, 1, 0, 0, 0, 0), (Span(3, 0, 11),), ())
     gold = gold_spans([post])

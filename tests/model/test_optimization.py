@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from redsm5.config import compose
-from redsm5.model.optimization import build_optimizer, build_schedule, slow_in_bf16, steps_per_epoch
+from redsm5.model.optimization import build_optimizer, build_schedule, set_numerics, slow_in_bf16, steps_per_epoch
 from redsm5.sections import TrainConfig
 
 LAYERS = 3
@@ -284,3 +284,13 @@ def test_bf16_is_slow_on_a_processor_without_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
     assert slow_in_bf16(torch.device(device), precision) == slow
+
+
+def test_what_is_too_small_to_compute_with_fast_is_zero():
+    """Numbers below the smallest normal one, of which a collapsed model is full, cost a processor many times as much as
+    others do.
+    """
+    torch.set_flush_denormal(False)
+    assert torch.tensor(1e-38).mul(0.01) > 0
+    set_numerics(deterministic=False)
+    assert torch.tensor(1e-38).mul(0.01) == 0
