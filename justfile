@@ -180,10 +180,13 @@ apptainer-run *command:
     [ ! -e /dev/nvidiactl ] || set -- --nv "$@"
     exec apptainer run ${RUN_FLAGS:-} "$@"
 
-# Measure beside peers, in one run: just bench checkpoint
+# Measure beside peers, and make a page of all; or one benchmark alone: just bench checkpoint
 [no-exit-message]
-bench what *flags: setup
-    @shift; exec {{ python }} {{ scripts }}/bench/"{{ what }}.py" "$@"
+[script("sh", "-eu")]
+bench *words: setup
+    what=page
+    case "${1:--}" in -*) ;; *) what=$1; shift ;; esac
+    exec {{ python }} {{ scripts }}/bench/"$what.py" "$@"
 
 # Check style, formatting and the direction of imports
 lint: setup

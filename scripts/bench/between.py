@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from results import Result, arguments_of, digits, finish
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -42,7 +43,7 @@ from redsm5.records import TrialRecord
 from redsm5.study.launch import SCRIPTS, launch_trial
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial
-from redsm5.tables import Row, as_table
+from redsm5.tables import Row
 
 WORDS = ["train.epochs=1", "search.space={train.learning_rate: {low: 0.001, high: 0.01, log: true}}"]
 
@@ -62,10 +63,14 @@ def a_launch_a_trial(root: Path, trials: int, stop: StopRequest) -> list[float]:
 
 
 def trainer(root: Path, trials: int, stop: StopRequest) -> list[float]:
-    command = [sys.executable, __file__, "--trainer", str(trials), str(root)]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-    found: list[float] = json.loads(printed.splitlines()[-1])
+    found: list[float] = json.loads(run_trainer(root, trials, epochs=1, limit=1).splitlines()[-1])
     return found
+
+
+def run_trainer(root: Path, trials: int, *, epochs: int, limit: int | None) -> bytes:
+    """Trainer's search in a process of its own, which prints the seconds between its trials."""
+    command = [sys.executable, __file__, "--trainer", str(root), str(trials), str(epochs), str(limit or 0)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 
 
 def gaps(root: Path) -> list[float]:
@@ -82,11 +87,13 @@ def gaps(root: Path) -> list[float]:
     return found
 
 
-CONTENDERS = {"ours": ours, "HF Trainer": trainer, "a launch a trial": a_launch_a_trial}
+CONTENDERS = {"redsm5": ours, "HF Trainer": trainer, "a launch a trial": a_launch_a_trial}
 
 
-def search(trials: int, folder: Path) -> list[float]:
-    """Trainer's search over as many trials, in this process; the seconds between them."""
+def search(folder: Path, trials: int, epochs: int, limit: int | None) -> list[float]:
+    """Trainer's search over as many trials, in this process, which keeps so many checkpoints of each; the seconds
+    between them.
+    """
     config = compose(WORDS)
     splits = load_splits(config.data)
     tokenizer = tokenizer_of(config, splits.train)
@@ -101,11 +108,11 @@ def search(trials: int, folder: Path) -> list[float]:
     Trainer(
         args=TrainingArguments(
             output_dir=str(folder),
-            num_train_epochs=1,
+            num_train_epochs=epochs,
             per_device_train_batch_size=config.train.batch_size,
             eval_strategy="epoch",
             save_strategy="epoch",
-            save_total_limit=1,
+            save_total_limit=limit,
             report_to="none",
             use_cpu=True,
             disable_tqdm=True,
@@ -140,13 +147,14 @@ class Clock(TrainerCallback):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench between", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = arguments_of("between", __doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=4, help="of each contender in a round")
-    parser.add_argument("--trainer", nargs=2, metavar=("TRIALS", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--trainer", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trainer:
-        print(json.dumps(search(int(arguments.trainer[0]), Path(arguments.trainer[1]))))
+        trials, epochs, limit = map(int, arguments.trainer[1:])
+        print(json.dumps(search(Path(arguments.trainer[0]), trials, epochs, limit or None)))
         return 0
     stop = StopRequest()
     found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -155,14 +163,19 @@ def main() -> int:
             for name, contender in CONTENDERS.items():
                 found[name] += contender(Path(scratch) / f"{number} {name}", arguments.trials, stop)
     medians = {name: statistics.median(times) for name, times in found.items()}
-    rows: list[Row] = []
-    for name, times in found.items():
-        ratio = round(medians[name] / medians["ours"], 1)
-        rows.append(
-            {"": name, "median, s": round(medians[name], 2), "worst, s": round(max(times), 2), "times ours": ratio}
-        )
-    print(as_table([*rows[0]], rows))
-    return 0
+    times_ours = {name: median / medians["redsm5"] for name, median in medians.items()}
+    rows: list[Row] = [
+        {
+            "": name,
+            "median, s": digits(medians[name]),
+            "worst, s": digits(max(times)),
+            "times redsm5": digits(times_ours[name]),
+        }
+        for name, times in found.items()
+    ]
+    peers = {name: ratio for name, ratio in times_ours.items() if name != "redsm5"}
+    title = "From the end of one trial to the first step of the next"
+    return finish(Result(title, rows, {"between trials": peers}, found), arguments.json)
 
 
 if __name__ == "__main__":

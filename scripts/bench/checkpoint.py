@@ -8,7 +8,6 @@ stand beside them: a copy of the state into memory that is kept (the least that 
 as many bytes with one fsync.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -22,6 +21,7 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
+from results import Result, arguments_of, digits, finish
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.optim.lr_scheduler import LambdaLR
@@ -31,8 +31,10 @@ from redsm5.errors import InputError, exit_with_message
 from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
+from redsm5.tables import Row
 
 Times = dict[str, list[float]]
+FIGURES = ("stall", "durable", "load")
 IDENTITY = Identity("0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e", "bert-base", {}, "0" * 64, 42)
 
 
@@ -173,7 +175,7 @@ def drop_cache(folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench checkpoint", description=__doc__)
+    parser = arguments_of("checkpoint", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is to be measured")
     arguments = parser.parse_args()
@@ -196,29 +198,30 @@ def main() -> int:
                     if turn:
                         times[name].setdefault(figure, []).append(seconds)
             print(f"round {turn} of {arguments.rounds}", file=sys.stderr)
-        print(table(times, contenders.bytes, arguments.rounds))
-    return 0
+        return finish(result_of(times, contenders.bytes), arguments.json)
 
 
-def table(times: dict[str, Times], size: int, rounds: int) -> str:
+def result_of(times: dict[str, Times], size: int) -> Result:
     """Medians in seconds, and what they are to be held against."""
     medians = {name: {f: statistics.median(v) for f, v in figures.items()} for name, figures in times.items()}
-    lines = [f"{size / 1e9:.2f} GB, {rounds} rounds, medians in seconds", f"{'':24} stall  durable   load"]
-    for name, figures in medians.items():
-        cells = (f"{figures[f]:7.3f}" if f in figures else "      –" for f in ("stall", "durable", "load"))
-        lines.append(f"{name:22}{'  '.join(cells)}")
     ours = medians["redsm5"]
-    peers = [figures for name, figures in medians.items() if name != "redsm5" and "load" in figures]
-    best = {f: min(peer[f] for peer in peers) for f in ("stall", "durable", "load")}
-    copy, raw = medians["copy into warm memory"]["stall"], medians["plain write and fsync"]["durable"]
-    lines += [
-        "",
-        f"stall: {ours['stall'] / best['stall']:.2f} of the best peer's, {ours['stall'] / copy:.2f} of a warm copy",
-        f"durable: {ours['durable'] / raw:.2f} of a plain write, {ours['durable'] / best['durable']:.2f} of the best "
-        "peer's",
-        f"load, verified: {ours['load'] / best['load']:.2f} of the best peer's, none of which verifies",
-    ]
-    return "\n".join(lines)
+    rows: list[Row] = []
+    for name, figures in medians.items():
+        row = {f"{size / 1e9:.2f} GB": name}
+        for figure in FIGURES:
+            known = figure in figures
+            row[f"{figure}, s"] = digits(figures[figure]) if known else "–"
+            row[f"times redsm5 ({figure})"] = digits(figures[figure] / ours[figure]) if known else "–"
+        rows.append(row)
+    times_ours = {
+        f"checkpoint, {figure}": {
+            name: figures[figure] / ours[figure]
+            for name, figures in medians.items()
+            if name != "redsm5" and figure in figures
+        }
+        for figure in FIGURES
+    }
+    return Result("A checkpoint of BERT-base with its training state", rows, times_ours, times)
 
 
 exit_with_message(main)

@@ -5,7 +5,6 @@ end; by MLflow's `log_metric`, step by step; and by one `log_batch` an epoch, bo
 `mlflow ui` reads it. The table shows the median and the 95th percentile of a value, and of the epoch as a whole.
 """
 
-import argparse
 import logging
 import statistics
 import sys
@@ -16,9 +15,10 @@ from pathlib import Path
 
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
+from results import Result, arguments_of, digits, finish
 
 from redsm5.errors import exit_with_message
-from redsm5.tables import Row, as_table
+from redsm5.tables import Row
 from redsm5.tracking.journal import Journal
 
 STEPS = 200
@@ -38,12 +38,13 @@ def seconds(log: Log, end: Callable[[], object], epoch: int) -> list[float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench journal", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = arguments_of("journal", __doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    rounds = parser.parse_args().rounds
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    found: dict[str, list[list[float]]] = {"ours": [], "MLflow, log_metric": [], "MLflow, log_batch": []}
+    found: dict[str, list[list[float]]] = {"redsm5": [], "MLflow, log_metric": [], "MLflow, log_batch": []}
     with tempfile.TemporaryDirectory(prefix="redsm5-") as folder:
         journal = Journal(Path(folder), "0", log=lambda *_, **__: None)
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -65,26 +66,27 @@ def main() -> int:
             ours = seconds(
                 lambda step, value: journal.add("train_loss", value, step=step, epoch=0), journal.commit, turn
             )
-            found["ours"].append(ours)
+            found["redsm5"].append(ours)
             found["MLflow, log_metric"].append(seconds(one_by_one, int, turn))
             found["MLflow, log_batch"].append(seconds(together, end_together, turn))
             print(f"round {turn + 1} of {rounds}", file=sys.stderr)
-    least = statistics.median(map(sum, found["ours"]))
+    epoch = {name: statistics.median(map(sum, epochs)) for name, epochs in found.items()}
+    times_ours = {name: epoch[name] / epoch["redsm5"] for name in found}
     rows: list[Row] = []
     for name, epochs in found.items():
-        values = [1000 * value for epoch in epochs for value in epoch[:-1]]
-        whole = statistics.median(map(sum, epochs))
+        values = [1000 * value for of_epoch in epochs for value in of_epoch[:-1]]
         rows.append(
             {
                 "": name,
-                "value, median ms": round(statistics.median(values), 3),
-                "value, p95 ms": round(statistics.quantiles(values, n=20)[18], 3),
-                f"epoch of {STEPS} steps, ms": round(1000 * whole, 1),
-                "times ours": round(whole / least, 1),
+                "a value, median ms": digits(statistics.median(values)),
+                "a value, p95 ms": digits(statistics.quantiles(values, n=20)[18]),
+                f"an epoch of {STEPS} steps, ms": digits(1000 * epoch[name]),
+                "times redsm5": digits(times_ours[name]),
             }
         )
-    print(as_table([*rows[0]], rows))
-    return 0
+    peers = {name: ratio for name, ratio in times_ours.items() if name != "redsm5"}
+    result = Result("What logging a metric costs the training", rows, {"logging a metric": peers}, found)
+    return finish(result, arguments.json)
 
 
 exit_with_message(main)

@@ -6,7 +6,6 @@ step's loss is on disk, so that it includes every import, the building of the mo
 checkpoint, and the step itself. Beside it stands the same trial's first start, which has nothing to read.
 """
 
-import argparse
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from results import Result, arguments_of, digits, finish
 from transformers import BertConfig, BertModel
 
 from redsm5 import files, paths
@@ -62,7 +62,7 @@ def lines(path: Path) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench resume", description=__doc__)
+    parser = arguments_of("resume", __doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is to be measured")
     arguments = parser.parse_args()
@@ -79,10 +79,16 @@ def main() -> int:
             again.append(start(folder / "experiments", folder / "bert", trial_id)[0])
             print(f"round {turn} of {arguments.rounds}: {again[-1]:.1f} s", file=sys.stderr)
     median = statistics.median(again)
-    print(f"{size / 1e9:.2f} GB of state; seconds from the command to the next step on disk")
-    print(f"first start {first:6.1f}")
-    print(f"resumed     {median:6.1f}  median of {len(again)}, {median / first:.2f} of the first start")
-    return 0
+    rows = [
+        {"from the command to the next step": "first start, nothing to read", "s": digits(first), "ratio": "1"},
+        {
+            "from the command to the next step": f"resumed, {size / 1e9:.2f} GB of state",
+            "s": digits(median),
+            "ratio": digits(median / first),
+        },
+    ]
+    measured = {"first": first, "resumed": again, "bytes": size}
+    return finish(Result("Resuming BERT-base in mid-epoch", rows, measured=measured), arguments.json)
 
 
 exit_with_message(main)

@@ -5,7 +5,6 @@ nobody at the address, round after round in one run. An epoch's time is that bet
 validation metric in the journal. The table shows medians, and their ratios to the study whose MLflow is there.
 """
 
-import argparse
 import itertools
 import socket
 import statistics
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from results import Result, arguments_of, digits, finish
 
 from redsm5 import paths
 from redsm5.documents import milliseconds
@@ -35,7 +36,7 @@ def epoch_seconds(experiments: Path, tracking_uri: str | None) -> list[float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench shipping", description=__doc__)
+    parser = arguments_of("shipping", __doc__)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as gone:
@@ -49,10 +50,11 @@ def main() -> int:
                     times[name] += epoch_seconds(Path(folder) / f"{name}-{turn}", uri)
                 print(f"round {turn} of {arguments.rounds}", file=sys.stderr)
     median = {name: statistics.median(seconds) for name, seconds in times.items()}
-    print("MLflow is   epoch, s   ratio")
-    for name, seconds in median.items():
-        print(f"{name:10} {seconds:9.3f} {seconds / median['there']:7.2f}")
-    return 0
+    rows = [
+        {"MLflow is": name, "an epoch, s": digits(seconds), "ratio": digits(seconds / median["there"])}
+        for name, seconds in median.items()
+    ]
+    return finish(Result("Training while MLflow is silent or away", rows, measured=times), arguments.json)
 
 
 exit_with_message(main)

@@ -5,7 +5,6 @@ pages and ship metrics to MLflow beside the training, and memory, up to 10, 100 
 trial to trial, training included; and afterwards what `just summary` and the terminal app take on that folder.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -14,11 +13,12 @@ import time
 from pathlib import Path
 
 import psutil
+from results import Result, arguments_of, digits, finish
 
 from redsm5 import paths
 from redsm5.errors import TrainingError, exit_with_message
 from redsm5.study.launch import SCRIPTS
-from redsm5.tables import Row, as_table
+from redsm5.tables import Row
 
 SMALL = ["data.posts=60", "model.max_length=32", "train.epochs=1", "study.sampler=random"]
 
@@ -51,10 +51,10 @@ def soak(root: Path, marks: list[int]) -> list[Row]:
             rows.append(
                 {
                     "trials": f"{before[0] + 1} to {done}",
-                    "driver, ms a trial": round(1000 * own / count, 1),
-                    "pages and MLflow, ms a trial": round(1000 * others / count, 1),
-                    "driver, MB": round(memory / 1e6, 1),
-                    "in all, s a trial": round(wall / count, 2),
+                    "driver, ms a trial": digits(1000 * own / count),
+                    "pages and MLflow, ms a trial": digits(1000 * others / count),
+                    "driver, MB": digits(memory / 1e6),
+                    "in all, s a trial": digits(wall / count),
                 }
             )
         before = after
@@ -63,21 +63,23 @@ def soak(root: Path, marks: list[int]) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench soak", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = arguments_of("soak", __doc__)
     parser.add_argument("--trials", type=int, default=1000)
-    trials = parser.parse_args().trials
+    arguments = parser.parse_args()
+    trials = arguments.trials
     with tempfile.TemporaryDirectory(prefix="redsm5-soak-") as folder:
         root = Path(folder) / "experiments"
         rows = soak(root, [*(mark for mark in (10, 100, 300) if mark < trials), trials])
-        print(as_table([*rows[0]], rows))
+        after = {}
         for name, words in {
             "just summary": [str(SCRIPTS / "summarize.py"), "--experiments", str(root)],
             "just tui --once": ["-m", "tui", "--once", "--experiments", str(root)],
         }.items():
             began = time.perf_counter()
             subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=SCRIPTS.parent)
-            print(f"{name}: {time.perf_counter() - began:.2f} s")
-    return 0
+            after[name] = time.perf_counter() - began
+            print(f"{name}: {after[name]:.2f} s")
+    return finish(Result(f"A study of {trials:,} small trials", rows, measured={"seconds": after}), arguments.json)
 
 
 exit_with_message(main)

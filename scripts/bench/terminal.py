@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from results import Result, arguments_of, digits, finish
 
 from redsm5 import paths
 from redsm5.documents import Record, now, timestamp
@@ -265,6 +266,7 @@ class Terminal:
         os.waitpid(self.process.pid, 0)
 
 
+FIRST_PAINT, PEER_PAINT = "first paint with the trials, s", "Textual's DataTable with the same rows, s"
 DOWN, UP = "\x1b[B", "\x1b[A"
 KEYS = ["2", "1", "2", *[DOWN] * 20, *[UP] * 10, "\x1b[6~", "\x1b[F", "\x1b[H", "m", DOWN, "m", "o", "O", "i", "i"]
 KEYS += ["3", "]", "]", "[", "w", "l", "4", "5", "6", "n", "1", "2", "/", *"gated lr<5e-5", "\x1b"]
@@ -278,7 +280,7 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
     app = Terminal(python, "-m", "tui", "--experiments", str(root))
     first = app.until("Overview")
     painted = app.until("trials/h")
-    found = {"first frame, s": first, "first paint with the trials, s": painted}
+    found = {"first frame, s": first, FIRST_PAINT: painted}
     settle(app)
     found["memory, MB"] = app.process.memory_info().rss / 1e6
     before, began = app.cpu(), time.perf_counter()
@@ -359,7 +361,7 @@ def peers(index: Path) -> dict[str, float]:
     peer = Terminal(sys.executable, "-c", PEER, str(index))
     painted = peer.until("completed")
     peer.process.kill()
-    return {"Python and Textual imported, s": imports, "Textual's DataTable with the same rows, s": painted}
+    return {"Python and Textual imported, s": imports, PEER_PAINT: painted}
 
 
 def folders(arguments: argparse.Namespace) -> Iterator[Path]:
@@ -371,7 +373,7 @@ def folders(arguments: argparse.Namespace) -> Iterator[Path]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench terminal", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = arguments_of("terminal", __doc__)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
@@ -383,11 +385,12 @@ def main() -> int:
         study = found[0] if found else generate(root, arguments.trials, arguments.epochs)
         index = StudyIndex.model_validate_json((study / paths.INDEX).read_bytes())
         results = measure(root, study, index.trials) | peers(study / paths.INDEX)
-        print(f"{len(index.trials):,} trials of {arguments.epochs} epochs, {COLUMNS} x {ROWS}")
-        for name, value in results.items():
-            print(f"{name:<50}{value:>10.3f}")
     state.cleanup()
-    return 0
+    rows = [{"": name.strip(), "figure": digits(value)} for name, value in results.items()]
+    paint = results[PEER_PAINT] / results[FIRST_PAINT]
+    title = f"The terminal app on {len(index.trials):,} trials of {arguments.epochs} epochs, {COLUMNS} × {ROWS}"
+    times_ours = {"terminal, first paint of the trials": {"Textual's DataTable": paint}}
+    return finish(Result(title, rows, times_ours, results), arguments.json)
 
 
 if __name__ == "__main__":

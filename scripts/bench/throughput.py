@@ -7,8 +7,6 @@ words log-normal with a mean of 295 (from 2 to 6,990, the figures of the data se
 a word (words and punctuation of its public sample), cut at 512. Of that, 59 % is useful when all are padded to 512.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from results import Result, arguments_of, digits, finish
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
@@ -40,6 +39,7 @@ from redsm5.model import (
     forward_backward,
     multitask_loss,
 )
+from redsm5.tables import Row
 
 POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 295, 2, 6990, 0.8, 1.3
 PADDED, HF, OURS = "padded to 512", "HF Trainer, group_by_length", "redsm5"
@@ -254,12 +254,11 @@ def rounds(ways: dict[str, Turns], posts: int, batch_size: int, count: int) -> I
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just bench throughput", description=__doc__)
+    parser = arguments_of("throughput", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--posts", type=int, default=round(TRAINED * POSTS))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=128, help="of the model; a multiple of 32")
-    parser.add_argument("--json", type=Path, default=Path("throughput.json"), help="where the figures are kept")
     arguments = parser.parse_args()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as folder:
@@ -277,29 +276,30 @@ def main() -> int:
         for sums in rounds(ways, arguments.posts, batch_size, arguments.rounds):
             found.append(sums)
             print(f"round {len(found)} of {arguments.rounds}", file=sys.stderr)
-            arguments.json.write_text(
-                json.dumps({"arguments": vars(arguments), "rounds": found}, default=str, indent=1) + "\n"
-            )
-    print(table(found))
-    return 0
+    size = f"{arguments.layers} layers, {arguments.width} wide, {arguments.posts} posts an epoch"
+    return finish(result_of(found, size), arguments.json)
 
 
-def table(found: list[dict[str, dict[str, float]]]) -> str:
+def result_of(found: list[dict[str, dict[str, float]]], size: str) -> Result:
     """Medians over the rounds; the ratios are of the same round."""
-    bases = (PADDED, HF)
-    lines = [f"{'':30} posts/s  useful  " + "  ".join(f"times {base} (of processor time)" for base in bases)]
-    for name in found[0]:
-        rates = [sums[name]["posts"] / sums[name]["seconds"] for sums in found]
-        useful = [sums[name]["tokens"] / sums[name]["padded"] for sums in found]
-        cells = [f"{statistics.median(rates):7.1f}  {100 * statistics.median(useful):5.1f}%"]
-        for base in bases:
-            times, processor = (
-                statistics.median(sums[base][figure] / sums[name][figure] for sums in found)
-                for figure in ("seconds", "processor_seconds")
-            )
-            cells.append(f"{times:.2f} ({processor:.2f})".rjust(len(base) + 28))
-        lines.append(f"{name:30} {'  '.join(cells)}")
-    return "\n".join(lines)
+
+    def slower(name: str, figure: str) -> float:
+        return statistics.median(sums[name][figure] / sums[OURS][figure] for sums in found)
+
+    rows: list[Row] = [
+        {
+            "": name,
+            "posts/s": digits(statistics.median(sums[name]["posts"] / sums[name]["seconds"] for sums in found)),
+            "useful tokens, %": digits(
+                100 * statistics.median(sums[name]["tokens"] / sums[name]["padded"] for sums in found)
+            ),
+            "time, times redsm5": digits(slower(name, "seconds")),
+            "processor time, times redsm5": digits(slower(name, "processor_seconds")),
+        }
+        for name in found[0]
+    ]
+    times_ours = {"training, an epoch": {name: slower(name, "seconds") for name in (PADDED, HF)}}
+    return Result(f"Training on posts as long as ReDSM5's ({size})", rows, times_ours, found)
 
 
 exit_with_message(main)

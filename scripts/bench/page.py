@@ -1,0 +1,123 @@
+"""Run the benchmarks and make one page of what they found: `just bench [--only checkpoint between] [--page FILE]`.
+
+Each runs its peers in turn, in one process tree. The page holds a plot of all ratios and every table; the figures lie
+beside it as JSON, one file a benchmark. One that is left out keeps its last figures there, and its place on the page.
+"""
+
+import argparse
+import ast
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from matplotlib.figure import Figure
+
+from redsm5.documents import now
+from redsm5.errors import exit_with_message
+from redsm5.evaluation.report import environment
+
+HERE = Path(__file__).parent
+BENCHES = ("sample", "between", "checkpoint", "storage", "throughput", "journal", "shipping", "resume", "terminal")
+APART = ("soak",)  # it takes an hour or less, and is run when asked for
+INCH_A_BAR = 0.26
+
+
+def run(names: list[str], folder: Path) -> list[str]:
+    """Run them, one after the other; the names of those that failed."""
+    failed = []
+    for name in names:
+        print(f"— {name}", file=sys.stderr, flush=True)
+        command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(folder / f"{name}.json")]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    return failed
+
+
+def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """All ratios as bars from 1, which is redsm5, on a logarithmic axis; a PNG."""
+    bars = [
+        (f"{what}: {peer}", ratio)
+        for result in found.values()
+        for what, peers in result["times_ours"].items()
+        for peer, ratio in peers.items()
+    ][::-1]
+    figure = Figure(figsize=(9, 1 + INCH_A_BAR * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    ratios = [ratio for _, ratio in bars]
+    colours = ["#1f5fae" if ratio >= 1 else "#b04a00" for ratio in ratios]
+    axes.barh(range(len(bars)), [ratio - 1 for ratio in ratios], left=1, color=colours, height=0.7)
+    axes.set_xscale("log")
+    axes.axvline(1, color="#1b1f24", linewidth=1)
+    axes.set_xlim(min([0.5, *ratios]) / 1.5, max([2.0, *ratios]) * 3)
+    for place, ratio in enumerate(ratios):
+        axes.annotate(
+            f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}",
+            (ratio, place),
+            (4 if ratio >= 1 else -4, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if ratio >= 1 else "right",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
+    axes.set_ylim(-0.6, len(bars) - 0.4)
+    axes.set_xlabel("times what redsm5 takes: time, or bytes; right of 1 redsm5 is ahead")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def page(found: dict[str, dict[str, Any]], picture: str) -> str:
+    """The page, in Markdown."""
+    lines = ["# Performance", "", f"Made by `just bench` on {now()[:10]}: {machine()}.", ""]
+    lines += [f"![How many times as much the others take]({picture})", ""]
+    for name, result in found.items():
+        doc = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
+        columns = list(result["rows"][0])
+        lines += [f"## {result['title']}", "", doc, "", markdown(columns)]
+        lines.append(markdown(["---"] + ["---:"] * (len(columns) - 1)))
+        lines += [markdown([row[column] for column in columns]) for row in result["rows"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def markdown(cells: list[Any]) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def machine() -> str:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = environment(device)
+    memory = math.ceil(psutil.virtual_memory().total / 2**30)
+    cores = len(os.sched_getaffinity(0))
+    versions = f"Python {facts['python']}, torch {facts['torch']}, transformers {facts['transformers']}"
+    return f"{facts['device']}, {cores} cores, {memory} GiB of memory, {facts['system']}, {versions}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="just bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=[*BENCHES, *APART], help="none: draw the page again")
+    parser.add_argument("--page", type=Path, default=Path("bench/performance.md"))
+    arguments = parser.parse_args()
+    folder = arguments.page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = run(list(BENCHES) if arguments.only is None else arguments.only, folder)
+    kept = {name: folder / f"{name}.json" for name in (*BENCHES, *APART)}
+    found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
+    if found:
+        plot(found, folder / "ratios.png")
+        arguments.page.write_text(page(found, f"{folder.name}/ratios.png"))
+        print(f"the page: {arguments.page}", file=sys.stderr)
+    if failed:
+        print(f"error: these failed, see above: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+exit_with_message(main)
