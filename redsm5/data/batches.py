@@ -285,8 +285,13 @@ def useful_tokens(loader: DataLoader[Example]) -> float:
 
 
 def on_device(loader: DataLoader[Example], device: torch.device) -> DataLoaderShard:
-    """The loader as Accelerate has it, its batches on the device. The shares are its own: it is left as it is."""
-    return prepare_data_loader(loader, device, num_processes=1, process_index=0, put_on_device=True)
+    """The loader as Accelerate has it, its batches on the device. The shares are its own: it is left as it is.
+
+    To a GPU they are copied from pinned memory while it computes: nobody waits for a copy, and since the loop does not
+    wait for the GPU either, the next batch is made and sent while it is at the last one.
+    """
+    loader.pin_memory = device.type == "cuda"
+    return prepare_data_loader(loader, device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True)
 
 
 def _loader(dataset: EncodedPosts, batches: Any, collator: Collator) -> DataLoader[Example]:

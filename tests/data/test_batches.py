@@ -16,6 +16,7 @@ from redsm5.data.batches import (
     Parting,
     collate,
     eval_loader,
+    on_device,
     parts_of,
     train_loader,
     training_batches,
@@ -226,3 +227,9 @@ def test_iterating_leaves_the_global_generator_alone(encoded):
     order(skip_first_batches(loader, 2))
     order(eval_loader(encoded, 8, 0))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_batches_for_a_gpu_are_copied_from_pinned_memory_while_it_computes(encoded, device, pinned):
+    loader = on_device(train_loader(encoded, 4, 1, 0), torch.device(device))
+    assert (loader.pin_memory, loader._non_blocking) == (pinned, True)
