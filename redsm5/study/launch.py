@@ -128,24 +128,30 @@ def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: 
     accelerate = ["-m", "accelerate.commands.launch"] if processes == 1 else [str(SCRIPTS / "processes.py")]
     command = [sys.executable, *accelerate, "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), "--num_processes", str(processes)]
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
-    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process says at its start that all is used
-    if config.on_cpu:
-        threads = 1 if config.model.model_id == "tiny" else max(len(os.sched_getaffinity(0)) // processes, 1)
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
-        # Threads that spin while they wait make a busy machine crawl: measured with another process on each of 2 cores,
-        # an epoch of the tiny model on both takes 7 s with this and 40 s without. That model is too small for threads:
-        # with this, 2.5 s an epoch on two and 1.5 s on one.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return subprocess.Popen(
         [*command, str(script), *arguments],
-        env=environment | streams.pop("environment", {}),
+        env={**os.environ, **launch_environment(config, processes), **streams.pop("environment", {})},
         start_new_session=True,
         preexec_fn=die_with_parent,
         **streams,
     )
+
+
+def launch_environment(config: Config, processes: int) -> dict[str, str]:
+    """What the processes of a trial, so many on this machine, need in their environment; what a person has set there
+    about threads and logs stays.
+    """
+    environment = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
+    unless_set = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else each process says at its start that all is used
+    if config.on_cpu:
+        threads = 1 if config.model.model_id == "tiny" else max(len(os.sched_getaffinity(0)) // processes, 1)
+        # Threads that spin while they wait make a busy machine crawl: measured with another process on each of 2 cores,
+        # an epoch of the tiny model on both takes 7 s with this and 40 s without. That model is too small for threads:
+        # with this, 2.5 s an epoch on two and 1.5 s on one.
+        unless_set |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return environment | {name: os.environ.get(name, value) for name, value in unless_set.items()}
 
 
 def processes_of(config: Config) -> int:
