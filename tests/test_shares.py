@@ -105,13 +105,18 @@ def trained(splits: Splits, head: str, form: str, loss: str) -> Trained:
 
 @pytest.mark.parametrize(("head", "form", "loss"), CHOICES)
 def test_parts_and_shares_come_to_the_whole_batch(splits: Splits, head: str, form: str, loss: str) -> None:
-    """Of a batch of six in parts, in parts of two shares, and of one of two in three shares, one of which is empty."""
+    """Of a batch of six in parts, in parts whose windows stand in groups, in parts of two shares, and of one of two in
+    three shares, one of which is empty.
+    """
     one = trained(splits, head, form, loss)
     examples, budget = one.examples(0, 3, 5, 7, 8, 11), Parting(200)
     assert len(parts_of(examples, budget)) > 2
     expected = one.step([one.plain(examples)])
     close(one.step(one.parted(examples)), expected)
     close(one.step(one.parted(examples, (0, 1), budget)), expected)
+    grouped = one.parted(examples, (0, 1), Parting(part_cost=16))
+    assert any("group_1_ST0" in part for part in grouped)
+    close(one.step(grouped), expected)
     close(mean([one.step(one.parted(examples, (index, 2), budget)) for index in range(2)]), expected)
     two = one.examples(1, 4)
     close(mean([one.step(one.parted(two, (index, 3), budget)) for index in range(3)]), one.step([one.plain(two)]))

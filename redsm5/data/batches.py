@@ -13,6 +13,7 @@ index, index + count, ... of it. So a batch is the same one, whatever the number
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -107,21 +108,43 @@ def parts_of(examples: Sequence[Example], parting: Parting) -> list[list[Example
     if parting == UNDIVIDED:
         return [list(examples)] if examples else []
     order = sorted(examples, key=lambda example: -width(example.item))
-    widths = [width(example.item) for example in order]
-    sequences = [0, *accumulate(len(example.item.windows) for example in order)]
+    widths, counts = [width(example.item) for example in order], [len(example.item.windows) for example in order]
     most = math.inf if parting.max_tokens is None else parting.max_tokens
-    part_cost = sequences[-1] * max(widths, default=0) if parting.part_cost is None else parting.part_cost
-    costs, begins = [0], [0]  # of the first 0, 1, ... examples: the least cost, and where its last part begins
-    for end in range(1, len(order) + 1):
-        tokens = {begin: widths[begin] * (sequences[end] - sequences[begin]) for begin in range(end)}
-        cost, begin = min((costs[b] + tokens[b] + part_cost, b) for b in tokens if tokens[b] <= most or b == end - 1)
-        costs.append(cost)
+    part_cost = sum(counts) * max(widths, default=0) if parting.part_cost is None else parting.part_cost
+    return [order[begin:end] for begin, end in _cheapest_cut(widths, counts, most, part_cost)]
+
+
+def _cheapest_cut(widths: Sequence[int], counts: Sequence[int], most: float, cost: int) -> list[tuple[int, int]]:
+    """Where each piece begins and ends, of all ways to cut rectangles of falling widths into pieces: the one that comes
+    to the least, each piece being as wide as its first and costing so much in itself; none of several is over `most`.
+    """
+    before = [0, *accumulate(counts)]
+    costs, begins = [0], [0]  # of the first 0, 1, ...: the least cost, and where its last piece begins
+    for end in range(1, len(widths) + 1):
+        tokens = {begin: widths[begin] * (before[end] - before[begin]) for begin in range(end)}
+        least, begin = min((costs[b] + tokens[b] + cost, b) for b in tokens if tokens[b] <= most or b == end - 1)
+        costs.append(least)
         begins.append(begin)
-    parts, end = [], len(order)
+    pieces, end = [], len(widths)
     while end:
-        parts.append(order[begins[end] : end])
+        pieces.append((begins[end], end))
         end = begins[end]
-    return parts[::-1]
+    return pieces[::-1]
+
+
+def groups_of(items: Sequence[Item], max_length: int, part_cost: int | None) -> list[tuple[int, int]]:
+    """(sequences, width) of each group of the items' windows, the widest first: the encoder reads a group at a time.
+
+    Where posts have several windows, the last is as long as it happens to be. Windows are put together as posts are in
+    `parts_of`; where that does not pay, or `part_cost` is None, or each has one window, there is one group.
+    """
+    count_of = Counter(_padded(len(window.input_ids)) for item in items for window in item.windows)
+    widths = sorted(count_of, reverse=True)
+    counts = [count_of[width] for width in widths]
+    pieces = [(0, len(widths))]
+    if part_cost is not None and sum(counts) > len(items):
+        pieces = _cheapest_cut(widths, counts, math.inf, part_cost)
+    return [(sum(counts[begin:end]), min(widths[begin], max_length)) for begin, end in pieces]
 
 
 @dataclass(frozen=True)
@@ -171,22 +194,29 @@ class Collator:
         if not parts:
             divisors, parts = (math.inf, math.inf), [[Example(-1, examples[0].item)]]
         divided_by = dict(zip(("item_count", "known_count"), map(torch.tensor, divisors), strict=True))
-        return [collate(part, self.pad_id, self.max_length) | divided_by for part in parts]
+        cost = self.parting.part_cost
+        return [collate(part, self.pad_id, self.max_length, part_cost=cost) | divided_by for part in parts]
 
 
-def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> Batch:
+def collate(examples: Sequence[Example], pad_id: int, max_length: int, *, part_cost: int | None = None) -> Batch:
     """Examples as tensors; all int64 but for labels_NC (float32) and known_SC (bool).
 
     index_N: positions of the items. labels_NC, symptoms_NC: each output's label, and which symptom it is of.
     input_ids_ST, attention_mask_ST (1 = token), text_mask_ST (1 = token of the post's own text), and token_type_ids_ST
     where the encoder has them. windows_NW: which sequences are the item's windows, -1 where it has fewer than others.
     spans_G4: gold evidence, rows (sequence, output, first token, last token). known_SC: whether an output's evidence
-    in this sequence is known. sentences_M3: rows (sequence, first token, last token).
+    in this sequence is known. sentences_M3: rows (sequence, first token, last token). group_k_ST0, where there are
+    several `groups_of` the windows: empty, and as large as the group that its sequences and their first tokens are; a
+    shape is known without waiting for the device.
     """
     items = [example.item for example in examples]
     windows = [window for item in items for window in item.windows]
-    widest = min(max(map(width, items)), max_length)  # the encoder has no positions beyond
-    input_ids_ST = torch.full((len(windows), widest), pad_id)
+    groups = groups_of(items, max_length, part_cost)
+    order = list(range(len(windows)))
+    if len(groups) > 1:
+        order.sort(key=lambda s: -len(windows[s].input_ids))
+        windows = [windows[s] for s in order]
+    input_ids_ST = torch.full((len(windows), groups[0][1]), pad_id)  # the encoder has no positions beyond max_length
     attention_mask_ST, text_mask_ST, type_ids_ST = (torch.zeros_like(input_ids_ST) for _ in range(3))
     for s, window in enumerate(windows):
         length = len(window.input_ids)
@@ -202,21 +232,27 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> Batch:
         "input_ids_ST": input_ids_ST,
         "attention_mask_ST": attention_mask_ST,
         "text_mask_ST": text_mask_ST,
-        "windows_NW": _windows_of(items),
+        "windows_NW": _windows_of(items, order),
         "spans_G4": _rows([[(s, *span) for span in window.spans] for s, window in enumerate(windows)], 4),
         "known_SC": torch.tensor([window.known for window in windows]),
         "sentences_M3": _rows([[(s, *x) for x in window.sentences] for s, window in enumerate(windows)], 3),
     }
-    return batch | ({"token_type_ids_ST": type_ids_ST} if windows[0].type_ids is not None else {})
+    if windows[0].type_ids is not None:
+        batch["token_type_ids_ST"] = type_ids_ST
+    if len(groups) > 1:
+        batch |= {f"group_{k}_ST0": torch.empty(*group, 0) for k, group in enumerate(groups)}
+    return batch
 
 
-def _windows_of(items: Sequence[Item]) -> Tensor:
+def _windows_of(items: Sequence[Item], order: Sequence[int]) -> Tensor:
+    """windows_NW, where sequence s is the window `order[s]` of all items' windows."""
+    place = {window: s for s, window in enumerate(order)}
     widest = max(len(item.windows) for item in items)
     windows_NW = torch.full((len(items), widest), -1)
     first = 0
     for n, item in enumerate(items):
         count = len(item.windows)
-        windows_NW[n, :count] = torch.arange(first, first + count)
+        windows_NW[n, :count] = torch.tensor([place[first + w] for w in range(count)])
         first += count
     return windows_NW
 
@@ -278,9 +314,10 @@ def useful_tokens(loader: DataLoader[Example]) -> float:
     useful = padded = 0
     for positions in loader.batch_sampler or ():
         for part in collator.parts([dataset[position] for position in positions]):
-            lengths = [len(window.input_ids) for example in part for window in example.item.windows]
-            useful += sum(lengths)
-            padded += len(lengths) * min(_padded(max(lengths)), collator.max_length)
+            items = [example.item for example in part]
+            useful += sum(len(window.input_ids) for item in items for window in item.windows)
+            groups = groups_of(items, collator.max_length, collator.parting.part_cost)
+            padded += sum(sequences * tokens for sequences, tokens in groups)
     return useful / max(padded, 1)
 
 

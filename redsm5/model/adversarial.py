@@ -22,9 +22,9 @@ class EmbeddingAdversary:
             with adversary.attack():
                 accelerator.backward(compute_loss())
 
-    Both gradients add up in the parameters. The module is called once a forward, as an encoder calls its
-    `get_input_embeddings()`. Nothing is noted in evaluation mode or without gradients. From one step to the next it
-    keeps nothing. With epsilon 0 it is false and leaves the module alone.
+    Both gradients add up in the parameters. A forward may call the module several times, for the groups of a batch, and
+    calls it for the same ones in the same order when it is attacked. Nothing is noted in evaluation mode or without
+    gradients. From one step to the next it keeps nothing. With epsilon 0 it is false and leaves the module alone.
 
     Args:
         embeddings: its output is vectors_STH.
@@ -34,8 +34,8 @@ class EmbeddingAdversary:
 
     def __init__(self, embeddings: nn.Module, epsilon: float) -> None:
         self._epsilon = epsilon
-        self._clean_STH: Tensor | None = None
-        self._move_STH: Tensor | None = None
+        self._clean: list[Tensor] = []  # vectors_STH of each call
+        self._moves: Iterator[Tensor] | None = None
         if epsilon > 0:
             embeddings.register_forward_hook(self._on_forward)
 
@@ -49,25 +49,28 @@ class EmbeddingAdversary:
         Raises:
             RuntimeError: no forward and backward in training mode came before.
         """
-        clean_STH, self._clean_STH = self._clean_STH, None
-        if clean_STH is None or clean_STH.grad is None:
+        gradients = [clean_STH.grad for clean_STH in self._clean if clean_STH.grad is not None]
+        self._clean = []  # its memory is free for the second forward
+        if not gradients:
             raise RuntimeError("an attack needs a forward in training mode and its backward before it")
-        self._move_STH = steepest_move(clean_STH.grad, self._epsilon)
-        del clean_STH  # its memory is free for the second forward
+        self._moves = iter([steepest_move(gradient_STH, self._epsilon) for gradient_STH in gradients])
+        del gradients
         try:
             yield
         finally:
-            self._move_STH = None
+            self._moves = None
 
     def _on_forward(self, module: nn.Module, inputs: tuple[object, ...], vectors_STH: Tensor) -> Tensor:
         if not (module.training and torch.is_grad_enabled()):
             return vectors_STH
-        if self._move_STH is not None:
-            return vectors_STH + self._move_STH.to(vectors_STH.dtype)
+        if self._moves is not None:
+            return vectors_STH + next(self._moves).to(vectors_STH.dtype)
         if not vectors_STH.requires_grad:  # frozen embeddings
             vectors_STH = vectors_STH.detach().requires_grad_()
         vectors_STH.retain_grad()
-        self._clean_STH = vectors_STH
+        if self._clean and self._clean[-1].grad is not None:  # of a batch that was not attacked
+            self._clean = []
+        self._clean.append(vectors_STH)
         return vectors_STH
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -78,13 +79,25 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
 def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool) -> list[Tensor]:
     """The states after the last layer and, with `below`, before them those below it: each states_STH, and float32
     whatever the encoder's type.
+
+    Of groups of sequences (redsm5/data/batches.py) the encoder reads one after the other, each as wide as it is; what
+    lies beyond is 0.
     """
     inputs = {"input_ids": batch["input_ids_ST"], "attention_mask": batch["attention_mask_ST"]}
     if "token_type_ids_ST" in batch and _takes_token_types(encoder):
         inputs["token_type_ids"] = batch["token_type_ids_ST"]
-    outputs = encoder(**inputs, output_hidden_states=below)
-    states = [outputs.hidden_states[-2]] if below else []
-    return [states_STH.float() for states_STH in (*states, outputs.last_hidden_state)]
+    S, T = batch["input_ids_ST"].shape
+    groups = [tuple(tensor.shape[:2]) for name, tensor in batch.items() if name.startswith("group_")] or [(S, T)]
+    read, first = [], 0
+    for sequences, tokens in groups:
+        group = {name: tensor[first : first + sequences, :tokens] for name, tensor in inputs.items()}
+        outputs = encoder(**group, output_hidden_states=below)
+        states = [outputs.hidden_states[-2]] if below else []
+        read.append([state.float() for state in (*states, outputs.last_hidden_state)])
+        first += sequences
+    if len(read) == 1:
+        return read[0]
+    return [torch.cat([F.pad(x, (0, 0, 0, T - x.shape[1])) for x in layer]) for layer in zip(*read, strict=True)]
 
 
 def compile_layers(encoder: PreTrainedModel) -> None:

@@ -104,6 +104,27 @@ def test_windows_spans_and_sentences_point_at_their_sequences(windowed):
     assert batch["known_SC"].tolist() == [window.known for window in windows]
 
 
+def test_windows_of_like_length_stand_together_and_are_still_their_posts(windowed):
+    examples = [windowed[i] for i in range(16)]
+    items = [example.item for example in examples]
+    plain, grouped = collate(examples, 0, 32), collate(examples, 0, 32, part_cost=8)
+    groups = [tensor.shape for name, tensor in grouped.items() if name.startswith("group_")]
+    S, T = plain["input_ids_ST"].shape
+    assert sum(count for count, _, _ in groups) == S
+    assert 1 < len(groups) <= T // 8
+    assert sum(count * tokens for count, tokens, _ in groups) < S * T
+    first = 0
+    for count, tokens, _ in groups:
+        assert not grouped["attention_mask_ST"][first : first + count, tokens:].any()
+        first += count
+    for item, row in zip(items, grouped["windows_NW"].tolist(), strict=True):
+        for window, s in zip(item.windows, row[: len(item.windows)], strict=True):
+            assert grouped["input_ids_ST"][s, : len(window.input_ids)].tolist() == window.input_ids.tolist()
+            assert grouped["known_SC"][s].tolist() == list(window.known)
+            assert [row[1:] for row in grouped["spans_G4"].tolist() if row[0] == s] == [list(x) for x in window.spans]
+    assert not [name for name in collate(examples, 0, 32, part_cost=10**6) if name.startswith("group_")]
+
+
 WIDTHS = [8 * (1 + i * i % 61) for i in range(1500)]
 
 
