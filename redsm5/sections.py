@@ -184,8 +184,8 @@ class TrainConfig(Section):
         group_by_length: put posts of like length into a batch, else any: less padding, but batches that differ more.
         max_tokens: of a forward, padded, in one process; a batch that has more is computed in parts that add up to the
             same loss and gradient, but a post's windows are not parted. null: no limit.
-        part_cost: a batch is parted, too, where that saves so many tokens of padding for each part; null: 32 on a
-            processor, and on a GPU, which is for large parts, any number is too few.
+        part_cost: a batch is parted, too, where that saves so many tokens of padding for each part, and so are the
+            windows of a part; null: 32 on a processor, and on a GPU, which is for large parts, any number is too few.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
