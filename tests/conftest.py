@@ -1,9 +1,15 @@
 """What tests of several parts share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+# Several test processes share the machine: threads that wait for each other's turn take five times as long as one. For
+# this process, and for those that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

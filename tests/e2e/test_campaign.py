@@ -44,7 +44,7 @@ def kill(experiments: Path, whom: str) -> int:
 def wait_for_moment(study: "subprocess.Popen[str]", experiments: Path, dice: random.Random) -> None:
     """Half of the moments are anywhere; the others lie in the training, which takes less time than starting does."""
     if dice.random() < 0.5:
-        until = time.monotonic() + dice.uniform(0, 25)
+        until = time.monotonic() + dice.uniform(0, 15)
         while study.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         return
@@ -53,7 +53,7 @@ def wait_for_moment(study: "subprocess.Popen[str]", experiments: Path, dice: ran
         for record in records(experiments):
             path = experiments / f"trial_{record['trial_id']}" / "trial.json"
             if record["state"] in ("running", "finishing") and path.stat().st_mtime > begin:
-                time.sleep(dice.uniform(0, 4))
+                time.sleep(dice.uniform(0, 2))
                 return
         time.sleep(0.05)
 
@@ -75,7 +75,7 @@ def campaign(folder: Path, uninterrupted: Path, *, kills: int, seed: int) -> int
             if not over and kill(experiments, whom):
                 done += 1
                 if whom == "trial":  # the driver takes the trial up again by itself
-                    until = time.monotonic() + dice.uniform(0, 20)
+                    until = time.monotonic() + dice.uniform(0, 10)
                     while study.poll() is None and time.monotonic() < until:
                         time.sleep(0.05)
                     kill(experiments, "all")

@@ -1,6 +1,9 @@
 """Orders by file, each given to a study at work: it obeys, and what is not pruned ends as if there had been none."""
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +35,20 @@ def test_a_study_is_paused_stopped_and_pruned_by_files_and_ends_as_if_it_had_not
         document = json.loads((folder / "study.json").read_bytes())
         return {"state": document["state"], "orders": [p.name for p in (folder / "control").iterdir()]}
 
+    def order_during(number: int, name: str) -> Path:
+        """Give an order after a trial's first epoch, and hold the trial until the driver must have seen it."""
+        trial = wait_for(lambda: trial_at(experiments, number=number, epoch=1))
+        held = processes_of(trial.name.removeprefix("trial_"))
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        given = order(name.format(trial.name.removeprefix("trial_")))
+        time.sleep(1.0)
+        for pid in held:
+            os.kill(pid, signal.SIGCONT)
+        return given
+
     driver = start("hpo.py", *arguments)
-    wait_for(lambda: trial_at(experiments, number=0, epoch=1))
-    pause = order("pause")
+    pause = order_during(0, "pause")
     wait_for(lambda: study()["state"] == "paused")
     (trial,) = records(experiments)
     assert trial["state"] == "interrupted"
@@ -49,8 +63,7 @@ def test_a_study_is_paused_stopped_and_pruned_by_files_and_ends_as_if_it_had_not
     assert study() == {"state": "stopped", "orders": []}
 
     driver = start("hpo.py", *arguments)
-    wait_for(lambda: trial_at(experiments, number=1, epoch=1))
-    order("stop-now")
+    order_during(1, "stop-now")
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 75, output
     assert "Traceback" not in output
@@ -58,14 +71,13 @@ def test_a_study_is_paused_stopped_and_pruned_by_files_and_ends_as_if_it_had_not
     assert study() == {"state": "stopped", "orders": []}
 
     driver = start("hpo.py", *arguments)
-    folder = wait_for(lambda: trial_at(experiments, number=2, epoch=1))
-    order(f"prune-{folder.name.removeprefix('trial_')}")
+    pruned = order_during(2, "prune-{}").name.removeprefix("prune-")
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 0, output
     assert "3 of 3 done" in output
     assert study() == {"state": "completed", "orders": []}
     trials = records(experiments)
     assert [(t["state"], t["resumes"]) for t in trials] == [("completed", 1), ("completed", 1), ("pruned", 0)]
-    assert not list(folder.glob("checkpoints/*/training_state*"))
+    assert not list(experiments.glob(f"trial_{pruned}/checkpoints/*/training_state*"))
     assert all_metrics(experiments)[:2] == all_metrics(uninterrupted)
     assert weights(experiments)[:2] == weights(uninterrupted)
