@@ -1,5 +1,6 @@
-"""A trial's process is ended when its time is over, whether it listens or not."""
+"""A trial's process is told how many threads it has, and is ended when its time is over, whether it listens or not."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from redsm5.config import compose
 from redsm5.study import launch
-from redsm5.study.launch import Launched
+from redsm5.study.launch import Launched, launch_environment
 from redsm5.study.signals import StopRequest
 
 LISTENS = "import signal, sys; signal.signal(15, lambda *_: sys.exit(75)); print('ready', flush=True); signal.pause()"
@@ -60,3 +62,14 @@ def test_one_that_was_to_stop_for_another_reason_was_not_late_and_may_take_its_t
     monkeypatch.setattr(launch, "KILL_AFTER_S", 0.0)
     signal.raise_signal(signal.SIGTERM)
     assert attended(LINGERS, tmp_path, stop, seconds=0) == (False, 75)
+
+
+@pytest.mark.parametrize(("model", "threads"), [("tiny", 1), ("bert_base", len(os.sched_getaffinity(0)))])
+def test_the_tiny_model_trains_on_one_thread_and_another_on_all_unless_a_person_says_so(
+    monkeypatch: pytest.MonkeyPatch, model: str, threads: int
+) -> None:
+    config = compose([f"model={model}"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert launch_environment(config, 1)["OMP_NUM_THREADS"] == str(threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert launch_environment(config, 1)["OMP_NUM_THREADS"] == "7"
