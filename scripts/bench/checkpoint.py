@@ -176,7 +176,7 @@ def drop_cache(folder: Path) -> None:
 
 def main() -> int:
     parser = arguments_of("checkpoint", __doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is to be measured")
     arguments = parser.parse_args()
     if shutil.disk_usage(arguments.folder).free < 12e9:

@@ -255,7 +255,7 @@ def rounds(ways: dict[str, Turns], posts: int, batch_size: int, count: int) -> I
 
 def main() -> int:
     parser = arguments_of("throughput", __doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--posts", type=int, default=round(TRAINED * POSTS))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=128, help="of the model; a multiple of 32")
