@@ -188,8 +188,10 @@ class Driver:
                     if not self.orphans.holds(frozen) and claim.acquire():
                         trial_id = claims.ensure_created(frozen, self.optuna, self.config, self.presets, self.board)
                         record = read_record(paths.trial_dir(self.experiments, trial_id))
-                        if record and record.state in FINISHED:  # it ended, and then its driver did
-                            self._tell(frozen.number, record)
+                        if record and record.state in FINISHED:
+                            # It ended, and then its driver did; or another worker has told it since we looked.
+                            if not self.optuna.get_trials(deepcopy=False)[frozen.number].state.is_finished():
+                                self._tell(frozen.number, record)
                             claim.release()
                             break
                         return claim, frozen.number, trial_id

@@ -296,6 +296,18 @@ def test_a_grid_ends_the_study_and_says_so(tmp_path: Path, capsys: pytest.Captur
     assert len(trials_of(again)) == 2
 
 
+def test_a_trial_that_another_worker_told_since_this_one_looked_is_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = QuickDriver(compose(overrides(tmp_path, "study.trials=1")))
+    driver.run()
+    (told,) = driver.optuna.get_trials()
+    looked = [SimpleNamespace(**{**vars(told), "number": told.number, "user_attrs": told.user_attrs})]
+    monkeypatch.setattr(driver_module.search, "unfinished", lambda _: [looked.pop()] if looked else [])
+    assert driver._next_trial() is None
+    assert [trial.state for trial in driver.optuna.get_trials()] == [TrialState.COMPLETE]
+
+
 def test_workers_share_a_grid_without_doing_a_point_twice(tmp_path: Path) -> None:
     sizes = "search.space={train.batch_size:{type:int,low:1,high:7}}"
     words = overrides(tmp_path, "study.sampler=grid", "study.trials=7", "study.enqueue_defaults=false", space=sizes)
