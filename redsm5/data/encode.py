@@ -70,7 +70,8 @@ class EncodedPosts(Dataset[Example]):
         changed = [p for p, (post, given) in enumerate(zip(posts, self._given, strict=True)) if post is not given]
         items = list(self._given_items)
         each = len(items) // len(posts)
-        for n, item in enumerate(self._encoded([posts[p] for p in changed])):
+        encoded = self._encoded([posts[p] for p in changed]) if changed else ()  # a tokenizer takes no empty list
+        for n, item in enumerate(encoded):
             post = changed[item.post]
             items[post * each + n % each] = replace(item, post=post)
         self.posts, self.items = posts, items

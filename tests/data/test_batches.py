@@ -254,3 +254,9 @@ def test_iterating_leaves_the_global_generator_alone(encoded):
 def test_batches_for_a_gpu_are_copied_from_pinned_memory_while_it_computes(encoded, device, pinned):
     loader = on_device(train_loader(encoded, 4, 1, 0), torch.device(device))
     assert (loader.pin_memory, loader._non_blocking) == (pinned, True)
+
+
+def test_an_epoch_in_which_no_post_was_augmented_is_the_one_without(encoded):
+    before = [ids(encoded, i) for i in range(50)]
+    encoded.encode(list(encoded.posts))
+    assert [ids(encoded, i) for i in range(50)] == before
