@@ -19,6 +19,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from redsm5 import hub
 from redsm5.errors import InputError
+from redsm5.model import attention
 from redsm5.sections import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -180,6 +181,8 @@ def _set_attention(encoder: PreTrainedModel, config: ModelConfig) -> None:
             where=f"model.attention={config.attention}",
             remedy=f"Set model.attention={own}.",
         )
+    if own == "sdpa":
+        encoder.set_attn_implementation(attention.NAME)
 
 
 def _freeze(encoder: PreTrainedModel, layers: int) -> None:
