@@ -1,18 +1,23 @@
 """Posts a second in training, beside padding to 512 tokens and HF Trainer's group_by_length: `just bench throughput`.
 
 All train the same model (a BERT with random weights, and both heads) on the same posts, 16 a step, with AdamW and the
-same loss; each step of one is followed by a step of the next, in one process, so that all see the same machine. A round
+same loss, each in a process of its own; a step of one is followed by a step of the next, so that all see the same
+machine. The others have transformers' attention and torch's threads as they come, ours what `just train` has. A round
 is an epoch of each. The posts are invented, as many and as long as those of ReDSM5 that one trains on: 65 % of 1,484,
 words log-normal with a mean of 295 (from 2 to 6,990, the figures of the data set) and a spread of 0.8, with 1.3 tokens
 a word (words and punctuation of its public sample), cut at 512. Of that, 59 % is useful when all are padded to 512.
 """
 
+import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -25,7 +30,7 @@ from transformers import BertConfig, BertModel, Trainer, TrainerCallback, Traini
 from transformers.utils.logging import disable_progress_bar
 
 from redsm5.config import Config, compose
-from redsm5.data.batches import UNDIVIDED, Batch, Parting, collate, on_device, parting_of, train_loader
+from redsm5.data.batches import Batch, collate, on_device, parting_of, train_loader
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.data.tokenize import build_tokenizer
@@ -39,10 +44,12 @@ from redsm5.model import (
     forward_backward,
     multitask_loss,
 )
+from redsm5.study.launch import launch_environment
 from redsm5.tables import Row
 
 POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 295, 2, 6990, 0.8, 1.3
-PADDED, HF, OURS = "padded to 512", "HF Trainer, group_by_length", "redsm5"
+PADDED, HF = "padded to 512", "HF Trainer, group_by_length"
+OURS, OURS_BY_LENGTH = "redsm5", "redsm5, group_by_length"
 
 Step = Callable[[Batch | list[Batch]], None]  # what a contender calls after each step, with what it was done on
 
@@ -67,21 +74,19 @@ def invent(count: int) -> list[Post]:
     return posts
 
 
-class Contenders:
-    """Each way to train, as a function that calls `step` after each of its steps, epoch after epoch."""
+def config_of(folder: Path) -> Config:
+    return compose(["model=bert_base", f"model.model_id={folder}", "train.epochs=1000"])
 
-    def __init__(self, folder: Path, layers: int, width: int, posts: int) -> None:
+
+class Contenders:
+    """Each way to train the encoder in `folder`, as a function that calls `step` after each of its steps, epoch after
+    epoch.
+    """
+
+    def __init__(self, folder: Path, posts: int) -> None:
         invented = invent(posts)
         tokenizer = build_tokenizer("tiny", invented)
-        bert = BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=width // 32,
-            intermediate_size=4 * width,
-        )
-        BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
-        self.config: Config = compose(["model=bert_base", f"model.model_id={folder}", "train.epochs=1000"])
+        self.config = config_of(folder)
         self.posts = EncodedPosts(invented, tokenizer, self.config)
         self.pad_id: int = tokenizer.pad_token_id
         self.vocab_size = len(tokenizer)
@@ -92,39 +97,41 @@ class Contenders:
         torch.manual_seed(0)
         return MultiTaskModel(self.config.model, vocab_size=self.vocab_size).train()
 
+    def peers_model(self) -> MultiTaskModel:
+        """The same with transformers' own attention."""
+        model = self.model()
+        model.encoder.set_attn_implementation("sdpa")
+        return model
+
     def loss_of(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         return multitask_loss(outputs, batch, self.criteria_loss, self.config.train.task_weights)
 
-    def ours(self, *, by_length: bool = False, parting: Parting) -> Callable[[Step], None]:
+    def ours(self, step: Step, *, by_length: bool = False) -> None:
         """As scripts/train.py does."""
-
-        def train(step: Step) -> None:
-            accelerator = Accelerator(cpu=True)
-            bare, train = self.model(), self.config.train
-            model, optimizer = accelerator.prepare(bare, build_optimizer(bare, train))
-            schedule = build_schedule(optimizer.optimizer, train, total_steps=100_000)
-            adversary = EmbeddingAdversary(bare.encoder.get_input_embeddings(), 0.0)
-            size, seed = train.batch_size, train.seed
-            loader = on_device(
-                train_loader(self.posts, size, seed, self.pad_id, by_length=by_length, parting=parting),
-                accelerator.device,
-            )
-            for epoch in range(1, train.epochs):
-                loader.set_epoch(epoch)
-                for parts in loader:
-                    with accelerator.accumulate(model):
-                        forward_backward(accelerator, model, parts, self.loss_of, adversary)
-                        accelerator.clip_grad_norm_(model.parameters(), train.max_grad_norm)
-                        optimizer.step()
-                        optimizer.zero_grad()
-                    schedule.step()
-                    step(parts)
-
-        return train
+        accelerator = Accelerator(cpu=True)
+        bare, train = self.model(), self.config.train
+        model, optimizer = accelerator.prepare(bare, build_optimizer(bare, train))
+        schedule = build_schedule(optimizer.optimizer, train, total_steps=100_000)
+        adversary = EmbeddingAdversary(bare.encoder.get_input_embeddings(), 0.0)
+        size, seed, parting = train.batch_size, train.seed, parting_of(self.config)
+        loader = on_device(
+            train_loader(self.posts, size, seed, self.pad_id, by_length=by_length, parting=parting),
+            accelerator.device,
+        )
+        for epoch in range(1, train.epochs):
+            loader.set_epoch(epoch)
+            for parts in loader:
+                with accelerator.accumulate(model):
+                    forward_backward(accelerator, model, parts, self.loss_of, adversary)
+                    accelerator.clip_grad_norm_(model.parameters(), train.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                schedule.step()
+                step(parts)
 
     def padded_to_512(self, step: Step) -> None:
         """A plain loop over batches drawn at random."""
-        model, train = self.model(), self.config.train
+        model, train = self.peers_model(), self.config.train
         optimizer = build_optimizer(model, train)
         schedule = build_schedule(optimizer, train, total_steps=100_000)
         while True:
@@ -190,7 +197,7 @@ class Contenders:
                 dataloader_pin_memory=False,
             )
             Trainer(
-                model=WithLoss(self.model()),
+                model=WithLoss(self.peers_model()),
                 args=arguments,
                 train_dataset=Features(),
                 data_collator=lambda features: collate(
@@ -200,45 +207,56 @@ class Contenders:
             ).train()
 
 
+WAYS: dict[str, Callable[[Contenders, Step], None]] = {
+    PADDED: Contenders.padded_to_512,
+    HF: Contenders.hf_trainer,
+    OURS: Contenders.ours,
+    OURS_BY_LENGTH: partial(Contenders.ours, by_length=True),
+}
+
+
 class Turns:
-    """A contender in a thread of its own that goes one step at a time, when told to."""
+    """A contender in a process of its own that goes a step at a time, when told to; ours is launched as a trial is."""
 
-    def __init__(self, train: Callable[[Step], None]) -> None:
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._parts: list[Batch] = []
-        self._fault: BaseException | None = None
-        self._train = train
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        self._go.acquire()
-        try:
-            self._train(self._stepped)
-        except BaseException as error:
-            self._fault = error
-        self._done.release()
-
-    def _stepped(self, trained_on: Batch | list[Batch]) -> None:
-        self._parts = trained_on if isinstance(trained_on, list) else [trained_on]
-        self._done.release()
-        self._go.acquire()
+    def __init__(self, name: str, folder: Path, posts: int) -> None:
+        self._ours, theirs = multiprocessing.Pipe()
+        processes = multiprocessing.get_context("spawn")
+        own = launch_environment(config_of(folder), 1) if name in (OURS, OURS_BY_LENGTH) else {}
+        before = dict(os.environ)
+        os.environ.update(own)
+        processes.Process(target=_contend, args=(theirs, name, folder, posts), daemon=True).start()
+        os.environ.clear()
+        os.environ.update(before)
+        theirs.close()
 
     def step(self) -> dict[str, float]:
         """One step: seconds by the clock and of the processor, posts, tokens, and tokens with padding."""
+        self._ours.send(None)
+        figures: dict[str, float] = self._ours.recv()
+        return figures
+
+
+def _contend(turns: Connection, name: str, folder: Path, posts: int) -> None:
+    """One contender's process: a step for each message that comes."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    contenders = Contenders(folder, posts)
+    turns.recv()
+    clock, processor = time.perf_counter(), time.process_time()
+
+    def step(trained_on: Batch | list[Batch]) -> None:
+        nonlocal clock, processor
+        took = {"seconds": time.perf_counter() - clock, "processor_seconds": time.process_time() - processor}
+        parts = trained_on if isinstance(trained_on, list) else [trained_on]
+        masks = [part["attention_mask_ST"] for part in parts]
+        took["posts"] = sum(len(part["index_N"]) for part in parts)
+        took["tokens"] = sum(int(mask.sum()) for mask in masks)
+        took["padded"] = sum(mask.numel() for mask in masks)
+        turns.send(took)
+        turns.recv()
         clock, processor = time.perf_counter(), time.process_time()
-        self._go.release()
-        self._done.acquire()
-        clock, processor = time.perf_counter() - clock, time.process_time() - processor
-        if self._fault:
-            raise self._fault
-        masks = [part["attention_mask_ST"] for part in self._parts]
-        return {
-            "seconds": clock,
-            "processor_seconds": processor,
-            "posts": sum(len(part["index_N"]) for part in self._parts),
-            "tokens": sum(int(mask.sum()) for mask in masks),
-            "padded": sum(mask.numel() for mask in masks),
-        }
+
+    with suppress(EOFError):  # no more steps are asked for
+        WAYS[name](contenders, step)
 
 
 def rounds(ways: dict[str, Turns], posts: int, batch_size: int, count: int) -> Iterator[dict[str, dict[str, float]]]:
@@ -261,18 +279,21 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=128, help="of the model; a multiple of 32")
     arguments = parser.parse_args()
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    with tempfile.TemporaryDirectory() as folder:
-        contenders = Contenders(Path(folder), arguments.layers, arguments.width, arguments.posts)
-        ways = {
-            PADDED: Turns(contenders.padded_to_512),
-            HF: Turns(contenders.hf_trainer),
-            OURS: Turns(contenders.ours(parting=parting_of(contenders.config))),
-            f"{OURS}, group_by_length": Turns(contenders.ours(by_length=True, parting=UNDIVIDED)),
-        }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bert = BertConfig(
+            vocab_size=len(build_tokenizer("tiny", invent(arguments.posts))),
+            hidden_size=arguments.width,
+            num_hidden_layers=arguments.layers,
+            num_attention_heads=arguments.width // 32,
+            intermediate_size=4 * arguments.width,
+        )
+        BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
+        ways = {name: Turns(name, folder, arguments.posts) for name in WAYS}
         ways[HF].step()  # what it does before its first step does not count
         for turns in ways.values():
             turns.step()
-        batch_size, found = contenders.config.train.batch_size, []
+        batch_size, found = config_of(folder).train.batch_size, []
         for sums in rounds(ways, arguments.posts, batch_size, arguments.rounds):
             found.append(sums)
             print(f"round {len(found)} of {arguments.rounds}", file=sys.stderr)
@@ -302,4 +323,5 @@ def result_of(found: list[dict[str, dict[str, float]]], size: str) -> Result:
     return Result(f"Training on posts as long as ReDSM5's ({size})", rows, times_ours, found)
 
 
-exit_with_message(main)
+if __name__ == "__main__":  # a contender's process imports this file, too
+    exit_with_message(main)

@@ -73,3 +73,7 @@ def test_the_tiny_model_trains_on_one_thread_and_another_on_all_unless_a_person_
     assert launch_environment(config, 1)["OMP_NUM_THREADS"] == str(threads)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert launch_environment(config, 1)["OMP_NUM_THREADS"] == "7"
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert "GOMP_SPINCOUNT" in launch_environment(config, 1)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # which libgomp would take for less than the other
+    assert "GOMP_SPINCOUNT" not in launch_environment(config, 1)
