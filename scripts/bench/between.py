@@ -1,10 +1,10 @@
 """From the end of one trial to the first step of the next, beside what people use: `just bench between`.
 
 Contenders train the same small model (`model=tiny`) on the same synthetic posts, one epoch a trial, in turn, round
-after round, in one run. Measured is the time from a trial's last result (ours: its report is written; Trainer: its last
-evaluation is done) until the next trial's first optimizer step is done.
+after round, in one run. Measured is the time from a trial's last result (redsm5: its report is written; Trainer: its
+last evaluation is done) until the next trial's first optimizer step is done.
 
-- ours: `just hpo`, whose trials are forked from a process that stands ready;
+- redsm5: `just hpo`, whose trials are forked from a process that stands ready;
 - a launch a trial: `accelerate launch scripts/train.py` for each, the next one started as soon as one has ended;
 - HF Trainer: `Trainer.hyperparameter_search` with Optuna in one process, posts tokenized ahead, a checkpoint an epoch.
 """

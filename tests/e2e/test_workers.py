@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -313,15 +314,24 @@ SMALLEST = ["data.posts=60", "model.max_length=48", "train.epochs=1", f"study.tr
 SMALLEST += ["study.metric=val_macro_pr_auc", f"retention.max_total_size={BUDGET}"]
 
 
-def at_work(worker: "subprocess.Popen[str]", experiments: Path) -> str | None:
-    """The trial that this worker's own processes are at, once it has begun and before it is evaluated."""
-    try:
-        words = [word for p in psutil.Process(worker.pid).children(recursive=True) for word in p.cmdline()]
-    except psutil.Error:
-        return None
-    ids = {word.removeprefix("trial.id=") for word in words if word.startswith("trial.id=")}
+def kill_at_work(worker: "subprocess.Popen[str]", experiments: Path) -> list[str]:
+    """Kill a worker if it is at a trial that has begun and is not yet evaluated: the trial's id, or nothing."""
+    id_of: dict[psutil.Process, str] = {}
+    with suppress(psutil.Error):
+        for process in psutil.Process(worker.pid).children(recursive=True):
+            id_of |= {process: word[len("trial.id=") :] for word in process.cmdline() if word.startswith("trial.id=")}
+    for process in id_of:  # while it stands still, it stays where it is
+        with suppress(psutil.Error):
+            process.suspend()
     begun = {r["trial_id"] for r in records(experiments) if r["state"] in ("preparing", "running")}
-    return next(iter(ids & begun), None)
+    at_work = sorted(set(id_of.values()) & begun)
+    if at_work:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    for process in id_of:
+        with suppress(psutil.Error):
+            process.resume()
+    return at_work
 
 
 def follow(worker: "subprocess.Popen[str]", log: Path) -> "subprocess.Popen[str]":
@@ -343,15 +353,13 @@ def test_four_workers_on_postgresql_of_which_two_are_killed_in_mid_trial_keep_on
     workers = [start("hpo.py", *study) for _ in range(4)]
     logs = [tmp_path / f"worker-{n}.log" for n in range(4)]
     followers = [follow(worker, log) for worker, log in zip(workers, logs, strict=True)]
-    highest, killed = 0, {}
+    killed: list[str] = []
+    highest = 0
     while any(worker.poll() is None for worker in workers):
         highest = max(highest, sum(files.tree_bytes(f) for f in experiments.glob("trial_*/checkpoints")))
         finished = sum(r["state"] == "completed" for r in records(experiments))
         if len(killed) < 2 and finished >= 8 * (len(killed) + 1):
-            victim = workers[len(killed)]
-            if trial_id := at_work(victim, experiments):
-                os.kill(victim.pid, signal.SIGKILL)
-                killed[trial_id] = victim.wait()
+            killed += kill_at_work(workers[len(killed)], experiments)
         time.sleep(0.05)
     seconds = time.monotonic() - began
     for follower in followers:
