@@ -319,7 +319,9 @@ def kill_at_work(worker: "subprocess.Popen[str]", experiments: Path) -> list[str
     id_of: dict[psutil.Process, str] = {}
     with suppress(psutil.Error):
         for process in psutil.Process(worker.pid).children(recursive=True):
-            id_of |= {process: word[len("trial.id=") :] for word in process.cmdline() if word.startswith("trial.id=")}
+            for word in process.cmdline():
+                if word.startswith("trial.id="):
+                    id_of[process] = word.removeprefix("trial.id=")
     for process in id_of:  # while it stands still, it stays where it is
         with suppress(psutil.Error):
             process.suspend()
