@@ -32,8 +32,10 @@ def attention(
     is small (`just bench throughput`). The mask is as `sdpa` has it: bool (True: is seen), or added. Gives SQAD.
     """
     dropped = min(round(dropout * CHANCES), CHANCES - 1)
-    causal_or_grouped = getattr(module, "is_causal", False) or getattr(module, "num_key_value_groups", 1) > 1
-    plain = not causal_or_grouped and kwargs.get("position_bias") is None
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    grouped = getattr(module, "num_key_value_groups", 1) > 1
+    plain = not causal and not grouped and kwargs.get("position_bias") is None
     if not (dropped and plain and query_SAQD.device.type == "cpu") or torch.compiler.is_compiling():
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query_SAQD, key_SAKD, value_SAKD, mask, dropout=dropout, scaling=scaling, **kwargs

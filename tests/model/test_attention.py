@@ -14,6 +14,15 @@ from redsm5.model.attention import NAME, attention
 S, A, T, D = 3, 2, 40, 8
 
 
+def layer(*, is_causal: bool) -> nn.Module:
+    module = nn.Module()
+    module.is_causal = is_causal
+    return module
+
+
+ENCODERS = layer(is_causal=False)
+
+
 def random_inputs(width: int = D) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     query, key, value = (torch.randn(S, A, T, n, requires_grad=True) for n in (D, D, width))
@@ -31,7 +40,7 @@ def weights_after_dropout(mask: Tensor | None, dropout: float, seed: int = 1) ->
     """What each query takes of each key: with the identity as values, the output is the weights themselves."""
     query, key, _ = random_inputs()
     torch.manual_seed(seed)
-    return attention(nn.Module(), query, key, torch.eye(T).expand(S, A, T, T), mask, dropout=dropout)[0].transpose(1, 2)
+    return attention(ENCODERS, query, key, torch.eye(T).expand(S, A, T, T), mask, dropout=dropout)[0].transpose(1, 2)
 
 
 @pytest.mark.parametrize("mask", masks())
@@ -39,7 +48,7 @@ def test_outputs_and_gradients_are_those_of_weights_dropped_and_scaled(mask: str
     kept = weights_after_dropout(masks()[mask], 0.25) != 0
     inputs = random_inputs()
     torch.manual_seed(1)  # the same draw
-    found = attention(nn.Module(), *inputs, masks()[mask], dropout=0.25)[0]
+    found = attention(ENCODERS, *inputs, masks()[mask], dropout=0.25)[0]
     told = torch.ones(S, T, dtype=torch.bool)
     told[2, 5] = mask == "none"  # of what sees nothing, nobody reads anything
     found[told].square().sum().backward()  # type: ignore[no-untyped-call]
@@ -72,18 +81,19 @@ def test_each_weight_is_dropped_as_often_as_asked_and_apart_from_the_others(drop
 
 def test_without_dropout_it_is_sdpa_to_the_bit() -> None:
     inputs, mask = random_inputs(), masks()["bool"]
-    expected = sdpa_attention_forward(nn.Module(), *inputs, mask, is_causal=False)[0]
-    assert torch.equal(attention(nn.Module(), *inputs, mask, is_causal=False)[0], expected)
+    expected = sdpa_attention_forward(ENCODERS, *inputs, mask)[0]
+    assert torch.equal(attention(ENCODERS, *inputs, mask)[0], expected)
 
 
-def test_what_is_not_plain_attention_is_left_to_sdpa() -> None:
-    causal = nn.Module()
-    causal.is_causal = True
+@pytest.mark.parametrize(
+    ("module", "also"), [(layer(is_causal=True), {}), (ENCODERS, {"is_causal": True}), (nn.Module(), {})]
+)
+def test_what_does_not_see_what_comes_after_is_left_to_sdpa(module: nn.Module, also: dict[str, bool]) -> None:
     inputs = random_inputs()
     torch.manual_seed(1)
-    found = attention(causal, *inputs, None, dropout=0.3)[0]
+    found = attention(module, *inputs, None, dropout=0.3, **also)[0]  # type: ignore[arg-type]
     torch.manual_seed(1)
-    assert torch.equal(found, sdpa_attention_forward(causal, *inputs, None, dropout=0.3)[0])
+    assert torch.equal(found, sdpa_attention_forward(module, *inputs, None, dropout=0.3, **also)[0])
 
 
 def test_an_encoder_trains_with_it_and_is_read_without(monkeypatch: pytest.MonkeyPatch) -> None:
