@@ -48,17 +48,21 @@ def best_spans(scores_SCTL: Tensor, count: int) -> tuple[Tensor, Tensor]:
     span may be.
     """
     _, _, T, L = scores_SCTL.shape
-    first_T1 = torch.arange(T, device=scores_SCTL.device).unsqueeze(-1)
-    last_TL = first_T1 + torch.arange(L, device=scores_SCTL.device)
+    first_T = torch.arange(T, device=scores_SCTL.device)
+    # Once one is chosen, a token before it still begins the spans that end before it: its shortest ones. So the best of
+    # each token's shortest ones, for any number of them, is all that is looked at again.
+    best_SCTL = scores_SCTL.cummax(dim=-1).values
+    left_SCT = torch.full(scores_SCTL.shape[:3], L, device=scores_SCTL.device)
     spans, scores = [], []
     for _ in range(count):
-        best_SC, index_SC = scores_SCTL.flatten(2).max(dim=-1)
-        first_SC11 = (index_SC // L)[..., None, None]
-        last_SC11 = first_SC11 + (index_SC % L)[..., None, None]
-        span_SC2 = torch.cat([first_SC11, last_SC11], dim=-1).squeeze(-2)
-        spans.append(span_SC2.masked_fill((best_SC <= MASKED).unsqueeze(-1), -1))
-        scores.append(best_SC)
-        scores_SCTL = scores_SCTL.masked_fill((first_T1 <= last_SC11) & (last_TL >= first_SC11), MASKED)
+        best_SCT = best_SCTL.gather(-1, (left_SCT - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        best_SC1, first_SC1 = best_SCT.masked_fill(left_SCT == 0, MASKED).max(dim=-1, keepdim=True)
+        of_first_SCL = scores_SCTL.take_along_dim(first_SC1.unsqueeze(-1), dim=2).squeeze(2)
+        last_SC1 = first_SC1 + (of_first_SCL == best_SC1).int().argmax(dim=-1, keepdim=True)
+        spans.append(torch.cat([first_SC1, last_SC1], dim=-1).masked_fill(best_SC1 <= MASKED, -1))
+        scores.append(best_SC1.squeeze(-1))
+        before_SCT = torch.minimum(left_SCT, (first_SC1 - first_T).clamp(min=0))
+        left_SCT = left_SCT.where(first_T > last_SC1, before_SCT)
     return torch.stack(spans, dim=2), torch.stack(scores, dim=2)
 
 
