@@ -97,8 +97,7 @@ class PackedItems(Sequence[Item]):
     """The items that `pack` packed, each made anew whenever it is asked for."""
 
     def __init__(self, content: Any) -> None:
-        arrays = _arrays(memoryview(content))
-        self._windows = _Windows(arrays)
+        self._arrays = arrays = _arrays(memoryview(content))
         self._starts = arrays["window_starts"].tolist()
         columns = ("posts_N", "symptoms_NC", "labels_NC", "cut_N", "lost_N")
         self._posts, self._symptoms, self._labels, self._cut, self._lost = (arrays[name].tolist() for name in columns)
@@ -118,44 +117,26 @@ class PackedItems(Sequence[Item]):
             self._posts[index],
             tuple(self._symptoms[index]),
             tuple(self._labels[index]),
-            self._windows[self._starts[index] : self._starts[index + 1]],
+            [_window(self._arrays, row) for row in range(self._starts[index], self._starts[index + 1])],
             self._cut[index],
             self._lost[index],
         )
 
 
-class _Windows(Sequence[Window]):
-    """Windows [first, end) of the arrays; a slice of them is another view."""
+def _window(arrays: dict[str, NDArray[Any]], row: int) -> Window:
+    def of(starts: str, values: str) -> NDArray[Any]:
+        return arrays[values][arrays[starts][row] : arrays[starts][row + 1]]
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], rows: range | None = None) -> None:
-        self._arrays = arrays
-        self._rows = range(len(arrays["text_S2"])) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Window: ...
-    @overload
-    def __getitem__(self, index: slice) -> "_Windows": ...
-    def __getitem__(self, index: int | slice) -> "Window | _Windows":
-        if isinstance(index, slice):
-            return _Windows(self._arrays, self._rows[index])
-        arrays, row = self._arrays, self._rows[index]
-
-        def of(starts: str, values: str) -> NDArray[Any]:
-            return arrays[values][arrays[starts][row] : arrays[starts][row + 1]]
-
-        first, end = arrays["text_S2"][row].tolist()
-        return Window(
-            input_ids=of("token_starts", "ids_T"),
-            type_ids=of("token_starts", "types_T") if "types_T" in arrays else None,
-            offsets=of("token_starts", "offsets_T2"),
-            text=(first, end),
-            spans=[(c, a, b) for c, a, b in of("span_starts", "spans_G3").tolist()],
-            known=arrays["known_SC"][row].tolist(),
-            sentences=[(a, b) for a, b in of("sentence_starts", "sentences_M2").tolist()],
-        )
+    first, end = arrays["text_S2"][row].tolist()
+    return Window(
+        input_ids=of("token_starts", "ids_T"),
+        type_ids=of("token_starts", "types_T") if "types_T" in arrays else None,
+        offsets=of("token_starts", "offsets_T2"),
+        text=(first, end),
+        spans=[(c, a, b) for c, a, b in of("span_starts", "spans_G3").tolist()],
+        known=arrays["known_SC"][row].tolist(),
+        sentences=[(a, b) for a, b in of("sentence_starts", "sentences_M2").tolist()],
+    )
 
 
 def _starts(rows: Iterable[Sequence[Any] | NDArray[Any]]) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 TINY: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    "num_attention_heads": 2,
     "intermediate_size": 128,
     # With it, attention takes a path on processors that is twice as slow; of the other, drawing the random numbers is a
     # tenth of a step, and so small a model does not overfit in the few epochs that it has.
