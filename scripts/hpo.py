@@ -7,6 +7,7 @@ from redsm5.errors import exit_with_message
 from redsm5.files import make_private
 from redsm5.study.driver import Driver
 from redsm5.study.launch import dry_run
+from redsm5.study.standby import Standby
 
 
 def main() -> int:
@@ -14,7 +15,8 @@ def main() -> int:
     config = compose(sys.argv[1:])
     if config.dry_run:
         return dry_run(config)
-    Driver(config).run()
+    with Standby(config) as standby:  # it imports for seconds, while the driver looks at the data
+        Driver(config).run(standby)
     return 0
 
 

@@ -93,8 +93,8 @@ class Driver:
             remedies = space.lacking(config)
             self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
 
-    def run(self) -> None:
-        """Run or continue the study until its trials are done.
+    def run(self, standby: Standby) -> None:
+        """Run or continue the study until its trials are done; `standby` trains them.
 
         Raises:
             Interrupted: a signal came, or an order to stop now; the trial at hand can be resumed.
@@ -106,7 +106,7 @@ class Driver:
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
         self.shipper.start()
-        self.standby = Standby(self.config, self.log)
+        self.standby = standby
         outcome = "stopped"
         try:
             with breaking_off():
@@ -127,7 +127,6 @@ class Driver:
             if self.now.requested or not ordered:
                 raise
         finally:
-            self.standby.close()
             self.pages.close()
             try:
                 with files.Lock(self.folder / paths.LOCK):
@@ -303,7 +302,7 @@ class Driver:
             if self.board.trials[trial_id].state == "running":
                 self.pages.draw()
 
-        return self.standby.launch(trial_id, self.now).attend(self.asked, meanwhile, seconds)
+        return self.standby.launch(trial_id, self.now, self.log).attend(self.asked, meanwhile, seconds)
 
     def _decide(self, number: int, trial_id: str, folder: Path) -> None:
         """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.

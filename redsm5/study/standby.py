@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
@@ -30,14 +30,14 @@ LAST_WORDS = 1000  # characters of what it printed before it ended
 
 
 class Standby:
-    """What stands ready for the next trial of one worker.
+    """What stands ready for the next trial of one worker; left as a context, it ends.
 
     Attributes:
         config: the study's. process: what was launched and stands ready.
     """
 
-    def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
-        self.config, self._log = config, log
+    def __init__(self, config: Config) -> None:
+        self.config = config
         self._several = launch.processes_of(config) > 1
         self._scratch = tempfile.TemporaryDirectory(prefix="redsm5-standby-")
         self._start()
@@ -58,8 +58,14 @@ class Standby:
                 stderr=printed,
             )
 
-    def launch(self, trial_id: str, stop: Stop) -> Launched:
-        """Have a trial trained whose folder exists; its output goes to a log in there.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def launch(self, trial_id: str, stop: Stop, log: FilteringBoundLogger) -> Launched:
+        """Have a trial trained whose folder exists; its output goes to a file in there.
 
         Raises:
             Interrupted: a stop was requested before anything stood ready.
@@ -68,7 +74,7 @@ class Standby:
         output = (folder / paths.LOGS / "output.log").absolute()
         files.make_dir(output.parent)
         if self.process.poll() is not None and self._fit is not False:
-            self._log.warning("what stood ready for the next trial has ended", output=self._last_words())
+            log.warning("what stood ready for the next trial has ended", output=self._last_words())
             self._start()
         arguments = launch.trial_arguments(self.config, trial_id)
         request = json.dumps({"arguments": arguments, "output": str(output)}).encode() + b"\n"
@@ -78,7 +84,7 @@ class Standby:
             self._say(b"")
             self._start()
             return launched
-        if not self._ready(stop):
+        if not self._ready(stop, log):
             return launch.launch_trial(self.config, trial_id, output=output)
         self._say(request)
         while (word := self._hear(POLL_S)) is None:
@@ -105,7 +111,7 @@ class Standby:
             if not line:
                 self.process.stdin.close()
 
-    def _ready(self, stop: Stop) -> bool:
+    def _ready(self, stop: Stop, log: FilteringBoundLogger) -> bool:
         """Wait until it stands ready; whether trials may be forked from it."""
         while self._fit is None:
             if stop.requested:
@@ -114,7 +120,7 @@ class Standby:
                 why_not = word.get("unfit", self._last_words())
                 self._fit = not why_not
                 if why_not:
-                    self._log.warning("nothing can stand ready: each trial is started by itself", reason=why_not)
+                    log.warning("nothing can stand ready: each trial is started by itself", reason=why_not)
         return self._fit
 
     def _ended(self, seconds: float) -> bool:

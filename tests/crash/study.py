@@ -63,6 +63,9 @@ class SmallStudy(Driver):
         super().__init__(config)
         self._saver = saver
 
+    def run(self, standby: Any = None) -> None:
+        super().run(standby)
+
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
         saved = Config.model_validate(files.read_json(folder / paths.CONFIG))
         config = saved.model_copy(update={"experiments": str(folder.parent)})
@@ -154,7 +157,6 @@ def warm(scratch: Path) -> Config:
     the configuration for them.
     """
     outcomes.draw_report = lambda folder, log: None
-    driver_module.Standby = lambda *_: SimpleNamespace(close=lambda: None)  # type: ignore[assignment,misc]
     driver_module.admit = lambda config, stop: ({}, "ab" * 32)
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False

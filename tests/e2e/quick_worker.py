@@ -25,6 +25,9 @@ HANG = int(sys.argv[1])
 class QuickDriver(driver.Driver):
     trained = 0
 
+    def run(self, standby: Any = None) -> None:
+        super().run(standby)
+
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
         with Lock(folder / LOCK):
             record = read_record(folder)
@@ -46,12 +49,11 @@ class QuickDriver(driver.Driver):
 
 
 def quick(module: Any) -> None:
-    """Leave out what reads posts, stands ready to train, ships metrics and draws pages."""
+    """Leave out what reads posts, ships metrics and draws pages."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
     module.admit = lambda config, stop: ({}, "ab" * 32)
     outcomes.draw_report = lambda folder, log: None
     module.Shipper = lambda *_: shipper
-    module.Standby = lambda *_: SimpleNamespace(close=int)
 
 
 def main() -> int:

@@ -17,7 +17,6 @@ def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "ab" * 32))
     monkeypatch.setattr(outcomes, "draw_report", lambda folder, log: None)
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
-    monkeypatch.setattr(driver_module, "Standby", lambda *_: SimpleNamespace(close=int))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in handlers.items():

@@ -39,6 +39,9 @@ class QuickDriver(Driver):
     during: list[During]
     started: list[int]
 
+    def run(self, standby: Any = None) -> None:
+        super().run(standby)
+
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
         record = read_record(folder)
         assert record is not None

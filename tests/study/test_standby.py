@@ -42,9 +42,8 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ready(tmp_path: Path) -> Iterator[Standby]:
-    standby = Standby(configured(tmp_path / "e"), structlog.get_logger())
-    yield standby
-    standby.close()
+    with Standby(configured(tmp_path / "e")) as standby:
+        yield standby
 
 
 def configured(experiments: Path, *words: str) -> Config:
@@ -56,7 +55,7 @@ def begun(standby: Standby, *words: str) -> tuple[str, "module.Launched"]:
     """A new trial and its process."""
     config = configured(Path(standby.config.experiments), *words)
     trial_id = create_trial(config).trial_id
-    return trial_id, standby.launch(trial_id, Never())
+    return trial_id, standby.launch(trial_id, Never(), structlog.get_logger())
 
 
 def trains_the_next(standby: Standby) -> bool:
@@ -119,7 +118,7 @@ def test_nothing_is_started_for_one_who_wants_to_stop(ready: Standby) -> None:
     config = configured(Path(ready.config.experiments))
     trial_id = create_trial(config).trial_id
     with pytest.raises(Interrupted):
-        ready.launch(trial_id, Now())
+        ready.launch(trial_id, Now(), structlog.get_logger())
     assert states(ready)[trial_id] == "queued"
 
 
@@ -134,10 +133,9 @@ def test_what_cannot_fork_starts_each_trial_by_itself(
         script = tmp_path / f"{name}.py"
         script.write_text(f"{content}\nimport runpy; runpy.run_path({str(module.SCRIPT)!r}, run_name='__main__')")
         monkeypatch.setattr(module, "SCRIPT", script)
-        standby = Standby(configured(tmp_path / name), structlog.get_logger())
-        trial_id, launched = begun(standby)
-        launched.attend(Never())
-        standby.close()
+        with Standby(configured(tmp_path / name)) as standby:
+            trial_id, launched = begun(standby)
+            launched.attend(Never())
         assert states(standby)[trial_id] == "completed"
         assert {"threads": "2 threads run", "broken": "no such luck"}[name] in capsys.readouterr().out
         monkeypatch.undo()
