@@ -161,7 +161,7 @@ def test_every_launch_composes(launch: str) -> None:
 
 
 def test_a_value_given_beats_the_groups_and_the_model_s_own_defaults() -> None:
-    assert compose([]).train.epochs == compose(["model=tiny"]).train.epochs == 6
+    assert compose([]).train.epochs == compose(["model=tiny"]).train.epochs == 5
     assert compose(["train.epochs=2", "model=tiny"]).train.epochs == 2
     assert compose(["model=bert_base"]).train.learning_rate == pytest.approx(2e-5)
     assert compose(["retention=keep_all"]).retention.keep_all

@@ -29,6 +29,9 @@ TINY: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 128,
+    # At first its layers add little to what a token is, and it learns from there: over ten seeds its five epochs come
+    # to where six came with BERT's 0.02, and none ends where it began.
+    "initializer_range": 0.005,
     # With it, attention takes a path on processors that is twice as slow; of the other, drawing the random numbers is a
     # tenth of a step, and so small a model does not overfit in the few epochs that it has.
     "attention_probs_dropout_prob": 0.0,
