@@ -34,7 +34,7 @@ from redsm5.data.batches import Batch, collate, on_device, parting_of, train_loa
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.data.tokenize import build_tokenizer
-from redsm5.errors import exit_with_message
+from redsm5.errors import TrainingError, exit_with_message
 from redsm5.model import (
     EmbeddingAdversary,
     MultiTaskModel,
@@ -43,6 +43,7 @@ from redsm5.model import (
     build_schedule,
     forward_backward,
     multitask_loss,
+    set_numerics,
 )
 from redsm5.study.launch import launch_environment
 from redsm5.tables import Row
@@ -109,6 +110,7 @@ class Contenders:
     def ours(self, step: Step, *, by_length: bool = False) -> None:
         """As scripts/train.py does."""
         accelerator = Accelerator(cpu=True)
+        set_numerics(self.config.train.deterministic)
         bare, train = self.model(), self.config.train
         model, optimizer = accelerator.prepare(bare, build_optimizer(bare, train))
         schedule = build_schedule(optimizer.optimizer, train, total_steps=100_000)
@@ -219,6 +221,7 @@ class Turns:
     """A contender in a process of its own that goes a step at a time, when told to; ours is launched as a trial is."""
 
     def __init__(self, name: str, folder: Path, posts: int) -> None:
+        self._name = name
         self._ours, theirs = multiprocessing.Pipe()
         processes = multiprocessing.get_context("spawn")
         own = launch_environment(config_of(folder), 1) if name in (OURS, OURS_BY_LENGTH) else {}
@@ -230,9 +233,16 @@ class Turns:
         theirs.close()
 
     def step(self) -> dict[str, float]:
-        """One step: seconds by the clock and of the processor, posts, tokens, and tokens with padding."""
-        self._ours.send(None)
-        figures: dict[str, float] = self._ours.recv()
+        """One step: seconds by the clock and of the processor, posts, tokens, and tokens with padding.
+
+        Raises:
+            TrainingError: the contender's process has ended; it printed why.
+        """
+        try:
+            self._ours.send(None)
+            figures: dict[str, float] = self._ours.recv()
+        except (EOFError, OSError) as error:
+            raise TrainingError(f"{self._name} has ended", remedy="See above what it printed.") from error
         return figures
 
 

@@ -70,7 +70,7 @@ def test_what_a_second_run_may_change_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "key", "before", "after"),
     [
-        ("train.epochs=9", "train.epochs", "6", "9"),
+        ("train.epochs=9", "train.epochs", "5", "9"),
         ("study.seed=1", "study.seed", "42", "1"),
         ("study.sampler=random", "study.sampler", "tpe", "random"),
         ("data.posts=99", "data.posts", "400", "99"),
