@@ -27,7 +27,7 @@ from accelerate import Accelerator
 from results import Result, arguments_of, digits, finish
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from redsm5.config import Config, compose
 from redsm5.data.batches import Batch, collate, on_device, parting_of, train_loader
@@ -249,6 +249,7 @@ class Turns:
 def _contend(turns: Connection, name: str, folder: Path, posts: int) -> None:
     """One contender's process: a step for each message that comes."""
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     contenders = Contenders(folder, posts)
     turns.recv()
     clock, processor = time.perf_counter(), time.process_time()
@@ -289,6 +290,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=128, help="of the model; a multiple of 32")
     arguments = parser.parse_args()
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bert = BertConfig(
