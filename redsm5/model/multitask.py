@@ -68,13 +68,16 @@ class MultiTaskModel(nn.Module):
 
 def architecture(model: MultiTaskModel) -> str:
     """What must be equal for one model's weights to fit another: the encoder's kind and sizes, and the first digits of
-    a SHA-256 over the name, shape and type of every tensor.
+    a SHA-256 over the name, shape and type of every tensor. No shape tells how many attention heads there are, so that
+    is said where they have not the usual width of 64.
     """
     encoder = model.encoder.config
+    heads = getattr(encoder, "num_attention_heads", None)
+    unusual = f"{heads} heads, " if heads and encoder.hidden_size != 64 * heads else ""
     tensors = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in model.state_dict().items())
     layout = hashlib.sha256(repr(tensors).encode()).hexdigest()[:12]
     return (
-        f"{encoder.model_type}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, "
+        f"{encoder.model_type}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {unusual}"
         f"vocabulary {encoder.vocab_size}, {sum(p.numel() for p in model.parameters())} parameters, layout {layout}"
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from redsm5.model import MultiTaskModel, architecture, head_config
+from redsm5.model.encoder import TINY
 from redsm5.sections import ModelConfig
 from tests.model.batch import VOCABULARY, Batch, backward, model_config, random_batch, without_padding
 from tests.model.test_evidence_heads import K, check_candidates
@@ -232,6 +233,16 @@ def test_the_architecture_names_what_must_be_equal() -> None:
         "dtype=bfloat16",
     ):
         assert plain != described(override)
+
+
+def test_the_architecture_names_attention_heads_which_no_shape_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    def described(heads: int) -> str:
+        monkeypatch.setitem(TINY, "num_attention_heads", heads)
+        return architecture(MultiTaskModel(model_config(), vocab_size=VOCABULARY))
+
+    assert ", 2 heads, " in described(2)
+    assert ", 4 heads, " in described(4)
+    assert "heads" not in described(1)
 
 
 def test_the_head_configuration_holds_all_that_changes_what_an_output_means() -> None:
