@@ -283,16 +283,20 @@ def test_a_hanging_server_holds_up_the_end_for_a_bounded_time(
     assert time.monotonic() - before < 10
 
 
-def test_a_slow_server_that_gets_on_is_waited_for(server: MlflowServer, proxy: FaultProxy, tmp_path: Path) -> None:
+def test_a_slow_server_that_gets_on_is_waited_for(
+    server: MlflowServer, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Patience is for a server that confirms nothing, not for a long journal."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine is slow
     proxy.fault = lambda *_: time.sleep(0.3) or "pass"
-    folder = make_trial(tmp_path, steps=4000)
+    folder = make_trial(tmp_path, steps=12_000)  # of which a request takes 1,000
     shipper, _ = make_shipper(proxy.url, folder)
     shipper.PATIENCE_S = 2.5
     shipper.start()
+    wait_for(lambda: waiting(folder, proxy.url) < 12_000)
     before = time.monotonic()
     assert shipper.close() == 0
-    assert time.monotonic() - before > 2.5
+    assert time.monotonic() - before > shipper.PATIENCE_S
     check_arrived(server, folder)
 
 
