@@ -6,9 +6,11 @@ has ended, its exit code (or minus the signal) is printed.
 """
 
 import json
+import multiprocessing
 import os
 import sys
 import threading
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 from redsm5.files import make_private
@@ -16,14 +18,15 @@ from redsm5.storage.checkpoint import Saver
 from tests.crash import study
 
 
-def child(config: study.Config, experiments: Path, go: int) -> None:
+def child(config: study.Config, experiments: Path, go: Semaphore) -> None:
     saver = Saver()
     saver.submit(lambda: None)  # the thread that saves is there before the study begins
     saver.wait()
     (checkpoint,) = [t for t in threading.enumerate() if t.name.startswith("checkpoint")]
     threads = {"main": threading.get_native_id(), "checkpoint": checkpoint.native_id}
     print(json.dumps({"pid": os.getpid(), "threads": threads}), flush=True)
-    os.read(go, 1)
+    # No call on a file: such a one, begun before strace came, would be counted in some runs only.
+    assert go.acquire(timeout=600), "nobody waits for this process any more"
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     code = study.run(config, experiments, saver)
     os._exit(code)
@@ -32,20 +35,17 @@ def child(config: study.Config, experiments: Path, go: int) -> None:
 def main() -> None:
     make_private()
     config = study.warm(Path(sys.argv[1]))
+    go = multiprocessing.get_context("fork").Semaphore(0)
     print("ready", flush=True)
     while line := sys.stdin.readline():
-        ours, theirs = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(theirs)
             try:
-                child(config, Path(line.strip()), ours)
+                child(config, Path(line.strip()), go)
             finally:
                 os._exit(99)
-        os.close(ours)
         sys.stdin.readline()
-        os.write(theirs, b"g")
-        os.close(theirs)
+        go.release()
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

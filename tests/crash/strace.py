@@ -45,13 +45,14 @@ class Call:
 
 
 def attach(threads: Mapping[str, int], output: Path, *options: str) -> "subprocess.Popen[bytes]":
-    """strace, once it holds these threads."""
+    """strace, once it holds these threads: their next call on a file is one that it sees."""
     ids = [word for tid in threads.values() for word in ("-p", str(tid))]
-    process = subprocess.Popen(["strace", "-q", "-y", "-xx", "-o", str(output), *options, *ids])
-    for tid in threads.values():
-        while "TracerPid:\t0\n" in Path(f"/proc/{tid}/status").read_text():
-            assert process.poll() is None, "strace cannot attach"
-            time.sleep(0.001)
+    said = output.with_suffix(".said")
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(["strace", "-y", "-xx", "-o", str(output), *options, *ids], stderr=stderr)
+    while said.read_text().count(" attached") < len(threads):
+        assert process.poll() is None, f"strace cannot attach: {said.read_text()}"
+        time.sleep(0.001)
     return process
 
 
