@@ -46,6 +46,7 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
         for result in found.values()
         for what, peers in result["times_ours"].items()
         for peer, ratio in peers.items()
+        if peer != "redsm5"
     ][::-1]
     figure = Figure(figsize=(9, 1 + INCH_A_BAR * len(bars)), layout="constrained")
     axes = figure.add_subplot()

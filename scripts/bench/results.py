@@ -17,7 +17,7 @@ class Result:
     Attributes:
         title: what was measured, as a heading.
         rows: the table, a contender or a figure a row, each value as a person reads it.
-        times_ours: what is compared, then each peer: how many times ours it takes. Above 1 ours is ahead.
+        times_ours: what is compared, then each contender: how many times ours it takes. Above 1 ours is ahead.
         measured: all figures, as they were taken.
     """
 
