@@ -44,7 +44,7 @@ def kill(experiments: Path, whom: str) -> int:
 def wait_for_moment(study: "subprocess.Popen[str]", experiments: Path, dice: random.Random) -> None:
     """Half of the moments are anywhere; the others lie in the training, which takes less time than starting does."""
     if dice.random() < 0.5:
-        until = time.monotonic() + dice.uniform(0, 15)
+        until = time.monotonic() + dice.uniform(0, 8)
         while study.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         return
@@ -75,7 +75,7 @@ def campaign(folder: Path, uninterrupted: Path, *, kills: int, seed: int) -> int
             if not over and kill(experiments, whom):
                 done += 1
                 if whom == "trial":  # the driver takes the trial up again by itself
-                    until = time.monotonic() + dice.uniform(0, 10)
+                    until = time.monotonic() + dice.uniform(0, 5)
                     while study.poll() is None and time.monotonic() < until:
                         time.sleep(0.05)
                     kill(experiments, "all")
