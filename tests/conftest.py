@@ -12,6 +12,11 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first: short ones are left for the end, which whoever is free then takes over."""
+    items.sort(key=lambda item: item.path.parent.name not in ("e2e", "crash"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of the tests' own, in the place of the user's."""
