@@ -19,6 +19,7 @@ from redsm5.records import FINISHED, RetentionRow, TrialRecord
 from tui.files import Lines, records
 
 LOOK_AGAIN_S = 60.0  # at a trial that is over and still has checkpoints: they may go to make room
+SETTLED_NS = 2e9  # the time of a change is no finer than a tick of the clock, on some disks a second
 WINDOW_MS = 6 * 3600 * 1000
 KINDS = ("weights", "training state", "temporary", "logs", "other")
 RECENT = 1000  # trials at work are among the newest so many
@@ -35,12 +36,16 @@ class Move(NamedTuple):
 
 @dataclass
 class Holding:
-    """What one trial holds, in bytes by kind; `keep_all` is what all that it ever wrote would take."""
+    """What one trial holds, in bytes by kind; `keep_all` is what all that it ever wrote would take.
+
+    `stamp` is when its checkpoints had changed last; None: too short a time before this was counted to be sure.
+    """
 
     kinds: dict[str, int]
     keep_all: int
     moves: list[Move]
     record: TrialRecord
+    stamp: tuple[int, ...] | None
 
     @property
     def has_checkpoints(self) -> bool:
@@ -87,7 +92,8 @@ class StorageReader:
         while self._queue and time.monotonic() < deadline:
             record = self._queue.popleft()
             self._queued.discard(record.trial_id)
-            changed |= self._take_in(self._holding(record))
+            if not self._as_before(record):
+                changed |= self._take_in(self._holding(record))
         if changed or study_id is None or self._view.pending != len(self._queue):
             self._view = self._sum()
         return self._view
@@ -101,7 +107,9 @@ class StorageReader:
                     self._queued.add(known.record.trial_id)
                     self._queue.append(known.record)
         before, self._filled = self._filled, trials
-        new = [trial for trial, old in zip_longest(trials, before) if trial is not old and trial is not None]
+        new = []
+        if trials is not before:
+            new = [trial for trial, old in zip_longest(trials, before) if trial is not old and trial is not None]
         at_work = [record for record in trials[-RECENT:] if record.state not in FINISHED]
         for record in reversed(new + at_work):
             if record.trial_id in self._queued:
@@ -111,8 +119,17 @@ class StorageReader:
                 self._queued.add(record.trial_id)
                 (self._queue.appendleft if held and record.state not in FINISHED else self._queue.append)(record)
 
+    def _as_before(self, record: TrialRecord) -> bool:
+        """Whether it is known without opening every folder: of a trial that is over, only checkpoints change."""
+        held = self._held.get(record.trial_id)
+        if held is None or held.record is not record or held.stamp is None or record.state not in FINISHED:
+            return False
+        return held.stamp == stamp_of(paths.trial_dir(self._experiments, record.trial_id))
+
     def _holding(self, record: TrialRecord) -> Holding:
         folder = paths.trial_dir(self._experiments, record.trial_id)
+        stamp = stamp_of(folder)
+        settled = time.time() * 1e9 - max(stamp, default=0) > SETTLED_NS
         rows = list(records(Lines(folder / paths.RETENTION).look(), RetentionRow))
         keep_all, moves = 0, []
         oldest = time.time() * 1000 - WINDOW_MS
@@ -123,7 +140,7 @@ class StorageReader:
                     moves.append(Move(change.time, change.kept, record.number))
         except (ValueError, OverflowError):  # a time that is none
             moves = []
-        return Holding(kinds_of(folder), keep_all, moves, record)
+        return Holding(kinds_of(folder), keep_all, moves, record, stamp if settled else None)
 
     def _clear(self) -> None:
         """The sums over all trials, which each new holding changes by what it changes itself."""
@@ -158,6 +175,16 @@ class StorageReader:
             pending=len(self._queue),
             version=self._view.version + 1,
         )
+
+
+def stamp_of(folder: Path) -> tuple[int, ...]:
+    """When a trial's checkpoints came or went last, and when each of them was changed, in ns; empty: there are none."""
+    try:
+        with os.scandir(folder / paths.CHECKPOINTS) as found:
+            times = sorted(entry.stat(follow_symlinks=False).st_mtime_ns for entry in islice(found, MOST_FILES))
+        return os.stat(folder / paths.CHECKPOINTS).st_mtime_ns, *times
+    except OSError:
+        return ()
 
 
 def kinds_of(folder: Path) -> dict[str, int]:

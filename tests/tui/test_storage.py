@@ -1,6 +1,8 @@
 """The bytes are counted bit by bit, by kind, as they lie on the disk; and told back over the last hours."""
 
 import os
+import shutil
+import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -124,6 +126,31 @@ def test_what_is_over_and_holds_nothing_is_not_counted_again(sample, folder, mon
         f"trial_{t.trial_id}" for t in trials if with_checkpoints[t.trial_id] or t.state in ("running", "interrupted")
     }
     assert 2 < len(looked) < 8
+
+
+@pytest.mark.parametrize("change", ["delete", "strip", "nothing", None])
+def test_a_trial_that_is_over_is_counted_again_where_its_checkpoints_have_changed(folder, monkeypatch, change):
+    """The time of each change is an hour ago, or seconds: only then it says that nothing came after it."""
+    trial = folder.trial(None, 1, "completed")
+    checkpoints = paths.trial_dir(folder.root, trial.trial_id) / paths.CHECKPOINTS
+    for name in ("epoch-0001", "epoch-0002"):
+        write(checkpoints / name / paths.WEIGHTS, 100)
+        write(checkpoints / name / paths.STATE_TENSORS, 200)
+    for path in (checkpoints, *checkpoints.iterdir()) if change else ():
+        os.utime(path, (time.time() - 3600,) * 2)
+    counting, trials = StorageReader(folder.root), (trial,)
+    assert counting.look(None, trials, 10).kinds["training state"] == 400
+    if change == "delete":
+        shutil.rmtree(checkpoints / "epoch-0001")
+    elif change == "strip":
+        (checkpoints / "epoch-0001" / paths.STATE_TENSORS).unlink()
+    counted = []
+    monkeypatch.setattr(storage, "kinds_of", lambda folder: counted.append(folder) or kinds_of(folder))
+    monkeypatch.setattr(storage.time, "monotonic", lambda: 1e9)
+    left = counting.look(None, trials, 10)
+    assert len(counted) == (change != "nothing")
+    assert left.kinds["training state"] == (200 if change in ("delete", "strip") else 400)
+    assert left.pending == 0
 
 
 def test_of_another_study_nothing_is_left_of_the_first(sample):
