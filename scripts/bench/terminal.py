@@ -318,7 +318,7 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
 
 def settle(app: Terminal) -> None:
     """Wait until what is gathered in the background is there: until three seconds cost next to nothing."""
-    for _ in range(100):
+    for _ in range(400):  # on a slow disk the folders' bytes are counted for minutes
         before = app.cpu()
         drain(app, 3.0)
         if app.cpu() - before < 0.1:
