@@ -19,9 +19,8 @@ def test_a_benchmark_alone_prints_its_table_and_keeps_every_figure(tmp_path: Pat
     kept = json.loads((tmp_path / "kept.json").read_text())
     assert [row[""] for row in kept["rows"]] == ["redsm5", "MLflow, log_metric", "MLflow, log_batch"]
     assert all(row[""] in printed for row in kept["rows"])
-    epochs = {name: seconds for name, (seconds,) in kept["measured"].items()}
-    assert list(epochs) == [row[""] for row in kept["rows"]]
-    slower = epochs["MLflow, log_metric"] / epochs["redsm5"]
+    assert {name: len(epochs[0]) for name, epochs in kept["measured"].items()} == dict.fromkeys(kept["measured"], 201)
+    slower = sum(kept["measured"]["MLflow, log_metric"][0]) / sum(kept["measured"]["redsm5"][0])
     assert abs(kept["times_ours"]["logging a metric"]["MLflow, log_metric"] - slower) < 1e-9
 
 
