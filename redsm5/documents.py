@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from redsm5 import files
 from redsm5.errors import InputError
 
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
@@ -66,7 +67,7 @@ def load(path: Path, kind: type[Document]) -> Document | None:
         InputError: it is damaged, or of a version that this code does not read.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(files.read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:

@@ -1,6 +1,7 @@
 """Files that survive a crash: atomic replacement, appended lines, locks between processes.
 
 After `write_atomic` returns, power loss leaves the new content; before that, the old one. A reader never sees half.
+Only regular files are read, so that a pipe never makes us wait, and nothing is written or locked through a link.
 """
 
 import ctypes
@@ -8,10 +9,11 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +23,67 @@ from redsm5.errors import InputError, LockedError
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 PAGE = 4096  # bytes: what writes past the page cache must be aligned to
 DIRECT_FROM = 1 << 20  # bytes: less is not worth it
+MAX_LINE = 1 << 20  # bytes: no line of ours comes near it
+PIECE = 1 << 20  # bytes read at once
+
+
+class NotRegularError(InputError, OSError):
+    """In the place of a file lies something else: a pipe, a device, a folder, or a link where none may be."""
+
+    kind = "not_regular"
+    resumable = True
+
+    def __init__(self, path: Path, what: str = "it is not a regular file") -> None:
+        super().__init__(what, where=str(path), remedy="Move it out of the experiments folder, or put the file back.")
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading; a pipe or a device, which could block or never end, is refused.
+
+    Raises:
+        NotRegularError: it is none.
+        OSError: it cannot be opened.
+    """
+    return os.fdopen(_open(path, os.O_RDONLY), "rb")
+
+
+def open_own(path: Path, flags: int, *, folder: int | None = None) -> int:
+    """Open a file that we write, with mode 0600 where it is made, and never through a link.
+
+    Args:
+        folder: the descriptor of the folder that `path` is in; None: it is found by its whole name.
+
+    Raises:
+        NotRegularError: there is a link, or something else that is no regular file.
+    """
+    return _open(path, flags | os.O_NOFOLLOW, folder)
+
+
+def _open(path: Path, flags: int, folder: int | None = None) -> int:
+    try:
+        name = path if folder is None else path.name
+        fd = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotRegularError(path, "it is a symbolic link, and is not followed") from None
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe that nobody reads, a socket; a folder
+            raise NotRegularError(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegularError(path)
+    return fd
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        NotRegularError: it is none.
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return file.read()
 
 
 def make_private() -> None:
@@ -54,7 +117,7 @@ def write_durable(path: Path, content: bytes | bytearray | memoryview) -> None:
     pushes out what the training reads.
     """
     view = memoryview(content)
-    with path.open("wb", buffering=0) as file:
+    with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         pages = len(view) // PAGE * PAGE if len(view) >= DIRECT_FROM and _begins_on_a_page(view) else 0
         if pages and _set_direct(file, True):
             try:
@@ -104,7 +167,7 @@ def append_durable(path: Path, content: bytes) -> None:
     One writer at a time, which cut a torn tail before.
     """
     fresh = not path.exists()
-    with path.open("ab", buffering=0) as file:
+    with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
         size = os.fstat(file.fileno()).st_size
         try:
             rest = memoryview(content)
@@ -121,31 +184,45 @@ def append_durable(path: Path, content: bytes) -> None:
 def cut_torn_tail(path: Path) -> int:
     """Cut what follows the last newline, which a crash left half written; return how many bytes that was."""
     try:
-        file = path.open("r+b")
+        file = os.fdopen(open_own(path, os.O_RDWR), "r+b")
     except FileNotFoundError:
         return 0
     with file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return 0
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return 0
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-        file.flush()
-        os.fsync(file.fileno())
+        size = end = file.seek(0, os.SEEK_END)
+        whole, piece = 0, 1  # most often the last byte is a newline; else from the end on: a tail may be long
+        while end and not whole:
+            start = max(end - piece, 0)
+            file.seek(start)
+            if newline := file.read(end - start).rfind(b"\n") + 1:
+                whole = start + newline
+            end, piece = start, PIECE
+        if whole < size:
+            file.truncate(whole)
+            file.flush()
+            os.fsync(file.fileno())
         return size - whole
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where the file is missing or is none."""
     try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        document = json.loads(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, NotRegularError, ValueError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def whole_lines(file: BufferedReader) -> Iterator[bytes]:
+    """The lines from where the file is, each with its newline, up to the last newline, however long what follows it is.
+
+    Of a line longer than MAX_LINE, which is none of ours, the first bytes come, without a newline.
+    """
+    while line := file.readline(MAX_LINE):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE)
+        if rest:
+            yield line
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -154,18 +231,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a whole line is no JSON: the file is damaged.
     """
+    rows = []
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            for number, line in enumerate(whole_lines(file), 1):
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    raise InputError(
+                        f"line {number} is damaged",
+                        where=str(path),
+                        remedy="Restore the file from a copy, or cut the line.",
+                    ) from None
     except FileNotFoundError:
         return []
-    rows = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise InputError(
-                f"line {number} is damaged", where=str(path), remedy="Restore the file from a copy, or cut the line."
-            ) from None
     return rows
 
 
@@ -195,9 +274,10 @@ class Lock:
 
         Raises:
             LockedError: the file system gives no lock now, and did before.
+            NotRegularError: in its place lies a link, or something else that is no file.
         """
         make_dir(self.path.parent)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = open_own(self.path, os.O_RDWR | os.O_CREAT)
         deadline = time.monotonic() + timeout_s
         try:
             while not self._take(fd):

@@ -11,6 +11,8 @@ experiments/
 ```
 """
 
+import os
+import re
 from pathlib import Path
 
 OPTUNA_JOURNAL = "optuna.journal"
@@ -54,6 +56,11 @@ STATE_JSON = "training_state.json"
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 
+# Before the name of a checkpoint: half written; retired and not wholly removed; damaged and set aside
+TEMPORARY = ".tmp-"
+TRASH = ".trash-"
+DAMAGED = ".damaged-"
+
 
 def study_dir(experiments: Path, study_id: str) -> Path:
     return experiments / f"study_{study_id}"
@@ -63,11 +70,32 @@ def trial_dir(experiments: Path, trial_id: str) -> Path:
     return experiments / f"trial_{trial_id}"
 
 
+_NAME = re.compile(r"(?:study|trial)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_ours(name: str) -> bool:
+    """Whether an entry of an experiments folder has the name of a study's or a trial's folder: no other is ours."""
+    return _NAME.fullmatch(name) is not None
+
+
 def study_dirs(experiments: Path) -> list[Path]:
-    """Every study's folder, in the order of their names."""
-    return sorted(p for p in experiments.glob("study_*") if p.is_dir())
+    """Every study's folder, in the order of their names. A link is none."""
+    return _dirs(experiments, "study_")
 
 
 def trial_dirs(experiments: Path) -> list[Path]:
-    """Every trial's folder, in the order of their names."""
-    return sorted(p for p in experiments.glob("trial_*") if p.is_dir())
+    """Every trial's folder, in the order of their names. A link is none."""
+    return _dirs(experiments, "trial_")
+
+
+def _dirs(experiments: Path, prefix: str) -> list[Path]:
+    try:
+        with os.scandir(experiments) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if entry.name.startswith(prefix) and is_ours(entry.name) and entry.is_dir(follow_symlinks=False)
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [experiments / name for name in sorted(names)]

@@ -31,6 +31,7 @@ class TrialRecord(Record):
     Attributes:
         active_seconds: how long it was at work, over all its starts; the pauses between them do not count.
         duplicate_of: the trial whose parameters it has, whose outcome it takes over instead of being trained.
+        checkpoints_at: where its checkpoints lie, if `checkpoints` was a link as it started for the first time.
         parameters: those alone that were drawn or set for it; a parameter whose condition does not hold is not there.
     """
 
@@ -49,6 +50,7 @@ class TrialRecord(Record):
     resumes: int = 0
     active_seconds: float = 0.0
     duplicate_of: str | None = None
+    checkpoints_at: str | None = None
     exit_code: int | None = None
     error: ErrorRecord | None = None
     parameters: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from redsm5.data import load_splits
 from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
+from redsm5.owned import refuse_links
 from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
 from redsm5.study.launch import dry_run, launch_trial
@@ -49,6 +50,7 @@ def main() -> int:
     with try_lock(folder / paths.LOCK) as free:
         if not free:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
+    refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
 
     launch_trial(config, trial_id).attend(stop)

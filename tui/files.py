@@ -6,7 +6,6 @@ be read a moment ago keeps its last content. What has not changed is not read ag
 
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -14,6 +13,7 @@ from typing import IO, Any, TypeVar
 from pydantic import ValidationError
 
 from redsm5.documents import Record
+from redsm5.files import open_regular
 
 MAX_INDEX = 1 << 28  # bytes: one of 100,000 trials is 80 MB
 MAX_TAIL = 1 << 24  # bytes: no other document is longer, and of longer lines only the end is read
@@ -22,19 +22,6 @@ LARGEST = 1 << 62  # no count of ours comes near it
 
 R = TypeVar("R", bound=Record)
 Signature = tuple[int, int, int]
-
-
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file; a pipe or a device, which could block or never end, is refused.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(f"{path} is not a regular file")
-    return os.fdopen(fd, "rb")
 
 
 class Documents:

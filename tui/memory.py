@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from redsm5.files import open_regular
 from tui import text
-from tui.files import open_regular
 
 LARGEST = 1 << 25  # bytes: as many notes as are kept, each as long as it may be
 MOST_FOLDERS = 200

@@ -241,7 +241,8 @@ class Reader:
         """The folders of studies and trials by name; listed again only when one has come or gone."""
         changed = self.experiments.stat().st_mtime_ns
         if changed != self._names[0]:
-            names = [n for n in os.listdir(self.experiments) if n.startswith(("study_", "trial_"))]
+            with os.scandir(self.experiments) as found:
+                names = [e.name for e in found if paths.is_ours(e.name) and e.is_dir(follow_symlinks=False)]
             # A folder's time may not tell two changes apart that fall together: a young one is listed again.
             young = time.time_ns() - changed < 2_000_000_000
             self._names = (-1 if young else changed, sorted(names))

@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redsm5 import files, paths
-from redsm5.errors import BudgetMismatchError, DiskError, Interrupted
+from redsm5.documents import load
+from redsm5.errors import BudgetMismatchError, DiskError, IncompatibleCheckpointError, InputError, Interrupted
+from redsm5.files import NotRegularError
+from redsm5.owned import NotOursError
 from redsm5.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import OVERHEAD, CheckpointStore
@@ -233,22 +236,33 @@ class Budget:
                 break
             folder = self._folder(trial_id)
             with files.try_lock(folder / paths.LOCK) as held:
-                record = TrialRecord.model_validate(files.read_json(folder / paths.TRIAL))
-                if not held or record.state not in FINISHED:
+                record = self._record(trial_id)
+                if not held or record is None or record.state not in FINISHED:
                     continue  # somebody evaluates it, or has begun to give it more epochs
-                free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
+                try:
+                    free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
+                except (NotOursError, NotRegularError, IncompatibleCheckpointError) as error:
+                    self._log("a trial's checkpoints are left alone", where=error.where, reason=error.what)
                 before, left = ledger.entries[trial_id], BudgetEntry(bytes=files.tree_bytes(folder / paths.CHECKPOINTS))
                 freed += before.bytes - left.bytes  # litter that went as its store was opened included
                 ledger.entries[trial_id] = left
 
     def _evictable(self, ledger: BudgetLedger) -> list[tuple[str, bool, str]]:
         """(trial, whether only its training state goes, why), in the order in which they go."""
-        records = []
-        for trial_id, entry in ledger.entries.items():
-            document = files.read_json(self._folder(trial_id) / paths.TRIAL)
-            if entry.bytes and document and trial_id != self._trial_id:
-                records.append(TrialRecord.model_validate(document))
+        others = [trial_id for trial_id, e in ledger.entries.items() if e.bytes and trial_id != self._trial_id]
+        records = [record for trial_id in others if (record := self._record(trial_id))]
         return eviction_order(records, reported=lambda trial_id: (self._folder(trial_id) / paths.REPORT).exists())
+
+    def _record(self, trial_id: str) -> TrialRecord | None:
+        """A trial's record; None where there is none that can be read: then nothing of the trial is touched."""
+        path = self._folder(trial_id) / paths.TRIAL
+        try:
+            return load(path, TrialRecord)
+        except InputError as error:
+            self._log(
+                "a trial's record cannot be read, so nothing of it is evicted", where=str(path), reason=error.what
+            )
+            return None
 
     def _free_own(self) -> int:
         """Give back what the policy does not protect: damaged checkpoints, and ties; how many bytes it was."""

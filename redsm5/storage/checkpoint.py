@@ -178,10 +178,14 @@ class TrainingState:
         return self._buffers[name].content
 
     def unpack(self, contents: Mapping[str, bytearray]) -> None:
-        """Put everything back as it was when it was packed."""
-        load_weights(self.model, contents)
+        """Put everything back as it was when it was packed.
+
+        Raises:
+            DamagedCheckpoint: a file is malformed; nothing was changed.
+        """
         tensors = tensor_files.read(contents[paths.STATE_TENSORS])
         plain = json.loads(contents[paths.STATE_JSON])
+        load_weights(self.model, contents)
         self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
         self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
         self._set_rates()
@@ -325,8 +329,12 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
             continue
         identity.check(Manifest.model_validate_json(contents[paths.MANIFEST]), str(folder))
         _check_processes(contents, state.ranks.count, str(folder))
+        try:
+            state.unpack(contents)
+        except DamagedCheckpoint as error:
+            store.set_aside(checkpoint.name, str(error))
+            continue
         state.ranks.of_first(checkpoint.name)
-        state.unpack(contents)
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
     if had_any:

@@ -5,12 +5,16 @@
 - orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder is gone;
 - evictable: what the budget would take next, in its order; never of a trial that is not over, nor the best of a study.
 
+What is not ours (redsm5/owned.py) is never deleted, and named where it lies in the way: other people's files, folders
+with a name like ours, and everything that is or lies behind a symbolic link.
+
 Looking changes nothing. What is deleted, is deleted while the trial's lock is held; a trial whose lock another process
 holds is passed over. Each checkpoint that goes leaves a row in its trial's retention.jsonl, and trial.json says anew
 what is left. Unless a trial's study is gone, no metric, report or configuration of it goes, nor what it would resume
 from while it is unfinished. A crash leaves litter at the most, and doing it again finds nothing.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +23,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal, get_args
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.documents import load
 from redsm5.errors import NO_ROOM, IncompatibleCheckpointError, InputError
 from redsm5.records import FINISHED, TrialRecord
 from redsm5.storage.budget import eviction_order, free_trial
 from redsm5.storage.retention import Checkpoint, Policy, plan
 from redsm5.storage.store import (
-    DAMAGED,
-    NAME,
     STATE_FILES,
     CheckpointStore,
     DamagedCheckpoint,
@@ -37,8 +39,12 @@ from redsm5.storage.store import (
 
 Kind = Literal["litter", "orphan", "evictable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TRASH = ".trash-"  # before the name of a trial's folder that is being removed
-LITTER = {".tmp-": "half written", TRASH: "retired, and not wholly removed", DAMAGED: "damaged, and set aside"}
+LITTER = {
+    paths.TEMPORARY: "half written",
+    paths.TRASH: "retired, and not wholly removed",
+    paths.DAMAGED: "damaged, and set aside",
+}
+SHOWN = 3  # names of what is not ours, in one sentence
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,16 @@ class Found:
 
 @dataclass
 class _Trial:
-    """A trial's folder: what may go, and what is left after that, in bytes."""
+    """A trial's folder: what may go, and what is left after that, in bytes.
+
+    Attributes:
+        strangers: what lies among its checkpoints and is not ours.
+    """
 
     folder: Path
     record: TrialRecord | None
     items: list[Item] = field(default_factory=list)
+    strangers: list[Path] = field(default_factory=list)
     states: int = 0
     weights: int = 0
 
@@ -88,17 +99,27 @@ class _PassedOver(Exception):
 def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) -> Found:
     """Find what may go. With `execute` litter and orphans are deleted; with `evict` too, what is evictable as well."""
     found = Found()
-    for path in sorted(experiments.glob(f"{TRASH}trial_*")):
-        item = Item("litter", path, _bytes(path), "a trial, not wholly removed")
-        if execute:
-            _remove(path)
-        found.items.append(replace(item, deleted=execute))
+    for path in sorted(p for p in experiments.iterdir() if not _is_folder_of_ours(p)):
+        if path.name.startswith(("study_", "trial_")):
+            what = "a symbolic link" if path.is_symlink() else "no folder of a study or a trial"
+            found.skipped.append((path, f"it is {what}, and is left alone"))
+    for path in sorted(experiments.glob(f"{paths.TRASH}trial_*")):
+        with _passing_over(path, found):
+            _refuse_strangers(path)
+            item = Item("litter", path, _bytes(path), "a trial, not wholly removed")
+            if execute:
+                rmtree(path)
+            found.items.append(replace(item, deleted=execute))
+    for folder in paths.study_dirs(experiments):
+        if not (folder / paths.STUDY).exists() and not owned.was_never_begun(folder):
+            found.skipped.append((folder, f"it has no {paths.STUDY}: a study that lost its record is left alone"))
     trials = []
     for folder in paths.trial_dirs(experiments):
         with _passing_over(folder, found), _free(folder, create=execute):
             trial = _look(folder)
             trials.append(trial)
             found.items += trial.items
+            found.skipped += [(path, "it is not ours, and is left alone; its bytes count") for path in trial.strangers]
             if execute and trial.items:
                 _delete(trial)
                 found.items[-len(trial.items) :] = [replace(item, deleted=True) for item in trial.items]
@@ -118,8 +139,8 @@ def _passing_over(folder: Path, found: Found) -> Iterator[None]:
         yield
     except _PassedOver as error:
         reason = str(error)
-    except IncompatibleCheckpointError as error:
-        reason = error.what
+    except (IncompatibleCheckpointError, owned.NotOursError, files.NotRegularError) as error:
+        reason = error.what if error.where == str(folder) else f"{error.where}: {error.what}"
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -148,15 +169,20 @@ def _free(folder: Path, *, create: bool) -> Iterator[None]:
 def _look(folder: Path) -> _Trial:
     record = _record(folder)
     trial = _Trial(folder, record)
-    if record and record.study_id and not paths.study_dir(folder.parent, record.study_id).is_dir():
+    if record and record.study_id and not os.path.lexists(paths.study_dir(folder.parent, record.study_id)):
+        _refuse_strangers(folder)
         reason = f"its study {record.study_id} is gone: the whole trial goes"
         trial.items.append(Item("orphan", folder, _bytes(folder), reason))
         return trial
+    owned.refuse_links(folder)
     committed = []
     checkpoints = folder / paths.CHECKPOINTS
+    trial.strangers = [path for path in owned.strangers(folder) if checkpoints in path.parents]
     for path in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else ():
-        trial.items += [Item("litter", path, _bytes(path), LITTER[p]) for p in LITTER if path.name.startswith(p)]
-        if not NAME.fullmatch(path.name):
+        if owned.is_litter(path):
+            reason = next(reason for prefix, reason in LITTER.items() if path.name.startswith(prefix))
+            trial.items.append(Item("litter", path, owned.own_bytes(path), reason))
+        if not owned.is_checkpoint(path):
             continue
         try:
             checkpoint = read_checkpoint(path)
@@ -164,14 +190,14 @@ def _look(folder: Path) -> _Trial:
             step = int(path.name.removeprefix("step-")) if path.name.startswith("step-") else 0
             unknown = Checkpoint(path.name, step, None, False)
             reason = f"it cannot be loaded: no valid {paths.SUMS} and {paths.MANIFEST}"
-            trial.items.append(Item("orphan", path, _bytes(path), reason, checkpoint=unknown))
+            trial.items.append(Item("orphan", path, owned.own_bytes(path), reason, checkpoint=unknown))
             continue
         if record is None:
             reason = f"no trial refers to it: there is no {paths.TRIAL}"
-            trial.items.append(Item("orphan", path, _bytes(path), reason, checkpoint=checkpoint))
+            trial.items.append(Item("orphan", path, owned.own_bytes(path), reason, checkpoint=checkpoint))
             continue
         known = {paths.SUMS, *listed_digests(path)}
-        unlisted = [file for file in sorted(path.iterdir()) if file.name not in known]
+        unlisted = [file for file in owned.own_files(path) if file.name not in known]
         trial.items += [Item("litter", file, _bytes(file), f"{paths.SUMS} does not list it") for file in unlisted]
         committed.append(checkpoint)
     if record:
@@ -255,15 +281,18 @@ def _delete(trial: _Trial) -> None:
     """Delete what was found. What needs no row goes first: on a full disk it makes the room for the rows."""
     folder = trial.folder
     if trial.items[0].path == folder:
-        trash = folder.with_name(f"{TRASH}{folder.name}")
+        trash = folder.with_name(f"{paths.TRASH}{folder.name}")
         folder.rename(trash)
         files.fsync_dir(folder.parent)
-        _remove(trash)
+        rmtree(trash)
         return
     files.fsync_dir(folder)  # its record may be in the cache alone
     for item in trial.items:
-        if item.checkpoint is None and not item.path.name.startswith(DAMAGED):
-            _remove(item.path)
+        if item.checkpoint is None and owned.is_litter(item.path):
+            if not item.path.name.startswith(paths.DAMAGED):
+                owned.remove_checkpoint(item.path)
+        elif item.checkpoint is None:
+            item.path.unlink(missing_ok=True)
     store = CheckpointStore(folder, Policy(), _silent)
     store.drop_set_aside("cleanup: damaged")
     for item in trial.items:
@@ -283,12 +312,18 @@ def _evict(folder: Path, item: Item) -> None:
     free_trial(folder, record, states_only=item.states_only, reason=f"cleanup --evict: {item.reason}", log=_silent)
 
 
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, or what is left of it."""
-    if path.is_dir() and not path.is_symlink():
-        rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _is_folder_of_ours(path: Path) -> bool:
+    return paths.is_ours(path.name) and path.is_dir() and not path.is_symlink()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Pass over a folder that would go as a whole, and in which something lies that is not ours."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise _PassedOver("it is a symbolic link, or no folder")
+    if strangers := owned.strangers(folder):
+        names = ", ".join(str(path.relative_to(folder)) for path in strangers[:SHOWN])
+        more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
+        raise _PassedOver(f"it would go, but what is not ours lies in it: {names}{more}")
 
 
 def _bytes(path: Path) -> int:

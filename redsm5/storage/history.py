@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.documents import Number
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.records import RetentionAction, RetentionRow
-from redsm5.storage.store import DAMAGED, NAME, STATE_FILES, DamagedCheckpoint, listed_digests, read_manifest
+from redsm5.storage.store import STATE_FILES, DamagedCheckpoint, listed_digests, read_manifest
 
 ABSENT = "gone"
 
@@ -46,19 +46,19 @@ def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
         row = RetentionRow.model_validate(line)
         rows[row.checkpoint].append(row)
     folder = trial_dir / paths.CHECKPOINTS
-    there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    aside = {name.removeprefix(DAMAGED) for name in there if name.startswith(DAMAGED)}
-    live = set(filter(NAME.fullmatch, there))
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    aside = {p.name.removeprefix(paths.DAMAGED) for p in there if p.name.startswith(paths.DAMAGED)}
+    live = {p.name for p in there if owned.is_checkpoint(p)}
     found = [_history(folder / name, rows[name]) for name in live | (rows.keys() - aside)]
     for name in aside:
         told = max((i for i, row in enumerate(rows[name], 1) if row.action == "set_aside"), default=len(rows[name]))
-        found.append(_history(folder / f"{DAMAGED}{name}", rows[name][:told]))
+        found.append(_history(folder / f"{paths.DAMAGED}{name}", rows[name][:told]))
     known = [c for c in found if c.action or c.on_disk != ABSENT]  # else it came and went while we looked
     return sorted(known, key=lambda c: (c.step or 0, c.checkpoint, c.on_disk))
 
 
 def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
-    name = folder.name.removeprefix(DAMAGED)
+    name = folder.name.removeprefix(paths.DAMAGED)
     step, score = _described(folder) if not rows else (max(r.step for r in rows), _last_score(rows))
     on_disk = _on_disk(folder)
     last = rows[-1] if rows else None
@@ -69,7 +69,7 @@ def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
         step=step,
         score=score,
         on_disk=on_disk,
-        bytes=files.tree_bytes(folder),
+        bytes=owned.own_bytes(folder),
         action=last.action if last else None,
         reason=last.reason if last else None,
         time=last.timestamp if last else None,
@@ -77,7 +77,7 @@ def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
 
 
 def _on_disk(folder: Path) -> str:
-    if folder.name.startswith(DAMAGED):
+    if folder.name.startswith(paths.DAMAGED):
         return "set aside"
     try:
         return "full" if listed_digests(folder).keys() >= STATE_FILES else "weights"

@@ -10,16 +10,17 @@ This module knows names, bytes and policies; what is in the files is redsm5/stor
 
 import hashlib
 import json
+import os
 import re
 import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.documents import now
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.records import Manifest, RetentionAction, RetentionRow
@@ -30,8 +31,6 @@ STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
 PIECE = 1 << 20  # bytes read and hashed at once: while they are in the processor's cache
 HASHERS = 2  # threads: a checkpoint has two large files
-DAMAGED = ".damaged-"  # before the name of a checkpoint that was set aside
-NAME = re.compile(r"epoch-\d{4,}|step-\d{8,}")
 OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
 
 Content = bytes | bytearray | memoryview
@@ -60,7 +59,7 @@ def listed_digests(folder: Path) -> dict[str, str]:
             file, or litter, of the one that was meant.
     """
     try:
-        text = _again((folder / paths.SUMS).read_bytes)
+        text = _again(lambda: files.read_bytes(folder / paths.SUMS))
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} cannot be read: {error}") from error
     digests = {name.decode(): digest.decode() for digest, name in re.findall(rb"([0-9a-f]{64})  ([\w.]+)\n", text)}
@@ -77,7 +76,7 @@ def read_manifest(folder: Path) -> Manifest:
         IncompatibleCheckpointError: another version of this code wrote it, in another format.
     """
     try:
-        content = _again((folder / paths.MANIFEST).read_bytes)
+        content = _again(lambda: files.read_bytes(folder / paths.MANIFEST))
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
     if hashlib.sha256(content).hexdigest() != listed_digests(folder)[paths.MANIFEST]:
@@ -113,7 +112,7 @@ def read_verified(folder: Path) -> dict[str, bytearray]:
         names = sorted(listed_digests(folder))
         with ThreadPoolExecutor(HASHERS, "hash") as pool:
             read = dict(zip(names, pool.map(lambda name: _again(lambda: _read(folder / name)), names), strict=True))
-        written = _again((folder / paths.SUMS).read_bytes)
+        written = _again(lambda: files.read_bytes(folder / paths.SUMS))
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
     if sums({name: digest for name, (_, digest) in read.items()}) != written:
@@ -132,10 +131,10 @@ def _again(read: Callable[[], Read]) -> Read:
 def _read(path: Path) -> tuple[bytearray, str]:
     """A file's bytes and their hash."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        content = bytearray(path.stat().st_size)
+    with files.open_regular(path) as file:
+        content = bytearray(os.fstat(file.fileno()).st_size)
         view, at = memoryview(content), 0
-        while count := file.readinto(view[at : at + PIECE]):
+        while count := file.raw.readinto(view[at : at + PIECE]):
             digest.update(view[at : at + count])
             at += count
     return content, digest.hexdigest()
@@ -173,6 +172,7 @@ class CheckpointStore:
         self._hashers = ThreadPoolExecutor(HASHERS, "hash")
         if not writes:
             return
+        owned.refuse_links(trial_dir)
         files.make_dir(self.folder)
         files.cut_torn_tail(self._rows)
         self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}
@@ -180,7 +180,7 @@ class CheckpointStore:
 
     def names(self) -> list[str]:
         """The committed checkpoints, in no order that means anything; what else lies there is not ours."""
-        return [p.name for p in self.folder.iterdir() if NAME.fullmatch(p.name)]
+        return [p.name for p in self.folder.iterdir() if owned.is_checkpoint(p)]
 
     def checkpoints(self) -> list[Checkpoint]:
         """The committed checkpoints as the plan sees them; one whose own description is damaged is set aside.
@@ -215,18 +215,34 @@ class CheckpointStore:
         name = checkpoint_name(epoch=manifest.epoch, step=manifest.step, mid_epoch=manifest.batches_done > 0)
         contents = {**contents, paths.MANIFEST: manifest.to_json()}
         self.make_room(sum(map(len, contents.values())) + sum(67 + len(name) for name in contents))
-        temporary = self.folder / f".tmp-{name}-{secrets.token_hex(4)}"
+        temporary = self.folder / f"{paths.TEMPORARY}{name}-{secrets.token_hex(4)}"
         try:
             self._write(temporary, contents)
         except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room to write down what happened
+            with suppress(OSError):
+                owned.remove_checkpoint(temporary)  # a full disk needs the room to write down what happened
             raise
-        if (self.folder / name).exists():  # the weights of an epoch that is trained again after damage
+        if owned.is_checkpoint(self.folder / name):  # the weights of an epoch that is trained again after damage
             self._retire(name)
-        temporary.rename(self.folder / name)
+        self._give_name(temporary, name)
         files.fsync_dir(self.folder)
         self.apply_plan(finished=False)
         return name
+
+    def _give_name(self, temporary: Path, name: str) -> None:
+        """Commit what is written. Beside somebody's files of the same folder, its list comes last and commits it."""
+        target = self.folder / name
+        if not os.path.lexists(target):
+            temporary.rename(target)
+            return
+        owned.refuse_in_place_of_folder(target)
+        *others, sums_file = sorted(temporary.iterdir(), key=lambda path: path.name == paths.SUMS)
+        for path in others:
+            path.rename(target / path.name)
+        files.fsync_dir(target)
+        sums_file.rename(target / sums_file.name)
+        files.fsync_dir(target)
+        temporary.rmdir()
 
     def _write(self, folder: Path, contents: Mapping[str, Content]) -> None:
         """All files and their SHA256SUMS, durably. Hashing takes as long as writing, so threads do it."""
@@ -246,7 +262,7 @@ class CheckpointStore:
             elif step.action == "delete":
                 self.delete(step.checkpoint, step.reason)
             else:
-                self._record("keep", step.checkpoint, files.tree_bytes(self.folder / step.checkpoint.name), step.reason)
+                self._record("keep", step.checkpoint, owned.own_bytes(self.folder / step.checkpoint.name), step.reason)
 
     def strip(self, checkpoint: Checkpoint, reason: str) -> int:
         """Drop a checkpoint's training state and keep its weights; how many bytes that gives back.
@@ -265,30 +281,32 @@ class CheckpointStore:
 
     def delete(self, checkpoint: Checkpoint, reason: str) -> int:
         """Remove a checkpoint; how many bytes that gives back."""
-        size = files.tree_bytes(self.folder / checkpoint.name)
+        size = owned.own_bytes(self.folder / checkpoint.name)
         self._record("delete", checkpoint, size, reason)
         self._retire(checkpoint.name)
         return size
 
     def set_aside(self, name: str, reason: str) -> None:
         """Take a damaged checkpoint out of the way without destroying it; it goes when the trial is finished."""
-        target = self.folder / f"{DAMAGED}{name}"
-        shutil.rmtree(target, ignore_errors=True)
-        (self.folder / name).rename(target)
+        target = self.folder / f"{paths.DAMAGED}{name}"
+        owned.remove_checkpoint(target)
+        owned.move_checkpoint(self.folder / name, target)
         files.fsync_dir(self.folder)
         step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
         self._said[name] = ("set_aside", reason)  # so that what is said of its successor is news
-        self._write_row("set_aside", Checkpoint(name, step, None, False), files.tree_bytes(target), reason)
+        self._write_row("set_aside", Checkpoint(name, step, None, False), owned.own_bytes(target), reason)
         self._log("checkpoint is damaged and set aside", checkpoint=name, reason=reason)
 
     def drop_set_aside(self, reason: str = "damaged, and its room is needed") -> None:
         """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
-        for path in self.folder.glob(f"{DAMAGED}*"):
-            name = path.name.removeprefix(DAMAGED)
-            if NAME.fullmatch(name) and not (self.folder / name).exists():  # else the row would speak of its successor
+        for path in self.folder.glob(f"{paths.DAMAGED}*"):
+            name = path.name.removeprefix(paths.DAMAGED)
+            if not owned.is_litter(path):
+                continue  # not ours
+            if not (self.folder / name).exists():  # else the row would speak of its successor
                 step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
-                self._record("delete", Checkpoint(name, step, None, False), files.tree_bytes(path), reason)
-            shutil.rmtree(path)
+                self._record("delete", Checkpoint(name, step, None, False), owned.own_bytes(path), reason)
+            owned.remove_checkpoint(path)
         files.fsync_dir(self.folder)
 
     def finish(self) -> None:
@@ -297,15 +315,16 @@ class CheckpointStore:
         self.drop_set_aside("damaged, and the trial is finished")
 
     def _retire(self, name: str) -> None:
-        trash = self.folder / f".trash-{name}-{secrets.token_hex(4)}"
-        (self.folder / name).rename(trash)
+        trash = self.folder / f"{paths.TRASH}{name}-{secrets.token_hex(4)}"
+        owned.move_checkpoint(self.folder / name, trash)
         files.fsync_dir(self.folder)
-        shutil.rmtree(trash)
+        owned.remove_checkpoint(trash)
 
     def _remove_litter(self) -> None:
         """Remove what a crash left: half-written and retired checkpoints, and files that no SHA256SUMS lists."""
-        for path in [*self.folder.glob(".tmp-*"), *self.folder.glob(".trash-*")]:
-            shutil.rmtree(path)
+        for path in self.folder.iterdir():
+            if owned.is_litter(path) and not path.name.startswith(paths.DAMAGED):
+                owned.remove_checkpoint(path)
         for name in self.names():
             folder = self.folder / name
             try:

@@ -7,6 +7,7 @@ the header in JSON, then the tensors one after the other.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from redsm5.files import PAGE
+from redsm5.storage.store import DamagedCheckpoint
 
 NAMES = {
     torch.float64: "F64",
@@ -28,6 +30,7 @@ NAMES = {
     torch.bool: "BOOL",
 }
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
+MAX_HEADER = 100_000_000  # bytes, as in the safetensors library
 ALIGNMENT = 64  # of the first tensor; the largest elements come first, so that all others are aligned too
 
 
@@ -67,11 +70,37 @@ class TensorFile:
 
 
 def read(content: bytearray) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, as views of its bytes."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(bytes(content[8:start]))
-    header.pop("__metadata__", None)
-    return _views(torch.frombuffer(content, dtype=torch.uint8)[start:], header)
+    """The tensors of a safetensors file, as views of its bytes.
+
+    Raises:
+        DamagedCheckpoint: it is no such file: its header cannot be read, or the tensors in it overlap, leave gaps or
+            reach beyond its end, which the format forbids.
+    """
+    size = int.from_bytes(content[:8], "little")
+    if not 0 < size <= min(len(content) - 8, MAX_HEADER):
+        raise DamagedCheckpoint(f"a safetensors file of {len(content)} bytes has a header of {size}")
+    try:
+        header = json.loads(bytes(content[8 : 8 + size]))
+        header.pop("__metadata__", None)
+        spans = sorted((*entry["data_offsets"], _bytes(entry)) for entry in header.values())
+        at = 0
+        for start, end, expected in spans:
+            if start != at or end - start != expected:
+                raise ValueError(f"bytes {start} to {end} hold a tensor of {expected}, and {at} was next")
+            at = end
+        if at != len(content) - 8 - size:
+            raise ValueError(f"its tensors end at byte {at} of {len(content) - 8 - size}")
+        return _views(torch.frombuffer(content, dtype=torch.uint8)[8 + size :], header)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedCheckpoint(f"a safetensors file is malformed: {error}") from error
+
+
+def _bytes(entry: Mapping[str, Any]) -> int:
+    """How many bytes a tensor of this type and shape takes."""
+    if any(not isinstance(length, int) or length < 0 for length in entry["shape"]):
+        raise ValueError(f"a tensor has the shape {entry['shape']}")
+    shape: list[int] = entry["shape"]
+    return math.prod(shape) * DTYPES[entry["dtype"]].itemsize
 
 
 def _views(data: Tensor, header: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.config import Config
 from redsm5.documents import from_json_number
 from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
@@ -66,6 +66,7 @@ class Driver:
             self.config = space.without(config, record.left_out)
             self.presets = space.presets(self.config, record.enqueued)
             self.folder = paths.study_dir(self.experiments, record.study_id)
+            owned.refuse_links(self.folder)
             begun = (self.folder / paths.STUDY).exists()
             self.board = Scoreboard(self.experiments, record)
             self.log = open_logs(self.folder / paths.LOGS)
@@ -277,6 +278,7 @@ class Driver:
         elif record.active_seconds >= self.limit:  # its driver ended before it could say so
             note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
         else:
+            owned.refuse_links(folder, begins=record.started_at is None)
             if record.error:  # it is not the reason of what comes next
                 record = record.model_copy(update={"exit_code": Interrupted.exit_code, "error": None})
                 write_record(folder, record)

@@ -1,12 +1,13 @@
 """What is said and done about a trial from outside, once its process has ended: by the driver, and by `just train`."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.config import Config
 from redsm5.documents import now
 from redsm5.errors import Interrupted, TrainingError
@@ -60,7 +61,16 @@ def note_repeated(folder: Path, record: TrialRecord, twin: TrialRecord) -> Trial
 
 
 def finish_leftovers(folder: Path, config: Config) -> None:
-    """Do what a finished trial still had to do when it was killed: drop its training state and litter."""
+    """Do what a finished trial still had to do when it was killed: drop its training state and litter.
+
+    Of one whose checkpoints lie behind a link that is not its own, nothing is touched.
+    """
+    with suppress(owned.NotOursError):
+        owned.refuse_links(folder)
+        _finish_leftovers(folder, config)
+
+
+def _finish_leftovers(folder: Path, config: Config) -> None:
     states = {path.parent for path in folder.glob(f"{paths.CHECKPOINTS}/*/training_state.*")}
     litter = list(folder.glob(f"{paths.CHECKPOINTS}/.*"))
     record = read_record(folder)
@@ -69,9 +79,7 @@ def finish_leftovers(folder: Path, config: Config) -> None:
         return
     with files.try_lock(folder / paths.LOCK) as held:
         if held:
-            files.fsync_dir(
-                folder
-            )  # its record may be in the cache alone, and what only an unfinished trial needs goes
+            files.fsync_dir(folder)  # its record may be in the cache alone; what only an unfinished trial needs goes
             store = open_store(folder, config, log=lambda *_, **__: None)
             store.finish()
             write_record(folder, record.model_copy(update={"bytes": store.size()}))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.config import MAY_CHANGE, Config, differences
 from redsm5.data import resources
 from redsm5.documents import load, now
@@ -105,9 +105,9 @@ def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
 
 
 def _remove_litter(experiments: Path) -> None:
-    """Remove folders of studies that were killed while they were made: without a record, they never had a trial."""
+    """Remove folders of studies that were killed while they were made, before they had a record or a trial."""
     for folder in paths.study_dirs(experiments):
-        if not (folder / paths.STUDY).exists() and not (folder / paths.EVENTS).exists():
+        if owned.was_never_begun(folder):
             shutil.rmtree(folder)
 
 

@@ -6,7 +6,6 @@ before the process exits. No outcome and no live lock means that the process was
 
 import json
 import os
-import re
 import sys
 import time
 import uuid
@@ -15,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from redsm5 import files, paths
+from redsm5 import files, owned, paths
 from redsm5.config import Config, compose, differences, plain_values, validate, with_parameters
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, LockedError
@@ -94,7 +93,7 @@ def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
         InputError: its record is damaged.
     """
     folder = paths.trial_dir(experiments, trial_id)
-    record = read_record(folder) if re.fullmatch(r"[0-9a-f-]{36}", trial_id) else None
+    record = read_record(folder) if paths.is_ours(folder.name) else None
     if record is None:
         raise ConfigError(
             f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
@@ -248,6 +247,7 @@ class TrialRun:
 
         Raises:
             LockedError: another process is at this trial.
+            NotOursError: its folder is a link, or its checkpoints are one that was not there at its first start.
         """
         assert config.trial.id is not None
         folder = paths.trial_dir(Path(config.experiments), config.trial.id)
@@ -259,10 +259,12 @@ class TrialRun:
             )
         record = read_record(folder)
         assert record is not None, "create_trial comes first"
+        linked = owned.refuse_links(folder, begins=record.started_at is None)
         run = cls(folder, config, lock, record)
         if not run.done:
             resumed = record.started_at is not None
             run.update(
+                checkpoints_at=linked,
                 state="preparing",
                 started_at=record.started_at or now(),
                 finished_at=None,

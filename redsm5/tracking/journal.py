@@ -7,21 +7,36 @@ value that differs is a determinism fault and is logged as one; `system_*` depen
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import SupportsFloat
+from typing import SupportsFloat, TypeVar
 
 from redsm5 import files, paths
 from redsm5.documents import now
-from redsm5.errors import NotFiniteError
+from redsm5.errors import InputError, NotFiniteError
 from redsm5.records import MetricRow
+
+T = TypeVar("T")
 
 
 def read_metrics(trial_dir: Path) -> list[MetricRow]:
-    """The journal's rows, one a (metric, step), in the order in which they were written."""
+    """The journal's rows, one a (metric, step), in the order in which they were written.
+
+    Raises:
+        InputError: a line is damaged.
+    """
     rows: dict[tuple[str, int], MetricRow] = {}
     for line in files.read_lines(trial_dir / paths.METRICS):
-        row = MetricRow.model_validate(line)
+        row = _row(MetricRow.model_validate, line, trial_dir / paths.METRICS)
         rows.setdefault((row.metric, row.step), row)
     return list(rows.values())
+
+
+def _row(parse: Callable[[T], MetricRow], line: T, path: Path) -> MetricRow:
+    try:
+        return parse(line)
+    except ValueError:
+        raise InputError(
+            "a line is no metric", where=str(path), remedy="Restore the file from a copy, or cut the line."
+        ) from None
 
 
 class JournalReader:
@@ -47,19 +62,23 @@ class JournalReader:
         return list(self._next.values())
 
     def look(self, limit: int) -> bool:
-        """Whether whole lines follow; their rows, at most `limit`, are `piece`. Looking again sees the same ones."""
+        """Whether whole lines follow; their rows, at most `limit`, are `piece`. Looking again sees the same ones.
+
+        Raises:
+            InputError: a line is damaged.
+        """
         self._next, self._next_bytes = {}, self.bytes
         if not self._path.exists():
             return False
-        with self._path.open("rb") as file:
+        with files.open_regular(self._path) as file:
             file.seek(self.bytes)
-            for line in file:
-                if len(self._next) == limit or not line.endswith(b"\n"):
+            for line in files.whole_lines(file):
+                if len(self._next) == limit:
                     break
-                row = MetricRow.model_validate_json(line)
+                row = _row(MetricRow.model_validate_json, line, self._path)
                 if (row.metric, row.step) not in self._seen:
                     self._next.setdefault((row.metric, row.step), row)
-                self._next_bytes += len(line)
+                self._next_bytes = file.tell()
         return self._next_bytes > self.bytes
 
     def advance(self) -> None:

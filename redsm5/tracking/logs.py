@@ -56,7 +56,11 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
     """
     files.make_dir(path.parent)
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # no link leads a log elsewhere
+        try:
+            fd = files.open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, folder=folder)
+        finally:
+            os.close(folder)
         try:
             with suppress(OSError):  # a file system without locks: lines are still appended whole
                 fcntl.flock(fd, fcntl.LOCK_EX)

@@ -29,8 +29,12 @@ def index_of(experiments: Path, study: StudyRecord) -> StudyIndex:
     return StudyIndex.model_validate_json((paths.study_dir(experiments, study.study_id) / paths.INDEX).read_bytes())
 
 
+def trial_id_of(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
 def write_trial(experiments: Path, number: int, state: str, best: float | None = None, **changes: Any) -> str:
-    trial_id = f"trial-{number}"
+    trial_id = trial_id_of(number)
     folder = paths.trial_dir(experiments, trial_id)
     files.make_dir(folder)
     record = {
@@ -172,7 +176,7 @@ def test_what_two_workers_write_in_turn_holds_the_trials_of_both(tmp_path: Path)
         board.refresh([write_trial(tmp_path, number, "completed", best)])
         board.write()
     assert {row.trial_id: row.state for row in index_of(tmp_path, study).trials} == {
-        f"trial-{n}": "completed" for n in range(4)
+        trial_id_of(n): "completed" for n in range(4)
     }
     last = boards[1].study
     assert (last.trials.finished, last.best and last.best.number) == (4, 0)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redsm5.files import open_regular
 from redsm5.records import Best, ErrorRecord, TrialCounts, TrialRecord
 from tui import files
-from tui.files import Documents, Lines, open_regular, plausible, read_object, records
+from tui.files import Documents, Lines, plausible, read_object, records
 
 MEGA = 1_000_000
 SOME = ErrorRecord(kind="a", message="b")

@@ -1,0 +1,190 @@
+"""What in an experiments folder is ours, and so may be deleted: the one place that decides.
+
+Ours are the folders `study_<uuid>` and `trial_<uuid>`, and in them what has a name that we make; whatever else lies
+there, and every link, is somebody's and stays. A folder goes as a whole only where all in it is ours. Nothing is ever
+deleted through a link, with one exception: `checkpoints` of a trial may be a link to another disk where it was one
+before the trial's first start, which the trial's record then says.
+"""
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from redsm5 import files, paths
+from redsm5.errors import InputError
+
+
+class NotOursError(InputError):
+    """What lies in the place of a folder of ours leads elsewhere, or is somebody's."""
+
+    kind = "not_ours"
+    resumable = True
+
+
+CHECKPOINT = r"(?:epoch-\d{4,}|step-\d{8,})"
+CHECKPOINT_FILES = (paths.SUMS, paths.MANIFEST, paths.WEIGHTS, paths.STATE_TENSORS, paths.STATE_JSON)
+
+_LITTER = re.compile(
+    rf"(?:{re.escape(paths.TEMPORARY)}|{re.escape(paths.TRASH)}){CHECKPOINT}(?:-\w+)?"
+    rf"|{re.escape(paths.DAMAGED)}{CHECKPOINT}"
+)
+_LOG = rf"{paths.LOGS}(?:/log\.jsonl(?:\.\d{{4}}-\d\d-\d\d\.\d+)?)?"
+
+
+def _any(*names: str) -> str:
+    """Of files that are replaced or locked: their own names, and those that they have meanwhile."""
+    joined = "|".join(map(re.escape, names))
+    return rf"(?:{joined})(?:\.held)?|\.(?:{joined})\.tmp"
+
+
+# What lies in a folder, by its name or, deeper, by its path from there.
+_IN_CHECKPOINT = re.compile(_any(*CHECKPOINT_FILES))
+_IN_STUDY = re.compile(
+    "|".join(
+        (
+            _any(paths.STUDY, paths.EVENTS, paths.INDEX, paths.SUMMARY, paths.SUMMARY_PAGE, paths.BUDGET),
+            _any(paths.BUDGET_LOCK, paths.LOCK),
+            _LOG,
+            rf"{paths.CLAIMS}(?:/[\w.]+\.lock(?:\.held)?)?",
+            rf"{paths.CONTROL}(?:/(?:{paths.STOP}|{paths.STOP_NOW}|{paths.PAUSE}|{paths.PRUNE}[0-9a-f-]{{36}}))?",
+        )
+    )
+)
+_IN_TRIAL = re.compile(
+    "|".join(
+        (
+            _any(paths.CONFIG, paths.TRIAL, paths.METRICS, paths.DECISIONS, paths.RETENTION, paths.SHIPPED),
+            _any(paths.REPORT, paths.REPORT_PAGE, paths.THRESHOLDS, paths.PREDICTIONS, paths.BUDGET),
+            _any(paths.BUDGET_LOCK, paths.LOCK, paths.SHIPPING_LOCK),
+            _LOG,
+            rf"{paths.LOGS}/output\.log",
+            rf"{paths.CHECKPOINTS}(?:/(?:{CHECKPOINT}|{_LITTER.pattern})(?:/(?:{_IN_CHECKPOINT.pattern}))?)?",
+        )
+    )
+)
+
+
+def strangers(folder: Path) -> list[Path]:
+    """What lies in a study's, a trial's or a checkpoint's folder that is not ours, links included; sorted."""
+    name = folder.name.removeprefix(paths.TRASH)
+    known = _IN_CHECKPOINT
+    if paths.is_ours(name):
+        known = _IN_STUDY if name.startswith("study_") else _IN_TRIAL
+    found, stack = [], [""]
+    while stack:
+        inside = stack.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_symlink() or known.fullmatch(path) is None:
+                    found.append(folder / path)
+                elif entry.is_dir(follow_symlinks=False):
+                    stack.append(path)
+    return sorted(found)
+
+
+def was_never_begun(study: Path) -> bool:
+    """Whether a study's folder is what is left where a process was killed as it made it: no record, and no trial."""
+    index = files.read_json(study / paths.INDEX)
+    made = {paths.LOCK, paths.CONTROL, f".{paths.STUDY}.tmp", f".{paths.INDEX}.tmp"}
+    if index is not None and not index.get("trials"):
+        made.add(paths.INDEX)
+    control = study / paths.CONTROL
+    return set(os.listdir(study)) <= made and not (control.is_dir() and os.listdir(control))
+
+
+def is_litter(path: Path) -> bool:
+    """Whether this is a folder of a checkpoint that is half written, retired and not wholly gone, or set aside."""
+    return _LITTER.fullmatch(path.name) is not None and not path.is_symlink() and path.is_dir()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether this is a checkpoint's folder of ours, whole or not: a folder of that name in which something else lies,
+    and nothing that a checkpoint has, is somebody's.
+    """
+    if not re.fullmatch(CHECKPOINT, path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    names = os.listdir(path)
+    return not names or any(_IN_CHECKPOINT.fullmatch(name) for name in names)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint's files and its folder, which stays where something else lies in it."""
+    for path in own_files(folder):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody's file is in it
+        folder.rmdir()
+
+
+def move_checkpoint(folder: Path, target: Path) -> None:
+    """Give a checkpoint another name, at once. What is not ours in it stays where it is; then file after file moves,
+    its list first, so that what a crash leaves of it does not verify.
+    """
+    if not strangers(folder):
+        folder.rename(target)
+        return
+    target.mkdir(mode=0o700, exist_ok=True)
+    for path in own_files(folder):
+        path.rename(target / path.name)
+    files.fsync_dir(folder)
+
+
+def own_bytes(folder: Path) -> int:
+    """The bytes of a checkpoint's own files."""
+    return sum(map(files.file_bytes, own_files(folder)))
+
+
+def own_files(folder: Path) -> list[Path]:
+    """A checkpoint's files, its list first; none where the folder is a link."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    own = [p for p in folder.iterdir() if _IN_CHECKPOINT.fullmatch(p.name) and not p.is_symlink() and not p.is_dir()]
+    return sorted(own, key=lambda path: (path.name != paths.SUMS, path.name))
+
+
+def refuse_in_place_of_folder(path: Path) -> None:
+    """Refuse what lies where a checkpoint's folder is to be, unless it is a folder.
+
+    Raises:
+        NotOursError: it is a link or a file.
+    """
+    if path.is_symlink() or not path.is_dir():
+        raise NotOursError(
+            "it is not a folder, and a checkpoint is to be saved there", where=str(path), remedy="Move it away."
+        )
+
+
+def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
+    """Refuse to work in a study's or a trial's folder that leads elsewhere, or whose own folders do.
+
+    Args:
+        begins: the trial starts for the first time: then its `checkpoints` may be a link to an empty folder, which is
+            to be noted in its record. Later it is accepted where it leads as the record says.
+
+    Returns:
+        Where its checkpoints lie, if that is a link; else None.
+
+    Raises:
+        NotOursError: the folder, or a folder in it, is a link that is not accepted.
+    """
+    for path in (folder, *(folder / name for name in (paths.LOGS, paths.CONTROL, paths.CLAIMS))):
+        if path.is_symlink():
+            raise NotOursError(
+                f"it is a symbolic link to {os.readlink(path)}, and nothing is written or deleted through one",
+                where=str(path),
+                remedy="Put the folder itself in the place of the link.",
+            )
+    link = folder / paths.CHECKPOINTS
+    if not link.is_symlink():
+        return None
+    target = os.path.realpath(link)
+    noted = (files.read_json(folder / paths.TRIAL) or {}).get("checkpoints_at")
+    if not (begins and os.path.isdir(target) and not os.listdir(target)) and noted != target:
+        raise NotOursError(
+            f"it is a symbolic link to {os.readlink(link)}, which was not there as the trial began",
+            where=str(link),
+            remedy="Put the folder itself in the place of the link. Only before its first start may a trial's "
+            "checkpoints be linked, to an empty folder.",
+        )
+    return target
