@@ -154,6 +154,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write_durable(temporary, content)
+    except NotRegularError:
+        raise  # what lies there is somebody's
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

@@ -9,12 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from redsm5 import files
-from redsm5.errors import LockedError
+from redsm5.documents import load
+from redsm5.errors import InputError, LockedError
+from redsm5.records import TrialRecord
+from redsm5.tracking import logs
 
 
 def test_write_atomic_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -315,3 +319,98 @@ def test_a_file_system_that_gave_locks_before_is_not_taken_for_one_without(
     with pytest.raises(LockedError, match=r"gives no lock \(No locks available\), though it did before"):
         files.Lock(tmp_path / "lock").acquire()
     assert not list(tmp_path.glob("*.held"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what lies in the place of a file
+
+
+def make_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def make_device(path: Path, _: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def make_link(path: Path, outside: Path) -> None:
+    path.symlink_to(outside)
+
+
+def make_loop(path: Path, _: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("make", [make_pipe, make_folder, make_device, make_loop])
+def test_what_is_no_regular_file_is_not_read_and_keeps_nobody_waiting(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    path = tmp_path / "trial.json"
+    make(path, tmp_path)
+    assert files.read_json(path) is None
+    for read in (files.read_bytes, files.read_lines, lambda path: load(path, TrialRecord)):
+        with pytest.raises(InputError, match=r"trial\.json: it is (not a regular file|a symbolic link)"):
+            read(path)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("make", [make_pipe, make_folder, make_device, make_loop, make_link])
+def test_nothing_is_written_or_locked_through_a_link_or_into_a_pipe(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious\nhalf")
+    names = ("metrics.jsonl", "lock", ".trial.json.tmp", "log.jsonl")
+    for name in names:
+        make(tmp_path / name, outside)
+    refused = pytest.raises(files.NotRegularError, match=r"it is (not a regular file|a symbolic link)")
+    with refused:
+        files.append_durable(tmp_path / "metrics.jsonl", b"{}\n")
+    with refused:
+        files.cut_torn_tail(tmp_path / "metrics.jsonl")
+    with refused:
+        files.Lock(tmp_path / "lock").acquire()
+    with refused:
+        files.write_atomic(tmp_path / "trial.json", b"{}\n")
+    logs._Output(tmp_path / "log.jsonl", terminal=False, max_bytes=10**6).write("a line", "info")
+    assert outside.read_bytes() == b"precious\nhalf"
+    assert not (tmp_path / "trial.json").exists()
+
+
+def test_a_log_is_not_written_through_a_linked_folder(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "logs").symlink_to(tmp_path / "outside")
+    logs._Output(tmp_path / "logs" / "log.jsonl", terminal=False, max_bytes=10**6).write("a line", "info")
+    assert os.listdir(tmp_path / "outside") == []
+
+
+READ_SPARSE = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+from redsm5 import files
+path = Path(sys.argv[1])
+print(len(files.read_lines(path)), files.cut_torn_tail(path), path.stat().st_size)
+"""
+
+
+def test_a_journal_with_a_tail_of_a_gigabyte_is_read_and_cut_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"b": 2}\n')
+    os.truncate(path, 1 << 30)
+    done = subprocess.run([sys.executable, "-c", READ_SPARSE, str(path)], capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["2", str((1 << 30) - 18), "18"], "")
+
+
+def test_a_line_beyond_measure_is_damaged_and_those_after_it_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b"\0" * (files.MAX_LINE + 5) + b'\n{"b": 2}\n')
+    with pytest.raises(InputError, match="line 2 is damaged"):
+        files.read_lines(path)
+    with files.open_regular(path) as file:
+        assert [len(line) for line in files.whole_lines(file)] == [9, files.MAX_LINE, 9]

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from redsm5 import paths
+from redsm5.config import compose
+from redsm5.study.trial import create_trial, read_record, write_record
 from tests.e2e.conftest import SMALL, all_metrics, metrics, records, reports, run, start, trial_at, wait_for, weights
 
 ONE = ["data.posts=90", "model.max_length=64", "train.epochs=2"]
@@ -40,6 +43,26 @@ def test_a_finished_trial_whose_state_is_gone_is_refused_more_epochs(uninterrupt
     output = run("launch.py", trial, "train.epochs=3", f"experiments={uninterrupted}", expect=1)
     assert "train.epochs: 4 when the trial began, 3 now" in output
     assert records(uninterrupted) == before
+
+
+def test_checkpoints_may_lie_elsewhere_from_the_first_start_on_and_not_from_later(tmp_path: Path) -> None:
+    experiments, scratch = tmp_path / "e", tmp_path / "scratch"
+    scratch.mkdir()
+    record = create_trial(compose([*ONE, "train.epochs=1", f"experiments={experiments}"]))
+    folder = paths.trial_dir(experiments, record.trial_id)
+    (folder / paths.CHECKPOINTS).symlink_to(scratch)
+    again = [f"trial.id={record.trial_id}", f"experiments={experiments}"]
+    run("launch.py", *again)
+    (after,) = records(experiments)
+    assert (after["state"], after["checkpoints_at"]) == ("completed", str(scratch))
+    assert [path.name for path in scratch.iterdir()] == ["epoch-0001"]
+    (folder / paths.CHECKPOINTS).unlink()
+    (tmp_path / "other").mkdir()
+    (folder / paths.CHECKPOINTS).symlink_to(tmp_path / "other")
+    write_record(folder, read_record(folder).model_copy(update={"state": "interrupted"}))
+    output = run("launch.py", *again, expect=1)
+    assert f"{folder / paths.CHECKPOINTS}: it is a symbolic link to {tmp_path / 'other'}" in output
+    assert "Traceback" not in output
 
 
 def test_a_dry_run_leaves_nothing_but_its_log(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import jsonschema
 import psutil
 import pytest
 
+from redsm5 import owned, paths
 from redsm5.reports import SCHEMAS
 from tests.e2e.conftest import (
     ROOT,
@@ -90,6 +91,12 @@ def test_no_post_text_leaves_the_data(uninterrupted: Path) -> None:
         if path.is_file():
             content = path.read_bytes()
             assert not [piece for piece in pieces if piece in content], path
+
+
+def test_all_that_a_study_leaves_is_known_as_ours(uninterrupted: Path) -> None:
+    folders = paths.study_dirs(uninterrupted) + paths.trial_dirs(uninterrupted)
+    assert len(folders) == 3
+    assert [owned.strangers(folder) for folder in folders] == [[], [], []]
 
 
 def test_what_is_left_is_the_weights_of_the_best_and_verifies(uninterrupted: Path) -> None:
