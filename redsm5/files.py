@@ -47,22 +47,18 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(_open(path, os.O_RDONLY), "rb")
 
 
-def open_own(path: Path, flags: int, *, folder: int | None = None) -> int:
+def open_own(path: Path, flags: int) -> int:
     """Open a file that we write, with mode 0600 where it is made, and never through a link.
-
-    Args:
-        folder: the descriptor of the folder that `path` is in; None: it is found by its whole name.
 
     Raises:
         NotRegularError: there is a link, or something else that is no regular file.
     """
-    return _open(path, flags | os.O_NOFOLLOW, folder)
+    return _open(path, flags | os.O_NOFOLLOW)
 
 
-def _open(path: Path, flags: int, folder: int | None = None) -> int:
+def _open(path: Path, flags: int) -> int:
     try:
-        name = path if folder is None else path.name
-        fd = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotRegularError(path, "it is a symbolic link, and is not followed") from None

@@ -55,12 +55,10 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
         OSError: the line is not in the file.
     """
     files.make_dir(path.parent)
+    if path.parent.is_symlink():
+        raise files.NotRegularError(path.parent, "it is a symbolic link, and is not followed")
     while True:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # no link leads a log elsewhere
-        try:
-            fd = files.open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, folder=folder)
-        finally:
-            os.close(folder)
+        fd = files.open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             with suppress(OSError):  # a file system without locks: lines are still appended whole
                 fcntl.flock(fd, fcntl.LOCK_EX)

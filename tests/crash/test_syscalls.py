@@ -111,7 +111,7 @@ def test_the_calls_are_the_same_in_each_run_and_of_all_kinds(server: Server, rec
         "fsync",
         "rename",
         "mkdir",
-        "unlinkat",
+        "unlink",
         "rmdir",
     }
     subjects = " ".join(c.what for c in recorded if c.changes)
