@@ -83,7 +83,7 @@ def test_a_server_is_asked_for_its_version_and_one_that_hangs_is_a_warning(
 
 
 def test_the_address_is_that_of_the_studies(tmp_path: Path) -> None:
-    study = tmp_path / "study_1"
+    study = tmp_path / "study_11111111-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
     study.mkdir()
     for uri, words in (("https://u:[redacted]@host", "is not saved"), ("postgresql://db/x", "neither a server nor")):
         (study / "study.json").write_text(json.dumps({"config": {"study": {"tracking_uri": uri}}}))
