@@ -29,6 +29,13 @@ from tests.evaluation.conftest import (
 EVIL = "x</table><script>alert(1)</script>$\\frac{"
 
 
+def id_of(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+T = [id_of(number) for number in range(6)]
+
+
 def study_of(**changes: Any) -> StudyRecord:
     fields = {"study_id": STUDY, "name": "night", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
     config = {"search": {"space": SPACE}, "retention": {"max_total_size": 10_000_000}}
@@ -55,18 +62,18 @@ RETENTION = (
 def experiments(tmp_path: Path, make_trial: MakeTrial) -> Path:
     """Six trials: 1 is best on validation, 0 on the test split; 2 repeats 1; 3 is pruned, 4 failed, 5 runs."""
     trials = [
-        trial_of("t0", 0, best={"epoch": 3, "value": 0.5}, started_at=TIME, finished_at="2026-01-31T12:01:30.000Z"),
-        trial_of("t1", 1, best={"epoch": 3, "value": 0.7}, resumes=2),
-        trial_of("t2", 2, best={"epoch": 3, "value": 0.7}, duplicate_of="t1"),
-        trial_of("t3", 3, state="pruned", best={"epoch": 1, "value": 0.9}),
-        trial_of("t4", 4, state="failed", error={"kind": "not_finite", "message": "the loss is nan"}),
-        trial_of("t5", 5, state="running", best={"epoch": 1, "value": 0.95}),
+        trial_of(T[0], 0, best={"epoch": 3, "value": 0.5}, started_at=TIME, finished_at="2026-01-31T12:01:30.000Z"),
+        trial_of(T[1], 1, best={"epoch": 3, "value": 0.7}, resumes=2),
+        trial_of(T[2], 2, best={"epoch": 3, "value": 0.7}, duplicate_of=T[1]),
+        trial_of(T[3], 3, state="pruned", best={"epoch": 1, "value": 0.9}),
+        trial_of(T[4], 4, state="failed", error={"kind": "not_finite", "message": "the loss is nan"}),
+        trial_of(T[5], 5, state="running", best={"epoch": 1, "value": 0.95}),
     ]
     for trial, test in zip(trials, (0.99, 0.4, None, None, None, None), strict=True):
         report = report_of(trial.trial_id, test_metrics=metrics(test)) if test else None
         folder = make_trial(trial.trial_id, record=trial, report=report)
         (folder / paths.RETENTION).write_text(RETENTION)
-    (tmp_path / "trial_t1" / paths.REPORT_PAGE).write_text("a page")
+    (tmp_path / f"trial_{T[1]}" / paths.REPORT_PAGE).write_text("a page")
     write_study(tmp_path, study_of(), trials[:5])  # the index does not know the last one yet
     return tmp_path
 
@@ -78,22 +85,22 @@ def summarized(experiments: Path) -> StudySummary:
 def test_the_best_is_chosen_by_validation_although_the_test_split_prefers_another(experiments: Path) -> None:
     summary = summarized(experiments)
     assert summary.best is not None
-    assert (summary.best.trial_id, summary.best.number, summary.best.value) == ("t1", 1, 0.7)
+    assert (summary.best.trial_id, summary.best.number, summary.best.value) == (T[1], 1, 0.7)
     assert summary.best.chosen_by == "validation"
     assert summary.best.test_metrics is not None
     assert summary.best.test_metrics.criteria_matching.f1_macro == 0.4
-    assert summary.best.report == "trial_t1/evaluation_report.json"
+    assert summary.best.report == f"trial_{T[1]}/evaluation_report.json"
     assert "never used to choose" in summary.note
 
 
 def test_every_trial_is_told_best_first(experiments: Path) -> None:
     summary = summarized(experiments)
     rows = {row.trial_id: row for row in summary.trials}
-    assert list(rows) == ["t1", "t2", "t0", "t5", "t3", "t4"]
+    assert list(rows) == [T[1], T[2], T[0], T[5], T[3], T[4]]
     assert summary.counts == {"completed": 3, "pruned": 1, "failed": 1, "running": 1}
-    assert (rows["t0"].seconds, rows["t0"].test_f1_macro, rows["t1"].resumes) == (90.0, 0.99, 2)
-    assert (rows["t2"].duplicate_of, rows["t2"].report, rows["t2"].test_f1_macro) == ("t1", rows["t1"].report, 0.4)
-    assert (rows["t4"].error, rows["t4"].value, rows["t4"].report) == ("not_finite", None, None)
+    assert (rows[T[0]].seconds, rows[T[0]].test_f1_macro, rows[T[1]].resumes) == (90.0, 0.99, 2)
+    assert (rows[T[2]].duplicate_of, rows[T[2]].report, rows[T[2]].test_f1_macro) == (T[1], rows[T[1]].report, 0.4)
+    assert (rows[T[4]].error, rows[T[4]].value, rows[T[4]].report) == ("not_finite", None, None)
     assert summary.parameter_importance["train.learning_rate"].trials == 2  # a repetition says nothing new
     assert summary.storage.model_dump() == {
         "now": 0,
@@ -132,37 +139,37 @@ def test_links_lead_to_the_trials_pages_or_to_their_reports(experiments: Path) -
     summarized(experiments)
     folder = paths.study_dir(experiments, STUDY)
     links = {v for v in Page((folder / "summary.html").read_text()).values("href") if not v.startswith("data:")}
-    assert links == {"../trial_t1/evaluation_report.html", "../trial_t0/evaluation_report.json"}
+    assert links == {f"../trial_{T[1]}/evaluation_report.html", f"../trial_{T[0]}/evaluation_report.json"}
     assert all((folder / link).exists() for link in links)
 
 
 def test_a_report_on_the_validation_split_is_no_test_score(experiments: Path) -> None:
-    (experiments / "trial_t1" / paths.REPORT).write_bytes(report_of("t1", split="validation").to_json())
+    (experiments / f"trial_{T[1]}" / paths.REPORT).write_bytes(report_of(T[1], split="validation").to_json())
     summary = summarized(experiments)
     assert summary.best is not None
-    assert (summary.best.trial_id, summary.best.test_metrics) == ("t1", None)
+    assert (summary.best.trial_id, summary.best.test_metrics) == (T[1], None)
     assert summary.trials[0].test_f1_macro is None
 
 
 def test_what_is_damaged_or_missing_is_named_and_the_rest_is_told(experiments: Path) -> None:
-    (experiments / "trial_t0" / paths.TRIAL).write_text("{")  # the index still knows it
-    (experiments / "trial_t1" / paths.REPORT).write_text("{}")
-    (experiments / "trial_t3" / paths.RETENTION).write_text(RETENTION + "{\n" + RETENTION)
-    (experiments / "trial_t4" / paths.RETENTION).write_text(RETENTION.replace(TIME, "noon"))
-    (experiments / "trial_t5" / paths.TRIAL).write_text("{")  # nobody knows whose it is
-    shutil.rmtree(experiments / "trial_t2")
+    (experiments / f"trial_{T[0]}" / paths.TRIAL).write_text("{")  # the index still knows it
+    (experiments / f"trial_{T[1]}" / paths.REPORT).write_text("{}")
+    (experiments / f"trial_{T[3]}" / paths.RETENTION).write_text(RETENTION + "{\n" + RETENTION)
+    (experiments / f"trial_{T[4]}" / paths.RETENTION).write_text(RETENTION.replace(TIME, "noon"))
+    (experiments / f"trial_{T[5]}" / paths.TRIAL).write_text("{")  # nobody knows whose it is
+    shutil.rmtree(experiments / f"trial_{T[2]}")
     summary = summarized(experiments)
-    assert {row.trial_id for row in summary.trials} == {"t0", "t1", "t2", "t3", "t4"}
+    assert {row.trial_id for row in summary.trials} == {T[0], T[1], T[2], T[3], T[4]}
     assert summary.best is not None
-    assert (summary.best.trial_id, summary.best.test_metrics) == ("t1", None)
+    assert (summary.best.trial_id, summary.best.test_metrics) == (T[1], None)
     assert summary.storage.written == 10_000
     named = {problem.partition(":")[0] for problem in summary.problems}
     assert named == {
-        "trial_t0/trial.json",
-        "trial_t1/evaluation_report.json",
-        "trial_t2",
-        "trial_t3/retention.jsonl",
-        "trial_t4/retention.jsonl",
+        f"trial_{T[0]}/trial.json",
+        f"trial_{T[1]}/evaluation_report.json",
+        f"trial_{T[2]}",
+        f"trial_{T[3]}/retention.jsonl",
+        f"trial_{T[4]}/retention.jsonl",
     }
     page = Page((paths.study_dir(experiments, STUDY) / paths.SUMMARY_PAGE).read_text())
     assert all(problem in page.text for problem in summary.problems)
@@ -197,7 +204,7 @@ def test_a_study_without_trials_or_with_a_configuration_of_another_version_has_a
 
 def test_values_that_are_not_finite_choose_nothing_and_stop_nothing(tmp_path: Path, make_trial: MakeTrial) -> None:
     for number, value in enumerate(["NaN", "Infinity", 0.1]):
-        make_trial(f"t{number}", record=trial_of(f"t{number}", number, best={"epoch": 1, "value": value}))
+        make_trial(id_of(number), record=trial_of(id_of(number), number, best={"epoch": 1, "value": value}))
     folder = write_study(tmp_path, study_of())
     summary = summarized(tmp_path)
     assert summary.best is not None
@@ -210,8 +217,10 @@ def test_names_from_the_files_are_text_and_never_markup(tmp_path: Path, make_tri
     error = {"kind": EVIL, "message": EVIL}
     for number in range(12):
         values = {EVIL: EVIL if number % 2 else "b"}
-        record = trial_of(f"t{number}", number, parameters=values, best={"epoch": 1, "value": number / 12}, error=error)
-        make_trial(f"t{number}", record=record)
+        record = trial_of(
+            id_of(number), number, parameters=values, best={"epoch": 1, "value": number / 12}, error=error
+        )
+        make_trial(id_of(number), record=record)
     folder = write_study(tmp_path, study_of(metric=EVIL, config={"search": {"space": choice}}))
     assert summarized(tmp_path).parameter_importance[EVIL].share is not None
     page = check_self_contained((folder / paths.SUMMARY_PAGE).read_text())
@@ -224,11 +233,11 @@ def test_names_from_the_files_are_text_and_never_markup(tmp_path: Path, make_tri
 
 
 def test_a_study_is_found_by_name_or_uuid_and_the_newest_without(tmp_path: Path) -> None:
-    write_study(tmp_path, study_of(study_id="a", name="old", created_at="2026-01-01T00:00:00.000Z"))
-    write_study(tmp_path, study_of(study_id="b", name="new", created_at="2026-01-02T00:00:00.000Z"))
+    write_study(tmp_path, study_of(study_id=T[0], name="old", created_at="2026-01-01T00:00:00.000Z"))
+    write_study(tmp_path, study_of(study_id=T[1], name="new", created_at="2026-01-02T00:00:00.000Z"))
     assert find_study(tmp_path, None).name == "new"
-    assert find_study(tmp_path, "old").study_id == "a"
-    assert find_study(tmp_path, "a").name == "old"
+    assert find_study(tmp_path, "old").study_id == T[0]
+    assert find_study(tmp_path, T[0]).name == "old"
     with pytest.raises(InputError, match="there is no study other in ") as caught:
         find_study(tmp_path, "other")
     assert caught.value.remedy == "The studies there: new, old."
@@ -238,10 +247,10 @@ def test_where_there_is_none_or_only_a_damaged_one_the_error_says_so(tmp_path: P
     with pytest.raises(InputError, match="there are no studies in ") as caught:
         find_study(tmp_path, None)
     assert caught.value.remedy == "Run `just hpo` first."
-    folder = write_study(tmp_path, study_of(study_id="a"))
+    folder = write_study(tmp_path, study_of(study_id=T[0]))
     (folder / paths.STUDY).write_text("{")
-    for wanted in (None, "a", "night"):
+    for wanted in (None, T[0], "night"):
         with pytest.raises(InputError, match="the file is damaged"):
             find_study(tmp_path, wanted)
-    write_study(tmp_path, study_of(study_id="b", name="whole"))
+    write_study(tmp_path, study_of(study_id=T[1], name="whole"))
     assert find_study(tmp_path, None).name == "whole"
