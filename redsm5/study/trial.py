@@ -27,6 +27,7 @@ from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.faults import Peers, Reported, classify, error_record, fault_of, follows, lost_contact
 from redsm5.study.signals import StopRequest
+from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 DECISION_TIMEOUT_S = 60.0
@@ -377,7 +378,7 @@ class TrialRun:
                 if self.peers:
                     self.peers.report_fault(fault)
                 else:
-                    print(f"error: process {fault['process']}: {fault['message']}", file=sys.stderr, flush=True)
+                    show(f"error: process {fault['process']}: {fault['message']}", error=True)
                 sys.exit(fault["exit_code"])  # so that the launcher ends the others, wherever they are
         sys.exit(0)
 
