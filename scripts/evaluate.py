@@ -6,7 +6,7 @@ from pathlib import Path
 from redsm5 import files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
-from redsm5.study.launch import quoted
+from redsm5.overrides import quoted
 from redsm5.study.trial import find_trial, open_store, trial_config
 from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs

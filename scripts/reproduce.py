@@ -19,8 +19,9 @@ from redsm5.config import Config, validate
 from redsm5.documents import load
 from redsm5.errors import InputError, Interrupted, exit_with_message
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
+from redsm5.overrides import quoted
 from redsm5.reports import EvaluationReport, PredictionsRecord
-from redsm5.study.launch import launch_trial, quoted
+from redsm5.study.launch import launch_trial
 from redsm5.study.outcomes import draw_report
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial, find_trial, open_store, read_record, trial_config
