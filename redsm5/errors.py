@@ -5,8 +5,13 @@ those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 n
 """
 
 import errno
+import re
 import sys
+import traceback
 from collections.abc import Callable
+
+from redsm5.redaction import redact
+from redsm5.terminal import one_line, show
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a full quota
 # The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
@@ -129,30 +134,41 @@ class Interrupted(RedSM5Error):
     resumable = True
 
 
+def show_error(error: RedSM5Error) -> None:
+    """Tell a person about an error; of what it quotes, secrets are redacted."""
+    show(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {_indented(error.message())}", error=True)
+
+
+def _indented(message: str) -> str:
+    """Lines after the first are indented, so that no value that is quoted can begin a message of its own."""
+    return re.sub(r"\n(?! )", "\n  ", redact(message))
+
+
 def exit_with_message(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback."""
+    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback, unless it is
+    ours to mend.
+    """
+    sys.excepthook = lambda _, error, __: show(redact("".join(traceback.format_exception(error))), error=True)
     try:
         code = main()
     except RedSM5Error as error:
-        print(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error.message()}", file=sys.stderr)
+        show_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted before anything was begun", file=sys.stderr)
+        show("interrupted before anything was begun", error=True)
         code = Interrupted.exit_code
     except UNUSABLE_PATH as error:
-        print(
-            f"error: {error.strerror}: {error.filename}\n  Name another folder, or make this one usable.",
-            file=sys.stderr,
-        )
+        where = redact(one_line(error.filename))
+        show(f"error: {error.strerror}: {where}\n  Name another folder, or make this one usable.", error=True)
         code = InputError.exit_code
     except OSError as error:
         if error.errno not in DISK_FAULTS:
             raise
         remedy = "Make room" if error.errno in NO_ROOM else "Look after the disk (dmesg says more)"
-        where = f": {error.filename}" if error.filename else ""
-        print(
+        where = f": {redact(one_line(error.filename))}" if error.filename else ""
+        show(
             f"error: {error.strerror}{where}\n  {remedy} and run the same command again: it goes on where it was.",
-            file=sys.stderr,
+            error=True,
         )
         code = DiskError.exit_code
     sys.exit(code)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from redsm5 import code_version, files, paths
-from redsm5.config import compose
+from redsm5.config import compose, snapshot_of
 from redsm5.data import load_splits, load_test
 from redsm5.documents import now
 from redsm5.errors import exit_with_message
@@ -18,7 +18,7 @@ from redsm5.evaluation.report import environment, figures
 from redsm5.evaluation.table import report_table
 from redsm5.evaluation.thresholds import choose, default_thresholds, score, validation_metrics
 from redsm5.reports import EvaluatedCheckpoint, EvaluationReport
-from redsm5.study.trial import snapshot_of
+from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 NAME = "tfidf-svm"
@@ -75,7 +75,7 @@ def main() -> int:
     files.make_dir(folder)
     files.write_atomic(folder / paths.REPORT, report.to_json())
     write_page(folder)
-    print(report_table(report))
+    show(report_table(report))
     log.info("written", report=str(folder / paths.REPORT))
     return 0
 

@@ -1,19 +1,19 @@
 """Evaluate a trial's kept best checkpoints again: `just evaluate --trial-id UUID [--split test]`."""
 
-import argparse
 import os
 from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
-from redsm5.study.launch import quoted
+from redsm5.overrides import quoted
 from redsm5.study.trial import find_trial, open_store, trial_config
+from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just evaluate", description=__doc__)
+    parser = Parser(prog="just evaluate", description=__doc__)
     parser.add_argument("--trial-id", required=True, help="the uuid in the name of the trial's folder")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
@@ -39,7 +39,7 @@ def main() -> int:
         if arguments.split == "test":
             write_report(folder, evaluation)
             write_page(folder)
-    print(report_table(evaluation.report))
+    show(report_table(evaluation.report))
     return 0
 
 

@@ -11,6 +11,8 @@ from accelerate.commands.launch import main
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from redsm5.terminal import show
+
 logging.getLogger("torch").setLevel(logging.CRITICAL)
 try:
     main()
@@ -18,5 +20,5 @@ except SignalException:
     sys.exit(0)
 except ChildFailedError as error:
     rank, failure = error.get_first_failure()
-    print(f"process {rank} of the trial ended with exit code {failure.exitcode}", file=sys.stderr)
+    show(f"process {rank} of the trial ended with exit code {failure.exitcode}", error=True)
     sys.exit(1)

@@ -26,6 +26,7 @@ import torch
 from setproctitle import setproctitle
 
 from redsm5.study.signals import die_with_parent
+from redsm5.terminal import show
 
 TRAIN = Path(__file__).with_name("train.py")
 # What libraries import when they are used for the first time.
@@ -106,9 +107,9 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+            show(end.code, error=True)
     except BaseException:
-        traceback.print_exc()
+        show(traceback.format_exc(), error=True)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -18,7 +18,7 @@ from redsm5.data.batches import loaders, on_device, useful_tokens
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
-from redsm5.errors import Interrupted, RedSM5Error
+from redsm5.errors import Interrupted, RedSM5Error, show_error
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
 from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
@@ -52,7 +52,8 @@ try:
     config = trial_config(sys.argv[1:])
     trial = TrialRun.open(config)
 except RedSM5Error as error:
-    sys.exit(f"error: {error.message()}")
+    show_error(error)
+    sys.exit(1)
 if trial.done:
     sys.exit(0)
 

@@ -33,7 +33,10 @@ BAD = {
     "words for a number": (["train.epochs=many"], ["train.epochs=many", "a valid integer"]),
     "a fraction for a whole number": (["train.epochs=2.5"], ["train.epochs=2.5", "a valid integer"]),
     "a number for yes or no": (["train.deterministic=1"], ["train.deterministic=1", "a valid boolean"]),
-    "null where a name is needed": (["study.name=null"], ["study.name=None", "a valid string"]),
+    "null where a name is needed": (
+        ["study.name=null"],
+        ["study.name=null", "a valid string", "'study.name=\"null\"'"],
+    ),
     "below the range": (["train.epochs=0"], ["train.epochs=0", "at least 1"]),
     "above the range": (["train.epochs=10000"], ["train.epochs=10000", "at most 9999"]),
     "an open end": (["train.learning_rate=0"], ["train.learning_rate=0", "greater than 0"]),

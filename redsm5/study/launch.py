@@ -16,6 +16,7 @@ from typing import Any, Self
 from redsm5 import files, paths
 from redsm5.config import LAUNCH_DIR, Config, launch_settings, with_parameters
 from redsm5.errors import ConfigError, Interrupted
+from redsm5.overrides import quoted
 from redsm5.study.signals import Stop, StopRequest, die_with_parent
 from redsm5.study.trial import create_trial, read_record
 
@@ -214,9 +215,3 @@ def dry_run(config: Config) -> int:
     if stop.requested:
         return Interrupted.exit_code
     return 2 if after.exit_code is None else after.exit_code
-
-
-def quoted(value: str) -> str:
-    """A value as Hydra's override grammar takes it, whatever is in it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

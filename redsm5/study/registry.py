@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import files, owned, paths
-from redsm5.config import MAY_CHANGE, Config, differences
+from redsm5.config import MAY_CHANGE, Config, differences, snapshot_of
 from redsm5.data import resources
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError
 from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
 from redsm5.study import space
-from redsm5.study.trial import read_record, snapshot_of
+from redsm5.study.trial import read_record
 
 
 def find_study(experiments: Path, name: str) -> StudyRecord | None:

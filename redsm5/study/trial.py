@@ -9,23 +9,23 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from redsm5 import files, owned, paths
-from redsm5.config import Config, compose, differences, plain_values, validate, with_parameters
+from redsm5.config import Config, compose, differences, plain_values, snapshot_of, validate, with_parameters
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, LockedError
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
-from redsm5.redaction import redact
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.faults import Peers, Reported, classify, error_record, fault_of, follows, lost_contact
 from redsm5.study.signals import StopRequest
+from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 DECISION_TIMEOUT_S = 60.0
@@ -65,15 +65,6 @@ def create_trial(
     )
     write_record(folder, record)
     return record
-
-
-def snapshot_of(config: Config) -> dict[str, Any]:
-    """The configuration as it is saved, reported and tracked: without the passwords that addresses may hold."""
-    snapshot = config.model_dump(mode="json")
-    for key in ("storage", "tracking_uri"):
-        if snapshot["study"][key] is not None:
-            snapshot["study"][key] = redact(snapshot["study"][key])
-    return snapshot
 
 
 def read_record(folder: Path) -> TrialRecord | None:
@@ -156,15 +147,16 @@ def trial_config(overrides: Sequence[str]) -> Config:
     if asked is None:  # to compose what these words are plain without takes 0.1 s
         asked = with_parameters(validate(saved), values or {})
     named = {word.partition("=")[0].lstrip("+") for word in overrides}
-    changed = {
-        key: both
-        for key, both in differences(saved, asked.model_dump(mode="json")).items()
-        if key in named or key.split(".")[0] in named
-    }
+
+    def changes(now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        differ = differences(saved, now)
+        return {key: both for key, both in differ.items() if key in named or key.split(".")[0] in named}
+
+    changed = changes(asked.model_dump(mode="json"))
     before, after = changed.get("train.epochs", (0, 0))
     refused = [
         f"{key}: {a} when the trial began, {b} now"
-        for key, (a, b) in changed.items()
+        for key, (a, b) in changes(snapshot_of(asked)).items()  # of an address, the password is no change
         if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and after > before)
     ]
     if refused:
@@ -379,7 +371,7 @@ class TrialRun:
                 if self.peers:
                     self.peers.report_fault(fault)
                 else:
-                    print(f"error: process {fault['process']}: {fault['message']}", file=sys.stderr, flush=True)
+                    show(f"error: process {fault['process']}: {fault['message']}", error=True)
                 sys.exit(fault["exit_code"])  # so that the launcher ends the others, wherever they are
         sys.exit(0)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from redsm5 import files, paths
-from redsm5.config import Config, compose
+from redsm5.config import Config, compose, snapshot_of
 from redsm5.errors import (
     BudgetMismatchError,
     ConfigError,
@@ -23,11 +23,11 @@ from redsm5.errors import (
     LockedError,
     NotFiniteError,
 )
+from redsm5.overrides import quoted
 from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.storage.store import sums
 from redsm5.study import trial as trial_module
-from redsm5.study.launch import quoted
 from redsm5.study.outcomes import finish_leftovers, note_killed
 from redsm5.study.trial import (
     TrialRun,
@@ -35,7 +35,6 @@ from redsm5.study.trial import (
     create_trial,
     open_store,
     read_record,
-    snapshot_of,
     trial_config,
     write_record,
 )
