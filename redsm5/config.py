@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 from redsm5.sections import (
     CONDITIONS,
     DataConfig,
@@ -32,7 +32,6 @@ from redsm5.sections import (
     StudyConfig,
     TrainConfig,
     TrialSection,
-    nearest,
 )
 
 CONF_DIR = Path(__file__).parent / "conf"

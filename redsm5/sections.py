@@ -4,14 +4,13 @@ A field that has a meaning only beside another one (focal_gamma with a focal los
 value, and refused where it has not. `redsm5/config.py` composes the sections and turns what is refused into a message.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 
 # What a trial logs after each epoch and a study may maximize; the losses are logged too, but they fall as models rise.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
@@ -38,12 +37,6 @@ Revision = Annotated[str, Field(pattern=r"^[\w./-]+$")]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Words that name the known name that looks most like this one; empty where none does."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; nearest: {close[0]}" if close else ""
 
 
 def require(key: str, value: Any, needed: bool, because: str) -> None:

@@ -95,8 +95,11 @@ def _key(config: "DataConfig") -> str | None:
     if config.source != "synthetic":
         if (folder := _folder(config)) is None:
             return None
+        names = (POSTS_FILE, ANNOTATIONS_FILE)
+        if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
+            return None
         try:
-            source = [_digest(folder / name) for name in (POSTS_FILE, ANNOTATIONS_FILE)]
+            source = [_digest(folder / name) for name in names]
         except OSError:
             return None
     return cache.key("posts", source, config.split_seed, config.validation_fraction, config.test_fraction)

@@ -1,5 +1,6 @@
 """What training and evaluation get to see of the data."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -42,6 +43,14 @@ def test_missing_configuration_and_folder_are_refused(tmp_path):
         load_splits(config(source="csv", dir=str(tmp_path / "gone")))
     with pytest.raises(InputError, match="synthetic posts need"):
         load_splits(config(posts=None))
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    write_csvs(tmp_path, 60, 7)
+    (tmp_path / "redsm5_posts.csv").unlink()
+    os.mkfifo(tmp_path / "redsm5_posts.csv")
+    with pytest.raises(InputError, match="no regular file"):
+        load_splits(config(source="csv", dir=str(tmp_path)))
 
 
 def test_importing_the_package_imports_neither_torch_nor_transformers():
