@@ -62,6 +62,7 @@ class DataConfig(Section):
         source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
             them from the dataset `repo_id` at `revision` (a commit, tag or branch).
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
+        group_duplicates: copies of a post, equal or nearly so, stay in one split.
         long_posts: `window` reads a post that is longer than the encoder's window in several, which overlap by the
             share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence that loses.
     """
@@ -75,6 +76,7 @@ class DataConfig(Section):
     split_seed: Seed
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    group_duplicates: bool = False  # where a snapshot lacks it; see LEGACY in redsm5/config.py
     long_posts: Literal["truncate", "window"]
     window_overlap: Annotated[float, Field(ge=0, le=0.9)]
 
