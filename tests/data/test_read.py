@@ -386,7 +386,7 @@ def test_a_label_is_never_guessed_from_nothing(read):
 
 
 # Words that stand in no message of ours.
-WORDS = ("zorblax", "quimby", "wexford", "Plumbus", "9lives", "GRAVLAX", "o'vexx", "zweißig", "x2y")
+WORDS = ("zorblax", "quimby", "wexford", "Plumbus", "9lives", "GRAV_LAX", "o'vexx", "zweißig", "x2y")
 TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
 ID, LABEL = st.sampled_from(["s_1_1", "s_2_1", "s_3_1"]), st.sampled_from([*SYMPTOMS[:2], "fatique", "", "nan"])
 CELLS = {
@@ -418,8 +418,8 @@ def shaken(draw, cells):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(posts=shaken(POST_CELLS), annotations=shaken(CELLS))
 @example(
-    "post_id,text\ns_1_1,quimby zorblax\n",
-    "post_id,sentence_id,sentence_text,DSM5_symptom,status\n" "s_1_1,s_1,FATIGUE,GRAVLAX,1\n",
+    "post_id,text\ns_1_1,quimby grav_lax\n",
+    "post_id,sentence_id,sentence_text,DSM5_symptom,status\n" "s_1_1,s_1,FATIGUE,GRAV_LAX,1\n",
 )
 @example("text,post_id\nquimby,s_1_1\nquimby,s_2_1\n", ANNOTATIONS)
 @example("text,post_id\n9lives,s_1_1\n9lives,s_2_1\n", ANNOTATIONS)

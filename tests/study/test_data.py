@@ -19,6 +19,7 @@ from redsm5.errors import ConfigError, InputError
 from redsm5.study.driver import Driver
 from redsm5.study.launch import dry_run
 from redsm5.study.trial import trial_config
+from tests.e2e.conftest import run
 
 FEW = "symptoms that fewer than 5 posts of a split have: their scores say little"
 Row = dict[str, str]
@@ -118,16 +119,31 @@ def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config
         Driver(other)
 
 
+def keep_symptoms_of(posts: int, folder: Path) -> None:
+    """Leave so many posts with a symptom."""
+    rows = rows_of(folder / ANNOTATIONS_FILE)
+    kept = list(dict.fromkeys(row["post_id"] for row in rows if row["status"] == "1"))[:posts]
+    for row in rows:
+        row["status"] = row["status"] if row["post_id"] in kept else "0"
+    write(folder / ANNOTATIONS_FILE, rows)
+
+
+@pytest.mark.parametrize("script", ["launch.py", "baseline.py"])
+def test_a_trial_and_the_baseline_refuse_posts_without_a_symptom_like_a_study(
+    config: Config, tmp_path: Path, script: str
+) -> None:
+    keep_symptoms_of(0, tmp_path)
+    said = run(script, "data=csv", f"data.dir={tmp_path}", f"experiments={tmp_path / 'e'}", expect=1)
+    assert "error: data: no post has a symptom" in said
+    assert not (tmp_path / "e").exists()
+
+
 @pytest.mark.parametrize("begin", [Driver, dry_run])
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_study_in_which_nothing_can_be_learned_or_chosen_is_refused_before_anything_is_written(
     config: Config, tmp_path: Path, kept: int, begin: Callable[[Config], object]
 ) -> None:
-    rows = rows_of(tmp_path / ANNOTATIONS_FILE)
-    first = next(row["post_id"] for row in rows if row["status"] == "1")
-    for row in rows:
-        row["status"] = row["status"] if kept and row["post_id"] == first else "0"
-    write(tmp_path / ANNOTATIONS_FILE, rows)
+    keep_symptoms_of(kept, tmp_path)
     with pytest.raises(InputError, match="split has a symptom" if kept else "no post has a symptom"):
         begin(config)
     assert not (tmp_path / "e").exists()
