@@ -6,7 +6,7 @@ out of place) is one `ConfigError` that names the key, the value, what is allowe
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 from redsm5.overrides import (
     ADDRESSES,
     CONF_DIR,
@@ -43,7 +43,6 @@ from redsm5.sections import (
     StudyConfig,
     TrainConfig,
     TrialSection,
-    nearest,
 )
 
 LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
@@ -96,6 +95,9 @@ class Config(Section):
             )
         return self
 
+
+# Of keys that older snapshots lack: the value under which these were begun, whatever is the default now.
+LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
 
 # What a second run of a study may change; any other difference would make its trials incomparable.
 MAY_CHANGE = (
@@ -220,14 +222,20 @@ def snapshot_of(config: Config) -> dict[str, Any]:
     return snapshot
 
 
+def as_begun(config: Config, snapshot: Mapping[str, Any], *, named: Collection[str] = ()) -> Config:
+    """The configuration, with the values of LEGACY for keys that a snapshot lacks and that were not named."""
+    lacking = {key: value for key, value in LEGACY.items() if key not in flatten(snapshot) and key not in named}
+    return with_parameters(config, lacking) if lacking else config
+
+
 def known_keys(config: Config) -> list[str]:
     """Every key of the configuration, dotted; a search space counts as one."""
     return list(flatten(config.model_dump()))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two dumped configurations differ, each with both values."""
-    a, b = flatten(before), flatten(after)
+    """The keys in which two dumped configurations differ, each with both values; an older one has those of LEGACY."""
+    a, b = {**LEGACY, **flatten(before)}, {**LEGACY, **flatten(after)}
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 

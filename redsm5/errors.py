@@ -8,7 +8,7 @@ import errno
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redsm5.redaction import redact
 from redsm5.terminal import one_line, show
@@ -17,6 +17,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a full quota
 # The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
 DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
 UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+# How like a known name another is that may be meant to be it: a share of its characters, and a number of them.
+MAX_WRONG, MIN_BEGINNING = 0.25, 3
 
 
 class RedSM5Error(Exception):
@@ -142,6 +145,27 @@ def show_error(error: RedSM5Error) -> None:
 def _indented(message: str) -> str:
     """Lines after the first are indented, so that no value that is quoted can begin a message of its own."""
     return re.sub(r"\n(?! )", "\n  ", redact(message))
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that this one may be meant to be; None where none is like it. All suggestions come from here.
+
+    A name is like another if at most a quarter of its characters are wrong, missing, too many or exchanged, or if it
+    is the other's beginning. So RESTLESSNESS is not taken for WORTHLESSNESS, nor an empty name for anything.
+    """
+    from rapidfuzz.distance import OSA
+
+    def like(other: str) -> bool:
+        begins = len(name) >= MIN_BEGINNING and other.startswith(name)
+        return begins or OSA.distance(name, other) <= max(len(name), len(other)) * MAX_WRONG
+
+    return min(filter(like, known), key=lambda other: OSA.distance(name, other), default=None)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Words that name the known name that looks most like this one; empty where none does."""
+    close = closest(name, known)
+    return f"; nearest: {close}" if close else ""
 
 
 def exit_with_message(main: Callable[[], int]) -> None:

@@ -24,7 +24,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from pydantic import BaseModel
 
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 from redsm5.redaction import SHORTEST, redact_address, secret_variables
 from redsm5.sections import nearest
 

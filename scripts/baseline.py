@@ -9,7 +9,7 @@ import torch
 
 from redsm5 import code_version, files, paths
 from redsm5.config import compose, snapshot_of
-from redsm5.data import load_splits, load_test
+from redsm5.data import FEW_POSITIVES, few_positives, load_learnable, load_test
 from redsm5.documents import now
 from redsm5.errors import exit_with_message
 from redsm5.evaluation.baseline import fit, predictions_of
@@ -28,8 +28,10 @@ def main() -> int:
     files.make_private()
     config = compose(sys.argv[1:])
     log = open_logs(None)
-    splits = load_splits(config.data)
+    splits = load_learnable(config.data)
     log.info("training TF-IDF and linear SVMs", **splits.counts)
+    if few := few_positives(splits):
+        log.warning(FEW_POSITIVES, **few)
     models = fit(splits.train, seed=config.train.seed)
 
     seen = predictions_of(models, splits.validation)

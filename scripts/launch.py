@@ -7,7 +7,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5 import paths
 from redsm5.config import Config, compose
-from redsm5.data import load_splits
+from redsm5.data import FEW_POSITIVES, few_positives, load_learnable
 from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
@@ -28,8 +28,9 @@ def main() -> int:
     config = compose(sys.argv[1:])
     if config.dry_run:
         return dry_run(config)
+    few: dict[str, str] = {}
     if config.trial.id is None:
-        load_splits(config.data)  # refuses bad data before anything is written
+        few = few_positives(load_learnable(config.data))  # refuses bad data before anything is written
         check_available(config.train.augmentation)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
@@ -52,6 +53,8 @@ def main() -> int:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
+    if few:
+        log.warning(FEW_POSITIVES, **few)
 
     launch_trial(config, trial_id).attend(stop)
 

@@ -56,13 +56,14 @@ class Driver:
     def __init__(self, config: Config) -> None:
         self.experiments = Path(config.experiments)
         self.stop = StopRequest()
-        self.posts, fingerprint = admit(config, self.stop)  # refuses bad data before anything is written
+        self.data = admit(config, self.stop)  # refuses bad data before anything is written
+        config = self.data.config
         if find_study(self.experiments, config.study.name) is None:
             new_study(config)  # likewise what cannot be tried
         storage = search.open_storage(config)  # likewise; and nobody waits for a lock while a server does not answer
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
-            record = with_data(open_study(config), fingerprint)
+            record = with_data(open_study(config), self.data.fingerprint)
             self.config = space.without(config, record.left_out)
             self.presets = space.presets(self.config, record.enqueued)
             self.folder = paths.study_dir(self.experiments, record.study_id)
@@ -103,7 +104,9 @@ class Driver:
             DiskError: a trial found no room.
         """
         wanted, name = self.board.study.trials.wanted, self.config.study.name
-        self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.posts)
+        self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.data.counts)
+        for remark, facts in self.data.remarks:
+            self.log.warning(remark, **facts)
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
         self.shipper.start()

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from redsm5 import files, paths
 from redsm5.config import LAUNCH_DIR, Config, launch_settings, with_parameters
+from redsm5.data import load_learnable
 from redsm5.errors import ConfigError, Interrupted
 from redsm5.overrides import quoted
 from redsm5.study.signals import Stop, StopRequest, die_with_parent
@@ -199,7 +200,12 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
 
 
 def dry_run(config: Config) -> int:
-    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code."""
+    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code.
+
+    Raises:
+        InputError: the data are not sound.
+    """
+    load_learnable(config.data)
     log_dir = Path(config.experiments) / paths.LOGS
     stop = StopRequest()
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:

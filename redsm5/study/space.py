@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 from redsm5.config import Config, as_choice, flatten, holds, known_keys, with_parameters
 from redsm5.data import resources
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 from redsm5.overrides import is_text, refuse_secrets
-from redsm5.sections import CategoricalParameter, Parameter, nearest
+from redsm5.sections import CategoricalParameter, Parameter
 
 METHODS = "train.augmentation.methods"
 TRANSLATION_MODELS = "train.augmentation.translation_models"

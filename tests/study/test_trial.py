@@ -78,6 +78,19 @@ def test_a_trial_is_not_resumed_with_another_configuration(config: Config) -> No
         trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"])
 
 
+def test_a_trial_that_an_older_version_began_goes_on_with_its_own_splits(config: Config) -> None:
+    record = create_trial(config)
+    path = folder_of(config, record) / paths.CONFIG
+    saved = json.loads(path.read_bytes())
+    del saved["data"]["group_duplicates"]  # as it was written before there was the key
+    path.write_text(json.dumps(saved))
+    words = [f"trial.id={record.trial_id}", f"experiments={config.experiments}"]
+    for more in ([], ["train.epochs=9"], ["data=synthetic", "data.posts=60"], ["data.group_duplicates=false"]):
+        assert trial_config([*words, *more]).data.group_duplicates is False
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False when the trial began, True now"):
+        trial_config([*words, "data.group_duplicates=true"])
+
+
 @pytest.mark.parametrize(
     "words",
     [
