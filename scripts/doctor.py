@@ -32,6 +32,7 @@ def main() -> int:
         {
             "python": software.check_python,
             "packages": partial(software.check_packages, ROOT),
+            "environment": software.check_environment,
             "cuda": software.check_cuda,
             "hub": services.check_hub,
             "mlflow": partial(services.check_mlflow, experiments, arguments.tracking_uri),

@@ -4,10 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
-from redsm5 import files, paths
+from redsm5 import environment, files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
-from redsm5.study.launch import quoted
+from redsm5.study.launch import note_ignored, quoted
 from redsm5.study.trial import find_trial, open_store, trial_config
 from redsm5.tracking.logs import open_logs
 
@@ -30,11 +30,14 @@ def main() -> int:
         if not held:
             raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")
 
+        log = open_logs(None)
+        note_ignored(log)
+        environment.clean(os.environ)
         # Here, since these take seconds to import, and most errors are told before.
         from redsm5.evaluation.page import write_page
         from redsm5.evaluation.report import evaluate_again, write_report
 
-        store = open_store(folder, config, log=open_logs(None).info)
+        store = open_store(folder, config, log=log.info)
         evaluation = evaluate_again(record, config, store, split=arguments.split)
         if arguments.split == "test":
             write_report(folder, evaluation)

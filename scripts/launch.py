@@ -13,8 +13,8 @@ from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
 from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
-from redsm5.study.launch import dry_run, launch_trial
-from redsm5.study.outcomes import draw_report, finish_leftovers, note_killed
+from redsm5.study.launch import dry_run, launch_trial, note_ignored
+from redsm5.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
 from redsm5.tracking.logs import open_logs
@@ -50,11 +50,11 @@ def main() -> int:
         if not free:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     log.info(f"trial {trial_id}", folder=str(folder))
+    note_ignored(log)
 
     launch_trial(config, trial_id).attend(stop)
 
-    record = read_record(folder)
-    assert record is not None
+    record = existing_record(folder)
     with try_lock(folder / paths.LOCK) as free:
         if free and record.state not in FINISHED:
             record = note_killed(folder, record)
