@@ -44,9 +44,7 @@ def launch_settings(launch: str) -> Mapping[str, Any]:
     """A file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
     if not isinstance(settings, dict):
-        raise ConfigError(
-            f"{launch}.yaml of accelerate_configs/ has no key: value lines", remedy="cpu.yaml shows some."
-        )
+        raise ConfigError(f"accelerate_configs/{launch}.yaml has no key: value lines", remedy="cpu.yaml shows some.")
     return {str(key): value for key, value in settings.items()}
 
 

@@ -7,7 +7,9 @@ need is set from the configuration (redsm5/study/launch.py). All other variables
 standard library is all that this needs.
 """
 
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from fnmatch import translate
 
@@ -84,8 +86,20 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean(environ: MutableMapping[str, str]) -> None:
-    """Remove what could change a result, for one that computes in this very process. What was set stays, for it may
-    have been set for this process; libraries that are loaded already have seen the rest.
+    """Remove what could change a result. What was set stays, for it may have been set for this process; libraries that
+    are loaded already have seen the rest.
     """
     for name in removed(environ):
         del environ[name]
+
+
+def start_over() -> None:
+    """Run this command again without what could change a result, for one that computes in this very process; nothing
+    where there is nothing such. Python's -O and -OO are, too: transformers cannot do without its docstrings.
+    """
+    if not removed(os.environ) and not sys.flags.optimize:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [word for word in sys.orig_argv[1:] if word not in ("-O", "-OO")]
+    os.execve(sys.executable, [sys.executable, *words], inherited(os.environ))

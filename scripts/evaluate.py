@@ -19,6 +19,9 @@ def main() -> int:
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     files.make_private()
+    log = open_logs(None)
+    note_ignored(log)
+    environment.start_over()
     folder, record = find_trial(arguments.experiments, arguments.trial_id)
     config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     if not config.retention.enabled:
@@ -30,9 +33,6 @@ def main() -> int:
         if not held:
             raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")
 
-        log = open_logs(None)
-        note_ignored(log)
-        environment.clean(os.environ)
         # Here, since these take seconds to import, and most errors are told before.
         from redsm5.evaluation.page import write_page
         from redsm5.evaluation.report import evaluate_again, write_report

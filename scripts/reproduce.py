@@ -43,7 +43,7 @@ def main() -> int:
     folder, report, config = recorded(arguments)
     log = open_logs(None)
     note_ignored(log)
-    environment.clean(os.environ)  # the checkpoint is evaluated in this process
+    environment.start_over()  # the checkpoint is evaluated in this process
 
     checkpoint = compare_checkpoint(folder, config)
     with ExitStack() as stack:

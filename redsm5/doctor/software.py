@@ -30,7 +30,7 @@ def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Find
     return Finding("ok", f"{shown} at {sys.prefix}")
 
 
-def check_environment(environ: Mapping[str, str] = os.environ) -> Finding:
+def check_variables(environ: Mapping[str, str] = os.environ) -> Finding:
     """Which variables are set that no training gets to see."""
     ignored = environment.removed(environ)
     if not ignored:

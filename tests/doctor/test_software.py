@@ -42,9 +42,9 @@ def test_what_a_package_needs_is_looked_at_too(tmp_path: Path) -> None:
 
 
 def test_variables_that_no_training_gets_to_see_are_named_without_their_values() -> None:
-    assert software.check_environment({"PATH": "/bin", "OMP_NUM_THREADS": "2"}).state == "ok"
+    assert software.check_variables({"PATH": "/bin", "OMP_NUM_THREADS": "2"}).state == "ok"
     environ = {"WORLD_SIZE": "2", "PMI_RANK": "0", "ACCELERATE_MIXED_PRECISION": "bf16", "HOME": "/root"}
-    found = software.check_environment(environ)
+    found = software.check_variables(environ)
     assert (found.state, found.detail) == (
         "note",
         "ignored, a launcher's rank, size or address: PMI_RANK, WORLD_SIZE; "
