@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+from redsm5.config import Config
+from redsm5.study.launch import trains
 from tests.e2e.conftest import ROOT, all_metrics, records, weights
 
 TINY = ["data.posts=60", "model.max_length=48", "train.epochs=1", "study.enqueue_defaults=false"]
@@ -102,3 +105,7 @@ def test_what_is_broken_on_a_machine_costs_a_study_nothing(local_bert: Path, tmp
     said = study(3, torn=True)
     assert "trial 2 failed before its first step, and trial 0, which has been trained, does not start any more" in said
     assert [record["state"] for record in records(experiments)] == ["completed", "completed", "interrupted"]
+
+    never = SimpleNamespace(requested=False)
+    trained = experiments / f"trial_{records(experiments)[0]['trial_id']}" / "config.json"
+    assert trains(Config.model_validate_json(trained.read_bytes()), never), "the model's file is whole again"
