@@ -52,7 +52,8 @@ LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 def launch_settings(launch: str) -> Mapping[str, Any]:
     """A file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
-    assert isinstance(settings, dict)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"accelerate_configs/{launch}.yaml has no key: value lines", remedy="cpu.yaml shows some.")
     return {str(key): value for key, value in settings.items()}
 
 

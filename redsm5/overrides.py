@@ -26,7 +26,6 @@ from pydantic import BaseModel
 
 from redsm5.errors import ConfigError, nearest
 from redsm5.redaction import SHORTEST, redact_address, secret_variables
-from redsm5.sections import nearest
 
 CONF_DIR = Path(__file__).parent / "conf"
 ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords

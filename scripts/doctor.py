@@ -21,7 +21,7 @@ from redsm5.terminal import Parser, one_line, show  # noqa: E402
 
 
 def main() -> int:
-    parser = Parser(prog="just doctor", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="just doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument("--tracking-uri", help="MLflow's address; without it, where the studies' last runs shipped")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -31,6 +31,7 @@ def main() -> int:
         {
             "python": software.check_python,
             "packages": partial(software.check_packages, ROOT),
+            "variables": software.check_variables,
             "cuda": software.check_cuda,
             "hub": services.check_hub,
             "mlflow": partial(services.check_mlflow, experiments, arguments.tracking_uri),

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-from redsm5 import files, paths
+from redsm5 import environment, files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
 from redsm5.overrides import quoted
+from redsm5.study.launch import note_ignored
 from redsm5.study.trial import find_trial, open_store, trial_config
 from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
@@ -19,6 +20,9 @@ def main() -> int:
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     files.make_private()
+    log = open_logs(None)
+    note_ignored(log)
+    environment.start_over()
     folder, record = find_trial(arguments.experiments, arguments.trial_id)
     config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     if not config.retention.enabled:
@@ -34,7 +38,7 @@ def main() -> int:
         from redsm5.evaluation.page import write_page
         from redsm5.evaluation.report import evaluate_again, write_report
 
-        store = open_store(folder, config, log=open_logs(None).info)
+        store = open_store(folder, config, log=log.info)
         evaluation = evaluate_again(record, config, store, split=arguments.split)
         if arguments.split == "test":
             write_report(folder, evaluation)

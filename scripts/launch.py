@@ -14,8 +14,8 @@ from redsm5.files import make_dir, make_private, try_lock
 from redsm5.owned import refuse_links
 from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
-from redsm5.study.launch import dry_run, launch_trial
-from redsm5.study.outcomes import draw_report, finish_leftovers, note_killed
+from redsm5.study.launch import dry_run, launch_trial, note_ignored
+from redsm5.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
 from redsm5.tracking.logs import open_logs
@@ -55,11 +55,11 @@ def main() -> int:
     log.info(f"trial {trial_id}", folder=str(folder))
     if few:
         log.warning(FEW_POSITIVES, **few)
+    note_ignored(log)
 
     launch_trial(config, trial_id).attend(stop)
 
-    record = read_record(folder)
-    assert record is not None
+    record = existing_record(folder)
     with try_lock(folder / paths.LOCK) as free:
         if free and record.state not in FINISHED:
             record = note_killed(folder, record)

@@ -5,14 +5,17 @@ Where one of them dies, it ends the others.
 """
 
 import logging
+import os
 import sys
 
 from accelerate.commands.launch import main
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from redsm5 import environment
 from redsm5.terminal import show
 
+environment.clean(os.environ)  # a scheduler's step adds rank and size to what the driver, or the job file, has set
 logging.getLogger("torch").setLevel(logging.CRITICAL)
 try:
     main()

@@ -14,14 +14,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from redsm5 import files, paths
+from redsm5 import environment, files, paths
 from redsm5.config import Config, validate
 from redsm5.documents import load
 from redsm5.errors import InputError, Interrupted, exit_with_message
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
 from redsm5.overrides import quoted
 from redsm5.reports import EvaluationReport, PredictionsRecord
-from redsm5.study.launch import launch_trial
+from redsm5.study.launch import launch_trial, note_ignored
 from redsm5.study.outcomes import draw_report
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial, find_trial, open_store, read_record, trial_config
@@ -44,6 +44,8 @@ def main() -> int:
     stop = StopRequest()
     folder, report, config = recorded(arguments)
     log = open_logs(None)
+    note_ignored(log)
+    environment.start_over()  # the checkpoint is evaluated in this process
 
     checkpoint = compare_checkpoint(folder, config)
     with ExitStack() as stack:

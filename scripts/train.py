@@ -138,6 +138,7 @@ with trial.outcome(), Saver() as saver:
                 bar.advance()
                 if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
                     at.step += 1
+                    trial.stepped = True
                     losses.end_of_step(at.step)
                     system.end_of_step(at.step, at.epochs_done)
                     saver.check()  # a save that failed fails the trial here

@@ -139,7 +139,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
         trial_id, experiments = asked.trial.id, asked.experiments
     folder = paths.trial_dir(Path(str(experiments)), trial_id)
     saved = files.read_json(folder / paths.CONFIG)
-    if saved is None:
+    if saved is None or not (folder / paths.TRIAL).exists():
         raise ConfigError(
             f"trial.id={trial_id}: no such trial in {experiments}",
             remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
@@ -222,14 +222,14 @@ class TrialRun:
     Who follows has no lock and writes nothing, to no file and not to the terminal.
 
     Attributes:
-        peers: the trial's processes, once they have met.
+        peers: the trial's processes, once they have met. stepped: whether this start has done an optimizer step.
     """
 
     def __init__(self, folder: Path, config: Config, lock: files.Lock | None, record: TrialRecord) -> None:
-        self.folder, self.config, self.record = folder, config, record
-        self._lock = lock
+        self.folder, self.config, self.record, self._lock = folder, config, record, lock
         self._active_since = time.monotonic() - record.active_seconds
         self.peers: Peers | None = None
+        self.stepped = False
         self.stop = StopRequest()
         self.log = open_logs(folder / paths.LOGS) if lock else open_logs(None, terminal=False)
         self.disk = DiskMonitor(folder / paths.CHECKPOINTS, self.log)
@@ -383,7 +383,8 @@ class TrialRun:
         if self.done:  # what was left to clean up, `finish_leftovers` does
             self.log.warning("the finished trial could not be cleaned up", reason=error_record(error).message)
             return
-        state: TrialState = "interrupted" if resumable else "failed"
+        settled = self.stepped or self.record.study_id is None  # else the driver finds out whose fault it is
+        state: TrialState = "interrupted" if resumable or not settled else "failed"
         self.log.error(f"trial {state}: {kind}", reason=error_record(error).message, exc_info=error)
         self._end_by(error, state, code)
 

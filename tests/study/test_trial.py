@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.storage.store import sums
 from redsm5.study import trial as trial_module
+from redsm5.study.failures import failed_at_start
 from redsm5.study.outcomes import finish_leftovers, note_killed
 from redsm5.study.trial import (
     TrialRun,
@@ -183,6 +185,22 @@ def test_whatever_ends_a_trial_becomes_its_outcome(
     assert (exited.value.code, outcome.state, outcome.exit_code, outcome.error.kind) == (code, state, code, kind)
     assert classify(error)[0] == kind
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_before_its_first_step_a_failure_of_a_study_s_trial_is_not_settled(config: Config, stepped: bool) -> None:
+    study = str(uuid.uuid4())
+    files.make_dir(paths.study_dir(Path(config.experiments), study))
+    record = create_trial(config, study_id=study, number=0)
+    run = TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
+    run.stepped = stepped
+    with pytest.raises(SystemExit) as exited, run.outcome():
+        raise InputError("no such model")
+    outcome = read_record(run.folder)
+    assert outcome is not None
+    assert (outcome.state, outcome.exit_code) == ("failed" if stepped else "interrupted", exited.value.code)
+    assert failed_at_start(outcome) is not stepped
+    assert not failed_at_start(outcome.model_copy(update={"state": "interrupted", "error": None}))
 
 
 def test_the_time_that_a_trial_ran_adds_up_over_its_starts_without_the_pauses(
