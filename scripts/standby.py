@@ -105,7 +105,7 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, a trial ends and nothing else
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if output:
-        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, 0o600), 2)
     os.dup2(2, 1)
     sys.argv = [str(TRAIN), *arguments]
     setproctitle(" ".join([sys.executable, *sys.argv]))  # for ps and pkill it is what it would be by itself

@@ -107,13 +107,17 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -
     """
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
-    if output:
-        files.make_dir(output.parent)
-    with output.open("ab") if output else nullcontext() as sink:
+    with os.fdopen(open_output(output), "ab") if output else nullcontext() as sink:
         if sink:
             streams |= {"stdout": sink, "stderr": sink}
         process = accelerate_launch(config, SCRIPTS / "train.py", *trial_arguments(config, trial_id), **streams)
     return Launched.of(folder, process)
+
+
+def open_output(output: Path) -> int:
+    """The descriptor of the file that takes what a trial prints, made where it is missing; never through a link."""
+    files.make_dir(output.parent)
+    return files.open_own(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def trial_arguments(config: Config, trial_id: str) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import files, paths
+from redsm5 import paths
 from redsm5.config import Config
 from redsm5.errors import Interrupted
 from redsm5.study import launch
@@ -83,7 +83,7 @@ class Standby:
         """
         folder = paths.trial_dir(Path(self.config.experiments), trial_id)
         output = (folder / paths.LOGS / "output.log").absolute()
-        files.make_dir(output.parent)
+        os.close(launch.open_output(output))
         if self.process.poll() is not None and self._fit is not False:
             log.warning("the standby process exited; restarting it", output=self._last_words())
             self._channel.close()
