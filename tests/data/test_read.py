@@ -424,6 +424,10 @@ def shaken(draw, cells):
 @example("text,post_id\nquimby,s_1_1\nquimby,s_2_1\n", ANNOTATIONS)
 @example("text,post_id\n9lives,s_1_1\n9lives,s_2_1\n", ANNOTATIONS)
 @example("post_id,text\ns_1_1,quimby\n", ANNOTATIONS.splitlines(keepends=True)[0] + "9lives,s_1,quimby,FATIGUE,1,\n")
+@example(
+    "text,post_id\nwexford 9lives,s_1_1\n",
+    "sentence_text,sentence_id,post_id,DSM5_symptom,status\ns_1_1,s_1,WEXFORD 9LIVES,FATIGUE,1\n",
+)
 def test_no_word_of_a_post_stands_in_a_message(read, posts, annotations):
     message = ""
     try:
