@@ -139,9 +139,9 @@ def _key(config: "DataConfig") -> str | None:
         if (folder := _folder(config)) is None:
             return None
         names = (POSTS_FILE, ANNOTATIONS_FILE)
-        if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
-            return None
         try:
+            if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
+                return None
             source = [_digest(folder / name) for name in names]
         except OSError:
             return None

@@ -85,10 +85,10 @@ def _opened(text: str, columns: Sequence[str]) -> tuple[str, str]:
     declared = re.match(r'\s*?"?sep=([^\w\s"]|\t)"?[^\S\n]*(\n|$)', text, re.IGNORECASE)
     if declared:
         text = "\n" * declared[0].count("\n") + text[declared.end() :]
-    found = re.search(r"[^\n]*\S[^\n]*", text)
+    first = next((line[0] for line in re.finditer(r"[^\n]+", text) if line[0].strip()), "")
     separators = [declared[1], *SEPARATORS] if declared else list(SEPARATORS)
     for separator in separators:
-        header = next(csv.reader([found[0] if found else ""], delimiter=separator), [])
+        header = next(csv.reader([first], delimiter=separator), [])
         if {*columns} <= {cell.strip() for cell in header}:
             return text, separator
     return text, separators[0]

@@ -181,9 +181,9 @@ def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
 
 def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
     """The error of an annotation whose post is not there; with the id that it may be meant to be, both escaped."""
-    ids = [other for other in known if _is_id(_bare(other))]
+    ids = [other for other in known if " " not in other and _is_id(_bare(other))]
     shown = _unshown(post_id)
-    if ids and _is_id(_bare(post_id)):
+    if " " not in post_id and _is_id(_bare(post_id)):
         near = next((other for other in ids if _bare(other) == _bare(post_id)), None)
         if near is not None:
             return InputError(

@@ -421,9 +421,13 @@ def shaken(draw, cells):
     "post_id,text\ns_1_1,quimby grav_lax\n",
     "post_id,sentence_id,sentence_text,DSM5_symptom,status\n" "s_1_1,s_1,FATIGUE,GRAV_LAX,1\n",
 )
-@example("text,post_id\nquimby,s_1_1\nquimby,s_2_1\n", ANNOTATIONS)
-@example("text,post_id\n9lives,s_1_1\n9lives,s_2_1\n", ANNOTATIONS)
+@example("text,post_id\ns_1_1,quimby\ns_2_1,quimby\n", ANNOTATIONS)
+@example("text,post_id\ns_1_1,9lives\ns_2_1,9lives\n", ANNOTATIONS)
 @example("post_id,text\ns_1_1,quimby\n", ANNOTATIONS.splitlines(keepends=True)[0] + "9lives,s_1,quimby,FATIGUE,1,\n")
+@example(
+    "text,post_id\ns_1_1,wexford 9lives\n",
+    "sentence_text,sentence_id,post_id,DSM5_symptom,status\ns_1_1,s_1,WEXFORD 9LIVES,FATIGUE,1\n",
+)
 def test_no_word_of_a_post_stands_in_a_message(read, posts, annotations):
     message = ""
     try:
