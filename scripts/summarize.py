@@ -1,6 +1,7 @@
 """Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; else the newest."""
 
 import argparse
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -71,8 +72,17 @@ def main() -> int:
     if arguments.json:
         sys.stdout.buffer.write(make_summary(experiments, study)[0].to_json())
         return 0
-    write_missing_pages(experiments, study.study_id)
-    summary = write_summary(experiments, study)
+    try:
+        write_missing_pages(experiments, study.study_id)
+        summary = write_summary(experiments, study)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        raise InputError(
+            f"the summary cannot be written: {error.strerror}",
+            where=str(error.filename),
+            remedy="`just summary --json` prints it and writes nothing.",
+        ) from None
     print(table(summary))
     for name in (paths.SUMMARY_PAGE, paths.SUMMARY):
         print(paths.study_dir(experiments, study.study_id) / name)

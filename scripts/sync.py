@@ -114,8 +114,9 @@ def main() -> int:
     if stop.requested:
         raise Interrupted(f"{what_is_left(left) if left else 'not all was looked at'}\n  Run `{again}` again to go on.")
     if left or away:
+        said = what_is_left(left) if left else "it cannot be asked: " + "\n    ".join(away[0].splitlines())
         raise TrainingError(
-            f"MLflow has not got everything: {what_is_left(left)}" if left else f"MLflow cannot be asked: {away[0]}",
+            f"MLflow has not got everything: {said}",
             remedy=f"Start MLflow, or mend what it says above, and run `{again}` again: it tries all of it again.",
         )
     if unreadable:

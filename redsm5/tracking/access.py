@@ -5,6 +5,7 @@ Credentials and certificates are part of no configuration, record or message. Th
 """
 
 import os
+import re
 import shlex
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ _FULL = (
     "Insufficient Storage",
 )
 _OUTDATED = "out-of-date database schema"
+_FAILS = re.compile(r"error code 5\d\d|too many 5\d\d error responses|5\d\d Server Error|INTERNAL_ERROR")
 _READ_ONLY = "readonly database"
 # What MLflow says of what was asked, not of itself: it answers, and others may be served.
 _OF_ONE = (
@@ -83,12 +85,13 @@ def remedy(error: str, uri: str = "") -> str | None:
         return f"an older MLflow made the database; after a copy of it:\n{line}" if local else "upgrade the server"
     if any(sign in error for sign in _FULL):
         here = "make room on the disk: `just cleanup --execute` deletes what need not be there"
-        there = "make room on the disk of MLflow's server (`df -h` there says which), and ship again: `just sync`"
+        there = "make room on the disk of MLflow's server (`df -h` there says which); then ship again: `just sync`"
         return here if local else there
     if local and _READ_ONLY in error:
-        return f"make it writable:\nchmod u+w {shlex.quote(uri.removeprefix('sqlite:///'))}"
-    if not local and ("error code 5" in error or "INTERNAL_ERROR" in error):
-        return "look at the log of MLflow's server, and at what is before it; then ship again: `just sync`"
+        return f"make the folder writable:\nchmod -R u+w {shlex.quote(os.path.dirname(uri.removeprefix('sqlite:///')))}"
+    if not local and _FAILS.search(error):  # MLflow's client does not pass on what a server says with most of these
+        where = "its log says more, and `df -h` there whether its disk is full"
+        return f"look after MLflow's server: {where}; then ship again: `just sync`"
     return None
 
 
