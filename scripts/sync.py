@@ -68,9 +68,11 @@ def what_is_left(left: list[Left]) -> str:
     """What has not arrived, in a sentence, and each reason with what it is the reason of."""
     rows, reports = sum(trial.rows for trial in left), sum(trial.report for trial in left)
     ends = sum(not (trial.rows or trial.report) for trial in left)
-    said = [f"{rows} rows still wait in the journals"] if rows else []
-    said += [f"{reports} report{'s' if reports > 1 else ''} not sent"] if reports else []
-    said += [f"the end of {ends} run{'s' if ends > 1 else ''} not noted"] if ends else []
+    said = (
+        [f"{rows} rows still wait in the journals" if rows > 1 else "1 row still waits in its journal"] if rows else []
+    )
+    said += [f"{reports} report{'s' * (reports > 1)} not sent"] if reports else []
+    said += [f"the end of {ends} run{'s' * (ends > 1)} not noted"] if ends else []
     by_reason: dict[str | None, list[str]] = defaultdict(list)
     for trial in left:
         by_reason[trial.reason].append(trial.what)

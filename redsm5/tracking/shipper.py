@@ -87,7 +87,8 @@ class Left:
     def what(self) -> str:
         if self.report:
             return f"{self.folder.name}/{paths.REPORT}"
-        return f"{self.folder.name}, {f'{self.rows} rows' if self.rows else 'the end of its run'}"
+        rows = f"{self.rows} row{'s' * (self.rows > 1)}"
+        return f"{self.folder.name}, {rows if self.rows else 'the end of its run'}"
 
 
 class _Trouble:
@@ -148,6 +149,7 @@ class Shipper(threading.Thread):
         self._folders: list[Path] = []
         self._reports: list[Path] = []  # trials of which all else has arrived
         self._reasons: dict[Path, str] = {}
+        self._held: dict[Path, str] = {}  # by other processes, when last looked at
         self._metrics_trouble = _Trouble(uri, log, LOST, FOUND)
         self._report_trouble = _Trouble(uri, log, REPORT_LOST, REPORT_FOUND)
         self._closing = threading.Event()
@@ -192,8 +194,8 @@ class Shipper(threading.Thread):
         found = []
         for folder in sorted({*self._folders, *self._reports}):
             rows, reason = waiting(folder, self._uri), self._reasons.get(folder)
-            reason = reason or (self.away if rows else None)
             if folder in self._reports or rows or reason:
+                reason = reason or self.away or self._held.get(folder)
                 found.append(Left(folder, rows, folder in self._reports, reason))
         return found
 
@@ -224,8 +226,9 @@ class Shipper(threading.Thread):
                 if self._ship(tracker, folder):
                     self._folders.remove(folder)
                 self._reasons.pop(folder, None)
-            except LockedError:
+            except LockedError as error:
                 others_at_work = True
+                self._held[folder] = error.message()
             except Exception as error:
                 failed, reason = True, self._metrics_trouble.note(error, folder)
                 self._put_last(self._folders, folder, reason)
@@ -271,8 +274,9 @@ class Shipper(threading.Thread):
                 tracker.ship_report(folder)
                 self._reports.remove(folder)
                 self._reasons.pop(folder, None)
-            except LockedError:
+            except LockedError as error:
                 others_at_work = True
+                self._held[folder] = error.message()
             except Exception as error:
                 failed = True
                 self._put_last(self._reports, folder, self._report_trouble.note(error, folder))

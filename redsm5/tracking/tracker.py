@@ -84,7 +84,8 @@ class Tracker:
 
         lock = self._locks.setdefault(folder, files.Lock(folder / paths.SHIPPING_LOCK))
         if not lock.acquire():
-            raise LockedError(f"another process is shipping {folder.name}")
+            hint = f"if it ended with its machine, remove {lock.mark}" if lock.mark.exists() else None
+            raise LockedError("another process is shipping it", remedy=hint)
         try:
             yield
         except MlflowException as error:

@@ -1,10 +1,15 @@
 """A folder that was moved or copied: its MLflow goes with it, nothing reaches where it was, nothing is sent twice."""
 
+import errno
+import fcntl
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import Run
@@ -12,12 +17,16 @@ from mlflow.tracking import MlflowClient
 
 from redsm5 import files, paths
 from redsm5.config import compose
+from redsm5.errors import ConfigError
 from redsm5.records import MetricRow, Shipped, TrialRecord
-from redsm5.study.trial import create_trial, read_record, write_record
+from redsm5.study.registry import Scoreboard, open_study
+from redsm5.study.trial import create_trial, read_record, trial_config, write_record
 from redsm5.tracking import local
 from redsm5.tracking import shipper as shipper_module
 from redsm5.tracking.shipper import REPORT_LOST, Shipper, waiting
 from redsm5.tracking.tracker import Tracker
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -382,3 +391,69 @@ def test_two_processes_that_see_the_folder_at_two_places_do_not_mind(experiments
     assert tracker.ship(there / first.name)
     check_all_is_here(there)
     assert not experiments.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what else names the folder
+
+
+def test_a_trial_and_a_study_whose_files_lie_in_the_folder_go_on_where_it_is_now(tmp_path: Path) -> None:
+    """Data, a model and the databases in the experiments folder, by absolute paths, as a person may have them."""
+    before, there = tmp_path / "before", tmp_path / "there"
+
+    def words(folder: Path) -> list[str]:
+        return [
+            f"experiments={folder}",
+            "study.name=whole",
+            "data=csv",
+            f"data.dir={folder}/data",
+            f"study.storage=sqlite:///{folder}/optuna.db",
+            f"study.tracking_uri=sqlite:///{folder}/own.db",
+        ]
+
+    study = open_study(compose(words(before)))
+    Scoreboard(before, study).write()
+    trial_id = create_trial(compose(words(before)), study_id=study.study_id, number=0).trial_id
+    before.rename(there)
+    assert open_study(compose(words(there))).study_id == study.study_id, "the same study, and nothing has changed in it"
+    config = trial_config([f"trial.id={trial_id}", f"experiments={there}"])
+    assert str(before) not in config.model_dump_json()
+    assert config.study.tracking_uri == f"sqlite:///{there}/own.db"
+    with pytest.raises(ConfigError, match="another configuration"):
+        open_study(compose([*words(there), "train.epochs=77"]))
+
+
+def test_the_ui_is_opened_on_the_folder_as_it_is_now(experiments: Path, tmp_path: Path) -> None:
+    add_trial(experiments, 0)
+    ship(experiments)
+    there = tmp_path / "there"
+    experiments.rename(there)
+    command = [sys.executable, str(ROOT / "scripts" / "mlflow_ui.py"), "--help"]
+
+    def run(folder: Path) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "REDSM5_EXPERIMENTS": str(folder)}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    done = run(there)
+    assert (done.returncode, done.stderr) == (0, "")
+    check_all_is_here(there)
+    done = run(experiments)
+    assert done.returncode == 1
+    assert "Run `just hpo` first" in done.stderr
+
+
+def test_a_process_on_another_machine_that_holds_a_trial_is_named(experiments: Path, monkeypatch: Any) -> None:
+    """Where the file system has no locks, by the file that is to be removed if that machine has gone down."""
+    folder = add_trial(experiments, 0)
+    monkeypatch.setattr(files, "_have_locks", set())
+
+    def no_locks(fd: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    mark = folder / f"{paths.SHIPPING_LOCK}.held"
+    mark.write_text("another-boot pid:[1] 4242 99\n")
+    [left] = ship(experiments)[0].left()
+    assert (left.rows, f"remove {mark}" in str(left.reason)) == (10, True)
+    mark.unlink()
+    assert ship(experiments)[0].left() == []
