@@ -136,7 +136,8 @@ class Tracker:
             if self._database and root and not root.parent.exists():  # MLflow would make it
                 raise NotTakenError(f"MLflow keeps the run's artifacts in {root}, and there is no folder {root.parent}")
             # not the client's log_artifact, which remembers where a run's artifacts were
-            get_artifact_repository(location, tracking_uri=self.uri).log_artifact(str(folder / paths.REPORT))
+            artifacts: Any = get_artifact_repository(location, tracking_uri=self.uri)
+            artifacts.log_artifact(str(folder / paths.REPORT))
             self._confirm(folder, shipped, report=True)
 
     def _ship_params(self, folder: Path, config: dict[str, Any], shipped: Shipped) -> Shipped:
