@@ -102,9 +102,10 @@ class _Trouble:
         """Say why, unless that has been said; the reason, with its remedy."""
         text = redact(_first_line(error))
         advice = error.remedy if isinstance(error, RedSM5Error) else remedy(str(error), self._uri)
-        said = text if of_one_trial(error) else "MLflow is away"
+        one = of_one_trial(error)
+        said = text if one else "MLflow is away"
         reason = f"{text}\n{advice}" if advice else text
-        if said in self._said or len(self._said) >= SAID:
+        if said in self._said or (one and len(self._said) >= SAID):
             return reason
         self._said.add(said)
         facts = {"trial": folder.name} if folder else {}
