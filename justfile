@@ -112,16 +112,8 @@ tui *flags: setup
 
 # Open MLflow's own UI on localhost
 [no-exit-message]
-[script("sh", "-eu")]
 mlflow *flags: setup
-    database="${REDSM5_EXPERIMENTS:-experiments}/mlflow.db"
-    if [ ! -f "$database" ]; then
-        printf 'error: %s is not there\n  %s\n' "$database" 'Run `just hpo` first, or set REDSM5_EXPERIMENTS.' >&2
-        exit 1
-    fi
-    umask 077
-    export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
-    exec {{ python }} -m mlflow ui --backend-store-uri "sqlite:///$database" --host 127.0.0.1 --workers 1 "$@"
+    @exec {{ python }} {{ scripts }}/mlflow_ui.py "$@"
 
 # Run the tests; arguments go to pytest
 [no-exit-message]

@@ -275,7 +275,7 @@ class Lock:
             NotRegularError: in its place lies a link, or something else that is no file.
         """
         make_dir(self.path.parent)
-        fd = open_own(self.path, os.O_RDWR | os.O_CREAT)
+        fd = self._open()
         deadline = time.monotonic() + timeout_s
         try:
             while not self._take(fd):
@@ -297,6 +297,15 @@ class Lock:
                 self.mark.unlink(missing_ok=True)
             self._fd = self._marked_by = None
             _held.discard(self)
+
+    def _open(self) -> int:
+        """The lock's file, made where it is not there; who may not write it can still see whether others hold it."""
+        try:
+            return open_own(self.path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS) or not self.path.exists():
+                raise
+            return open_own(self.path, os.O_RDONLY)
 
     def _take(self, fd: int) -> bool:
         device = os.fstat(fd).st_dev

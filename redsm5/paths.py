@@ -13,7 +13,9 @@ experiments/
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 OPTUNA_JOURNAL = "optuna.journal"
 MLFLOW_DB = "mlflow.db"
@@ -99,3 +101,24 @@ def _dirs(experiments: Path, prefix: str) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [experiments / name for name in sorted(names)]
+
+
+def moved(saved: Mapping[str, Any], experiments: Path) -> dict[str, Any]:
+    """A saved configuration as it reads where its experiments folder is now: what lies in the folder has gone with it.
+
+    Of other than absolute paths only the databases are known for what they are.
+    """
+    before, here = str(saved.get("experiments") or "").rstrip("/"), str(experiments)
+
+    def follow(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: follow(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [follow(item) for item in value]
+        scheme = "sqlite:///" if isinstance(value, str) and value.startswith("sqlite:///") else ""
+        if not isinstance(value, str) or not (scheme or before.startswith("/")):
+            return value
+        path = value.removeprefix(scheme)
+        return f"{scheme}{here}{path.removeprefix(before)}" if path.startswith(f"{before}/") else value
+
+    return {**(follow(saved) if before and before != here else saved), "experiments": here}

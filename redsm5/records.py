@@ -167,7 +167,12 @@ class BudgetLedger(Record):
 
 
 class Shipped(Record):
-    """shipped.json: how much of a trial MLflow has confirmed. `bytes` is the journal's length up to these rows."""
+    """shipped.json: how much of a trial MLflow has confirmed. `bytes` is the journal's length up to these rows.
+
+    Attributes:
+        tracking_uri: MLflow's address; a database in the experiments folder relative to it: sqlite:///mlflow.db.
+        report: whether MLflow has the report, where there is one; before this was noted, it had it with the state.
+    """
 
     tracking_uri: str
     run_id: str
@@ -176,6 +181,7 @@ class Shipped(Record):
     params: bool = False
     state: str | None = None
     finished_at: str | None = None
+    report: bool | None = None
 
 
 class Manifest(Record):

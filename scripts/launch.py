@@ -81,7 +81,7 @@ def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLog
     shipper.start()
     left = shipper.close(hurried=lambda: stop.requested)
     if left or shipper.failing:
-        log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
+        log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left, reports=shipper.reports)
 
 
 exit_with_message(main)

@@ -1,5 +1,6 @@
 """Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; else the newest."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -70,8 +71,17 @@ def main() -> int:
     if arguments.json:
         show(as_json(make_summary(experiments, study)[0].model_dump(mode="json")))
         return 0
-    write_missing_pages(experiments, study.study_id)
-    summary = write_summary(experiments, study)
+    try:
+        write_missing_pages(experiments, study.study_id)
+        summary = write_summary(experiments, study)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        raise InputError(
+            f"the summary cannot be written: {error.strerror}",
+            where=str(error.filename),
+            remedy="`just summary --json` prints it and writes nothing.",
+        ) from None
     show(table(summary))
     for name in (paths.SUMMARY_PAGE, paths.SUMMARY):
         show(one_line(paths.study_dir(experiments, study.study_id) / name))

@@ -1,39 +1,87 @@
 """Ship the metrics that wait in the journals to MLflow: `just sync [--experiments DIR] [--tracking-uri URI]`."""
 
 import os
+import shlex
+import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files, paths
-from redsm5.config import validate
-from redsm5.errors import ConfigError, InputError, Interrupted, TrainingError, exit_with_message
-from redsm5.redaction import REDACTED
+from redsm5.errors import InputError, Interrupted, TrainingError, exit_with_message
+from redsm5.redaction import REDACTED, redact
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import read_record
 from redsm5.terminal import Parser, show
+from redsm5.tracking import local
 from redsm5.tracking.logs import open_logs
-from redsm5.tracking.shipper import Shipper, tracking_uri
+from redsm5.tracking.shipper import Left, Shipper
+
+SHOWN = 10
 
 
-def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> dict[str, list[Path]]:
-    """The trials' folders by where they go: where their study's last run said, or else their own configuration.
+def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[str, list[Path]], int]:
+    """The trials' folders by where they go, and the number of those that cannot be read, each of which is named.
 
-    One whose record is damaged is named and left out.
+    They go where their study's last run said, or else where their own configuration says.
     """
-    studies = {folder.name: files.read_json(folder / paths.STUDY) for folder in paths.study_dirs(experiments)}
+    studies = {folder.name: _config(folder / paths.STUDY) for folder in paths.study_dirs(experiments)}
     by_uri: dict[str, list[Path]] = defaultdict(list)
+    unreadable = 0
     for folder in paths.trial_dirs(experiments):
         try:
-            document, record = files.read_json(folder / paths.CONFIG), read_record(folder)
-            if document and record:
-                study = studies.get(f"study_{record.study_id}")
-                config = validate({**(study["config"] if study else document), "experiments": str(experiments)})
-                by_uri[tracking_uri(config)].append(folder)
-        except (InputError, ConfigError) as error:
-            log.warning("a trial cannot be shipped", reason=error.what, where=error.where or folder.name)
-    return by_uri
+            record, document = read_record(folder), files.read_json(folder / paths.CONFIG)
+            config = record and (studies.get(f"study_{record.study_id}") or _whole(document, folder))
+        except (InputError, OSError) as error:
+            reason, where = (error.what, error.where) if isinstance(error, InputError) else (error.strerror, folder)
+            log.warning("a trial cannot be shipped", reason=reason, where=str(where))
+            unreadable += 1
+            continue
+        if config:
+            uri = paths.moved(config, experiments)["study"].get("tracking_uri")
+            by_uri[uri or local.own_uri(experiments)].append(folder)
+    return by_uri, unreadable
+
+
+def _whole(config: Any, folder: Path) -> dict[str, Any]:
+    """A saved configuration, if it says of what study it is.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not (isinstance(config, dict) and isinstance(config.get("study"), dict)):
+        raise InputError("the file is missing, damaged, or of another version", where=str(folder / paths.CONFIG))
+    return config
+
+
+def _config(study: Path) -> dict[str, Any] | None:
+    """The configuration with which a study was last run; None where its record does not say."""
+    try:
+        return _whole((files.read_json(study) or {}).get("config"), study.parent)
+    except (InputError, OSError):
+        return None
+
+
+def what_is_left(left: list[Left]) -> str:
+    """What has not arrived, in a sentence, and each reason with what it is the reason of."""
+    rows, reports = sum(trial.rows for trial in left), sum(trial.report for trial in left)
+    ends = sum(not (trial.rows or trial.report) for trial in left)
+    said = (
+        [f"{rows} rows still wait in the journals" if rows > 1 else "1 row still waits in its journal"] if rows else []
+    )
+    said += [f"{reports} report{'s' * (reports > 1)} not sent"] if reports else []
+    said += [f"the end of {ends} run{'s' * (ends > 1)} not noted"] if ends else []
+    by_reason: dict[str | None, list[str]] = defaultdict(list)
+    for trial in left:
+        by_reason[trial.reason].append(trial.what)
+    lines = []
+    for reason, trials in list(by_reason.items())[:SHOWN]:
+        lines += [*trials[:SHOWN], *([f"and {len(trials) - SHOWN} more"] if len(trials) > SHOWN else [])]
+        lines += [f"  {line}" for line in (reason or "not tried after what else failed").splitlines()]
+    lines += [f"and {len(by_reason) - SHOWN} reasons more"] if len(by_reason) > SHOWN else []
+    return "\n  ".join([", ".join(said), *lines])
 
 
 def main() -> int:
@@ -47,10 +95,12 @@ def main() -> int:
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     log = open_logs(None)
-    by_uri = trials_by_uri(experiments, log)
+    by_uri, unreadable = trials_by_uri(experiments, log)
     if arguments.tracking_uri:
         by_uri = {arguments.tracking_uri: [folder for folders in by_uri.values() for folder in folders]}
-    left, failing = 0, False
+    again = redact(shlex.join(["just", "sync", *sys.argv[1:]]))
+    left: list[Left] = []
+    away: list[str] = []
     for uri, folders in by_uri.items():
         if REDACTED in uri:
             raise InputError(
@@ -60,14 +110,21 @@ def main() -> int:
         for folder in folders:
             shipper.watch(folder)
         shipper.start()
-        left += shipper.close(hurried=lambda: stop.requested)
-        failing |= shipper.failing
+        shipper.close(hurried=lambda: stop.requested)
+        left += shipper.left()
+        away += [shipper.away or "it does not answer"] if shipper.failing and not left else []
     if stop.requested:
-        raise Interrupted(f"{left} rows still wait in the journals; run `just sync` again to go on")
-    if left or failing:
+        raise Interrupted(f"{what_is_left(left) if left else 'not all was looked at'}\n  Run `{again}` again to go on.")
+    if left or away:
+        said = what_is_left(left) if left else "it cannot be asked: " + "\n    ".join(away[0].splitlines())
         raise TrainingError(
-            f"MLflow has not got everything: {left} rows still wait in the journals",
-            remedy="Start MLflow, or mend what it says above, and run `just sync` again.",
+            f"MLflow has not got everything: {said}",
+            remedy=f"Start MLflow, or mend what it says above, and run `{again}` again: it tries all of it again.",
+        )
+    if unreadable:
+        raise InputError(
+            f"{unreadable} of the trials cannot be read, and are named above; all others are in MLflow",
+            remedy="Restore their files from a copy, or move their folders out of the experiments folder.",
         )
     show(f"{sum(map(len, by_uri.values()))} trials: every metric is in MLflow")
     return 0

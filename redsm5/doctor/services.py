@@ -65,7 +65,8 @@ def _addresses(experiments: Path) -> list[str]:
     found = []
     for folder in paths.study_dirs(experiments):
         document = files.read_json(folder / paths.STUDY) or {}
-        found.append((document.get("config") or {}).get("study", {}).get("tracking_uri"))
+        config = paths.moved(document.get("config") or {}, experiments)
+        found.append((config.get("study") or {}).get("tracking_uri"))
     return list(dict.fromkeys(address or "" for address in found)) or [""]
 
 

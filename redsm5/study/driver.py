@@ -144,7 +144,8 @@ class Driver:
                 self.log.info("shipping the last metrics to MLflow")
                 left = self.shipper.close(hurried=lambda: self.now.requested)
                 if left or self.shipper.failing:
-                    self.log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
+                    what = {"rows": left, "reports": self.shipper.reports}
+                    self.log.warning("MLflow has not got everything: `just sync` ships the rest", **what)
         if outcome == "completed":
             check_result(self.board)
             best = self.board.study.best

@@ -77,7 +77,9 @@ def open_study(config: Config) -> StudyRecord:
     else:
         found = new_study(config)
         files.make_dir(paths.study_dir(experiments, found.study_id) / paths.CONTROL)
-    changed = {k: v for k, v in differences(found.config, snapshot).items() if k not in MAY_CHANGE}
+    changed = {
+        k: v for k, v in differences(paths.moved(found.config, experiments), snapshot).items() if k not in MAY_CHANGE
+    }
     if changed:
         lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
         raise ConfigError(

@@ -139,6 +139,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
         trial_id, experiments = asked.trial.id, asked.experiments
     folder = paths.trial_dir(Path(str(experiments)), trial_id)
     saved = files.read_json(folder / paths.CONFIG)
+    saved = saved and paths.moved(saved, Path(str(experiments)))
     if saved is None or not (folder / paths.TRIAL).exists():
         raise ConfigError(
             f"trial.id={trial_id}: no such trial in {experiments}",
@@ -165,9 +166,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
             f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
             remedy="Leave these out, or start a new trial without trial.id. train.epochs may grow.",
         )
-    return with_parameters(
-        validate({**saved, "experiments": asked.experiments}), {key: after for key, (_, after) in changed.items()}
-    )
+    return with_parameters(validate(saved), {key: after for key, (_, after) in changed.items()})
 
 
 def allow_more_epochs(folder: Path, config: Config) -> None:

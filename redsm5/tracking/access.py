@@ -1,10 +1,17 @@
-"""Access to an MLflow server, from the environment, by the names that MLflow's own client reads.
+"""Access to an MLflow server, from the environment, by the names that MLflow's own client reads, and what to do about
+what it answers.
 
 Credentials and certificates are part of no configuration, record or message. The standard library is all it needs.
 """
 
 import os
+import re
+import shlex
+import sys
 from typing import Any
+
+from redsm5.errors import UNUSABLE_PATH, RedSM5Error
+from redsm5.redaction import redact_address
 
 REFUSED = (
     "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, to what the server asks for"
@@ -12,13 +19,80 @@ REFUSED = (
 NOT_TRUSTED = "name the file of its authority's certificate in MLFLOW_TRACKING_SERVER_CERT_PATH"
 _REFUSALS = ("error code 401", "error code 403", "UNAUTHENTICATED", "PERMISSION_DENIED")
 _CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "TLS CA certificate bundle")
+_FULL = (
+    "database or disk is full",
+    "No space left on device",
+    "Disk quota exceeded",
+    "error code 507",
+    "Insufficient Storage",
+)
+_OUTDATED = "out-of-date database schema"
+_FAILS = re.compile(r"error code 5\d\d|too many 5\d\d error responses|5\d\d Server Error|INTERNAL_ERROR")
+_READ_ONLY = "readonly database"
+# What MLflow says of what was asked, not of itself: it answers, and others may be served.
+_OF_ONE = (
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "BAD_REQUEST",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "NOT_FOUND",
+)
 
 
-def remedy(error: str) -> str | None:
-    """What to do about an error of MLflow's client, where it is one of access."""
+class NotTakenError(RedSM5Error):
+    """MLflow does not take what one trial has, and says so."""
+
+    kind = "mlflow"
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether MLflow answers that it does not take what it was asked."""
+    return getattr(error, "error_code", None) in _OF_ONE
+
+
+def of_one_trial(error: Exception) -> bool:
+    """Whether an error of shipping concerns its trial alone: MLflow refuses it, or a file of it cannot be read."""
+    ours = isinstance(error, RedSM5Error | ValueError | KeyError | TypeError)
+    return ours or isinstance(error, UNUSABLE_PATH) or is_refusal(error)
+
+
+def command(uri: str, *words: str) -> str:
+    """A line for a shell that runs MLflow's own command on this MLflow."""
+    line = [sys.executable, "-m", "mlflow", *words]
+    return f"MLFLOW_TRACKING_URI={shlex.quote(redact_address(uri))} {shlex.join(line)}"
+
+
+def in_trash(uri: str, kind: str, identity: str, name: str) -> NotTakenError:
+    """That the experiment or run of a trial was deleted, and the command that takes it back."""
+    line = command(uri, f"{kind}s", "restore", f"--{kind}-id", identity)
+    many = " (many at once: in its UI, State: Deleted)" if kind == "run" else ""
+    return NotTakenError(
+        f"{kind} {name!r} ({identity}) is deleted: it lies in MLflow's trash",
+        remedy=f"take it out, if only for now{many}:\n{line}",
+    )
+
+
+def remedy(error: str, uri: str = "") -> str | None:
+    """What to do about an error of MLflow's client, where that is known."""
     if any(sign in error for sign in _REFUSALS):
         return REFUSED
-    return NOT_TRUSTED if any(sign in error for sign in _CERTIFICATE) else None
+    if any(sign in error for sign in _CERTIFICATE):
+        return NOT_TRUSTED
+    local = uri.startswith("sqlite:")
+    if _OUTDATED in error:
+        line = shlex.join([sys.executable, "-m", "mlflow", "db", "upgrade", redact_address(uri)])
+        return f"an older MLflow made the database; after a copy of it:\n{line}" if local else "upgrade the server"
+    if any(sign in error for sign in _FULL):
+        here = "make room on the disk: `just cleanup --execute` deletes what need not be there"
+        there = "make room on the disk of MLflow's server (`df -h` there says which); then ship again: `just sync`"
+        return here if local else there
+    if local and _READ_ONLY in error:
+        return f"make the folder writable:\nchmod -R u+w {shlex.quote(os.path.dirname(uri.removeprefix('sqlite:///')))}"
+    if not local and _FAILS.search(error):  # MLflow's client does not pass on what a server says with most of these
+        where = "its log says more, and `df -h` there whether its disk is full"
+        return f"look after MLflow's server: {where}; then ship again: `just sync`"
+    return None
 
 
 def request_arguments() -> dict[str, Any]:

@@ -43,6 +43,9 @@ class JournalReader:
     """Reads a journal piece by piece while another process writes it: one row a (metric, step), the first.
 
     `rows` and `bytes` say how far it is: how many rows lie behind, and at which byte of the file they end.
+
+    Raises:
+        InputError: from `look`, at a line that is damaged, once all before it lie behind.
     """
 
     def __init__(self, trial_dir: Path) -> None:
@@ -75,7 +78,12 @@ class JournalReader:
             for line in files.whole_lines(file):
                 if len(self._next) == limit:
                     break
-                row = _row(MetricRow.model_validate_json, line, self._path)
+                try:
+                    row = _row(MetricRow.model_validate_json, line, self._path)
+                except InputError:
+                    if self._next_bytes > self.bytes:  # what is before it first
+                        break
+                    raise
                 if (row.metric, row.step) not in self._seen:
                     self._next.setdefault((row.metric, row.step), row)
                 self._next_bytes = file.tell()

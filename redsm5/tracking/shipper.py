@@ -1,19 +1,16 @@
 """From the journals to MLflow, beside the training and never in its way.
 
-What is on disk is shipped in the order in which it was written; `shipped.json` moves on only when MLflow has confirmed.
-A crash between the two ships a stretch again, which MLflow's SQL stores keep once, since the rows are equal to the
-timestamp. A run is looked up by its trial_id before one is made. Of several processes one at a time ships a trial.
+What is on disk is shipped in the order in which it was written (redsm5/tracking/tracker.py). A trial that MLflow
+refuses holds up no other, and a report that it does not take holds up neither metrics nor the end of a run.
 """
 
-import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tenacity import (
     Retrying,
@@ -25,231 +22,108 @@ from tenacity import (
 )
 
 from redsm5 import files, paths
-from redsm5.config import Config, flatten
-from redsm5.documents import milliseconds
-from redsm5.errors import LockedError
-from redsm5.records import FINISHED, Shipped, TrialRecord
-from redsm5.redaction import redact, redact_address
-from redsm5.tracking.access import remedy
-from redsm5.tracking.journal import JournalReader
+from redsm5.config import Config
+from redsm5.errors import LockedError, RedSM5Error
+from redsm5.redaction import redact
+from redsm5.tracking import local
+from redsm5.tracking.access import of_one_trial, remedy
+from redsm5.tracking.tracker import Log, Tracker
 
-BATCH_ROWS = 1000  # MLflow's limit for one log_batch
-BATCH_PARAMS = 100  # likewise
-VALUE_CHARS = 6000  # MLflow's limit for a parameter's value; a tag's is higher
-REQUEST_TIMEOUT_S = 20
 LAST_TRIES = 3
+REPORTS_S = 60.0  # between two tries of reports that MLflow did not take
+SAID = 5  # refused trials that are named one by one
 WARN_WAITING_BYTES = 100_000_000
-RUN_STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+LOST, FOUND = "metrics do not reach MLflow and wait in the journals", "metrics reach MLflow again"
+REPORT_LOST, REPORT_FOUND = "a report does not reach MLflow; all else does", "every report is in MLflow now"
 
 
 def tracking_uri(config: Config) -> str:
     """Where the metrics go: `study.tracking_uri`, or the database in the experiments folder."""
-    return config.study.tracking_uri or f"sqlite:///{Path(config.experiments).resolve() / paths.MLFLOW_DB}"
-
-
-class Tracker:
-    """MLflow as the destination of trials' journals. Its methods raise whatever MLflow's client raises.
-
-    Args:
-        uri: MLflow's address.
-        artifacts: where a local MLflow keeps its artifacts.
-        on_confirmed: called whenever MLflow has confirmed something.
-    """
-
-    def __init__(self, uri: str, artifacts: Path, on_confirmed: Callable[[], object] = lambda: None) -> None:
-        # MLflow takes seconds to import: only where something is shipped, and never in a trial.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the address with its password
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
-        # The retries are ours, whatever the environment says: MLflow's would send a create_run twice.
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        from mlflow.tracking import MlflowClient
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        if uri.startswith("sqlite:///"):
-            _create_database(Path(uri.removeprefix("sqlite:///")))
-        self.uri = uri
-        self._artifacts, self._on_confirmed = artifacts, on_confirmed
-        self._client = MlflowClient(tracking_uri=uri)
-        self._locks: dict[Path, files.Lock] = {}
-        self._journals: dict[Path, JournalReader] = {}
-        self._runs_seen: set[str] = set()
-
-    def ship(self, folder: Path) -> bool:
-        """Ship what a trial has that MLflow has not confirmed; True once a finished trial is there as a whole.
-
-        Raises:
-            LockedError: another process is shipping this trial.
-        """
-        if folder not in self._locks:
-            self._locks[folder] = files.Lock(folder / paths.SHIPPING_LOCK)
-        lock = self._locks[folder]
-        if not lock.acquire():
-            raise LockedError(f"another process is shipping {folder.name}")
-        try:
-            record = TrialRecord.model_validate_json((folder / paths.TRIAL).read_bytes())
-            config = Config.model_validate_json((folder / paths.CONFIG).read_bytes())
-            shipped = self._cursor(folder, record, config)
-            shipped = self._ship_params(folder, config, shipped)
-            shipped = self._ship_rows(folder, shipped)
-            self._ship_state(folder, record, shipped)
-        finally:
-            lock.release()
-        if record.state not in FINISHED:
-            return False
-        del self._locks[folder]
-        self._journals.pop(folder, None)
-        return True
-
-    def _ship_params(self, folder: Path, config: Config, shipped: Shipped) -> Shipped:
-        from mlflow.entities import Param
-
-        if shipped.params:
-            return shipped
-        flat = flatten(config.model_dump(mode="json"))
-        params = [Param(k, str(v)[:VALUE_CHARS]) for k, v in flat.items() if k != "search.space"]
-        for start in range(0, len(params), BATCH_PARAMS):
-            self._client.log_batch(shipped.run_id, params=params[start : start + BATCH_PARAMS], synchronous=True)
-        return self._confirm(folder, shipped, params=True)
-
-    def _ship_rows(self, folder: Path, shipped: Shipped) -> Shipped:
-        from mlflow.entities import Metric
-
-        journal = self._journals.get(folder)
-        if journal is None or journal.rows != shipped.rows:  # the first look, or another process went on meanwhile
-            journal = self._journals[folder] = JournalReader(folder)
-            while journal.rows < shipped.rows and journal.look(min(BATCH_ROWS, shipped.rows - journal.rows)):
-                journal.advance()
-        while journal.look(BATCH_ROWS):
-            metrics = [Metric(r.metric, r.value, milliseconds(r.timestamp), r.step) for r in journal.piece]
-            if metrics:
-                self._client.log_batch(shipped.run_id, metrics=metrics, synchronous=True)
-            journal.advance()
-            shipped = self._confirm(folder, shipped, rows=journal.rows, bytes=journal.bytes)
-        if (journal.rows, journal.bytes) != (shipped.rows, shipped.bytes):  # a cursor beyond a journal that was cut
-            shipped = self._confirm(folder, shipped, rows=journal.rows, bytes=journal.bytes)
-        return shipped
-
-    def _ship_state(self, folder: Path, record: TrialRecord, shipped: Shipped) -> None:
-        from mlflow.entities import RunTag
-
-        if (shipped.state, shipped.finished_at) == (record.state, record.finished_at):
-            return
-        tags: dict[str, Any] = {"state": record.state, "epochs": record.epochs}
-        tags |= {"resumes": record.resumes, "exit_code": record.exit_code}
-        if record.duplicate_of:
-            tags["duplicate_of"] = record.duplicate_of
-        if record.error:
-            tags["error"] = f"{record.error.kind}: {record.error.message}"[:VALUE_CHARS]
-        self._client.log_batch(shipped.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()], synchronous=True)
-        if record.state in FINISHED:
-            if (folder / paths.REPORT).exists():
-                self._client.log_artifact(shipped.run_id, str(folder / paths.REPORT))
-            assert record.finished_at is not None
-            self._client.set_terminated(shipped.run_id, RUN_STATUS[record.state], milliseconds(record.finished_at))
-        self._confirm(folder, shipped, state=record.state, finished_at=record.finished_at)
-
-    def _cursor(self, folder: Path, record: TrialRecord, config: Config) -> Shipped:
-        """Where shipping stands; the beginning, where MLflow or the run is another than the last time."""
-        document = files.read_json(folder / paths.SHIPPED)
-        if document and document["tracking_uri"] == redact_address(self.uri):
-            shipped = Shipped.model_validate(document)
-            if shipped.run_id in self._runs_seen or self._exists(shipped.run_id):
-                self._runs_seen.add(shipped.run_id)
-                return shipped
-        run_id = self._run_id(record, config)
-        self._runs_seen.add(run_id)
-        return self._confirm(folder, Shipped(tracking_uri=redact_address(self.uri), run_id=run_id))
-
-    def _exists(self, run_id: str) -> bool:
-        """Whether MLflow has the run; it has not where its database was deleted and made anew."""
-        from mlflow import MlflowException
-
-        try:
-            self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
-        return True
-
-    def _run_id(self, record: TrialRecord, config: Config) -> str:
-        """The trial's run, made where there is none."""
-        experiment_id = self._experiment_id(config.study.name if record.study_id else "single trials")
-        find = partial(self._client.search_runs, [experiment_id], f"tags.trial_id = '{record.trial_id}'")
-        if found := find():
-            return str(found[0].info.run_id)
-        tags = {"trial_id": record.trial_id, "study_id": record.study_id, "trial_number": record.number}
-        label = record.trial_id if record.number is None else f"trial {record.number}"
-        run = self._client.create_run(
-            experiment_id,
-            start_time=milliseconds(record.started_at or record.created_at),
-            run_name=label,
-            tags={k: str(v) for k, v in tags.items() if v is not None},
-        )
-        for other in find():  # an earlier request, given up as lost, that reached a stalled server after all
-            if other.info.run_id != run.info.run_id:
-                self._client.delete_run(other.info.run_id)
-        return str(run.info.run_id)
-
-    def _experiment_id(self, name: str) -> str:
-        from mlflow import MlflowException
-
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        location = self._artifacts.resolve().as_uri() if self.uri.startswith("sqlite:") else None
-        try:
-            return str(self._client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            experiment = self._client.get_experiment_by_name(name)
-            if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
-                raise
-            return str(experiment.experiment_id)  # another worker was faster
-
-    def _confirm(self, folder: Path, shipped: Shipped, **changes: Any) -> Shipped:
-        shipped = shipped.model_copy(update=changes)
-        files.write_atomic(folder / paths.SHIPPED, shipped.to_json())
-        self._on_confirmed()
-        return shipped
-
-
-def _create_database(path: Path) -> None:
-    """Make a local MLflow database as a whole or not at all: MLflow refuses one that a kill left half migrated."""
-    from mlflow.tracking import MlflowClient
-
-    with files.Lock(path.with_name(f"{path.name}.lock")):
-        if path.exists():
-            return
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
-        temporary.rename(path)
-        files.fsync_dir(path.parent)
+    return config.study.tracking_uri or local.own_uri(Path(config.experiments))
 
 
 def _confirmed_bytes(folder: Path, uri: str) -> int:
     """How much of a trial's journal this MLflow has confirmed."""
     document = files.read_json(folder / paths.SHIPPED)
-    return int(document.get("bytes", 0)) if document and document["tracking_uri"] == redact_address(uri) else 0
+    if document is None or not local.is_meant(str(document.get("tracking_uri")), uri, folder):
+        return 0
+    confirmed = document.get("bytes")
+    return confirmed if isinstance(confirmed, int) else 0
 
 
 def waiting_bytes(folder: Path, uri: str) -> int:
     """How many bytes of a trial's journal this MLflow has not confirmed."""
     try:
         return max(0, (folder / paths.METRICS).stat().st_size - _confirmed_bytes(folder, uri))
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
 def waiting(folder: Path, uri: str) -> int:
     """How many of a trial's journal rows this MLflow has not confirmed."""
     try:
-        with (folder / paths.METRICS).open("rb") as file:
+        with files.open_regular(folder / paths.METRICS) as file:
             file.seek(_confirmed_bytes(folder, uri))
             return sum(piece.count(b"\n") for piece in iter(partial(file.read, 1 << 20), b""))
-    except FileNotFoundError:
+    except OSError:
         return 0
+
+
+@dataclass(frozen=True)
+class Left:
+    """What of a trial has not arrived, and why, as far as that is known.
+
+    Attributes:
+        rows: of its journal. Where there is neither a row nor a report, it is the run's end.
+        reason: in MLflow's words or ours, and on the next lines what to do about it.
+    """
+
+    folder: Path
+    rows: int
+    report: bool
+    reason: str | None
+
+    @property
+    def what(self) -> str:
+        if self.report:
+            return f"{self.folder.name}/{paths.REPORT}"
+        rows = f"{self.rows} row{'s' * (self.rows > 1)}"
+        return f"{self.folder.name}, {rows if self.rows else 'the end of its run'}"
+
+
+class _Trouble:
+    """Says once that something fails, and once that it does no more. Refused trials are named, up to SAID of them."""
+
+    def __init__(self, uri: str, log: Log, lost: str, found: str) -> None:
+        self._uri, self._log, self._lost, self._found = uri, log, lost, found
+        self._said: set[str] = set()
+
+    def note(self, error: Exception, folder: Path | None) -> str:
+        """Say why, unless that has been said; the reason, with its remedy."""
+        text = redact(_first_line(error))
+        advice = error.remedy if isinstance(error, RedSM5Error) else remedy(str(error), self._uri)
+        one = of_one_trial(error)
+        said = text if one else "MLflow is away"
+        reason = f"{text}\n{advice}" if advice else text
+        if said in self._said or (one and len(self._said) >= SAID):
+            return reason
+        self._said.add(said)
+        facts = {"trial": folder.name} if folder else {}
+        if advice:
+            facts["remedy"] = advice.replace("\n", " ")
+        self._log(self._lost, error=type(error).__name__, reason=text, **facts)
+        return reason
+
+    def over(self) -> None:
+        if self._said:
+            self._log(self._found)
+        self._said.clear()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, RedSM5Error):
+        return f"{error.where}: {error.what}" if error.where else error.what
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class Shipper(threading.Thread):
@@ -258,7 +132,11 @@ class Shipper(threading.Thread):
     Args:
         uri: MLflow's address.
         artifacts: where a local MLflow keeps its artifacts.
-        log: called with a sentence and its facts when MLflow does not take the metrics, and when it does again.
+        log: called with a sentence and its facts when MLflow does not take something, and when it does again.
+
+    Attributes:
+        failing: whether MLflow does not take something now, if only a report.
+        away: why it takes nothing at all, where that is so.
     """
 
     INTERVAL_S = 1.0
@@ -266,15 +144,22 @@ class Shipper(threading.Thread):
     PATIENCE_S = 30.0  # without any confirmation, at the end
     HURRY_S = 3.0  # in all, once a signal came
 
-    def __init__(self, uri: str, artifacts: Path, log: Callable[..., object]) -> None:
+    def __init__(self, uri: str, artifacts: Path, log: Log) -> None:
         super().__init__(name="mlflow-shipper", daemon=True)
         self._uri, self._artifacts, self._log = uri, artifacts, log
         self._folders: list[Path] = []
+        self._reports: list[Path] = []  # trials of which all else has arrived
+        self._reasons: dict[Path, str] = {}
+        self._held: dict[Path, str] = {}  # by other processes, when last looked at
+        self._metrics_trouble = _Trouble(uri, log, LOST, FOUND)
+        self._report_trouble = _Trouble(uri, log, REPORT_LOST, REPORT_FOUND)
         self._closing = threading.Event()
         self._tracker: Tracker | None = None
         self._progress_at = math.inf  # importing MLflow and making its database take the time that they take
+        self._reports_at = 0.0
         self._too_much_waits = False
         self.failing = False
+        self.away: str | None = None
 
     def watch(self, folder: Path) -> None:
         """Ship this trial from now on."""
@@ -285,7 +170,7 @@ class Shipper(threading.Thread):
         """Ship what is left, as long as that gets on, and stop; the number of rows that MLflow has not confirmed.
 
         It ends after LAST_TRIES failures, or PATIENCE_S without a confirmation, or HURRY_S after `hurried` said yes.
-        `failing` says whether something is left, if only a report.
+        `failing` says whether something is left, if only a report, and `left` what it is.
         """
         self._closing.set()
         closed_at, hurried_at = time.monotonic(), math.inf
@@ -296,8 +181,24 @@ class Shipper(threading.Thread):
             patient_until = max(closed_at, self._progress_at) + self.PATIENCE_S
             if time.monotonic() > min(patient_until, hurried_at + self.HURRY_S):
                 self.failing = True
+                self.away = self.away or "it does not answer"
                 break
         return sum(waiting(folder, self._uri) for folder in list(self._folders))
+
+    @property
+    def reports(self) -> int:
+        """How many reports of trials of which all else has arrived have not."""
+        return len(self._reports)
+
+    def left(self) -> list[Left]:
+        """What has not arrived of the watched trials, by trial; to be asked once it is closed."""
+        found = []
+        for folder in sorted({*self._folders, *self._reports}):
+            rows, reason = waiting(folder, self._uri), self._reasons.get(folder)
+            if folder in self._reports or rows or reason:
+                reason = reason or self.away or self._held.get(folder)
+                found.append(Left(folder, rows, folder in self._reports, reason))
+        return found
 
     def run(self) -> None:
         retry = partial(
@@ -313,44 +214,88 @@ class Shipper(threading.Thread):
     def _ship_all(self) -> bool:
         """One round over all trials; whether it is to be the last one, if no more is to come.
 
-        What fails ends the round and is the last of the next one, so that it keeps nothing else waiting.
+        A trial that is refused keeps no other waiting. Whatever else fails ends the round, and its trial is the last of
+        the next one.
         """
-        others_at_work, folder = False, None
+        failed, others_at_work, away = False, False, None
         try:
-            if self._tracker is None:
-                self._tracker = Tracker(self._uri, self._artifacts, self._note_progress)
-                self._note_progress()
-            for folder in list(self._folders):
-                try:
-                    if not (folder / paths.TRIAL).exists() or self._tracker.ship(folder):
-                        self._folders.remove(folder)
-                except LockedError:
-                    others_at_work = True
+            tracker = self._opened()
         except Exception as error:  # whatever MLflow's many back-ends raise, training goes on and the journal keeps all
-            if not self.failing:
-                self._say_why(error, folder)
-            self.failing = True
-            if folder is not None:
-                self._folders.remove(folder)
-                self._folders.append(folder)
-        else:
-            if self.failing:
-                self._log("metrics reach MLflow again")
-            self.failing = False
+            failed, away = True, self._metrics_trouble.note(error, None)
+        for folder in () if away else list(self._folders):
+            try:
+                if self._ship(tracker, folder):
+                    self._folders.remove(folder)
+                self._reasons.pop(folder, None)
+            except LockedError as error:
+                others_at_work = True
+                self._held[folder] = error.message()
+            except Exception as error:
+                failed, reason = True, self._metrics_trouble.note(error, folder)
+                self._put_last(self._folders, folder, reason)
+                if not of_one_trial(error):
+                    away = reason
+                    break
+        if not failed:
+            self._metrics_trouble.over()
+        if not away:
+            others_at_work |= self._ship_reports(tracker)
         self._look_at_backlog()
-        return not self.failing and not (others_at_work and self._closing.is_set())
+        self.away = away
+        self.failing = failed or bool(self._reports)
+        return not failed and not (self._closing.is_set() and (others_at_work or self._reports))
+
+    def _opened(self) -> Tracker:
+        if self._tracker is None:
+            self._tracker = Tracker(self._uri, self._artifacts, self._note_progress, self._log)
+            self._note_progress()
+        return self._tracker
+
+    def _ship(self, tracker: Tracker, folder: Path) -> bool:
+        """Whether nothing more is to come of the trial, but for its report."""
+        if not (folder / paths.TRIAL).exists():
+            return True
+        finished = tracker.ship(folder)
+        if finished and folder not in self._reports:
+            self._reports.append(folder)
+        return finished
+
+    def _ship_reports(self, tracker: Tracker) -> bool:
+        """Send the reports that are due, now and then where MLflow does not take them; whether others are at one."""
+        others_at_work, failed = False, False
+        if not self._reports or (time.monotonic() < self._reports_at and not self._closing.is_set()):
+            return False
+        try:
+            tracker.settle()
+        except Exception as error:
+            failed = True
+            self._report_trouble.note(error, None)
+        for folder in () if failed else list(self._reports):
+            try:
+                tracker.ship_report(folder)
+                self._reports.remove(folder)
+                self._reasons.pop(folder, None)
+            except LockedError as error:
+                others_at_work = True
+                self._held[folder] = error.message()
+            except Exception as error:
+                failed = True
+                self._put_last(self._reports, folder, self._report_trouble.note(error, folder))
+                if not of_one_trial(error):
+                    break
+        if failed:
+            self._reports_at = time.monotonic() + REPORTS_S
+        else:
+            self._report_trouble.over()
+        return others_at_work
+
+    def _put_last(self, folders: list[Path], folder: Path, reason: str) -> None:
+        folders.remove(folder)
+        folders.append(folder)
+        self._reasons[folder] = reason
 
     def _note_progress(self) -> None:
         self._progress_at = time.monotonic()
-
-    def _say_why(self, error: Exception, folder: Path | None) -> None:
-        reason = redact(str(error).splitlines()[0] if str(error) else "")
-        facts = {"trial": folder.name} if folder else {}
-        if advice := remedy(str(error)):
-            facts["remedy"] = advice
-        self._log(
-            "metrics do not reach MLflow and wait in the journals", error=type(error).__name__, reason=reason, **facts
-        )
 
     def _look_at_backlog(self) -> None:
         """Warn once when too much waits, and again only after it had become less."""

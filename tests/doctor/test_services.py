@@ -90,3 +90,11 @@ def test_the_address_is_that_of_the_studies(tmp_path: Path) -> None:
         found = services.check_mlflow(tmp_path)
         assert found.state == "note"
         assert words in found.detail
+
+
+def test_a_database_in_a_folder_that_moved_is_looked_for_where_the_folder_is(tmp_path: Path) -> None:
+    study = tmp_path / "study_00000000-0000-4000-8000-000000000000"
+    study.mkdir()
+    config = {"experiments": "/before", "study": {"tracking_uri": "sqlite:////before/own.db"}}
+    (study / "study.json").write_text(json.dumps({"config": config}))
+    assert str(tmp_path / "own.db") in services.check_mlflow(tmp_path).detail

@@ -16,7 +16,8 @@ from redsm5.documents import milliseconds
 from redsm5.records import Best, ErrorRecord, MetricRow, Shipped, TrialRecord
 from redsm5.study.outcomes import note_repeated
 from redsm5.study.trial import create_trial, read_record, write_record
-from redsm5.tracking.shipper import VALUE_CHARS, Shipper, Tracker, tracking_uri, waiting
+from redsm5.tracking.shipper import Shipper, tracking_uri, waiting
+from redsm5.tracking.tracker import VALUE_CHARS, Tracker
 
 TRIAL_ID = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 STEPS = 1200  # more than MLflow takes at once
@@ -178,14 +179,19 @@ def test_a_value_longer_than_mlflow_takes_is_cut(config: Config) -> None:
 def test_a_finished_trial_ends_its_run_with_the_report(config: Config, folder: Path, state: str, status: str) -> None:
     (folder / paths.REPORT).write_text('{"report_id": "r"}\n')
     end_trial(folder, state)
-    assert tracker_of(config).ship(folder)
+    tracker = tracker_of(config)
+    assert tracker.ship(folder)
+    tracker.ship_report(folder)
     [run] = runs(config)
     assert run.info.status == status
     assert run.info.end_time == milliseconds("2026-01-31T13:00:00.000Z")
     assert run.data.tags["state"] == state
     assert ("error" in run.data.tags) == (state == "failed")
     assert [a.path for a in client_of(config).list_artifacts(run.info.run_id)] == [paths.REPORT]
+    kept = (folder / paths.SHIPPED).read_bytes()
+    tracker.ship_report(folder)
     assert tracker_of(config).ship(folder), "and again changes nothing"
+    assert (folder / paths.SHIPPED).read_bytes() == kept
     assert len(runs(config)) == 1
 
 

@@ -1,0 +1,33 @@
+"""Open MLflow's own UI on the experiments folder's database: `just mlflow [flags of mlflow ui]`, on localhost."""
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+
+from redsm5 import paths
+from redsm5.errors import InputError, LockedError, exit_with_message
+from redsm5.files import make_private
+from redsm5.terminal import one_line, show
+from redsm5.tracking import local
+
+SWITCHES = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def main() -> int:
+    experiments = Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments"))
+    database, artifacts = experiments / paths.MLFLOW_DB, experiments.resolve() / paths.MLFLOW_ARTIFACTS
+    if not database.is_file():
+        raise InputError(f"{database} is not there", remedy="Run `just hpo` first, or set REDSM5_EXPERIMENTS.")
+    make_private()
+    try:
+        local.settle(database, artifacts)
+    except (sqlite3.Error, OSError, LockedError) as error:  # a read-only folder, say: the rest can be looked at
+        show(f"warning: reports may not be shown, if the folder was moved: {one_line(error)}", error=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local.own_uri(experiments)]
+    command += ["--default-artifact-root", artifacts.as_uri()]  # else beside wherever this was started
+    command += ["--host", "127.0.0.1", "--workers", "1", *sys.argv[1:]]
+    os.execve(sys.executable, command, {**os.environ, **SWITCHES})
+
+
+exit_with_message(main)
