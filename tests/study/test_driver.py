@@ -299,6 +299,7 @@ def test_once_one_trial_is_trained_those_that_were_not_have_failed(tmp_path: Pat
         ("completed", None),
     ]
     assert [state for state, _ in told(driver)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert len(driver.trained) == 4, "none of them is tried again"
 
 
 def test_what_fails_for_other_reasons_each_time_is_tried_three_times(tmp_path: Path) -> None:
