@@ -13,7 +13,7 @@ import pytest
 from redsm5 import files, paths
 from redsm5.config import compose
 from redsm5.documents import now
-from redsm5.errors import Interrupted
+from redsm5.errors import Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, TrialRecord
 from redsm5.study import control as control_module
 from redsm5.study import outcomes
@@ -70,7 +70,7 @@ def run(driver: QuickDriver) -> int:
     """Run it as a process of its own would, whose locks end with it; the exit code."""
     try:
         driver.run()
-    except Interrupted as error:
+    except (Interrupted, TrainingError) as error:
         return error.exit_code
     finally:
         files._let_go_of_locks()
@@ -308,8 +308,8 @@ def test_what_the_pruner_said_of_the_epoch_stands(tmp_path: Path) -> None:
         ordering(paths.PRUNE)(driver, record)
 
     driver = driver_in(tmp_path, decide_and_order, trials=1)
-    assert run(driver) == 0
-    assert states(driver) == ["pruned"]
+    assert run(driver) == 2, "no trial completed"
+    assert (states(driver), state(driver)) == (["pruned"], "completed")
     assert len(files.read_lines(paths.trial_dir(tmp_path, trials_of(driver)[0].trial_id) / paths.DECISIONS)) == 1
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.documents import load, now
-from redsm5.errors import ConfigError, Interrupted, TrainingError
+from redsm5.errors import ConfigError, InputError, Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
 from redsm5.study import claims, failures, space
 from redsm5.study import driver as driver_module
@@ -300,6 +300,7 @@ def test_once_one_trial_is_trained_those_that_were_not_have_failed(tmp_path: Pat
         ("completed", None),
     ]
     assert [state for state, _ in told(driver)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert len(driver.trained) == 4, "none of them is tried again"
 
 
 def test_what_fails_for_other_reasons_each_time_is_tried_three_times(tmp_path: Path) -> None:
@@ -354,6 +355,19 @@ def test_a_held_trial_is_no_other_worker_s_meanwhile(tmp_path: Path) -> None:
     again = other._next_trial()
     assert again is not None
     assert again[1] == 0
+
+
+def test_a_record_that_somebody_removes_is_named_and_the_trial_begun_anew(tmp_path: Path) -> None:
+    class Removing(QuickDriver):
+        def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> None:
+            (folder / paths.TRIAL).unlink()
+
+    config = compose(overrides(tmp_path, "study.trials=1"))
+    with pytest.raises(InputError, match=r"trial\.json: the trial's record was removed"):
+        run(Removing(config))
+    again = QuickDriver(config)
+    assert run(again)
+    assert [trial.state for trial in trials_of(again)] == ["completed"]
 
 
 # -- sets that are tried first
