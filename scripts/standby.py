@@ -26,6 +26,7 @@ import torch
 from setproctitle import setproctitle
 
 from redsm5.study.signals import die_with_parent
+from redsm5.surroundings import prepare
 
 TRAIN = Path(__file__).with_name("train.py")
 # What libraries import when they are used for the first time.
@@ -39,6 +40,7 @@ LATE = (
 
 
 def main() -> None:
+    prepare()
     die_with_parent()
     preload()
     gc.freeze()  # a child that collects garbage need not copy what the imports made

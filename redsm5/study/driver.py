@@ -34,7 +34,7 @@ from redsm5.study.outcomes import (
     note_repeated,
 )
 from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
-from redsm5.study.signals import StopRequest
+from redsm5.study.signals import StopRequest, running_time
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import note_event, read_record, write_record
@@ -219,9 +219,9 @@ class Driver:
             word = "resuming" if before.started_at else "starting"
             self.log.info(f"{word} trial {number}", **before.parameters)
             self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
-            launched_at = time.monotonic()
+            launched_at = running_time()
             late = self._train(number, trial_id, folder, self.limit - before.active_seconds)
-            ran = round(before.active_seconds + time.monotonic() - launched_at, 3)
+            ran = round(before.active_seconds + running_time() - launched_at, 3)
             record = read_record(folder)
             assert record is not None
             if record.state in FINISHED:

@@ -75,6 +75,7 @@ class Standby:
         files.make_dir(output.parent)
         if self.process.poll() is not None and self._fit is not False:
             log.warning("what stood ready for the next trial has ended", output=self._last_words())
+            self._close_pipes()
             self._start()
         arguments = launch.trial_arguments(self.config, trial_id)
         request = json.dumps({"arguments": arguments, "output": str(output)}).encode() + b"\n"
@@ -100,7 +101,14 @@ class Standby:
         if self.process.poll() is None:  # what still imports does not listen, and has nothing to lose
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self._close_pipes()
         self._scratch.cleanup()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
     def _say(self, line: bytes) -> None:
         """A request; or an empty one, after which there is none."""
