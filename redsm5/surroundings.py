@@ -32,14 +32,14 @@ def prepare() -> None:
 
 def _open_standard_streams() -> None:
     """Where one was closed (`2>&-`), the next file that is opened would get its number, and what is printed."""
-    for number, mode in enumerate(("r", "w", "w")):
+    for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
-        name = ("stdin", "stdout", "stderr")[number]
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            stream = open(os.devnull, mode)  # noqa: SIM115
+            stream = open(number, mode, closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 

@@ -70,7 +70,7 @@ class Tracker:
             _create_database(Path(uri.removeprefix("sqlite:///")))
         self.uri = uri
         self._artifacts, self._on_confirmed = artifacts, on_confirmed
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=_as_url(uri))
         self._locks: dict[Path, files.Lock] = {}
         self._journals: dict[Path, JournalReader] = {}
         self._runs_seen: set[str] = set()
@@ -214,6 +214,14 @@ class Tracker:
         return shipped
 
 
+def _as_url(uri: str) -> str:
+    """An address as MLflow takes it, as a URL: the % and ? in the name of a folder that is there are what they are."""
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or not Path(path).parent.is_dir():
+        return uri
+    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")
+
+
 def _create_database(path: Path) -> None:
     """Make a local MLflow database as a whole or not at all: MLflow refuses one that a kill left half migrated."""
     from mlflow.tracking import MlflowClient
@@ -223,7 +231,7 @@ def _create_database(path: Path) -> None:
             return
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=_as_url(f"sqlite:///{temporary}")).search_experiments(max_results=1)
         temporary.rename(path)
         files.fsync_dir(path.parent)
 

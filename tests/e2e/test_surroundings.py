@@ -1,5 +1,6 @@
 """A study ends with the same results whatever becomes of its terminal, and however it was started."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -55,10 +56,8 @@ def read_until(terminal: int, condition: Any) -> Any:
     os.set_blocking(terminal, False)
 
     def look() -> Any:
-        try:
+        with contextlib.suppress(OSError):
             os.read(terminal, 1 << 16)
-        except OSError:
-            pass
         return condition()
 
     return wait_for(look)
@@ -125,6 +124,8 @@ def test_a_trial_waits_while_its_driver_is_stopped_and_then_ends_as_if_it_had_no
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 0, output
     (record,) = records(experiments)
-    assert record["state"] == "completed" and record["resumes"] == 0 and record["active_seconds"] < limit
+    assert record["state"] == "completed"
+    assert record["resumes"] == 0
+    assert record["active_seconds"] < limit
     assert all_metrics(experiments) == all_metrics(plain)
     assert weights(experiments) == weights(plain)
