@@ -6,8 +6,11 @@ those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 n
 
 import errno
 import os
+import pwd
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from redsm5.surroundings import LIMITS, prepare
 
@@ -184,9 +187,22 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
         return f"{what}\n  {disk_remedy(error)}", DiskError.exit_code
     if isinstance(error, UNUSABLE_PATH) or (name and error.errno in UNUSABLE_NAME):
         remedy = "Name another folder, or make this one usable."
-        if not name and "temporary" in what:
+        if isinstance(error, PermissionError) and (owner := _owner(name)):
+            remedy = f"It belongs to {owner}: ask for access, or name another folder."
+        elif not name and "temporary" in what:
             remedy = "Set TMPDIR to a folder that you can write to."
         elif not name:  # only what asks for the folder that one is in has no name to tell
             what, remedy = "the folder that this was started in is gone", "Go to another one, and run it there."
         return f"{what}\n  {remedy}", InputError.exit_code
+    return None
+
+
+def _owner(name: str) -> str | None:
+    """Whose the file is, or the folder that hides it; None where it is ours."""
+    for path in (name, *map(str, Path(name).parents)) if name else ():
+        with suppress(OSError):
+            owner = os.stat(path).st_uid
+            with suppress(KeyError):
+                return None if owner == os.geteuid() else pwd.getpwuid(owner).pw_name
+            return f"user {owner}"
     return None

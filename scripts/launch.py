@@ -10,7 +10,7 @@ from redsm5.config import Config, compose
 from redsm5.data import load_splits
 from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
-from redsm5.files import make_dir, make_private, try_lock
+from redsm5.files import make_dir, make_private, open_to_all, try_lock
 from redsm5.owned import refuse_links
 from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
@@ -52,6 +52,8 @@ def main() -> int:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
+    if remedy := open_to_all(folder.parent):
+        log.warning("everybody on this machine can write to the experiments folder", remedy=remedy)
 
     launch_trial(config, trial_id).attend(stop)
 

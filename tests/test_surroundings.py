@@ -6,12 +6,15 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from redsm5 import files, paths
+from redsm5.doctor.folder import check_folder
 from redsm5.errors import DISK_FAULTS, exit_with_message
 
 EXITS = "from redsm5.errors import *; exit_with_message(main)"
@@ -168,3 +171,52 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 def test_a_hangup_of_what_has_not_begun_ends_it() -> None:
     done = python("import signal\ndef main():\n    signal.raise_signal(signal.SIGHUP)")
     assert done.returncode == -signal.SIGHUP
+
+
+@pytest.fixture
+def another_user() -> Iterator[None]:
+    """Root may read anything: then another user looks."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(me)
+
+
+@pytest.mark.usefixtures("another_user")
+def test_a_file_of_another_user_is_named_with_its_owner(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        exit_with_message(lambda: len(Path("/etc/shadow").read_bytes()))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: Permission denied: /etc/shadow\n  It belongs to root: ask for access, or name another folder.\n"
+    )
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty() -> None:
+    closed, me = Path(tempfile.mkdtemp()), os.geteuid()
+    closed.chmod(0)
+    try:
+        if me == 0:
+            os.seteuid(65534)
+        for look in (paths.study_dirs, paths.trial_dirs):
+            with pytest.raises(PermissionError):
+                look(closed)
+            assert look(closed.parent / "nowhere") == []
+    finally:
+        os.seteuid(me)
+        closed.rmdir()
+
+
+def test_a_folder_that_everybody_can_write_to_has_a_remedy(tmp_path: Path) -> None:
+    folder = tmp_path / "my experiments"
+    assert files.open_to_all(folder) is None
+    folder.mkdir(mode=0o755)
+    assert files.open_to_all(folder) is None
+    folder.chmod(0o1777)
+    remedy = files.open_to_all(folder)
+    assert remedy is not None
+    assert (check_folder(folder).state, check_folder(folder).remedy) == ("warn", remedy)
+    subprocess.run(remedy, shell=True, check=True)
+    assert files.open_to_all(folder) is None
+    assert check_folder(folder).state == "ok"

@@ -88,6 +88,8 @@ def check_folder(experiments: Path) -> Finding:
     except OSError as error:
         return Finding("fail", f"cannot write to {folder}: {error.strerror}", f"Make it writable for you. {ELSEWHERE}")
     mount = mount_of(folder)
+    if folder == experiments.resolve() and (remedy := files.open_to_all(experiments)):
+        return Finding("warn", f"everybody on this machine can write to {folder}", remedy)
     note = "" if folder == experiments.resolve() else f", of {experiments}, which the first study makes"
     return Finding("ok", f"{folder}{note}" + (f" ({mount.kind})" if mount else ""))
 

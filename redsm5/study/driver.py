@@ -106,6 +106,8 @@ class Driver:
         self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.posts)
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
+        if remedy := files.open_to_all(self.experiments):
+            self.log.warning("everybody on this machine can write to the experiments folder", remedy=remedy)
         self.shipper.start()
         self.standby = standby
         outcome = "stopped"

@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -100,7 +99,8 @@ def wait_while_driver_is_stopped(stop: Stop, say: Callable[[str], object]) -> No
 def _driver_is_stopped() -> bool:
     """Whether its state is T, for stopped; t, for held by a debugger, is none of ours. Linux alone tells."""
     try:
-        return Path(f"/proc/{os.environ[DRIVER]}/stat").read_bytes().rpartition(b") ")[2][:1] == b"T"
+        with open(f"/proc/{os.environ[DRIVER]}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] == b"T"
     except (KeyError, OSError):
         return False
 

@@ -8,10 +8,11 @@ timestamp. A run is looked up by its trial_id before one is made. Of several pro
 import logging
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -215,11 +216,18 @@ class Tracker:
 
 
 def _as_url(uri: str) -> str:
-    """An address as MLflow takes it, as a URL: the % and ? in the name of a folder that is there are what they are."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or not Path(path).parent.is_dir():
+    """An address as MLflow takes it, as a URL, in which % and ? are no part of a name. In that of a folder that is
+    there they are meant; were they quoted, MLflow would make a folder of the quoted name: so it goes by its descriptor.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if str(path) == uri or not re.search("[%?]", str(path.parent)) or not path.parent.is_dir():
         return uri
-    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:////proc/self/fd/{_opened(path.parent)}/{path.name}"
+
+
+@cache
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _create_database(path: Path) -> None:
