@@ -9,7 +9,6 @@ import errno
 import fcntl
 import json
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterator
@@ -86,11 +85,6 @@ def read_bytes(path: Path) -> bytes:
 def make_private() -> None:
     """From here on, what this process and its children create is readable by their user alone."""
     os.umask(0o077)
-
-
-def open_to_all(folder: Path) -> str | None:
-    """What to do where everybody on this machine can write to a folder, and so remove or replace what is in it."""
-    return f"chmod go-w {shlex.quote(str(folder))}" if folder.is_dir() and folder.stat().st_mode & 0o002 else None
 
 
 def fsync_dir(folder: Path) -> None:

@@ -8,8 +8,10 @@ remedy.
 import errno
 import io
 import os
+import shlex
 import sys
 import warnings
+from pathlib import Path
 from typing import TextIO, cast
 
 # What a process may not have more of, and what a person does about it.
@@ -28,6 +30,11 @@ def prepare() -> None:
     _let_warnings_warn()
     if sys.stderr is sys.__stderr__:
         sys.stderr = _lasting(2)
+
+
+def open_to_all(folder: Path) -> str | None:
+    """What to do where everybody on this machine can write to a folder, and so remove or replace what is in it."""
+    return f"chmod go-w {shlex.quote(str(folder))}" if folder.is_dir() and folder.stat().st_mode & 0o002 else None
 
 
 def _open_standard_streams() -> None:

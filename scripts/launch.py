@@ -10,7 +10,7 @@ from redsm5.config import Config, compose
 from redsm5.data import load_splits
 from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
-from redsm5.files import make_dir, make_private, open_to_all, try_lock
+from redsm5.files import make_dir, make_private, try_lock
 from redsm5.owned import refuse_links
 from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
@@ -18,6 +18,7 @@ from redsm5.study.launch import dry_run, launch_trial
 from redsm5.study.outcomes import draw_report, finish_leftovers, note_killed
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
+from redsm5.surroundings import open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from redsm5 import files, paths
+from redsm5 import paths
 from redsm5.doctor.folder import check_folder
 from redsm5.errors import DISK_FAULTS, exit_with_message
+from redsm5.surroundings import open_to_all
 
 EXITS = "from redsm5.errors import *; exit_with_message(main)"
 
@@ -210,13 +211,13 @@ def test_a_folder_that_cannot_be_read_is_not_empty() -> None:
 
 def test_a_folder_that_everybody_can_write_to_has_a_remedy(tmp_path: Path) -> None:
     folder = tmp_path / "my experiments"
-    assert files.open_to_all(folder) is None
+    assert open_to_all(folder) is None
     folder.mkdir(mode=0o755)
-    assert files.open_to_all(folder) is None
+    assert open_to_all(folder) is None
     folder.chmod(0o1777)
-    remedy = files.open_to_all(folder)
+    remedy = open_to_all(folder)
     assert remedy is not None
     assert (check_folder(folder).state, check_folder(folder).remedy) == ("warn", remedy)
     subprocess.run(remedy, shell=True, check=True)
-    assert files.open_to_all(folder) is None
+    assert open_to_all(folder) is None
     assert check_folder(folder).state == "ok"

@@ -38,6 +38,7 @@ from redsm5.study.signals import StopRequest, running_time
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import note_event, read_record, write_record
+from redsm5.surroundings import open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -106,7 +107,7 @@ class Driver:
         self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.posts)
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
-        if remedy := files.open_to_all(self.experiments):
+        if remedy := open_to_all(self.experiments):
             self.log.warning("everybody on this machine can write to the experiments folder", remedy=remedy)
         self.shipper.start()
         self.standby = standby
