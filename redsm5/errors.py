@@ -178,7 +178,7 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
     if not isinstance(error, OSError):
         if "can't start new thread" not in str(error):
             return None
-        error = OSError(errno.EAGAIN, "no other thread can be started")
+        error = OSError(errno.EAGAIN, "no other thread can be started (or too little memory is left for one)")
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     what = f"{error.strerror}: {name[:LONG_NAME]}{'…' * (len(name) > LONG_NAME)}" if name else f"{error.strerror}"
     if error.errno in LIMITS:
