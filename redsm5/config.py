@@ -6,21 +6,32 @@ out of place) is one `ConfigError` that names the key, the value, what is allowe
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
+from redsm5.overrides import (
+    ADDRESSES,
+    CONF_DIR,
+    as_typed,
+    check_words,
+    is_group,
+    parsed,
+    refuse_secrets,
+    refuse_stand_ins,
+    stand_ins,
+    values_of,
+)
+from redsm5.redaction import redact_address
 from redsm5.sections import (
     CONDITIONS,
     DataConfig,
@@ -32,10 +43,8 @@ from redsm5.sections import (
     StudyConfig,
     TrainConfig,
     TrialSection,
-    nearest,
 )
 
-CONF_DIR = Path(__file__).parent / "conf"
 LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 
 
@@ -43,7 +52,8 @@ LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 def launch_settings(launch: str) -> Mapping[str, Any]:
     """A file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
-    assert isinstance(settings, dict)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"accelerate_configs/{launch}.yaml has no key: value lines", remedy="cpu.yaml shows some.")
     return {str(key): value for key, value in settings.items()}
 
 
@@ -87,6 +97,9 @@ class Config(Section):
         return self
 
 
+# Of keys that older snapshots lack: the value under which these were begun, whatever is the default now.
+LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
+
 # What a second run of a study may change; any other difference would make its trials incomparable.
 MAY_CHANGE = (
     "study.trials",
@@ -107,19 +120,17 @@ def compose(overrides: Sequence[str]) -> Config:
     """The configuration that these Hydra overrides ask for, checked whole, its search space included.
 
     A value that is given for a key of the search space is meant: it is fixed, and leaves the space, unless the space is
-    given as well.
+    given as well. What is typed for a text field is its text (redsm5/overrides.py).
+
+    Raises:
+        ConfigError: whatever is wrong with it; also, where it would hold a secret.
     """
-    _check_groups(overrides)
+    refuse_secrets(values_of(overrides))
+    words = as_typed(overrides, Config)
+    check_words(words)
     # ++ lets an unknown key through Hydra, so that one place, the validation, refuses it, naming the nearest known key.
-    words = [word if word.startswith(("+", "~")) or _is_group(word) else f"++{word}" for word in overrides]
-    try:
-        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            raw = OmegaConf.to_container(hydra_compose("config", overrides=words), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(
-            str(error).splitlines()[0], remedy="An override is written key=value, for example train.epochs=10."
-        ) from None
-    assert isinstance(raw, dict)
+    words = [word if word.startswith(("+", "~")) or is_group(word) else f"++{word}" for word in words]
+    raw = _composed(words)
     named = {word.lstrip("+").partition("=")[0] for word in overrides}
     space = (raw.get("search") or {}).get("space") or {}
     if not any(name.startswith("search.space") for name in named):
@@ -131,16 +142,33 @@ def compose(overrides: Sequence[str]) -> Config:
     return config
 
 
+def _composed(words: Sequence[str]) -> dict[Any, Any]:
+    """The tree that Hydra makes of the words, resolved; no secret of the environment is in it, but in an address."""
+    try:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            with stand_ins() as names:
+                tree = hydra_compose("config", overrides=list(words))
+                seen = OmegaConf.to_container(tree, resolve=True)
+            raw = OmegaConf.to_container(tree, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(
+            str(error).splitlines()[0], remedy="An override is written key=value, for example train.epochs=10."
+        ) from None
+    assert isinstance(raw, dict)
+    refuse_stand_ins(seen, raw, names)
+    return raw
+
+
 def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
     """The values by their keys, where all words are key=value and mean the same whatever they are composed with; else
     None: one chooses a group, adds, deletes, refers to another key, lists choices, or is merged with what is there.
     """
-    if not all(re.match(r"[\w.]+=[^$]*$", word) and not _is_group(word) for word in overrides):
+    if not all(re.match(r"[\w.]+=[^$]*$", word) and not is_group(word) for word in overrides):
         return None
-    parsed = _parsed(overrides)
-    values = {str(word.key_or_group): word.value() for word in parsed}
+    read = parsed(as_typed(overrides, Config))
+    values = {str(word.key_or_group): word.value() for word in read}
     merged = any(isinstance(value, dict) or key.startswith("search.") for key, value in values.items())
-    return None if merged or any(word.is_sweep_override() for word in parsed) else values
+    return None if merged or any(word.is_sweep_override() for word in read) else values
 
 
 def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
@@ -186,14 +214,29 @@ def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
     return validate(raw)
 
 
+def snapshot_of(config: Config) -> dict[str, Any]:
+    """The configuration as it is saved, reported and tracked: without the passwords that addresses may hold."""
+    snapshot = config.model_dump(mode="json")
+    for section, key in (address.split(".") for address in ADDRESSES):
+        if snapshot[section][key] is not None:
+            snapshot[section][key] = redact_address(snapshot[section][key])
+    return snapshot
+
+
+def as_begun(config: Config, snapshot: Mapping[str, Any], *, named: Collection[str] = ()) -> Config:
+    """The configuration, with the values of LEGACY for keys that a snapshot lacks and that were not named."""
+    lacking = {key: value for key, value in LEGACY.items() if key not in flatten(snapshot) and key not in named}
+    return with_parameters(config, lacking) if lacking else config
+
+
 def known_keys(config: Config) -> list[str]:
     """Every key of the configuration, dotted; a search space counts as one."""
     return list(flatten(config.model_dump()))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two dumped configurations differ, each with both values."""
-    a, b = flatten(before), flatten(after)
+    """The keys in which two dumped configurations differ, each with both values; an older one has those of LEGACY."""
+    a, b = {**LEGACY, **flatten(before)}, {**LEGACY, **flatten(after)}
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 
@@ -314,33 +357,6 @@ def _fault(kind: str, loc: tuple[int | str, ...], value: Any, message: str) -> s
     expected = re.sub(r"^Input should be ", "", message).replace("greater than or equal to", "at least")
     expected = expected.replace("less than or equal to", "at most")
     literals = re.findall(r"'([^']*)'", expected) if kind == "literal_error" else []
-    return f"{key}={value}: allowed: {expected}{nearest(str(value), literals)}"
-
-
-def _is_group(word: str) -> bool:
-    name = word.partition("=")[0]
-    return (CONF_DIR / name).is_dir()
-
-
-def _check_groups(overrides: Sequence[str]) -> None:
-    for word in overrides:
-        if "=" not in word and not word.startswith("~"):
-            raise ConfigError(f"{word!r} is no override", remedy="Write key=value, for example train.epochs=10.")
-        if not _is_group(word):
-            continue
-        group, _, choice = word.partition("=")
-        known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
-        if choice not in known:
-            raise ConfigError(
-                f"{group}={choice} is unknown{nearest(choice, known)}", remedy=f"Allowed: {', '.join(known)}."
-            )
-    _parsed(overrides)
-
-
-def _parsed(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(
-            str(error).splitlines()[0], remedy="Quote values with spaces or commas: 'key=\"a, b\"'."
-        ) from None
+    shown = "null" if value is None else value
+    word = f"; as a word: '{key}=\"{shown}\"'" if kind == "string_type" and not isinstance(value, dict | list) else ""
+    return f"{key}={shown}: allowed: {expected}{nearest(str(value), literals)}{word}"

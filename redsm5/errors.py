@@ -7,12 +7,16 @@ those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 n
 import errno
 import os
 import pwd
+import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from redsm5.redaction import redact
 from redsm5.surroundings import LIMITS, prepare
+from redsm5.terminal import one_line, show
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, or files that may not be so large
 # The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
@@ -21,6 +25,9 @@ UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirect
 UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENODEV, errno.ENXIO)
 LONG_NAME = 300  # characters of a path in a message
 AGAIN = "run the same command again: it goes on where it was"
+
+# How like a known name another is that may be meant to be it: a share of its characters, and a number of them.
+MAX_WRONG, MIN_BEGINNING = 0.25, 3
 
 
 class RedSM5Error(Exception):
@@ -147,29 +154,63 @@ def disk_remedy(error: OSError) -> str:
     return f"{'Make room' if error.errno in NO_ROOM else 'Look after the disk (dmesg says more)'} and {AGAIN}."
 
 
+def show_error(error: RedSM5Error) -> None:
+    """Tell a person about an error; of what it quotes, secrets are redacted."""
+    show(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {_indented(error.message())}", error=True)
+
+
+def _indented(message: str) -> str:
+    """Lines after the first are indented, so that no value that is quoted can begin a message of its own."""
+    return re.sub(r"\n(?! )", "\n  ", redact(message))
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that this one may be meant to be; None where none is like it. All suggestions come from here.
+
+    A name is like another if at most a quarter of its characters are wrong, missing, too many or exchanged, or if it
+    is the other's beginning. So RESTLESSNESS is not taken for WORTHLESSNESS, nor an empty name for anything.
+    """
+    from rapidfuzz.distance import OSA
+
+    def like(other: str) -> bool:
+        begins = len(name) >= MIN_BEGINNING and other.startswith(name)
+        return begins or OSA.distance(name, other) <= max(len(name), len(other)) * MAX_WRONG
+
+    return min(filter(like, known), key=lambda other: OSA.distance(name, other), default=None)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Words that name the known name that looks most like this one; empty where none does."""
+    close = closest(name, known)
+    return f"; nearest: {close}" if close else ""
+
+
 def exit_with_message(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback."""
+    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback, unless it is
+    ours to mend.
+    """
     prepare()
+    sys.excepthook = lambda _, error, __: show(redact("".join(traceback.format_exception(error))), error=True)
     try:
         code = main()
         sys.stdout.flush()
     except RedSM5Error as error:
-        print(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {error.message()}", file=sys.stderr)
+        show_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
-        print("interrupted before anything was begun", file=sys.stderr)
+        show("interrupted before anything was begun", error=True)
         code = Interrupted.exit_code
-    except BrokenPipeError:  # who read our output has seen enough: `just studies | head -1`
+    except BrokenPipeError:  # who read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would say so as it ends
         code = 0
     except MemoryError:
-        print(f"error: there is not enough memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", file=sys.stderr)
+        show(f"error: there is not enough memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", error=True)
         code = TrainingError.exit_code
     except (OSError, RuntimeError) as error:
         if (told := _told(error)) is None:
             raise
         message, code = told
-        print(f"error: {message}", file=sys.stderr)
+        show(f"error: {message}", error=True)
     sys.exit(code)
 
 
@@ -180,7 +221,8 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
             return None
         error = OSError(errno.EAGAIN, "no other thread can be started (or too little memory is left for one)")
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    what = f"{error.strerror}: {name[:LONG_NAME]}{'…' * (len(name) > LONG_NAME)}" if name else f"{error.strerror}"
+    shown = redact(one_line(f"{name[:LONG_NAME]}{'…' * (len(name) > LONG_NAME)}"))
+    what = f"{error.strerror}: {shown}" if name else f"{error.strerror}"
     if error.errno in LIMITS:
         return f"{what}\n  {LIMITS[error.errno]} and {AGAIN}.", TrainingError.exit_code
     if error.errno in DISK_FAULTS:

@@ -13,6 +13,7 @@ _SECRET_VARIABLES = (
     "PGPASSWORD",
 )
 
+_NO_SECRETS = ("PWD",)  # by its name a password, and a folder
 # Rather a harmless word too many than a secret: what follows a name like these is taken for one.
 _SECRET_NAME = (
     r"(?:api[_-]?keys?|apikey|(?:access|secret|private|account|auth|encryption)[_-]?key(?:[_-]id)?"
@@ -27,6 +28,12 @@ _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", REDACTED),
         # scheme://user:password@host; a password may hold "/" and "@", so up to the last "@" of the word.
         (r"""(://[^\s:/@]*(?:@[^\s:/@]*)?:)[^\s"'<>]{1,300}(?=@)""", rf"\1{REDACTED}"),
+        # One with spaces, quotes or brackets: up to the first "@", but not from a port or over another address.
+        (
+            r"""(://[^\s:/@]*(?:@[^\s:/@]*)?:)(?!\d{1,5}(?:[/?#\s"'<>,;)\]}]|$))(?:(?!://)[^@\n]){1,1000}"""
+            r"""(?:@[^\s"'<>]{1,300})?(?=@)""",
+            rf"\1{REDACTED}",
+        ),
         (r"(?i)(https?://)[^\s:/@\"'<>]{1,300}(?=@)", rf"\1{REDACTED}"),  # a token in the place of the user
         # Hugging Face, but not hf_transfer and other names of things.
         (r"(?<![A-Za-z0-9])hf_(?!(?:transfer|transformers|token|home|hub|datasets|xet)\b)[A-Za-z0-9]{4,}", REDACTED),
@@ -53,3 +60,22 @@ def redact(text: str) -> str:
     for pattern, replacement in _REDACTIONS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redact_address(address: str) -> str:
+    """A URL as it may be saved: without its password, whatever characters that has, and without all that `redact`
+    knows. Of a secret in the place of the password, what is left depends on nothing of it.
+    """
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return redact(address)
+    rest = re.sub(r"(?s)\A([^:/]*:).+(?=@)", rf"\1{REDACTED}", rest)
+    if scheme.lower() in ("http", "https"):
+        rest = re.sub(r"(?s)\A[^:/]+(?=@)", REDACTED, rest)  # a token in the place of the user
+    return f"{scheme}{redact(mark + rest)}"
+
+
+def secret_variables() -> dict[str, str]:
+    """The variables of the environment that hold a secret, as their names say, with their values."""
+    names = [n for n in os.environ if n in _SECRET_VARIABLES or (SECRET_KEY.search(n) and n not in _NO_SECRETS)]
+    return {name: os.environ[name] for name in names if os.environ[name]}

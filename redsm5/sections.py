@@ -4,14 +4,13 @@ A field that has a meaning only beside another one (focal_gamma with a focal los
 value, and refused where it has not. `redsm5/config.py` composes the sections and turns what is refused into a message.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 
 # What a trial logs after each epoch and a study may maximize; the losses are logged too, but they fall as models rise.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
@@ -40,12 +39,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Words that name the known name that looks most like this one; empty where none does."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; nearest: {close[0]}" if close else ""
-
-
 def require(key: str, value: Any, needed: bool, because: str) -> None:
     """Refuse a field that is missing though its condition holds, or given though it does not."""
     if needed and value is None:
@@ -69,6 +62,7 @@ class DataConfig(Section):
         source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
             them from the dataset `repo_id` at `revision` (a commit, tag or branch).
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
+        group_duplicates: copies of a post, equal or nearly so, stay in one split.
         long_posts: `window` reads a post that is longer than the encoder's window in several, which overlap by the
             share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence that loses.
     """
@@ -82,6 +76,7 @@ class DataConfig(Section):
     split_seed: Seed
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    group_duplicates: bool = False  # where a snapshot lacks it; see LEGACY in redsm5/config.py
     long_posts: Literal["truncate", "window"]
     window_overlap: Annotated[float, Field(ge=0, le=0.9)]
 

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -35,6 +36,12 @@ def prepare() -> None:
 def open_to_all(folder: Path) -> str | None:
     """What to do where everybody on this machine can write to a folder, and so remove or replace what is in it."""
     return f"chmod go-w {shlex.quote(str(folder))}" if folder.is_dir() and folder.stat().st_mode & 0o002 else None
+
+
+def note_open_to_all(folder: Path, warn: Callable[..., object]) -> None:
+    """Warn of a folder that everybody on this machine can write to."""
+    if remedy := open_to_all(folder):
+        warn("everybody on this machine can write to the experiments folder", remedy=remedy)
 
 
 def _open_standard_streams() -> None:

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redsm5.documents import to_json_number
+from redsm5.terminal import escaped, one_line
 
 FORMATS = ("table", "json", "csv")
 GAP = "  "
+COMPUTED = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes these for a formula
 
 Row = Mapping[str, str | int | float | None]
 """A row's values by the names of their columns; every row has the same ones in the same order."""
@@ -29,11 +31,15 @@ def as_json(document: Any) -> str:
 
 
 def as_csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """CSV with its header, and an empty cell where there is no value."""
+    """CSV with its header, and an empty cell where there is no value.
+
+    Text that a spreadsheet would compute begins with an apostrophe, which makes it text there; what a terminal obeys is
+    escaped, but for the line feeds and tabs of a cell.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _finite(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue().rstrip("\n")
 
 
@@ -67,7 +73,13 @@ def duration_text(seconds: float) -> str:
 def _cell(value: str | float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else one_line(value)
+
+
+def _csv_cell(value: str | float | None) -> Any:
+    if not isinstance(value, str):
+        return _finite(value)
+    return f"'{escaped(value)}" if value.startswith(COMPUTED) else escaped(value)
 
 
 def _finite(value: Any) -> Any:

@@ -5,20 +5,16 @@ import sys
 import uuid
 from pathlib import Path
 
-import torch
-
-from redsm5 import code_version, files, paths
-from redsm5.config import compose
-from redsm5.data import load_splits, load_test
+from redsm5 import code_version, environment, files, paths
+from redsm5.config import compose, snapshot_of
+from redsm5.data import FEW_POSITIVES, few_positives, load_learnable, load_test
 from redsm5.documents import now
 from redsm5.errors import exit_with_message
-from redsm5.evaluation.baseline import fit, predictions_of
 from redsm5.evaluation.page import write_page
-from redsm5.evaluation.report import environment, figures
 from redsm5.evaluation.table import report_table
-from redsm5.evaluation.thresholds import choose, default_thresholds, score, validation_metrics
 from redsm5.reports import EvaluatedCheckpoint, EvaluationReport
-from redsm5.study.trial import snapshot_of
+from redsm5.study.launch import note_ignored
+from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 NAME = "tfidf-svm"
@@ -28,8 +24,20 @@ def main() -> int:
     files.make_private()
     config = compose(sys.argv[1:])
     log = open_logs(None)
-    splits = load_splits(config.data)
+    note_ignored(log)
+    environment.start_over()
+
+    # Here, since these take seconds to import, and only once the environment is as it is to be.
+    import torch
+
+    from redsm5.evaluation import report as reports
+    from redsm5.evaluation.baseline import fit, predictions_of
+    from redsm5.evaluation.thresholds import choose, default_thresholds, score, validation_metrics
+
+    splits = load_learnable(config.data)
     log.info("training TF-IDF and linear SVMs", **splits.counts)
+    if few := few_positives(splits):
+        log.warning(FEW_POSITIVES, **few)
     models = fit(splits.train, seed=config.train.seed)
 
     seen = predictions_of(models, splits.validation)
@@ -65,17 +73,17 @@ def main() -> int:
         ],
         data_fingerprint=splits.fingerprint,
         data_counts=splits.counts,
-        environment=environment(torch.device("cpu")),
+        environment=reports.environment(torch.device("cpu")),
         code_version=code_version(),
         seed=config.train.seed,
         test_metrics=metrics,
-        **figures(predictions, test, limits),
+        **reports.figures(predictions, test, limits),
     )
     folder = Path(config.experiments) / f"baseline_{baseline_id}"
     files.make_dir(folder)
     files.write_atomic(folder / paths.REPORT, report.to_json())
     write_page(folder)
-    print(report_table(report))
+    show(report_table(report))
     log.info("written", report=str(folder / paths.REPORT))
     return 0
 

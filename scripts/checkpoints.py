@@ -1,6 +1,5 @@
 """List a trial's checkpoints, kept or gone, and why: `just checkpoints UUID [--format table|json|csv]`."""
 
-import argparse
 import os
 import re
 from dataclasses import asdict, fields
@@ -10,12 +9,13 @@ from redsm5 import paths
 from redsm5.errors import InputError, exit_with_message
 from redsm5.storage.history import CheckpointHistory, checkpoint_history
 from redsm5.tables import add_format, render
+from redsm5.terminal import Parser, show
 
 COLUMNS = tuple(field.name for field in fields(CheckpointHistory))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just checkpoints", description=__doc__)
+    parser = Parser(prog="just checkpoints", description=__doc__)
     parser.add_argument("trial_id", metavar="UUID", help="of the trial, as in the name of its folder")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser)
@@ -30,7 +30,7 @@ def main() -> int:
         )
     rows = [asdict(checkpoint) for checkpoint in checkpoint_history(folder)]
     empty = f"Trial {trial_id} has had no checkpoints: the first comes after an epoch, unless retention.enabled=false."
-    print(render(arguments.format, COLUMNS, rows, empty=empty))
+    show(render(arguments.format, COLUMNS, rows, empty=empty))
     return 0
 
 

@@ -9,6 +9,7 @@ from redsm5 import files
 from redsm5.errors import InputError, exit_with_message
 from redsm5.storage.cleanup import KINDS, Found, cleanup
 from redsm5.tables import add_format, as_json, as_table
+from redsm5.terminal import Parser, one_line, show
 
 COLUMNS = ("kind", "order", "bytes", "path", "reason")
 
@@ -39,9 +40,11 @@ def document(arguments: argparse.Namespace, found: Found) -> dict[str, Any]:
 def text(told: dict[str, Any]) -> str:
     """The same for a person."""
     lines = (
-        [as_table(COLUMNS, told["items"]), ""] if told["items"] else [f"Nothing to clean up in {told['experiments']}."]
+        [as_table(COLUMNS, told["items"]), ""]
+        if told["items"]
+        else [f"Nothing to clean up in {one_line(told['experiments'])}."]
     )
-    lines += [f"passed over: {row['path']}: {row['reason']}" for row in told["skipped"]]
+    lines += [f"passed over: {one_line(row['path'])}: {one_line(row['reason'])}" for row in told["skipped"]]
     for kind, total in told["totals"].items():
         if total["items"]:
             lines.append(
@@ -58,7 +61,7 @@ def text(told: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just cleanup", description=__doc__)
+    parser = Parser(prog="just cleanup", description=__doc__)
     parser.add_argument("--execute", action="store_true", help="delete litter and orphans")
     parser.add_argument("--evict", action="store_true", help="with --execute: what the budget would take next as well")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
@@ -69,7 +72,7 @@ def main() -> int:
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     told = document(arguments, cleanup(experiments, execute=arguments.execute, evict=arguments.evict))
-    print(as_json(told) if arguments.format == "json" else text(told))
+    show(as_json(told) if arguments.format == "json" else text(told))
     return 0
 
 

@@ -5,7 +5,6 @@ moments, and the same command is given again, until it is done. Then every metri
 kept and the test scores are compared, bit by bit.
 """
 
-import argparse
 import json
 import os
 import random
@@ -20,22 +19,23 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.errors import TrainingError, exit_with_message
 from redsm5.evaluation.reproduction import metrics_of
+from redsm5.terminal import Parser, show
 
 SMALL = ("data.posts=90", "model.max_length=64", "train.epochs=12", "study.trials=2")
 HPO = Path(__file__).with_name("hpo.py")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just demo-crash", description=__doc__)
+    parser = Parser(prog="just demo-crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--seed", type=int, default=None, help="of the moments")
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="redsm5-") as folder:
         alone, killed = Path(folder) / "alone", Path(folder) / "killed"
-        print("A study that nothing interrupts …", flush=True)
+        show("A study that nothing interrupts …")
         finish(alone)
-        print(f"The same study, to be killed {arguments.kills} times …", flush=True)
+        show(f"The same study, to be killed {arguments.kills} times …")
         for turn in range(1, arguments.kills + 1):
             study = start(killed)
             wait_for_training(killed, study)
@@ -44,9 +44,9 @@ def main() -> int:
             count = kill_all(killed)
             study.wait()
             if over:
-                print("  it was done before the next kill")
+                show("  it was done before the next kill")
                 break
-            print(f"  {turn}: kill -9 of {count} processes; {standing(killed)}", flush=True)
+            show(f"  {turn}: kill -9 of {count} processes; {standing(killed)}")
         finish(killed)
         return compare(outcome(alone), outcome(killed))
 
@@ -112,9 +112,9 @@ def outcome(experiments: Path) -> dict[str, list[Any]]:
 
 def compare(alone: dict[str, list[Any]], killed: dict[str, list[Any]]) -> int:
     """Print what is equal; exit code 2 where something is not."""
-    print(f"metrics in the journals: {sum(map(len, alone['metrics']))} and {sum(map(len, killed['metrics']))}")
+    show(f"metrics in the journals: {sum(map(len, alone['metrics']))} and {sum(map(len, killed['metrics']))}")
     for name, expected in alone.items():
-        print(f"{name}: {'identical' if killed[name] == expected else 'DIFFERENT'}")
+        show(f"{name}: {'identical' if killed[name] == expected else 'DIFFERENT'}")
     return 0 if alone == killed else 2
 
 

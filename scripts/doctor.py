@@ -4,8 +4,6 @@ The exit code is 1 where something that is needed does not work, else 0. Whateve
 the standard library alone, and on a Python that is too old for the rest.
 """
 
-import argparse
-import io
 import json
 import os
 import sys
@@ -21,11 +19,12 @@ if sys.version_info < (3, 11):  # noqa: UP036
 from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
 from redsm5.files import make_private  # noqa: E402
 from redsm5.surroundings import prepare  # noqa: E402
+from redsm5.terminal import Parser, one_line, show  # noqa: E402
 
 
 def main() -> int:
     make_private()
-    parser = argparse.ArgumentParser(prog="just doctor", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="just doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument("--tracking-uri", help="MLflow's address; without it, where the studies' last runs shipped")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -35,6 +34,7 @@ def main() -> int:
         {
             "python": software.check_python,
             "packages": partial(software.check_packages, ROOT),
+            "variables": software.check_variables,
             "cuda": software.check_cuda,
             "hub": services.check_hub,
             "mlflow": partial(services.check_mlflow, experiments, arguments.tracking_uri),
@@ -51,22 +51,18 @@ def main() -> int:
     fit = all(finding.state != "fail" for finding in found.values())
     if arguments.json:
         checks = [{"name": name, **vars(finding)} for name, finding in found.items()]
-        print(json.dumps({"ok": fit, "checks": checks}, indent=2))
+        show(json.dumps({"ok": fit, "checks": checks}, indent=2))
     else:
         for name, finding in found.items():
-            print(as_line(name, finding))
+            show(as_line(name, finding))
     return 0 if fit else 1
 
 
 def as_line(name: str, finding: Finding) -> str:
     """One line, and one for the remedy where something is to be done."""
-    line = f"{SYMBOLS[finding.state]} {finding.state:<4}  {name:<10}  {finding.detail}"
-    return f"{line}\n{'':20}{finding.remedy}" if finding.remedy and finding.state != "ok" else line
+    line = f"{SYMBOLS[finding.state]} {finding.state:<4}  {name:<10}  {one_line(finding.detail)}"
+    return f"{line}\n{'':20}{one_line(finding.remedy)}" if finding.remedy and finding.state != "ok" else line
 
 
 prepare()
-if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="replace")  # a terminal that has no such symbol shows the word beside it
-code = main()
-sys.stdout.flush()
-os._exit(code)  # a check that hangs must not keep the process
+os._exit(main())  # a check that hangs must not keep the process

@@ -1,24 +1,28 @@
 """Evaluate a trial's kept best checkpoints again: `just evaluate --trial-id UUID [--split test]`."""
 
-import argparse
 import os
 from pathlib import Path
 
-from redsm5 import files, paths
+from redsm5 import environment, files, paths
 from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
-from redsm5.study.launch import quoted
+from redsm5.overrides import quoted
+from redsm5.study.launch import note_ignored
 from redsm5.study.trial import find_trial, open_store, trial_config
+from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just evaluate", description=__doc__)
+    parser = Parser(prog="just evaluate", description=__doc__)
     parser.add_argument("--trial-id", required=True, help="the uuid in the name of the trial's folder")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     files.make_private()
+    log = open_logs(None)
+    note_ignored(log)
+    environment.start_over()
     folder, record = find_trial(arguments.experiments, arguments.trial_id)
     config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     if not config.retention.enabled:
@@ -34,12 +38,12 @@ def main() -> int:
         from redsm5.evaluation.page import write_page
         from redsm5.evaluation.report import evaluate_again, write_report
 
-        store = open_store(folder, config, log=open_logs(None).info)
+        store = open_store(folder, config, log=log.info)
         evaluation = evaluate_again(record, config, store, split=arguments.split)
         if arguments.split == "test":
             write_report(folder, evaluation)
             write_page(folder)
-    print(report_table(evaluation.report))
+    show(report_table(evaluation.report))
     return 0
 
 

@@ -7,18 +7,18 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5 import paths
 from redsm5.config import Config, compose
-from redsm5.data import load_splits
+from redsm5.data import FEW_POSITIVES, few_positives, load_learnable
 from redsm5.data.resources import check_available
 from redsm5.errors import LockedError, exit_with_message
 from redsm5.files import make_dir, make_private, try_lock
 from redsm5.owned import refuse_links
 from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
-from redsm5.study.launch import dry_run, launch_trial
-from redsm5.study.outcomes import draw_report, finish_leftovers, note_killed
+from redsm5.study.launch import dry_run, launch_trial, note_ignored
+from redsm5.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
-from redsm5.surroundings import open_to_all
+from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -29,8 +29,9 @@ def main() -> int:
     config = compose(sys.argv[1:])
     if config.dry_run:
         return dry_run(config)
+    few: dict[str, str] = {}
     if config.trial.id is None:
-        load_splits(config.data)  # refuses bad data before anything is written
+        few = few_positives(load_learnable(config.data))  # refuses bad data before anything is written
         check_available(config.train.augmentation)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
@@ -53,13 +54,14 @@ def main() -> int:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
-    if remedy := open_to_all(folder.parent):
-        log.warning("everybody on this machine can write to the experiments folder", remedy=remedy)
+    note_open_to_all(folder.parent, log.warning)
+    if few:
+        log.warning(FEW_POSITIVES, **few)
+    note_ignored(log)
 
     launch_trial(config, trial_id).attend(stop)
 
-    record = read_record(folder)
-    assert record is not None
+    record = existing_record(folder)
     with try_lock(folder / paths.LOCK) as free:
         if free and record.state not in FINISHED:
             record = note_killed(folder, record)

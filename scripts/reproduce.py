@@ -14,21 +14,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from redsm5 import files, paths
+from redsm5 import environment, files, paths
 from redsm5.config import Config, validate
 from redsm5.documents import load
 from redsm5.errors import InputError, Interrupted, exit_with_message
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
+from redsm5.overrides import quoted
 from redsm5.reports import EvaluationReport, PredictionsRecord
-from redsm5.study.launch import launch_trial, quoted
+from redsm5.study.launch import launch_trial, note_ignored
 from redsm5.study.outcomes import draw_report
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial, find_trial, open_store, read_record, trial_config
+from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just reproduce", description=__doc__)
+    parser = Parser(prog="just reproduce", description=__doc__)
     parser.add_argument("trial_id", metavar="UUID", help="of a completed trial, as in the name of its folder")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument(
@@ -42,6 +44,8 @@ def main() -> int:
     stop = StopRequest()
     folder, report, config = recorded(arguments)
     log = open_logs(None)
+    note_ignored(log)
+    environment.start_over()  # the checkpoint is evaluated in this process
 
     checkpoint = compare_checkpoint(folder, config)
     with ExitStack() as stack:
@@ -56,7 +60,7 @@ def main() -> int:
             raise Interrupted("the repeated training was stopped; run the same command again to begin anew")
         training = compare_training(folder, report, paths.trial_dir(into, trial_id))
     told = verdict(report, checkpoint, training)
-    print(json.dumps(told, indent=2) if arguments.json else text(told))
+    show(json.dumps(told, indent=2) if arguments.json else text(told))
     return 0 if told["reproduced"] else 2
 
 

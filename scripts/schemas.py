@@ -1,10 +1,10 @@
 """Write redsm5/schemas/ from the models in redsm5/records.py and reports.py, or compare: `just schemas [--check]`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from redsm5 import reports
+from redsm5.terminal import Parser, show
 
 SCHEMAS_DIR = Path(reports.__file__).parent / "schemas"
 
@@ -16,14 +16,14 @@ def differing(wanted: dict[Path, str]) -> list[Path]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just schemas", description=__doc__)
+    parser = Parser(prog="just schemas", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that differ")
     arguments = parser.parse_args()
     wanted = {SCHEMAS_DIR / f"{name}.json": reports.schema(name) for name in reports.SCHEMAS}
     paths = differing(wanted)
     if arguments.check:
         for path in paths:
-            print(f"{path} differs from the models in redsm5: run `just schemas`", file=sys.stderr)
+            show(f"{path} differs from the models in redsm5: run `just schemas`", error=True)
         return int(bool(paths))
     SCHEMAS_DIR.mkdir(exist_ok=True)
     for path in paths:

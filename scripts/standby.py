@@ -1,9 +1,10 @@
 """Stand ready to train trials: accelerate launch scripts/standby.py, started by the driver (redsm5/study/standby.py).
 
 What scripts/train.py imports takes longer than the training of a small trial, and is imported here once. One process
-then forks a child for each request on its standard input, in a session of its own, and says when it has ended, by
-itself or by any signal. Several processes that are to train together cannot be forked, since they have found each other
-already: they become the trial of the one request that they get, and the next ones are started meanwhile.
+then forks a child for each request, in a session of its own, and says when it has ended, by itself or by any signal. It
+hears and speaks on the socket that it gets as its standard input; what the imports print is no part of that. Several
+processes that are to train together cannot be forked, since they have found each other already: they become the trial
+of the one request that they get, and the next ones are started meanwhile.
 
 A child differs from a fresh process in its imports alone: it is forked while there is one thread, no device has been
 touched and nothing has been computed.
@@ -14,9 +15,9 @@ import gc
 import json
 import os
 import runpy
+import socket
 import sys
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,7 @@ from setproctitle import setproctitle
 
 from redsm5.study.signals import die_with_parent
 from redsm5.surroundings import prepare
+from redsm5.terminal import show
 
 TRAIN = Path(__file__).with_name("train.py")
 # What libraries import when they are used for the first time.
@@ -44,8 +46,8 @@ def main() -> None:
     die_with_parent()
     preload()
     gc.freeze()  # a child that collects garbage need not copy what the imports made
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        serve(sys.stdin)
+    if "RANK" not in os.environ:  # which torchrun gives each of several
+        serve(socket.socket(fileno=own_descriptor(0)))
     sys.stdin.read()  # its end says that the request is there, or that there will be none
     if request := Path(os.environ["REDSM5_REQUEST"]).read_text():
         become(**json.loads(request))
@@ -60,17 +62,29 @@ def preload() -> None:
         import_module(name)
 
 
-def serve(requests: Iterable[str]) -> NoReturn:
+def own_descriptor(number: int) -> int:
+    """A descriptor that nothing else knows of, in the place of this one, which leads nowhere from here on."""
+    own = os.dup(number)
+    os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    return own
+
+
+def serve(channel: socket.socket) -> NoReturn:
     """Fork a trial for each request, one after the other, and say how it goes."""
+
+    def say(**words: object) -> None:
+        channel.sendall(json.dumps(words).encode() + b"\n")
+
     say(unfit=(why_not := unfit()))
     if why_not:
         sys.exit(why_not)
     pid = 0
-    for request in requests:
+    for request in channel.makefile():
         if pid:  # until here its number stayed taken: the driver may have sent it a signal
             os.waitpid(pid, 0)
         if (pid := os.fork()) == 0:
             os.setsid()
+            os.close(channel.detach())  # the driver hears its end, which a trial may outlive
             become(**json.loads(request))
         say(begun=pid)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -87,17 +101,13 @@ def unfit() -> str:
     return "CUDA is in use after the imports" if touched else ""
 
 
-def say(**words: object) -> None:
-    print(json.dumps(words), flush=True)
-
-
 def become(arguments: list[str], output: str | None) -> NoReturn:
     """Be train.py with these arguments; its output goes to this file, or where this process's errors go."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, a trial ends and nothing else
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if output:
-        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
+        os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, 0o600), 2)
     os.dup2(2, 1)
     sys.argv = [str(TRAIN), *arguments]
     setproctitle(" ".join([sys.executable, *sys.argv]))  # for ps and pkill it is what it would be by itself
@@ -108,9 +118,9 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
+            show(end.code, error=True)
     except BaseException:
-        traceback.print_exc()
+        show(traceback.format_exc(), error=True)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,5 @@
 """List the studies: `just studies [--experiments DIR] [--format table|json|csv]`."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from redsm5.errors import InputError, exit_with_message
 from redsm5.records import StudyRecord
 from redsm5.study.registry import list_studies
 from redsm5.tables import Row, add_format, render
+from redsm5.terminal import Parser, one_line, show
 
 COLUMNS = ("name", "study_id", "state", "finished", "wanted", "best", "best_trial", "bytes", "created_at")
 
@@ -27,7 +27,7 @@ def row(study: StudyRecord, size: int) -> Row:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just studies", description=__doc__)
+    parser = Parser(prog="just studies", description=__doc__)
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser)
     arguments = parser.parse_args()
@@ -35,7 +35,7 @@ def main() -> int:
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     rows = [row(study, size) for study, size in list_studies(experiments)]
-    print(render(arguments.format, COLUMNS, rows, empty=f"No studies in {experiments} yet: run `just hpo`."))
+    show(render(arguments.format, COLUMNS, rows, empty=f"No studies in {one_line(experiments)} yet: run `just hpo`."))
     return 0
 
 

@@ -1,15 +1,14 @@
 """Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; else the newest."""
 
-import argparse
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.errors import InputError, exit_with_message
 from redsm5.reports import StudySummary
-from redsm5.tables import Row, as_table
+from redsm5.tables import Row, as_json, as_table
+from redsm5.terminal import Parser, one_line, show
 
 COLUMNS = ("trial", "state", "validation", "test_f1_macro", "epoch", "bytes", "report")
 SHOWN = 10
@@ -19,7 +18,7 @@ def table(summary: StudySummary) -> str:
     """The first trials by validation, and what the page says above them."""
     best = summary.best
     counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items()) or "no trials yet"
-    lines = [f"study {summary.name} · {summary.state} · {counts}"]
+    lines = [f"study {one_line(summary.name)} · {summary.state} · {counts}"]
     if best:
         test = best.test_metrics.criteria_matching.f1_macro if best.test_metrics else None
         beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
@@ -55,7 +54,7 @@ def write_missing_pages(experiments: Path, study_id: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just summary", description=__doc__)
+    parser = Parser(prog="just summary", description=__doc__)
     parser.add_argument("study", nargs="?", help="its name or uuid; default: the newest")
     parser.add_argument("--json", action="store_true", help="print summary.json and write nothing")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
@@ -69,15 +68,15 @@ def main() -> int:
     files.make_private()
     study = find_study(experiments, arguments.study)
     if arguments.json:
-        sys.stdout.buffer.write(make_summary(experiments, study)[0].to_json())
+        show(as_json(make_summary(experiments, study)[0].model_dump(mode="json")))
         return 0
     write_missing_pages(experiments, study.study_id)
     summary = write_summary(experiments, study)
-    print(table(summary))
+    show(table(summary))
     for name in (paths.SUMMARY_PAGE, paths.SUMMARY):
-        print(paths.study_dir(experiments, study.study_id) / name)
+        show(one_line(paths.study_dir(experiments, study.study_id) / name))
     for problem in summary.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        show(f"warning: {one_line(problem)}", error=True)
     return 0
 
 

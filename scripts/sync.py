@@ -1,6 +1,5 @@
 """Ship the metrics that wait in the journals to MLflow: `just sync [--experiments DIR] [--tracking-uri URI]`."""
 
-import argparse
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files, paths
-from redsm5.config import Config
-from redsm5.errors import InputError, Interrupted, TrainingError, exit_with_message
+from redsm5.config import validate
+from redsm5.errors import ConfigError, InputError, Interrupted, TrainingError, exit_with_message
 from redsm5.redaction import REDACTED
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import read_record
+from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -27,20 +27,17 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> dict[str, lis
     for folder in paths.trial_dirs(experiments):
         try:
             document, record = files.read_json(folder / paths.CONFIG), read_record(folder)
-        except InputError as error:
-            log.warning("a trial cannot be shipped", reason=error.what, where=error.where)
-            continue
-        if document and record:
-            study = studies.get(f"study_{record.study_id}")
-            config = Config.model_validate(
-                {**(study["config"] if study else document), "experiments": str(experiments)}
-            )
-            by_uri[tracking_uri(config)].append(folder)
+            if document and record:
+                study = studies.get(f"study_{record.study_id}")
+                config = validate({**(study["config"] if study else document), "experiments": str(experiments)})
+                by_uri[tracking_uri(config)].append(folder)
+        except (InputError, ConfigError) as error:
+            log.warning("a trial cannot be shipped", reason=error.what, where=error.where or folder.name)
     return by_uri
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just sync", description=__doc__)
+    parser = Parser(prog="just sync", description=__doc__)
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument("--tracking-uri", help="where to ship; without it, where the study's last run shipped")
     arguments = parser.parse_args()
@@ -72,7 +69,7 @@ def main() -> int:
             f"MLflow has not got everything: {left} rows still wait in the journals",
             remedy="Start MLflow, or mend what it says above, and run `just sync` again.",
         )
-    print(f"{sum(map(len, by_uri.values()))} trials: every metric is in MLflow")
+    show(f"{sum(map(len, by_uri.values()))} trials: every metric is in MLflow")
     return 0
 
 

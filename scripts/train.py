@@ -18,7 +18,7 @@ from redsm5.data.batches import loaders, on_device, useful_tokens
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
-from redsm5.errors import Interrupted, RedSM5Error
+from redsm5.errors import Interrupted, RedSM5Error, show_error
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
 from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
@@ -54,7 +54,8 @@ try:
     config = trial_config(sys.argv[1:])
     trial = TrialRun.open(config)
 except RedSM5Error as error:
-    sys.exit(f"error: {error.message()}")
+    show_error(error)
+    sys.exit(1)
 if trial.done:
     sys.exit(0)
 
@@ -139,6 +140,7 @@ with trial.outcome(), Saver() as saver:
                 bar.advance()
                 if accelerator.sync_gradients:  # the only place to stop: no gradient is half summed
                     at.step += 1
+                    trial.stepped = True
                     losses.end_of_step(at.step)
                     system.end_of_step(at.step, at.epochs_done)
                     saver.check()  # a save that failed fails the trial here

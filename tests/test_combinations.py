@@ -3,6 +3,7 @@
 All 400 combinations run in `just test-long`; in `just test` a sample in which every two choices meet at least once.
 """
 
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import get_args
@@ -84,7 +85,7 @@ def splits() -> Splits:
     train = [*with_evidence[:5], *[post for post in short if len(post.text) > 400][:1]]
     validation = [post for post in found.validation if post.evidence and len(post.text) < 1500][:2]
     assert len(validation) == 2
-    return Splits(train, validation, found.fingerprint, found.counts)
+    return replace(found, train=train, validation=validation)
 
 
 @pytest.mark.usefixtures("deterministic")

@@ -14,7 +14,7 @@ from redsm5.config import (
     validate,
     with_parameters,
 )
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, nearest
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"
@@ -33,7 +33,10 @@ BAD = {
     "words for a number": (["train.epochs=many"], ["train.epochs=many", "a valid integer"]),
     "a fraction for a whole number": (["train.epochs=2.5"], ["train.epochs=2.5", "a valid integer"]),
     "a number for yes or no": (["train.deterministic=1"], ["train.deterministic=1", "a valid boolean"]),
-    "null where a name is needed": (["study.name=null"], ["study.name=None", "a valid string"]),
+    "null where a name is needed": (
+        ["study.name=null"],
+        ["study.name=null", "a valid string", "'study.name=\"null\"'"],
+    ),
     "below the range": (["train.epochs=0"], ["train.epochs=0", "at least 1"]),
     "above the range": (["train.epochs=10000"], ["train.epochs=10000", "at most 9999"]),
     "an open end": (["train.learning_rate=0"], ["train.learning_rate=0", "greater than 0"]),
@@ -41,7 +44,7 @@ BAD = {
     "too few posts": (["data.posts=59"], ["data.posts=59", "at least 60"]),
     "a negative seed": (["study.seed=-1"], ["study.seed=-1", "at least 0"]),
     "nothing to keep": (["retention.keep_last_n=-1"], ["retention.keep_last_n=-1", "at least 0"]),
-    "no member of the list": (["train.mixed_precision=fp8"], ["train.mixed_precision=fp8", "'bf16'", "nearest: fp16"]),
+    "no member of the list": (["train.mixed_precision=fp8"], ["train.mixed_precision=fp8", "'fp16' or 'bf16'"]),
     "csv without its folder": (["data=csv"], ["data.dir is missing", "data.source=csv", "Add data.dir=..."]),
     "a folder for invented posts": (["data.dir=/x"], ["data.dir=/x", "data.source=synthetic", "Leave data.dir out"]),
     "a count of posts with csv": (
@@ -138,6 +141,13 @@ def test_several_faults_are_named_at_once() -> None:
         compose(["train.epochs=0", "model.max_length=100", "data.posts=1"])
     for key in ("train.epochs=0", "model.max_length=100", "data.posts=1"):
         assert key in str(caught.value)
+
+
+def test_a_name_that_is_like_none_has_no_nearest() -> None:
+    for name in ("fp8", "", "RESTLESSNESS", "tape"):
+        assert nearest(name, ["fp16", "WORTHLESSNESS", "tpe_multivariate", "nothing"]) == ""
+    assert nearest("val_f1", ["val_loss", "val_f1_micro"]) == "; nearest: val_f1_micro"
+    assert nearest("modle", ["data", "model"]) == "; nearest: model"
 
 
 def test_a_remedy_never_names_the_refused_key_as_its_own_nearest() -> None:

@@ -37,6 +37,21 @@ def test_csv_comes_back_as_it_was() -> None:
     assert [row["score"] for row in back] == ["0.5", "", "NaN"]
 
 
+def test_a_spreadsheet_takes_no_text_of_a_csv_for_a_formula() -> None:
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "＝1"]
+    rows = [
+        {"name": text, "score": score} for text, score in zip([*texts, "a=1", "", "\r=1\x9b"], [-0.5] * 9, strict=True)
+    ]
+    back = list(csv.DictReader(io.StringIO(as_csv(["name", "score"], rows))))
+    assert [row["name"] for row in back] == [*(f"'{text}" for text in texts), "a=1", "", r"\r=1\u009b"]
+    assert {row["score"] for row in back} == {"-0.5"}, "a number stays one"
+    assert as_csv(["score"], [{"score": float("-inf")}]).endswith("\n-Infinity")
+
+
+def test_a_value_makes_no_row_of_its_own() -> None:
+    assert len(as_table(["name"], [{"name": "a\nb\u2028c\x0bd\te"}]).splitlines()) == 2
+
+
 def test_where_there_is_nothing_a_person_is_told_and_a_program_gets_an_empty_list() -> None:
     assert render("table", COLUMNS, [], empty="run it first") == "run it first"
     assert render("json", COLUMNS, [], empty="run it first") == "[]"

@@ -1,12 +1,11 @@
 """python -m tui [--experiments DIR] [--read-only] [--once]: the terminal app, or its overview printed as plain text."""
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from redsm5.errors import InputError, exit_with_message
+from redsm5.terminal import Parser, show
 from tui import panels
 from tui.reader import Reader
 from tui.storage import StorageReader
@@ -16,7 +15,7 @@ ONCE_S = 0.5  # spent on counting bytes before the overview is printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="just tui", description="Look at an experiments folder while it is written.")
+    parser = Parser(prog="just tui", description="Look at an experiments folder while it is written.")
     parser.add_argument(
         "--experiments",
         type=Path,
@@ -52,9 +51,7 @@ def print_once(experiments: Path) -> int:
         )
     study = snapshot.study.study_id if snapshot.study else None
     counted = StorageReader(experiments).look(study, snapshot.trials, ONCE_S)
-    shown = panels.overview(View(snapshot, storage=counted))
-    encoding = sys.stdout.encoding or "utf-8"
-    print(shown.encode(encoding, errors="replace").decode(encoding))  # a terminal without UTF-8 gets "?"
+    show(panels.overview(View(snapshot, storage=counted)))
     return 0
 
 

@@ -1,7 +1,8 @@
 """From configuration to posts: read, download or synthesize, align, split; once, and from the cache after that.
 
-`load_splits` is what training sees; the test posts come from `load_test`, which only evaluation calls. What needs torch
-or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is imported from there.
+`load_splits` is what training sees, `load_learnable` what it begins with; the test posts come from `load_test`, which
+only evaluation calls. What needs torch or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is
+imported from there.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from redsm5 import hub
 from redsm5.data import cache
-from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
+from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
 from redsm5.data.split import Assignment, split
 from redsm5.data.synthesize import write_csvs
@@ -23,7 +24,11 @@ from redsm5.errors import InputError
 if TYPE_CHECKING:
     from redsm5.sections import DataConfig
 
-__all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit", "load_splits", "load_test"]
+__all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit"]
+__all__ += ["few_positives", "load_learnable", "load_splits", "load_test"]
+
+FEW = 5  # posts with a symptom: of fewer in a split, its scores say little
+FEW_POSITIVES = f"symptoms that fewer than {FEW} posts of a split have: their scores say little"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,16 @@ class Splits:
     Attributes:
         train, validation: posts sorted by post_id.
         fingerprint: of the whole data set and its assignment, test included; see `redsm5.data.split.fingerprint`.
-        counts: those of `read_corpus`, over all posts, and train, validation, test: the sizes of the splits.
+        counts: those of `read_corpus`, over all posts; duplicate_posts and duplicate_groups as in Assignment; and
+            train, validation, test: the sizes of the splits.
+        positives: how many posts of each split, test included, have each symptom, in the order of SYMPTOMS.
     """
 
     train: list[Post]
     validation: list[Post]
     fingerprint: str
     counts: dict[str, int]
+    positives: dict[str, tuple[int, ...]]
 
     def head(self, posts: int) -> "Splits":
         """The first so many posts of each: for a trial run."""
@@ -65,7 +73,42 @@ def load_splits(config: "DataConfig") -> Splits:
     """
     corpus, assignment = _load(config)
     train, validation = _choose(corpus, assignment.train), _choose(corpus, assignment.validation)
-    return Splits(train, validation, assignment.fingerprint, _counts(corpus, assignment))
+    counts, positives = _counts(corpus, assignment), _positives(corpus, assignment)
+    return Splits(train, validation, assignment.fingerprint, counts, positives)
+
+
+def load_learnable(config: "DataConfig") -> Splits:
+    """The same, for what begins: refused where no model can learn, or be chosen.
+
+    Raises:
+        InputError: as `load_splits`; or no training or no validation post has a symptom.
+    """
+    splits = load_splits(config)
+    total = sum(map(sum, splits.positives.values()))
+    if not total:
+        raise InputError(
+            f"no post has a symptom: none of {splits.counts['annotations']} annotations has status 1",
+            where="data",
+            remedy="Look at the columns status and DSM5_symptom of the annotations.",
+        )
+    for name, aim in (("train", "learned from"), ("validation", "chosen by")):
+        if not any(splits.positives[name]):
+            raise InputError(
+                f"no post of the {name} split has a symptom, so there is nothing to be {aim}",
+                where="data",
+                remedy="Use more posts with symptoms, or another data.split_seed or data.validation_fraction.",
+            )
+    return splits
+
+
+def few_positives(splits: Splits) -> dict[str, str]:
+    """The symptoms that fewer than FEW posts of a split have, and of how many posts; to be told before training."""
+    columns = {symptom: {name: n[c] for name, n in splits.positives.items()} for c, symptom in enumerate(SYMPTOMS)}
+    return {
+        symptom: ", ".join(f"{name} {count}" for name, count in counts.items())
+        for symptom, counts in columns.items()
+        if min(counts.values()) < FEW
+    }
 
 
 def load_test(config: "DataConfig") -> TestSplit:
@@ -95,11 +138,15 @@ def _key(config: "DataConfig") -> str | None:
     if config.source != "synthetic":
         if (folder := _folder(config)) is None:
             return None
+        names = (POSTS_FILE, ANNOTATIONS_FILE)
+        if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
+            return None
         try:
-            source = [_digest(folder / name) for name in (POSTS_FILE, ANNOTATIONS_FILE)]
+            source = [_digest(folder / name) for name in names]
         except OSError:
             return None
-    return cache.key("posts", source, config.split_seed, config.validation_fraction, config.test_fraction)
+    split = (config.split_seed, config.validation_fraction, config.test_fraction, config.group_duplicates)
+    return cache.key("posts", source, *split)
 
 
 def _digest(path: Path) -> str:
@@ -141,13 +188,15 @@ def _packed(corpus: Corpus, assignment: Assignment) -> bytes:
 
 
 def _unpacked(content: mmap) -> tuple[Corpus, Assignment]:
-    posts, counts, *splits, fingerprint = json.loads(bytes(content))
+    posts, counts, *splits, fingerprint, duplicate_posts, duplicate_groups = json.loads(bytes(content))
     read = (
         Post(post_id, text, tuple(labels), *(tuple(Span(*span) for span in kind) for kind in spans))
         for post_id, text, labels, *spans in posts
     )
     train, validation, test = map(tuple, splits)
-    return Corpus(tuple(read), counts), Assignment(train, validation, test, fingerprint)
+    return Corpus(tuple(read), counts), Assignment(
+        train, validation, test, fingerprint, duplicate_posts, duplicate_groups
+    )
 
 
 def _choose(corpus: Corpus, post_ids: tuple[str, ...]) -> list[Post]:
@@ -155,9 +204,16 @@ def _choose(corpus: Corpus, post_ids: tuple[str, ...]) -> list[Post]:
     return [post for post in corpus.posts if post.post_id in chosen]
 
 
+def _positives(corpus: Corpus, assignment: Assignment) -> dict[str, tuple[int, ...]]:
+    splits = {"train": assignment.train, "validation": assignment.validation, "test": assignment.test}
+    return {name: tuple(labels_of(_choose(corpus, ids)).sum(axis=0).tolist()) for name, ids in splits.items()}
+
+
 def _counts(corpus: Corpus, assignment: Assignment) -> dict[str, int]:
     return {
         **corpus.counts,
+        "duplicate_posts": assignment.duplicate_posts,
+        "duplicate_groups": assignment.duplicate_groups,
         "train": len(assignment.train),
         "validation": len(assignment.validation),
         "test": len(assignment.test),

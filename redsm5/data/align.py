@@ -66,6 +66,11 @@ def _cuts_word(text: str, position: int) -> bool:
     return 0 < position < len(text) and text[position - 1].isalnum() and text[position].isalnum()
 
 
+def normalized(text: str) -> str:
+    """The text with plain quotes and dashes, NFKD, case folded, single spaces: equal where two texts say the same."""
+    return " ".join("".join(map(_plain, text)).split())
+
+
 @lru_cache(maxsize=4)
 def _normalize(text: str) -> tuple[str, list[int]]:
     """Plain quotes and dashes, NFKD, case folded, whitespace runs as one space; and each character's original index.

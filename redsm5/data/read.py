@@ -1,22 +1,20 @@
 """Reads ReDSM5's two CSV files and checks every row of them.
 
 What is harmless is accepted (byte order mark, CRLF, additional columns, spaces around ids, repeated rows); all else is
-an InputError that names file, line, value and remedy. No message ever holds a post's text.
+an InputError that names file, line, value and remedy. No message ever holds a post's text: a value is shown only where
+it has the form of what belongs into its column, since rows may be shifted and columns exchanged.
 """
 
-import codecs
-import csv
-import io
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from rapidfuzz import process
-
 from redsm5.data.align import Alignment, align
+from redsm5.data.csvfile import at, rows
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
-from redsm5.errors import InputError
+from redsm5.errors import InputError, closest
 
 POSTS_FILE = "redsm5_posts.csv"
 ANNOTATIONS_FILE = "redsm5_annotations.csv"
@@ -25,7 +23,8 @@ ANNOTATIONS_COLUMNS = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom"
 SPECIAL_CASE = "SPECIAL_CASE"
 
 _STATUSES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # pandas writes integers as floats once a column held a NaN
-_MISSING = {"", "nan", "null", "none", "<na>", "n/a"}
+_STATUS_FORM = r"[-+]?\d{1,4}([.,]\d{1,4})?|yes|no|y|n|true|false|present|absent|positive|negative|"
+_MISSING = ("nan", "null", "none", "<na>", "n/a")
 _COUNTS = (
     "posts",
     "posts_without_symptom",
@@ -76,12 +75,13 @@ def read_corpus(folder: Path) -> Corpus:
 def _read_posts(path: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, row in _rows(path, POSTS_COLUMNS):
+    for line, row in rows(path, POSTS_COLUMNS):
         post_id = _required(row, "post_id", path, line)
         if post_id in texts:
+            shown = ascii(post_id) if _is_id(post_id) and not _is_id(row["text"]) else _unshown(post_id)
             raise InputError(
-                f"post_id {_shown(post_id)} occurs twice, first in line {lines[post_id]}",
-                where=_at(path, line),
+                f"post_id {shown} occurs twice, first in line {lines[post_id]}",
+                where=at(path, line),
                 remedy="Remove one of the two rows.",
             )
         _required(row, "text", path, line)
@@ -94,16 +94,12 @@ def _read_posts(path: Path) -> dict[str, str]:
 def _read_annotations(path: Path, texts: dict[str, str], counts: Counter[str]) -> defaultdict[str, _Judgements]:
     judgements: defaultdict[str, _Judgements] = defaultdict(dict)
     seen: set[tuple[str, ...]] = set()
-    for line, row in _rows(path, ANNOTATIONS_COLUMNS):
+    for line, row in rows(path, ANNOTATIONS_COLUMNS):
         post_id = _required(row, "post_id", path, line)
         sentence = _required(row, "sentence_text", path, line)
         if post_id not in texts:
-            raise InputError(
-                f"post_id {_shown(post_id)} is not in {POSTS_FILE}",
-                where=_at(path, line),
-                remedy="Use the two files of the same release, or remove the row.",
-            )
-        symptom, status = _symptom(row, path, line), _status(row, path, line)
+            raise _unknown_post(post_id, texts, at(path, line))
+        symptom, status = _symptom(row, texts[post_id], path, line), _status(row, path, line)
         counts["annotations"] += 1
         key = (post_id, row["sentence_id"].strip(), sentence, symptom, str(status))
         if key in seen:
@@ -141,15 +137,18 @@ def _in_order(spans: set[Span]) -> tuple[Span, ...]:
     return tuple(sorted(spans, key=lambda span: (span.start, span.end, span.symptom)))
 
 
-def _symptom(row: dict[str, str], path: Path, line: int) -> str:
-    value = row["DSM5_symptom"].strip()
-    if (name := value.upper()) in (*SYMPTOMS, SPECIAL_CASE):
+def _symptom(row: dict[str, str], text: str, path: Path, line: int) -> str:
+    value = _required(row, "DSM5_symptom", path, line)
+    known = (*SYMPTOMS, SPECIAL_CASE)
+    if (name := value.upper()) in known:
         return name
-    nearest = process.extractOne(name, (*SYMPTOMS, SPECIAL_CASE))[0]
+    near = closest(name, known)
+    like_a_label = near or re.fullmatch(r"[A-Z0-9]{1,20}(_[A-Z0-9]{1,20}){1,3}", value)
+    of_the_post = any(value.casefold() in words.casefold() for words in (text, row["sentence_text"]))
     raise InputError(
-        f"unknown DSM5_symptom {_shown(value)}",
-        where=_at(path, line),
-        remedy=f"Did you mean {nearest}? Known are {', '.join(SYMPTOMS)} and {SPECIAL_CASE}.",
+        f"unknown DSM5_symptom {ascii(value) if like_a_label and not of_the_post else _unshown(value)}",
+        where=at(path, line),
+        remedy=(f"Did you mean {near}? " if near else "") + f"Known are {', '.join(SYMPTOMS)} and {SPECIAL_CASE}.",
     )
 
 
@@ -157,8 +156,8 @@ def _status(row: dict[str, str], path: Path, line: int) -> int:
     value = row["status"].strip()
     if value not in _STATUSES:
         raise InputError(
-            f"unknown status {_shown(value)}",
-            where=_at(path, line),
+            f"unknown status {ascii(value) if re.fullmatch(_STATUS_FORM, value.casefold()) else _unshown(value)}",
+            where=at(path, line),
             remedy="Use 1 (symptom present) or 0 (looked at and absent).",
         )
     return _STATUSES[value]
@@ -166,87 +165,61 @@ def _status(row: dict[str, str], path: Path, line: int) -> int:
 
 def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
     value = row[column].strip()
-    if value.casefold() in _MISSING:
+    if not value or value.casefold() in _MISSING:
         raise InputError(
-            f"{column} is empty" if not value else f"{column} is {value}, which stands for a missing value",
-            where=_at(path, line),
-            remedy=f"Fill in {column}, or remove the row.",
+            f"{column} is empty" if not value else f"{column} is a word that stands for a missing value",
+            where=at(path, line),
+            remedy=f"Fill in {column}, or remove the row."
+            + (f" Words that stand for a missing value: {', '.join(_MISSING)}." if value else ""),
         )
     return value
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The records of a CSV file, each with the line on which it begins; blank ones are left out."""
-    csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long post
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
-    header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            unclosed = "unexpected end of data" in str(error)
-            raise InputError(
-                "a quote opened in this record is never closed" if unclosed else "text follows a closing quote",
-                where=_at(path, line),
-                remedy='Enclose the field in quotes and double the quotes within it: "she said ""no""".',
-            ) from None
-        if not any(cell.strip() for cell in row):
-            continue
-        if header is None:
-            header = [cell.strip() for cell in row]
-            _check_header(header, columns, path, line)
-        elif len(row) != len(header):
-            raise InputError(
-                f"the record has {len(row)} fields, the header has {len(header)}",
-                where=_at(path, line),
-                remedy="Enclose fields that contain commas, quotes or line breaks in quotes.",
+# ---------------------------------------------------------------------------------------------------------------------
+# ids in messages
+
+
+def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
+    """The error of an annotation whose post is not there; with the id that it may be meant to be, both escaped."""
+    ids = [other for other in known if _is_id(_bare(other))]
+    shown = _unshown(post_id)
+    if ids and _is_id(_bare(post_id)):
+        near = next((other for other in ids if _bare(other) == _bare(post_id)), None)
+        if near is not None:
+            return InputError(
+                f"post_id {post_id!a} is not in {POSTS_FILE}; nearest: {near!a}",
+                where=where,
+                remedy="Write it as it stands there: zeros, case, quotes and characters that cannot be seen count.",
             )
-        else:
-            yield line, dict(zip(header, row, strict=True))
-    if header is None:
-        raise InputError("the file is empty", where=str(path), remedy=f"It needs the columns {', '.join(columns)}.")
+        if _is_id(post_id) and _shape(post_id) in map(_shape, ids):
+            shown = ascii(post_id)
+    return InputError(
+        f"post_id {shown} is not in {POSTS_FILE}",
+        where=where,
+        remedy="Use the two files of the same release, or remove the row.",
+    )
 
 
-def _check_header(header: list[str], columns: tuple[str, ...], path: Path, line: int) -> None:
-    # The columns that are there stay unnamed: in a file without a header they would be a post.
-    for column in columns:
-        if header.count(column) != 1:
-            raise InputError(
-                f"column {column} " + ("occurs twice" if column in header else "is missing"),
-                where=_at(path, line),
-                remedy=f"The first line must name the columns {', '.join(columns)}.",
-            )
+def _bare(post_id: str) -> str:
+    """An id without what a spreadsheet or a copied cell changes: characters that cannot be seen, quotes, case, zeros
+    before a number and `.0` after it.
+    """
+    text = unicodedata.normalize("NFKC", post_id)
+    text = "".join(c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
+    text = re.sub(r"\.0+$", "", text.strip("'\"`‘’“”").casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
 
 
-def _decode(path: Path) -> str:
-    """The file's text with line breaks as \\n; a byte order mark is dropped, since Excel writes one."""
-    try:
-        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), remedy="Put both CSV files into data.dir.") from None
-    except OSError as error:
-        raise InputError(
-            f"the file cannot be read: {error.strerror}", where=str(path), remedy="Check its permissions."
-        ) from None
-    try:
-        text = data.decode()
-        broken = data.find(b"\0")
-        fault = "a NUL byte"
-    except UnicodeDecodeError as error:
-        text, broken, fault = "", error.start, f"byte 0x{data[error.start]:02x} is not UTF-8"
-    if broken >= 0:
-        line = len((data[:broken] + b"x").splitlines())
-        raise InputError(fault, where=_at(path, line), remedy="Save the file as UTF-8.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _is_id(value: str) -> bool:
+    """Whether a value has the form of an id, and not that of words."""
+    return re.fullmatch(r"\S{1,40}", value) is not None and (len(value) == 1 or any(c.isdigit() for c in value))
 
 
-def _at(path: Path, line: int) -> str:
-    return f"{path}, line {line}"
+def _shape(post_id: str) -> str:
+    """What ids of one data set have in common: `a_0_0` of s_1270_9."""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", post_id))
 
 
-def _shown(value: str) -> str:
-    """A value as a message may show it: what looks like a sentence (columns swapped) may be a post's."""
-    return repr(value) if re.fullmatch(r"\S{0,40}( \S{1,20}){0,2}", value) else f"({len(value)} characters, not shown)"
+def _unshown(value: str) -> str:
+    """What a message says of a value that may be a post's text."""
+    return f"({len(value)} characters, not shown)" if value else "''"

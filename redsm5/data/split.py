@@ -1,18 +1,21 @@
 """Splits by post, stratified over the nine symptoms, and the fingerprint of what came out.
 
-The same posts and split_seed give the same splits, in whatever order the files list them. The test split is drawn
-first, so that another validation_fraction leaves it as it is.
+Copies of a post stay together, lest what was learned by heart counts as found (`redsm5.data.duplicates`). The same
+posts and split_seed give the same splits, in whatever order the files list them. The test split is drawn first, so that
+another validation_fraction leaves it as it is.
 """
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from redsm5.data.posts import SYMPTOMS, Corpus, Post
+from redsm5.data.duplicates import originals
+from redsm5.data.posts import SYMPTOMS, Corpus, Post, labels_of
 from redsm5.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,52 +28,71 @@ class Assignment:
 
     Attributes:
         fingerprint: SHA-256 (hexadecimal) over ids, texts, labels, spans and assignment; see `fingerprint`.
+        duplicate_posts: those that are copies of each other, the first of each among them.
+        duplicate_groups: how many different posts these are.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     fingerprint: str
+    duplicate_posts: int
+    duplicate_groups: int
 
 
 def split(corpus: Corpus, config: "DataConfig") -> Assignment:
-    """Assign every post to train, validation or test.
+    """Assign every post to train, validation or test; with data.group_duplicates, copies of a post to one of them.
 
     Raises:
         InputError: too few posts for three splits of these fractions.
     """
     posts = sorted(corpus.posts, key=lambda post: post.post_id)
-    n_test = max(1, round(config.test_fraction * len(posts)))
-    n_validation = max(1, round(config.validation_fraction * len(posts)))
-    if len(posts) <= n_test + n_validation:
+    copies: defaultdict[int, list[Post]] = defaultdict(list)
+    for post, first in zip(posts, originals(posts), strict=True):
+        copies[first].append(post)
+    groups = list(copies.values()) if config.group_duplicates else [[post] for post in posts]
+    n_test = max(1, round(config.test_fraction * len(groups)))
+    n_validation = max(1, round(config.validation_fraction * len(groups)))
+    if len(groups) <= n_test + n_validation:
+        different = "" if len(groups) == len(posts) else f", of which {len(groups)} differ,"
         raise InputError(
-            f"{len(posts)} posts are too few for a training, a validation and a test split",
+            f"{len(posts)} posts{different} are too few for a training, a validation and a test split",
             remedy="Use more posts, or lower data.test_fraction and data.validation_fraction.",
         )
-    rest, test = _draw(posts, n_test, config.split_seed)
+    rest, test = _draw(groups, n_test, config.split_seed)
     train, validation = _draw(rest, n_validation, config.split_seed)
 
-    names = {name: [post.post_id for post in part] for name, part in (("train", train), ("validation", validation))}
-    names["test"] = [post.post_id for post in test]
+    names = {"train": _ids(train), "validation": _ids(validation), "test": _ids(test)}
     assigned = {post_id: name for name, ids in names.items() for post_id in ids}
     if sum(map(len, names.values())) != len(posts) or assigned.keys() != {post.post_id for post in posts}:
         raise RuntimeError("the splits overlap or leave posts out")
-    train_ids, validation_ids, test_ids = (tuple(ids) for ids in names.values())
-    return Assignment(train_ids, validation_ids, test_ids, fingerprint(posts, assigned))
+    copied = [len(group) for group in copies.values() if len(group) > 1]
+    train_ids, validation_ids, test_ids = names.values()
+    digest = fingerprint(posts, assigned)
+    return Assignment(train_ids, validation_ids, test_ids, digest, sum(copied), len(copied))
 
 
-def _draw(posts: Sequence[Post], size: int, seed: int) -> tuple[list[Post], list[Post]]:
-    """(the others, about `size` posts drawn so that each symptom is represented in proportion); neither is empty."""
+def _ids(groups: Sequence[Sequence[Post]]) -> tuple[str, ...]:
+    return tuple(sorted(post.post_id for group in groups for post in group))
+
+
+Groups = list[list[Post]]
+
+
+def _draw(groups: Groups, size: int, seed: int) -> tuple[Groups, Groups]:
+    """(the others, about `size` groups drawn so that each symptom is represented in proportion); neither is empty. A
+    group has the symptoms of all its posts.
+    """
     # It brings scikit-learn and SciPy, 1.2 s; posts that have been split before need neither.
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-    labels_NC = np.array([post.labels for post in posts], dtype=bool)
+    labels_NC = np.array([labels_of(group).max(axis=0) for group in groups], dtype=bool)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=size, random_state=seed)
-    others, drawn = next(splitter.split(np.zeros(len(posts)), labels_NC))
+    others, drawn = next(splitter.split(np.zeros(len(groups)), labels_NC))
     if len(others) == 0 or len(drawn) == 0:  # a handful of posts cannot be stratified: draw without
-        order = np.random.RandomState(seed).permutation(len(posts))
+        order = np.random.RandomState(seed).permutation(len(groups))
         others, drawn = order[size:], order[:size]
-    return [posts[i] for i in sorted(others)], [posts[i] for i in sorted(drawn)]
+    return [groups[i] for i in sorted(others)], [groups[i] for i in sorted(drawn)]
 
 
 def fingerprint(posts: Sequence[Post], assigned: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redsm5 import files, paths
 from redsm5.doctor import Finding
-from redsm5.redaction import REDACTED, redact
+from redsm5.redaction import REDACTED, redact_address
 from redsm5.tracking.access import NOT_TRUSTED, REFUSED, remedy, request_arguments
 
 REQUEST_S = 5.0
@@ -77,7 +77,7 @@ def _look(address: str, experiments: Path) -> Finding:
         return _look_at_server(address.rstrip("/"))
     if not address or address.startswith("sqlite:///"):
         return _look_at_file(Path(address.removeprefix("sqlite:///")) if address else experiments / paths.MLFLOW_DB)
-    return Finding("note", f"{redact(address)}: neither a server nor a local file, not looked at")
+    return Finding("note", f"{redact_address(address)}: neither a server nor a local file, not looked at")
 
 
 def _look_at_file(database: Path) -> Finding:
@@ -111,7 +111,7 @@ def _look_at_server(address: str) -> Finding:
         import requests
     except ImportError:
         return MLFLOW_MISSING
-    shown = redact(address)
+    shown = redact_address(address)
     try:
         with warnings.catch_warnings(action="ignore"):  # of MLFLOW_TRACKING_INSECURE_TLS, which was meant
             health, version = (

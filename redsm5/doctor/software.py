@@ -2,14 +2,17 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from redsm5 import environment
 from redsm5.doctor import Finding
 
 OLDEST = (3, 11)
@@ -25,6 +28,18 @@ def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Find
     if version[:2] < OLDEST:
         return Finding("fail", f"{shown} is too old", "Set PYTHON to Python 3.11 or newer, and run `just setup`.")
     return Finding("ok", f"{shown} at {sys.prefix}")
+
+
+def check_variables(environ: Mapping[str, str] = os.environ) -> Finding:
+    """Which variables are set that no training gets to see."""
+    ignored = environment.removed(environ)
+    if not ignored:
+        return Finding("ok", "no variable is set that could change a training")
+    launcher = [name for name in ignored if environment.LAUNCHER.match(name)]
+    others = [name for name in ignored if name not in launcher]
+    kinds = {"a launcher's rank, size or address": launcher, "settings of the libraries": others}
+    detail = "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
+    return Finding("note", f"ignored, {detail}", "A training is set up by its configuration alone: `unset` them.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from redsm5 import code_version, files, paths
-from redsm5.config import Config
+from redsm5.config import Config, snapshot_of
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
 from redsm5.data.batches import eval_loader, on_device, parting_of
 from redsm5.data.encode import EncodedPosts
@@ -170,7 +170,7 @@ def _report(
         study_id=record.study_id,
         generated_at=now(),
         split=split,
-        config=config.model_dump(mode="json"),
+        config=snapshot_of(config),
         optimization_metric_name=config.study.metric,
         best_validation_score=first.manifest.score,
         evaluated_checkpoints=rows,

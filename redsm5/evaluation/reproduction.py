@@ -12,6 +12,7 @@ from redsm5 import code_version, paths
 from redsm5.documents import load
 from redsm5.records import TrialRecord
 from redsm5.reports import EvaluationReport, PredictionsRecord
+from redsm5.terminal import one_line
 from redsm5.tracking.journal import read_metrics
 
 TOLERANCE = 1e-4
@@ -105,9 +106,9 @@ def text(told: dict[str, Any]) -> str:
             f"{'holds' if checkpoint['holds'] else 'DOES NOT HOLD'}"
         )
     else:
-        lines.append(f"same checkpoint: not compared, {checkpoint['reason']}")
+        lines.append(f"same checkpoint: not compared, {one_line(checkpoint['reason'])}")
     if not training["completed"]:
-        lines.append(f"trained again: it did not complete: {training['reason']}")
+        lines.append(f"trained again: it did not complete: {one_line(training['reason'])}")
     else:
         equal = training["metrics"] - training["metrics_different"]
         report = "equal" if training["report_equal"] else "different"
@@ -115,11 +116,11 @@ def text(told: dict[str, Any]) -> str:
             f"trained again: {equal} of {training['metrics']} metrics are equal to the bit; the report is {report}"
         )
         for name, gap in list(training["largest_differences"].items())[:SHOWN]:
-            lines.append(f"  {name}: differs by up to {gap:.3g}")
+            lines.append(f"  {one_line(name)}: differs by up to {gap:.3g}")
         before, after = training["validation"]
         lines.append(f"best validation score: {before} on record, {after} here")
         for key, (before, after) in told["environment_differences"].items():
-            lines.append(f"  another {key}: {before} on record, {after} here")
+            lines.append(f"  another {one_line(key)}: {one_line(before)} on record, {one_line(after)} here")
     if told["identical"]:
         lines.append("verdict: reproduced, identical")
     elif told["reproduced"]:

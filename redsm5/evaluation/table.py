@@ -1,6 +1,7 @@
 """A report's figures for a terminal."""
 
 from redsm5.reports import CHOSEN_BY_VALIDATION, EvaluationReport
+from redsm5.terminal import one_line
 
 
 def report_table(report: EvaluationReport) -> str:
@@ -14,10 +15,10 @@ def report_table(report: EvaluationReport) -> str:
         return figure(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
     criteria, evidence = report.test_metrics.criteria_matching, report.test_metrics.evidence_binding
-    limits = report.decision_thresholds or {}
+    limits, metric = report.decision_thresholds or {}, one_line(report.optimization_metric_name)
     lines = [
-        f"trial {report.trial_id} · {report.split} split ({report.data_counts[report.split]} posts)",
-        f"{len(report.evaluated_checkpoints)} best checkpoint(s) by {report.optimization_metric_name} on validation",
+        f"trial {one_line(report.trial_id)} · {report.split} split ({report.data_counts[report.split]} posts)",
+        f"{len(report.evaluated_checkpoints)} best checkpoint(s) by {metric} on validation",
         "",
         f"{'symptom':<18}    F1   prec  recall PR AUC support     tn     fp     fn     tp threshold",
     ]
@@ -25,7 +26,7 @@ def report_table(report: EvaluationReport) -> str:
         cells = " ".join(map(figure, (row.f1, row.precision, row.recall, row.pr_auc)))
         (tn, fp), (fn, tp) = row.confusion_matrix
         limit = figure(limits.get(row.id))
-        lines.append(f"{row.id:<18}{cells} {row.support:7} {tn:6} {fp:6} {fn:6} {tp:6}    {limit}")
+        lines.append(f"{one_line(row.id):<18}{cells} {row.support:7} {tn:6} {fp:6} {fn:6} {tp:6}    {limit}")
     lines.append("")
     for task, name, label in (
         ("criteria_matching", "f1_macro", "criteria  F1 macro"),

@@ -1,4 +1,4 @@
-"""What a study needs of the Hugging Face Hub: refused at once before it has begun, waited for once it has.
+"""What a study needs, of its data and of the Hugging Face Hub: refused before it has begun, waited for once it has.
 
 A token that expires in the middle of a search of days fails no trial: the study is paused, says why, asks the Hub every
 five minutes, and goes on by itself.
@@ -7,12 +7,13 @@ five minutes, and goes on by itself.
 import os
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import hub, paths
-from redsm5.config import Config
-from redsm5.data import load_splits
+from redsm5.config import Config, as_begun
+from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable
 from redsm5.errors import HubAccessError, HubUnavailableError, Interrupted
 from redsm5.sections import CategoricalParameter
 from redsm5.study.registry import Scoreboard, find_study
@@ -24,22 +25,39 @@ AWAITED = (HubAccessError, HubUnavailableError)
 AWAITED_KINDS = tuple(error.kind for error in AWAITED)
 
 
-def admit(config: Config, stop: StopRequest) -> tuple[dict[str, int], str]:
-    """The counts of the study's posts and the fingerprint of their splits, once the data are found sound and
-    its models are to be had.
+class Admitted(NamedTuple):
+    """What a study begins or goes on with.
+
+    Attributes:
+        config: as asked for; of a study that an older version began, with what that one did (`redsm5.config.LEGACY`).
+        counts, fingerprint: of its posts and splits.
+        remarks: what is to be said of them before the first trial, each with facts.
+    """
+
+    config: Config
+    counts: dict[str, int]
+    fingerprint: str
+    remarks: list[tuple[str, dict[str, Any]]]
+
+
+def admit(config: Config, stop: StopRequest) -> Admitted:
+    """The study's data, once they are found sound and its models are to be had.
 
     Raises:
-        InputError: the data are not sound.
+        InputError: the data are not sound, or the study's record is damaged.
         HubError: the Hub does not give the data or a model. For these a study that has begun waits, as long as the Hub
             may yet give them.
         Interrupted: a signal came while it waited.
     """
-    models = model_ids(config)
+    models, asked = model_ids(config), config.data
+    record = find_study(Path(config.experiments), config.study.name)
+    if record:
+        config = as_begun(config, record.config)
     while True:
         try:
             hub.check_access(config.data, models, config.model.revision)
-            splits = load_splits(config.data)
-            return splits.counts, splits.fingerprint
+            splits = load_learnable(config.data)
+            return Admitted(config, splits.counts, splits.fingerprint, _remarks(splits, config.data != asked))
         except AWAITED as error:
             experiments = Path(config.experiments)
             record = find_study(experiments, config.study.name)
@@ -48,6 +66,16 @@ def admit(config: Config, stop: StopRequest) -> tuple[dict[str, int], str]:
                 raise
             log = open_logs(paths.study_dir(experiments, board.study.study_id) / paths.LOGS)
             wait_for_hub(error.message(), config, models, board, stop, log)
+
+
+def _remarks(splits: Splits, older: bool) -> list[tuple[str, dict[str, Any]]]:
+    remarks: list[tuple[str, dict[str, Any]]] = []
+    if few := few_positives(splits):
+        remarks.append((FEW_POSITIVES, few))
+    if older and (copies := splits.counts["duplicate_posts"]):
+        told = "the study was begun before copies of a post were kept together, and keeps its own splits"
+        remarks.append((told, {"duplicate_posts": copies}))
+    return remarks
 
 
 def model_ids(config: Config) -> list[str]:

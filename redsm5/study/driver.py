@@ -10,23 +10,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from redsm5 import files, owned, paths
 from redsm5.config import Config
-from redsm5.documents import from_json_number
-from redsm5.errors import ConfigError, DiskError, Interrupted, TrainingError
-from redsm5.records import FINISHED, Decision, TrialRecord
+from redsm5.errors import ConfigError, DiskError, Interrupted
+from redsm5.records import FINISHED, ErrorRecord, TrialRecord
 from redsm5.study import claims, pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.control import BY_HAND, Control
 from redsm5.study.database import breaking_off, wait_when_away
-from redsm5.study.launch import wait_unlocked
+from redsm5.study.failures import Failures, check_result, failed_at_start, reason_of
+from redsm5.study.launch import note_ignored, wait_unlocked
 from redsm5.study.outcomes import (
     Pages,
-    append_decision,
+    existing_record,
     finish_leftovers,
     note_failed,
     note_killed,
@@ -38,12 +37,11 @@ from redsm5.study.signals import StopRequest, running_time
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import note_event, read_record, write_record
-from redsm5.surroundings import open_to_all
+from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
-FAILURES_IN_A_ROW = 3
 INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
 TIMEOUT = (
     "it ran longer than study.trial_timeout={:g} s over all its starts; a new study may give more time, or its trials "
@@ -57,13 +55,14 @@ class Driver:
     def __init__(self, config: Config) -> None:
         self.experiments = Path(config.experiments)
         self.stop = StopRequest()
-        self.posts, fingerprint = admit(config, self.stop)  # refuses bad data before anything is written
+        self.data = admit(config, self.stop)  # refuses bad data before anything is written
+        config = self.data.config
         if find_study(self.experiments, config.study.name) is None:
             new_study(config)  # likewise what cannot be tried
         storage = search.open_storage(config)  # likewise; and nobody waits for a lock while a server does not answer
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
-            record = with_data(open_study(config), fingerprint)
+            record = with_data(open_study(config), self.data.fingerprint)
             self.config = space.without(config, record.left_out)
             self.presets = space.presets(self.config, record.enqueued)
             self.folder = paths.study_dir(self.experiments, record.study_id)
@@ -86,7 +85,7 @@ class Driver:
         self.limit = config.study.trial_timeout or math.inf
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
-        self._failures: list[str] = []
+        self.failures = Failures(config, self.board, self.log)
         self.pages = Pages(self.log)
         self.orphans = claims.Orphans(self.experiments, self.now, self.log)
         self._waited = False
@@ -100,15 +99,17 @@ class Driver:
 
         Raises:
             Interrupted: a signal came, or an order to stop now; the trial at hand can be resumed.
-            TrainingError: trials fail one after another for the same reason.
+            TrainingError: trials fail one after another for the same reason, or do not even start; or none completed.
             DiskError: a trial found no room.
         """
         wanted, name = self.board.study.trials.wanted, self.config.study.name
-        self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.posts)
+        self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.data.counts)
+        for remark, facts in self.data.remarks:
+            self.log.warning(remark, **facts)
+        note_ignored(self.log)
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
-        if remedy := open_to_all(self.experiments):
-            self.log.warning("everybody on this machine can write to the experiments folder", remedy=remedy)
+        note_open_to_all(self.experiments, self.log.warning)
         self.shipper.start()
         self.standby = standby
         outcome = "stopped"
@@ -117,10 +118,14 @@ class Driver:
                 self._recover()
                 while (trial := self._next_trial()) is not None:
                     claim, number, trial_id = trial
+                    told = True
                     if self.orphans.ends(trial_id):
                         with self.status:
-                            self._run_trial(number, trial_id)
-                    claim.release()
+                            told = self._run_trial(number, trial_id)
+                    if told:
+                        claim.release()
+                    else:
+                        self.failures.hold(claim, number, trial_id)
             outcome = "completed"
         except Interrupted:
             ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
@@ -131,6 +136,7 @@ class Driver:
             if self.now.requested or not ordered:
                 raise
         finally:
+            self.failures.let_go()
             self.pages.close()
             try:
                 with files.Lock(self.folder / paths.LOCK):
@@ -142,6 +148,7 @@ class Driver:
                 if left or self.shipper.failing:
                     self.log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left)
         if outcome == "completed":
+            check_result(self.board)
             best = self.board.study.best
             self.log.info(
                 f"study {name} is complete: {self._finished()} trials",
@@ -202,7 +209,7 @@ class Driver:
                     if self._finished() + len(open_trials) < self.board.study.trials.wanted:
                         self.optuna.ask()
                     else:
-                        waiting = True
+                        waiting = not self.failures.let_go()
             if waiting:  # other workers are at the last ones; one that dies leaves its trial to us
                 if not self._waited:
                     self.log.info("other workers are at the last trials: waiting, in case one of them dies")
@@ -212,11 +219,14 @@ class Driver:
     # -----------------------------------------------------------------------------------------------------------------
     # one trial
 
-    def _run_trial(self, number: int, trial_id: str) -> None:
-        """Launch a trial, again if it is killed, and tell Optuna how it ended."""
+    def _run_trial(self, number: int, trial_id: str) -> bool:
+        """Launch a trial, again if it is killed, and tell Optuna how it ended; False where nothing is to be told yet,
+        since it failed before its first step, and perhaps for no fault of its own.
+        """
         folder = paths.trial_dir(self.experiments, trial_id)
         self.shipper.watch(folder)
         places: list[tuple[int, int]] = []
+        began = False  # whether any of its starts got as far as the training itself
         while (before := self._to_train(number, trial_id, folder)) is not None:
             places.append((before.epoch, before.step))
             word = "resuming" if before.started_at else "starting"
@@ -225,9 +235,10 @@ class Driver:
             launched_at = running_time()
             late = self._train(number, trial_id, folder, self.limit - before.active_seconds)
             ran = round(before.active_seconds + running_time() - launched_at, 3)
-            record = read_record(folder)
-            assert record is not None
+            record = existing_record(folder)
+            began = began or record.error is not None or record.state in ("running", "finishing")
             if record.state in FINISHED:
+                self._settle_held()
                 break
             if late:
                 note_failed(folder, record, "timeout", TIMEOUT.format(self.limit), active_seconds=ran)
@@ -249,14 +260,41 @@ class Driver:
                 wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, ended, self.log)
                 places.pop()
                 continue
+            if failed_at_start(record):
+                return self._failed_at_start(number, trial_id, folder, record)
             for kind in (DiskError, ConfigError):
                 if record.exit_code == kind.exit_code:
                     raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
             self._raise_if_stopped()
             if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
-                note_failed(folder, record, "killed", f"it died {STARTS_WITHOUT_PROGRESS} times at the same place")
+                message = f"it died {STARTS_WITHOUT_PROGRESS} times at the same place"
+                if not began:
+                    record = record.model_copy(update={"error": ErrorRecord(kind="killed", message=message)})
+                    return self._failed_at_start(number, trial_id, folder, record)
+                note_failed(folder, record, "killed", message)
                 break
         self._finish(number, trial_id, folder)
+        return True
+
+    def _failed_at_start(self, number: int, trial_id: str, folder: Path, record: TrialRecord) -> bool:
+        """Find out whether the failure is the trial's own, and only then tell it; whether that was so."""
+        self._raise_if_stopped()
+        self._show(trial_id)
+        own = self.failures.own(record, self.now)
+        if own and record.error:
+            note_failed(folder, record, record.error.kind, record.error.message, exit_code=record.exit_code)
+            self._finish(number, trial_id, folder)
+        return own
+
+    def _settle_held(self) -> None:
+        """A trial has been trained here: those that failed before their first step did so by themselves."""
+        for claim, number, trial_id in self.failures.held():
+            folder = paths.trial_dir(self.experiments, trial_id)
+            record = read_record(folder)
+            if record and record.error:
+                note_failed(folder, record, record.error.kind, record.error.message, exit_code=record.exit_code)
+                self._conclude(number, trial_id, folder)
+            claim.release()
 
     def _to_train(self, number: int, trial_id: str, folder: Path) -> TrialRecord | None:
         """The record of a trial that is to be started now; None where it has its outcome, or gets it without a start.
@@ -266,8 +304,7 @@ class Driver:
         """
         self.control.wait_while_paused(trial_id, self.board)
         wait_unlocked(folder, self.now)  # a trial that outlived its driver stops by itself
-        record = read_record(folder)
-        assert record is not None
+        record = existing_record(folder)
         if record.state in FINISHED:
             return None
         self._raise_if_stopped()
@@ -302,43 +339,26 @@ class Driver:
 
         def meanwhile() -> None:
             if self.config.study.pruner != "none":
-                self._decide(number, trial_id, folder)
+                pruning.decide(self.optuna, self.config, number, folder)
             self._show(trial_id)
             if self.board.trials[trial_id].state == "running":
                 self.pages.draw()
 
         return self.standby.launch(trial_id, self.now, self.log).attend(self.asked, meanwhile, seconds)
 
-    def _decide(self, number: int, trial_id: str, folder: Path) -> None:
-        """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
-
-        After its last epoch it never does: that would save nothing, and the trial would have no report.
-        """
-        frozen = self.optuna.get_trials(deepcopy=False)[number]
-        decided = {line["epoch"] for line in files.read_lines(folder / paths.DECISIONS)}
-        for row in files.read_lines(folder / paths.METRICS):
-            if row["metric"] != self.config.study.metric or row["epoch"] in decided:
-                continue
-            value, epoch = float(from_json_number(row["value"])), int(row["epoch"])
-            trial = optuna.Trial(self.optuna, frozen._trial_id)
-            if math.isfinite(value) and epoch not in frozen.intermediate_values:
-                trial.report(value, epoch)
-            record = read_record(folder)
-            prune = record is not None and epoch < record.epochs and trial.should_prune()
-            reason = pruning.reason(self.config, epoch, value) if prune else None
-            append_decision(folder, Decision(epoch=epoch, prune=prune, reason=reason))
-            decided.add(epoch)
-
     def _finish(self, number: int, trial_id: str, folder: Path) -> None:
-        record = read_record(folder)
-        assert record is not None
+        self.failures.count(self._conclude(number, trial_id, folder))
+
+    def _conclude(self, number: int, trial_id: str, folder: Path) -> TrialRecord:
+        """Do what is to be done once a trial has its outcome; its record."""
+        record = existing_record(folder)
         finish_leftovers(folder, self.config)
         self.pages.add(folder)
         self._tell(number, record)
         self._show(trial_id)
         facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}
         if record.error:
-            facts = {"reason": f"{record.error.kind}: {record.error.message}"}
+            facts = {"reason": reason_of(record)}
         left = self.board.seconds_left()
         self.log.info(
             f"trial {number} {record.state}: {self._finished()} of {self.board.study.trials.wanted} done",
@@ -346,30 +366,11 @@ class Driver:
             on_disk=size_text(self.board.bytes()),
             minutes_left=None if left is None else round(left / 60, 1),
         )
-        if not record.duplicate_of:  # nothing was trained: neither another failure nor a success
-            self._failures = [*self._failures, record.error.kind] if record.state == "failed" and record.error else []
-        if len(self._failures) >= FAILURES_IN_A_ROW and len(set(self._failures[-FAILURES_IN_A_ROW:])) == 1:
-            error = TrainingError(
-                f"{FAILURES_IN_A_ROW} trials in a row failed for the same reason: {facts['reason']}",
-                remedy="Mend the cause and run the same command again: the study goes on.",
-            )
-            error.exit_code = record.exit_code or error.exit_code
-            raise error
+        return record
 
     def _tell(self, number: int, record: TrialRecord) -> None:
-        """Tell Optuna how a trial ended; of one that repeats a pruned one, the last score that had."""
         twin = self.board.trials.get(record.duplicate_of or "")
-        if twin and twin.number is not None and record.state == "pruned":
-            trials = self.optuna.get_trials(deepcopy=False)
-            scores = trials[twin.number].intermediate_values
-            if scores and not trials[number].intermediate_values:
-                trial = optuna.Trial(self.optuna, trials[number]._trial_id)
-                trial.report(scores[max(scores)], max(scores))
-        if record.state == "completed" and record.best and math.isfinite(record.best.value):
-            self.optuna.tell(number, record.best.value)
-        else:
-            state = TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL
-            self.optuna.tell(number, state=state)
+        search.tell(self.optuna, number, record, repeats=twin.number if twin else None)
 
     # -----------------------------------------------------------------------------------------------------------------
     # what is seen

@@ -4,6 +4,7 @@ import os
 import traceback
 from typing import Any, Protocol
 
+from redsm5 import errors
 from redsm5.errors import (
     DISK_FAULTS,
     DiskError,
@@ -16,6 +17,12 @@ from redsm5.errors import (
 from redsm5.records import ErrorRecord
 from redsm5.redaction import redact
 
+# The kinds of errors that leave a trial interrupted; "killed" is what the driver says of one that could not say a word.
+RESUMABLE_KINDS = {"killed"} | {
+    error.kind
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, RedSM5Error) and error.resumable
+}
 LOST = ("DistError", "DistBackendError", "DistNetworkError", "DistStoreError")  # of torch.distributed
 LOST_IN_WORDS = ("gloo/", "[gloo]", "NCCL")
 

@@ -8,19 +8,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from redsm5 import files, paths
+from structlog.typing import FilteringBoundLogger
+
+from redsm5 import environment, files, paths
 from redsm5.config import LAUNCH_DIR, Config, launch_settings, with_parameters
+from redsm5.data import load_learnable
 from redsm5.errors import ConfigError, Interrupted
+from redsm5.overrides import quoted
+from redsm5.records import TrialRecord
 from redsm5.study.signals import DRIVER, Stop, StopRequest, die_with_parent, running_time
 from redsm5.study.trial import create_trial, read_record
 
 POLL_S = 0.1
 STOP_WITHIN_S = 24 * 3600  # a launcher of several processes that is asked to stop gives them as long as they need
+TRY_S = 600.0  # a few steps and the imports take seconds, with a large model a minute or two
 KILL_AFTER_S = 30.0  # what was asked to stop because its time was over, and does not, has so long
 # What is imported starts none, and leaves CUDA alone: from such a process, others may be forked.
 NO_THREADS = {
@@ -103,13 +109,17 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -
     """
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
-    if output:
-        files.make_dir(output.parent)
-    with output.open("ab") if output else nullcontext() as sink:
+    with os.fdopen(open_output(output), "ab") if output else nullcontext() as sink:
         if sink:
             streams |= {"stdout": sink, "stderr": sink}
         process = accelerate_launch(config, SCRIPTS / "train.py", *trial_arguments(config, trial_id), **streams)
     return Launched.of(folder, process)
+
+
+def open_output(output: Path) -> int:
+    """The descriptor of the file that takes what a trial prints, made where it is missing; never through a link."""
+    files.make_dir(output.parent)
+    return files.open_own(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def trial_arguments(config: Config, trial_id: str) -> list[str]:
@@ -127,25 +137,31 @@ def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: 
         ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
     """
     processes = processes_of(config)
-    accelerate = ["-m", "accelerate.commands.launch"] if processes == 1 else [str(SCRIPTS / "processes.py")]
+    # -P: a torch.py in the folder that one is in is not taken for the library.
+    accelerate = ["-P", "-m", "accelerate.commands.launch"] if processes == 1 else [str(SCRIPTS / "processes.py")]
     command = [sys.executable, *accelerate, "--quiet"]
     command += ["--config_file", str(LAUNCH_DIR / f"{config.launch}.yaml"), "--num_processes", str(processes)]
     return subprocess.Popen(
         [*command, str(script), *arguments],
-        env={**os.environ, **launch_environment(config, processes), **streams.pop("environment", {})},
+        env=child_environment(os.environ, config, processes) | streams.pop("environment", {}),
         start_new_session=True,
         preexec_fn=die_with_parent,
         **streams,
     )
 
 
-def launch_environment(config: Config, processes: int) -> dict[str, str]:
+def child_environment(environ: Mapping[str, str], config: Config, processes: int) -> dict[str, str]:
+    """The environment of the processes of a trial, so many on this machine; nothing in it could change a result."""
+    return environment.inherited(environ) | launch_environment(config, processes, environ)
+
+
+def launch_environment(config: Config, processes: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What the processes of a trial, so many on this machine, need in their environment; what a person has set there
     about threads and logs stays.
     """
-    environment = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", DRIVER: str(os.getpid())}
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    environment |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
+    needed = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", DRIVER: str(os.getpid())}
+    needed |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    needed |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
     unless_set = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else each process says at its start that all is used
     if config.on_cpu:
         threads = 1 if config.model.model_id == "tiny" else max(len(os.sched_getaffinity(0)) // processes, 1)
@@ -153,9 +169,15 @@ def launch_environment(config: Config, processes: int) -> dict[str, str]:
         # Threads that wait for each other spin a little before they sleep. Measured on 2 cores, 4 layers, 128 wide: if
         # they slept at once, 0.8 to 0.9 times as many posts a second, and if they spun ten times as long, 0.95 to 1.15;
         # but with another process on each core 1.1 and 0.65.
-        if "OMP_WAIT_POLICY" not in os.environ:
+        if "OMP_WAIT_POLICY" not in environ:
             unless_set["GOMP_SPINCOUNT"] = "10000"
-    return environment | {name: os.environ.get(name, value) for name, value in unless_set.items()}
+    return needed | {name: environ.get(name, value) for name, value in unless_set.items()}
+
+
+def note_ignored(log: FilteringBoundLogger) -> None:
+    """Say which variables of the environment reach no trial; their names, for a value may be a secret."""
+    if names := environment.removed(os.environ):
+        log.info("variables of the environment are ignored that could change the training", names=" ".join(names))
 
 
 def processes_of(config: Config) -> int:
@@ -200,25 +222,43 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
 
 
 def dry_run(config: Config) -> int:
-    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code."""
+    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code.
+
+    Raises:
+        InputError: the data are not sound.
+    """
+    load_learnable(config.data)
     log_dir = Path(config.experiments) / paths.LOGS
     stop = StopRequest()
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
-        short = with_parameters(config, {"experiments": scratch, "train.epochs": 1, "retention.enabled": False})
-        record = create_trial(short)
-        launch_trial(short, record.trial_id).attend(stop)
-        folder = paths.trial_dir(Path(scratch), record.trial_id)
+        after = _train_briefly(config, scratch, stop)
         files.make_dir(log_dir)
-        for path in (folder / paths.LOGS).glob("*"):
-            shutil.copy(path, log_dir / f"dry-run-{record.trial_id[:8]}-{path.name}")
-        after = read_record(folder)
-    assert after is not None
+        for path in (paths.trial_dir(Path(scratch), after.trial_id) / paths.LOGS).glob("*"):
+            shutil.copy(path, log_dir / f"dry-run-{after.trial_id[:8]}-{path.name}")
     if stop.requested:
         return Interrupted.exit_code
     return 2 if after.exit_code is None else after.exit_code
 
 
-def quoted(value: str) -> str:
-    """A value as Hydra's override grammar takes it, whatever is in it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def trains(config: Config, stop: Stop) -> bool:
+    """Whether a few steps of this training work here and now; nothing of them is kept.
+
+    Raises:
+        Interrupted: a stop was requested meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
+        after = _train_briefly(config, scratch, stop, output=Path(scratch) / "output.log", seconds=TRY_S)
+    if stop.requested:
+        raise Interrupted("stopped while it was tried whether training starts")
+    return after.state == "completed"
+
+
+def _train_briefly(
+    config: Config, folder: str, stop: Stop, *, output: Path | None = None, seconds: float = math.inf
+) -> TrialRecord:
+    """Train a few steps as configured, in this folder; the record of the trial that did it."""
+    changes = {"experiments": folder, "train.epochs": 1, "retention.enabled": False, "dry_run": True}
+    short = with_parameters(config, changes)
+    record = create_trial(short)
+    launch_trial(short, record.trial_id, output=output).attend(stop, seconds=seconds)
+    return read_record(paths.trial_dir(Path(folder), record.trial_id)) or record

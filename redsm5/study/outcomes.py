@@ -10,9 +10,24 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import files, owned, paths
 from redsm5.config import Config
 from redsm5.documents import now
-from redsm5.errors import Interrupted, TrainingError
+from redsm5.errors import InputError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord
 from redsm5.study.trial import open_store, read_record, write_record
+
+
+def existing_record(folder: Path) -> TrialRecord:
+    """The record of a trial that was made.
+
+    Raises:
+        InputError: it is damaged, or somebody has removed it.
+    """
+    if (record := read_record(folder)) is None:
+        raise InputError(
+            "the trial's record was removed while the trial was worked on",
+            where=str(folder / paths.TRIAL),
+            remedy="A study's trial is begun anew by the next run of the same command.",
+        )
+    return record
 
 
 def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecord:
@@ -29,8 +44,8 @@ def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecor
 def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **changes: Any) -> TrialRecord:
     """Write down that a trial has failed whose process cannot say so."""
     error = ErrorRecord(kind=kind, message=message)
-    changes |= {"state": "failed", "exit_code": TrainingError.exit_code, "error": error, "finished_at": now()}
-    record = record.model_copy(update=changes)
+    outcome = {"state": "failed", "exit_code": TrainingError.exit_code, "error": error, "finished_at": now()}
+    record = record.model_copy(update=outcome | changes)
     write_record(folder, record)
     return record
 

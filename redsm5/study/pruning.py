@@ -2,12 +2,18 @@
 
 import binascii
 import math
+from pathlib import Path
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 
+from redsm5 import files, paths
 from redsm5.config import Config
+from redsm5.documents import from_json_number
+from redsm5.records import Decision
 from redsm5.sections import CategoricalParameter
+from redsm5.study.outcomes import append_decision
+from redsm5.study.trial import read_record
 
 PERCENTILE = 25.0  # of the completed trials, the best so many percent are what a trial must keep up with
 REDUCTION_FACTOR = 3
@@ -87,3 +93,25 @@ def reason(config: Config, epoch: int, value: float) -> str:
         "hyperband": f"is not among the best third of its bracket after epoch {epoch}",
     }
     return f"{config.study.metric} {value:.4f} {rule[config.study.pruner]}"
+
+
+def decide(study: optuna.Study, config: Config, number: int, folder: Path) -> None:
+    """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
+
+    After its last epoch it never does: that would save nothing, and the trial would have no report.
+    """
+    frozen = study.get_trials(deepcopy=False)[number]
+    decided = {line["epoch"] for line in files.read_lines(folder / paths.DECISIONS)}
+    for row in files.read_lines(folder / paths.METRICS):
+        if row["metric"] != config.study.metric or row["epoch"] in decided:
+            continue
+        value, epoch = float(from_json_number(row["value"])), int(row["epoch"])
+        trial = optuna.Trial(study, frozen._trial_id)
+        if math.isfinite(value) and epoch not in frozen.intermediate_values:
+            trial.report(value, epoch)
+        record = read_record(folder)
+        prune = record is not None and epoch < record.epochs and trial.should_prune()
+        append_decision(
+            folder, Decision(epoch=epoch, prune=prune, reason=reason(config, epoch, value) if prune else None)
+        )
+        decided.add(epoch)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import files, owned, paths
-from redsm5.config import MAY_CHANGE, Config, differences
+from redsm5.config import LEGACY, MAY_CHANGE, Config, differences, flatten, snapshot_of
 from redsm5.data import resources
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError
 from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
 from redsm5.study import space
-from redsm5.study.trial import read_record, snapshot_of
+from redsm5.study.trial import read_record
 
 
 def find_study(experiments: Path, name: str) -> StudyRecord | None:
@@ -72,7 +72,9 @@ def open_study(config: Config) -> StudyRecord:
     _remove_litter(experiments)
     snapshot = snapshot_of(config)
     found = find_study(experiments, config.study.name)
-    if found is None:
+    if found is not None:
+        snapshot = _as_old_as(found.config, snapshot)
+    else:
         found = new_study(config)
         files.make_dir(paths.study_dir(experiments, found.study_id) / paths.CONTROL)
     changed = {k: v for k, v in differences(found.config, snapshot).items() if k not in MAY_CHANGE}
@@ -86,6 +88,16 @@ def open_study(config: Config) -> StudyRecord:
     space.check_study_data(usable, found.enqueued)
     trials = found.trials.model_copy(update={"wanted": space.wanted(usable, found.enqueued)})
     return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
+
+
+def _as_old_as(before: dict[str, Any], snapshot: dict[str, Any]) -> dict[str, Any]:
+    """The snapshot without the keys of LEGACY that the one before lacks: the study stays known as an older one."""
+    begun, values = flatten(before), flatten(snapshot)
+    gone = [key for key, value in LEGACY.items() if key not in begun and values[key] == value]
+    return {
+        section: {k: v for k, v in keys.items() if f"{section}.{k}" not in gone} if isinstance(keys, dict) else keys
+        for section, keys in snapshot.items()
+    }
 
 
 def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:

@@ -5,6 +5,7 @@ What is set of a trial beforehand (redsm5/study/space.py) is not drawn, but told
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from optuna.trial import TrialState
 from redsm5 import files, paths
 from redsm5.config import Config
 from redsm5.errors import ConfigError
-from redsm5.records import StudyRecord
+from redsm5.records import StudyRecord, TrialRecord
 from redsm5.sections import CategoricalParameter, Parameter
 from redsm5.study.database import open_database
 from redsm5.study.space import Preset, draw_in_order, fixed
@@ -125,3 +126,17 @@ def _suggest(trial: optuna.Trial, config: Config, preset: Preset) -> dict[str, A
 def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Optuna's running trials: being trained, interrupted, or half asked for."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def tell(study: optuna.Study, number: int, record: TrialRecord, *, repeats: int | None) -> None:
+    """Tell Optuna how a trial ended; of one that repeats a pruned one, the last score that had."""
+    if repeats is not None and record.state == "pruned":
+        trials = study.get_trials(deepcopy=False)
+        scores = trials[repeats].intermediate_values
+        if scores and not trials[number].intermediate_values:
+            trial = optuna.Trial(study, trials[number]._trial_id)
+            trial.report(scores[max(scores)], max(scores))
+    if record.state == "completed" and record.best and math.isfinite(record.best.value):
+        study.tell(number, record.best.value)
+    else:
+        study.tell(number, state=TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml  # OmegaConf's own reader of YAML
 from omegaconf import OmegaConf
 
 from redsm5.config import Config, as_choice, flatten, holds, known_keys, with_parameters
 from redsm5.data import resources
-from redsm5.errors import ConfigError
-from redsm5.sections import CategoricalParameter, Parameter, nearest
+from redsm5.errors import ConfigError, nearest
+from redsm5.overrides import is_text, refuse_secrets
+from redsm5.sections import CategoricalParameter, Parameter
 
 METHODS = "train.augmentation.methods"
 TRANSLATION_MODELS = "train.augmentation.translation_models"
@@ -137,6 +139,7 @@ def read_enqueued(config: Config) -> list[dict[str, Any]]:
     try:
         # Not PyYAML's own loader, for which 1e-5 is a word.
         document = OmegaConf.to_container(OmegaConf.load(path))
+        typed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # the same, all of it text
     except Exception as error:  # the file system's, PyYAML's and OmegaConf's have no common base
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ConfigError(
@@ -147,7 +150,18 @@ def read_enqueued(config: Config) -> list[dict[str, Any]]:
         raise ConfigError(
             f"study.enqueue={path} is no list of sets", remedy="Begin each set with a dash: `- train.batch_size: 8`."
         )
-    return [_checked_set(config, values, f"study.enqueue={path}, set {n}") for n, values in enumerate(document, 1)]
+    return [
+        _checked_set(config, _with_text(values, words), f"study.enqueue={path}, set {n}")
+        for n, (values, words) in enumerate(zip(document, typed, strict=True), 1)
+    ]
+
+
+def _with_text(values: Any, words: Any) -> Any:
+    """A set in which each text field has what was typed, though that looks like a number."""
+    if not (isinstance(values, dict) and isinstance(words, dict)):
+        return values
+    typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(Config, key)}
+    return {key: value if value is None else typed.get(key, value) for key, value in values.items()}
 
 
 def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
@@ -161,6 +175,9 @@ def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
                 where=where,
                 remedy="A set has dotted keys of model and train, for example train.learning_rate.",
             )
+        if "${" in str(value):
+            raise ConfigError(f"{key}={value}: a set holds values, and no reference is resolved", where=where)
+    refuse_secrets({str(key): str(value) for key, value in values.items()})
     space = config.search.space
     checked = {str(key): as_choice(value) if key in space else value for key, value in values.items()}
     certain = fixed(config, checked)

@@ -2,22 +2,27 @@
 
 One process is started once, and forks itself for each trial: one that dies, even for want of memory, takes nobody with
 it. Where several processes train a trial, those of the next one are started while it is at work. What cannot stand
-ready is no reason to stop: trials are then started one by one, as `just train` starts its one.
+ready is no reason to stop: trials are then started one by one, as `just train` starts its one; nor is one that hangs.
+
+The driver and the process talk over a socket, which is that one's standard input: `accelerate launch` hands down no
+other descriptor. What anything in there prints goes to a file.
 """
 
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import files, paths
+from redsm5 import paths
 from redsm5.config import Config
 from redsm5.errors import Interrupted
 from redsm5.study import launch
@@ -26,6 +31,7 @@ from redsm5.study.signals import Stop
 
 SCRIPT = launch.SCRIPTS / "standby.py"
 CLOSE_S = 5.0  # what stands ready is killed where it has not ended so long after it was told to
+READY_S = 300.0  # the imports take 10 s, and from a cold network disk a minute or two
 LAST_WORDS = 1000  # characters of what it printed before it ended
 
 
@@ -34,10 +40,13 @@ class Standby:
 
     Attributes:
         config: the study's. process: what was launched and stands ready.
+
+    Args:
+        ready_s: what has not answered for so many seconds hangs, and is waited for no longer.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, ready_s: float = READY_S) -> None:
+        self.config, self._ready_s = config, ready_s
         self._several = launch.processes_of(config) > 1
         self._scratch = tempfile.TemporaryDirectory(prefix="redsm5-standby-")
         self._start()
@@ -45,16 +54,18 @@ class Standby:
     def _start(self) -> None:
         self._fit: bool | None = None  # not known before it says so
         self._heard = b""
+        self._since = time.monotonic()
         descriptor, name = tempfile.mkstemp(dir=self._scratch.name)
         os.close(descriptor)
         self._request, self._printed = Path(name), Path(f"{name}-printed")
-        with self._printed.open("wb") as printed:
+        self._channel, theirs = socket.socketpair()
+        with theirs, self._printed.open("wb") as printed:
             self.process = launch.accelerate_launch(
                 self.config,
                 SCRIPT,
                 environment={"REDSM5_REQUEST": name},
-                stdin=subprocess.PIPE,
-                stdout=printed if self._several else subprocess.PIPE,
+                stdin=theirs,
+                stdout=printed,
                 stderr=printed,
             )
 
@@ -72,25 +83,27 @@ class Standby:
         """
         folder = paths.trial_dir(Path(self.config.experiments), trial_id)
         output = (folder / paths.LOGS / "output.log").absolute()
-        files.make_dir(output.parent)
+        os.close(launch.open_output(output))
         if self.process.poll() is not None and self._fit is not False:
-            log.warning("what stood ready for the next trial has ended", output=self._last_words())
-            self._close_pipes()
+            log.warning("the standby process exited; restarting it", output=self._last_words())
+            self._channel.close()
             self._start()
         arguments = launch.trial_arguments(self.config, trial_id)
         request = json.dumps({"arguments": arguments, "output": str(output)}).encode() + b"\n"
         if self._several:
             self._request.write_bytes(request)
             launched = Launched.of(folder, self.process)
-            self._say(b"")
+            self._channel.close()
             self._start()
             return launched
-        if not self._ready(stop, log):
-            return launch.launch_trial(self.config, trial_id, output=output)
-        self._say(request)
-        while (word := self._hear(POLL_S)) is None:
-            pass
-        return Launched(folder, word.get("begun", self.process.pid), self._ended)
+        if self._ready(stop, log):
+            self._since = time.monotonic()
+            self._say(request)
+            if (word := self._answer(None)) is not None:
+                return Launched(folder, word.get("begun", self.process.pid), self._ended)
+            self._give_up(log)
+            launch.wait_unlocked(folder)  # a trial that began all the same dies with its parent
+        return launch.launch_trial(self.config, trial_id, output=output)
 
     def close(self) -> None:
         """End what stands ready."""
@@ -99,37 +112,54 @@ class Standby:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(CLOSE_S)
         if self.process.poll() is None:  # what still imports does not listen, and has nothing to lose
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self._close_pipes()
+            self._kill()
+        self._channel.close()
         self._scratch.cleanup()
 
-    def _close_pipes(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def _say(self, line: bytes) -> None:
         """A request; or an empty one, after which there is none."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, as will be heard
-            self.process.stdin.write(line)
-            self.process.stdin.flush()
-            if not line:
-                self.process.stdin.close()
+        with suppress(ConnectionError):  # it has ended, as will be heard
+            if line:
+                self._channel.sendall(line)
+            else:
+                self._channel.shutdown(socket.SHUT_WR)
 
     def _ready(self, stop: Stop, log: FilteringBoundLogger) -> bool:
         """Wait until it stands ready; whether trials may be forked from it."""
-        while self._fit is None:
-            if stop.requested:
+        if self._fit is None:
+            if (word := self._answer(stop)) is None:
+                self._give_up(log)
+                return False
+            why_not = word.get("unfit", self._last_words())
+            self._fit = not why_not
+            if why_not:
+                log.warning("cannot pre-fork; launching trials one by one", reason=why_not)
+        return bool(self._fit)
+
+    def _answer(self, stop: Stop | None) -> dict[str, Any] | None:
+        """What it says next; None where it says nothing for too long.
+
+        Raises:
+            Interrupted: a stop was requested meanwhile.
+        """
+        while (word := self._hear(POLL_S)) is None and time.monotonic() < self._since + self._ready_s:
+            if stop and stop.requested:
                 raise Interrupted("stopped before the trial was started")
-            if (word := self._hear(POLL_S)) is not None:
-                why_not = word.get("unfit", self._last_words())
-                self._fit = not why_not
-                if why_not:
-                    log.warning("nothing can stand ready: each trial is started by itself", reason=why_not)
-        return self._fit
+        return word
+
+    def _give_up(self, log: FilteringBoundLogger) -> None:
+        """End what hangs; from now on trials are started one by one."""
+        self._fit = False
+        log.warning(
+            f"the standby process has not answered for {self._ready_s:g} s; launching trials one by one",
+            output=self._last_words(),
+        )
+        self._kill()
 
     def _ended(self, seconds: float) -> bool:
         word = self._hear(seconds)
@@ -137,12 +167,14 @@ class Standby:
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
         """What it says next, waited for so long at the most; None where it says nothing, {} where it has ended."""
-        assert self.process.stdout is not None
-        pipe = self.process.stdout.fileno()
         while b"\n" not in self._heard:
-            if not select.select([pipe], [], [], seconds)[0]:
+            if not select.select([self._channel], [], [], seconds)[0]:
                 return None
-            if not (read := os.read(pipe, 4096)):
+            try:
+                read = self._channel.recv(4096)
+            except ConnectionError:
+                read = b""
+            if not read:
                 return {}
             self._heard += read
         line, _, self._heard = self._heard.partition(b"\n")

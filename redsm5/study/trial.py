@@ -9,23 +9,23 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from redsm5 import files, owned, paths
-from redsm5.config import Config, compose, differences, plain_values, validate, with_parameters
+from redsm5.config import Config, as_begun, compose, differences, plain_values, snapshot_of, validate, with_parameters
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, LockedError
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
-from redsm5.redaction import redact
 from redsm5.storage.budget import Budget, reservation
 from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.faults import Peers, Reported, classify, error_record, fault_of, follows, lost_contact
 from redsm5.study.signals import StopRequest, running_time, wait_while_driver_is_stopped
+from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 DECISION_TIMEOUT_S = 60.0
@@ -65,15 +65,6 @@ def create_trial(
     )
     write_record(folder, record)
     return record
-
-
-def snapshot_of(config: Config) -> dict[str, Any]:
-    """The configuration as it is saved, reported and tracked: without the passwords that addresses may hold."""
-    snapshot = config.model_dump(mode="json")
-    for key in ("storage", "tracking_uri"):
-        if snapshot["study"][key] is not None:
-            snapshot["study"][key] = redact(snapshot["study"][key])
-    return snapshot
 
 
 def read_record(folder: Path) -> TrialRecord | None:
@@ -148,7 +139,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
         trial_id, experiments = asked.trial.id, asked.experiments
     folder = paths.trial_dir(Path(str(experiments)), trial_id)
     saved = files.read_json(folder / paths.CONFIG)
-    if saved is None:
+    if saved is None or not (folder / paths.TRIAL).exists():
         raise ConfigError(
             f"trial.id={trial_id}: no such trial in {experiments}",
             remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
@@ -156,15 +147,17 @@ def trial_config(overrides: Sequence[str]) -> Config:
     if asked is None:  # to compose what these words are plain without takes 0.1 s
         asked = with_parameters(validate(saved), values or {})
     named = {word.partition("=")[0].lstrip("+") for word in overrides}
-    changed = {
-        key: both
-        for key, both in differences(saved, asked.model_dump(mode="json")).items()
-        if key in named or key.split(".")[0] in named
-    }
+    asked = as_begun(asked, saved, named=named)
+
+    def changes(now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        differ = differences(saved, now)
+        return {key: both for key, both in differ.items() if key in named or key.split(".")[0] in named}
+
+    changed = changes(asked.model_dump(mode="json"))
     before, after = changed.get("train.epochs", (0, 0))
     refused = [
         f"{key}: {a} when the trial began, {b} now"
-        for key, (a, b) in changed.items()
+        for key, (a, b) in changes(snapshot_of(asked)).items()  # of an address, the password is no change
         if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and after > before)
     ]
     if refused:
@@ -229,14 +222,14 @@ class TrialRun:
     Who follows has no lock and writes nothing, to no file and not to the terminal.
 
     Attributes:
-        peers: the trial's processes, once they have met.
+        peers: the trial's processes, once they have met. stepped: whether this start has done an optimizer step.
     """
 
     def __init__(self, folder: Path, config: Config, lock: files.Lock | None, record: TrialRecord) -> None:
-        self.folder, self.config, self.record = folder, config, record
-        self._lock = lock
+        self.folder, self.config, self.record, self._lock = folder, config, record, lock
         self._active_since = running_time() - record.active_seconds
         self.peers: Peers | None = None
+        self.stepped = False
         self.stop = StopRequest()
         self.log = open_logs(folder / paths.LOGS) if lock else open_logs(None, terminal=False)
         self.disk = DiskMonitor(folder / paths.CHECKPOINTS, self.log)
@@ -380,7 +373,7 @@ class TrialRun:
                 if self.peers:
                     self.peers.report_fault(fault)
                 else:
-                    print(f"error: process {fault['process']}: {fault['message']}", file=sys.stderr, flush=True)
+                    show(f"error: process {fault['process']}: {fault['message']}", error=True)
                 sys.exit(fault["exit_code"])  # so that the launcher ends the others, wherever they are
         sys.exit(0)
 
@@ -391,7 +384,8 @@ class TrialRun:
         if self.done:  # what was left to clean up, `finish_leftovers` does
             self.log.warning("the finished trial could not be cleaned up", reason=error_record(error).message)
             return
-        state: TrialState = "interrupted" if resumable else "failed"
+        settled = self.stepped or self.record.study_id is None  # else the driver finds out whose fault it is
+        state: TrialState = "interrupted" if resumable or not settled else "failed"
         self.log.error(f"trial {state}: {kind}", reason=error_record(error).message, exc_info=error)
         self._end_by(error, state, code)
 

@@ -25,6 +25,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import files
 from redsm5.documents import now, to_json_number
 from redsm5.redaction import REDACTED, SECRET_KEY, redact
+from redsm5.terminal import one_line, show
 
 FILE = "log.jsonl"
 MAX_BYTES = 1_000_000_000
@@ -158,7 +159,7 @@ class _Output:
             message, facts = f"a line that cannot be shown: {type(error).__name__}", {}
         if self._terminal:
             with suppress(OSError, ValueError):
-                print(_terminal_line(message, level, facts), file=sys.stderr, flush=True)
+                show(_terminal_line(message, level, facts), error=True)
         if self._path is None:
             return
         try:
@@ -171,7 +172,7 @@ class _Output:
         except Exception as error:
             if self._terminal and not self._failing:
                 with suppress(OSError, ValueError):
-                    print(_terminal_line("the log file cannot be written", "warning", {"why": error}), file=sys.stderr)
+                    show(_terminal_line("the log file cannot be written", "warning", {"why": error}), error=True)
             self._failing = True
 
     info = warning = error = critical = write
@@ -179,8 +180,7 @@ class _Output:
 
 def _terminal_line(message: str, level: str, facts: dict[str, Any]) -> str:
     pairs = "".join(f"  {name}={_shown(value)}" for name, value in facts.items())
-    line = f"{datetime.now():%H:%M:%S}  {level.upper():<8}  {message}{pairs}"
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", line)  # no escape sequences
+    return one_line(f"{datetime.now():%H:%M:%S}  {level.upper():<8}  {message}{pairs}")
 
 
 def _shown(value: Any) -> str:

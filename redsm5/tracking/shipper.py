@@ -30,7 +30,7 @@ from redsm5.config import Config, flatten
 from redsm5.documents import milliseconds
 from redsm5.errors import LockedError
 from redsm5.records import FINISHED, Shipped, TrialRecord
-from redsm5.redaction import redact
+from redsm5.redaction import redact, redact_address
 from redsm5.tracking.access import remedy
 from redsm5.tracking.journal import JournalReader
 
@@ -153,14 +153,14 @@ class Tracker:
     def _cursor(self, folder: Path, record: TrialRecord, config: Config) -> Shipped:
         """Where shipping stands; the beginning, where MLflow or the run is another than the last time."""
         document = files.read_json(folder / paths.SHIPPED)
-        if document and document["tracking_uri"] == redact(self.uri):
+        if document and document["tracking_uri"] == redact_address(self.uri):
             shipped = Shipped.model_validate(document)
             if shipped.run_id in self._runs_seen or self._exists(shipped.run_id):
                 self._runs_seen.add(shipped.run_id)
                 return shipped
         run_id = self._run_id(record, config)
         self._runs_seen.add(run_id)
-        return self._confirm(folder, Shipped(tracking_uri=redact(self.uri), run_id=run_id))
+        return self._confirm(folder, Shipped(tracking_uri=redact_address(self.uri), run_id=run_id))
 
     def _exists(self, run_id: str) -> bool:
         """Whether MLflow has the run; it has not where its database was deleted and made anew."""
@@ -247,7 +247,7 @@ def _create_database(path: Path) -> None:
 def _confirmed_bytes(folder: Path, uri: str) -> int:
     """How much of a trial's journal this MLflow has confirmed."""
     document = files.read_json(folder / paths.SHIPPED)
-    return int(document.get("bytes", 0)) if document and document["tracking_uri"] == redact(uri) else 0
+    return int(document.get("bytes", 0)) if document and document["tracking_uri"] == redact_address(uri) else 0
 
 
 def waiting_bytes(folder: Path, uri: str) -> int:

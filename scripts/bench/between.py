@@ -44,6 +44,7 @@ from redsm5.study.launch import SCRIPTS, launch_trial
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial
 from redsm5.tables import Row
+from redsm5.terminal import show
 
 WORDS = ["train.epochs=1", "search.space={train.learning_rate: {low: 0.001, high: 0.01, log: true}}"]
 
@@ -154,7 +155,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.trainer:
         trials, epochs, limit = map(int, arguments.trainer[1:])
-        print(json.dumps(search(Path(arguments.trainer[0]), trials, epochs, limit or None)))
+        show(json.dumps(search(Path(arguments.trainer[0]), trials, epochs, limit or None)))
         return 0
     stop = StopRequest()
     found: dict[str, list[float]] = {name: [] for name in CONTENDERS}

@@ -11,7 +11,6 @@ as many bytes with one fsync.
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, sa
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.tables import Row
+from redsm5.terminal import show
 
 Times = dict[str, list[float]]
 FIGURES = ("stall", "durable", "load")
@@ -197,7 +197,7 @@ def main() -> int:
                 for figure, seconds in way().items():
                     if turn:
                         times[name].setdefault(figure, []).append(seconds)
-            print(f"round {turn} of {arguments.rounds}", file=sys.stderr)
+            show(f"round {turn} of {arguments.rounds}", error=True)
         return finish(result_of(times, contenders.bytes), arguments.json)
 
 

@@ -7,7 +7,6 @@ end; by MLflow's `log_metric`, step by step; and by one `log_batch` an epoch, bo
 
 import logging
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from results import Result, arguments_of, digits, finish
 
 from redsm5.errors import exit_with_message
 from redsm5.tables import Row
+from redsm5.terminal import show
 from redsm5.tracking.journal import Journal
 
 STEPS = 200
@@ -69,7 +69,7 @@ def main() -> int:
             found["redsm5"].append(ours)
             found["MLflow, log_metric"].append(seconds(one_by_one, int, turn))
             found["MLflow, log_batch"].append(seconds(together, end_together, turn))
-            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+            show(f"round {turn + 1} of {rounds}", error=True)
     epoch = {name: statistics.median(map(sum, epochs)) for name, epochs in found.items()}
     times_ours = {name: epoch[name] / epoch["redsm5"] for name in found}
     rows: list[Row] = []

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from redsm5.documents import now
 from redsm5.errors import exit_with_message
 from redsm5.evaluation.report import environment
+from redsm5.terminal import Parser, show
 
 HERE = Path(__file__).parent
 BENCHES = ("sample", "between", "checkpoint", "storage", "throughput", "journal", "shipping", "resume", "terminal")
@@ -32,7 +33,7 @@ def run(names: list[str], folder: Path) -> list[str]:
     """Run them, one after the other; the names of those that failed."""
     failed = []
     for name in names:
-        print(f"— {name}", file=sys.stderr, flush=True)
+        show(f"— {name}", error=True)
         command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(folder / f"{name}.json")]
         if subprocess.run(command).returncode:
             failed.append(name)
@@ -101,9 +102,7 @@ def machine() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="just bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="just bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=[*BENCHES, *APART], help="none: draw the page again")
     parser.add_argument("--page", type=Path, default=Path("bench/performance.md"))
     arguments = parser.parse_args()
@@ -115,9 +114,9 @@ def main() -> int:
     if found:
         plot(found, folder / "ratios.png")
         arguments.page.write_text(page(found, f"{folder.name}/ratios.png"))
-        print(f"the page: {arguments.page}", file=sys.stderr)
+        show(f"the page: {arguments.page}", error=True)
     if failed:
-        print(f"error: these failed, see above: {', '.join(failed)}", file=sys.stderr)
+        show(f"error: these failed, see above: {', '.join(failed)}", error=True)
     return int(bool(failed))
 
 

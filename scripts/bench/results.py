@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from redsm5.tables import Row, as_table
+from redsm5.terminal import Parser, show
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Result:
 
 def arguments_of(name: str, doc: str | None, **options: Any) -> argparse.ArgumentParser:
     """A parser that knows where the figures are to be kept."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"just bench {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
     parser.add_argument("--json", type=Path, help="a file for all figures, for a program")
@@ -38,7 +39,7 @@ def arguments_of(name: str, doc: str | None, **options: Any) -> argparse.Argumen
 
 def finish(result: Result, kept: Path | None) -> int:
     """Print the table and keep the figures; the exit code."""
-    print(as_table([*result.rows[0]], result.rows))
+    show(as_table([*result.rows[0]], result.rows))
     if kept:
         kept.write_text(json.dumps(asdict(result), indent=1, default=str) + "\n")
     return 0

@@ -24,6 +24,7 @@ from redsm5.config import compose
 from redsm5.data import load_splits
 from redsm5.data.tokenize import build_tokenizer
 from redsm5.errors import InputError, TrainingError, exit_with_message
+from redsm5.terminal import show
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 SMALL = ["data.posts=60", "model.max_length=64", "train.batch_size=2", "train.epochs=50"]
@@ -77,7 +78,7 @@ def main() -> int:
         again = []
         for turn in range(1, arguments.rounds + 1):
             again.append(start(folder / "experiments", folder / "bert", trial_id)[0])
-            print(f"round {turn} of {arguments.rounds}: {again[-1]:.1f} s", file=sys.stderr)
+            show(f"round {turn} of {arguments.rounds}: {again[-1]:.1f} s", error=True)
     median = statistics.median(again)
     rows = [
         {"from the command to the next step": "first start, nothing to read", "s": digits(first), "ratio": "1"},

@@ -18,6 +18,7 @@ from results import Result, arguments_of, digits, finish
 from redsm5 import paths
 from redsm5.documents import milliseconds
 from redsm5.errors import TrainingError, exit_with_message
+from redsm5.terminal import show
 from redsm5.tracking.journal import read_metrics
 
 HPO = Path(__file__).parent.parent / "hpo.py"
@@ -48,7 +49,7 @@ def main() -> int:
             for turn in range(1, arguments.rounds + 1):
                 for name, uri in ways.items():
                     times[name] += epoch_seconds(Path(folder) / f"{name}-{turn}", uri)
-                print(f"round {turn} of {arguments.rounds}", file=sys.stderr)
+                show(f"round {turn} of {arguments.rounds}", error=True)
     median = {name: statistics.median(seconds) for name, seconds in times.items()}
     rows = [
         {"MLflow is": name, "an epoch, s": digits(seconds), "ratio": digits(seconds / median["there"])}

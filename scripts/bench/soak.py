@@ -19,6 +19,7 @@ from redsm5 import paths
 from redsm5.errors import TrainingError, exit_with_message
 from redsm5.study.launch import SCRIPTS
 from redsm5.tables import Row
+from redsm5.terminal import show
 
 SMALL = ["data.posts=60", "model.max_length=32", "train.epochs=1", "study.sampler=random"]
 
@@ -78,7 +79,7 @@ def main() -> int:
             began = time.perf_counter()
             subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=SCRIPTS.parent)
             after[name] = time.perf_counter() - began
-            print(f"{name}: {after[name]:.2f} s")
+            show(f"{name}: {after[name]:.2f} s")
     return finish(Result(f"A study of {trials:,} small trials", rows, measured={"seconds": after}), arguments.json)
 
 

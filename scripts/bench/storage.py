@@ -21,6 +21,7 @@ from results import Result, arguments_of, digits, finish
 from redsm5.errors import exit_with_message
 from redsm5.study.launch import SCRIPTS
 from redsm5.tables import Row
+from redsm5.terminal import show
 
 LOOK_S = 0.01
 WEIGHTS = "model.safetensors"
@@ -79,14 +80,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="redsm5-storage-") as scratch:
         for name, way in ways.items():
             root = Path(scratch) / name.replace(" ", "-").replace(",", "")
-            print(name, file=sys.stderr)
+            show(name, error=True)
             with watched(root) as seen:
                 way(root)
             files = list(sizes(root))
             most[name], left[name] = max(seen), sum(size for _, size in files)
             weights[name] = next(size for path, size in files if path.name == WEIGHTS)
     if most[with_budget] > arguments.budget:
-        print(f"the budget was exceeded: {most[with_budget]} bytes", file=sys.stderr)
+        show(f"the budget was exceeded: {most[with_budget]} bytes", error=True)
         return 1
     rows: list[Row] = [
         {

@@ -54,6 +54,7 @@ from redsm5.records import (
     TrialCounts,
     TrialRecord,
 )
+from redsm5.terminal import show
 
 COLUMNS, ROWS = 160, 48
 WRITERS = 4
@@ -305,7 +306,7 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
             wrote = time.perf_counter()
         times.append(app.press(key))
         if os.environ.get("KEYS"):
-            print(f"{key!r:>12} {1000 * times[-1]:8.1f} ms")
+            show(f"{key!r:>12} {1000 * times[-1]:8.1f} ms")
     switches = [took for key, took in zip(KEYS, times, strict=True) if key in "12345678"]
     others = [took for key, took in zip(KEYS, times, strict=True) if key not in "12345678"]
     found["key to paint, median, ms"] = 1000 * statistics.median(times)

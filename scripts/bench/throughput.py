@@ -11,7 +11,6 @@ a word (words and punctuation of its public sample), cut at 512. Of that, 59 % i
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +46,7 @@ from redsm5.model import (
 )
 from redsm5.study.launch import launch_environment
 from redsm5.tables import Row
+from redsm5.terminal import show
 
 POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 295, 2, 6990, 0.8, 1.3
 PADDED, HF = "padded to 512", "HF Trainer, group_by_length"
@@ -308,7 +308,7 @@ def main() -> int:
         batch_size, found = config_of(folder).train.batch_size, []
         for sums in rounds(ways, arguments.posts, batch_size, arguments.rounds):
             found.append(sums)
-            print(f"round {len(found)} of {arguments.rounds}", file=sys.stderr)
+            show(f"round {len(found)} of {arguments.rounds}", error=True)
     size = f"{arguments.layers} layers, {arguments.width} wide, {arguments.posts} posts an epoch"
     return finish(result_of(found, size), arguments.json)
 

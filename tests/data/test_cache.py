@@ -133,6 +133,12 @@ def test_other_posts_or_splits_are_another_entry(folder: Path, word: str) -> Non
     assert len(entries(folder)) == 2
 
 
+def test_splits_that_keep_copies_together_and_those_that_do_not_are_two_entries(folder: Path) -> None:
+    load_splits(compose(SMALL).data)
+    load_splits(compose([*SMALL, "data.group_duplicates=false"]).data)
+    assert len(entries(folder)) == 2
+
+
 @pytest.mark.parametrize("name", ["redsm5_posts.csv", "redsm5_annotations.csv"])
 def test_a_file_that_changes_is_read_again(folder: Path, tmp_path: Path, name: str) -> None:
     write_csvs(tmp_path, 60, 1)

@@ -1,19 +1,23 @@
 """What training and evaluation get to see of the data."""
 
+import csv
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from redsm5.data import load_splits, load_test
+from redsm5.data import SYMPTOMS, few_positives, load_learnable, load_splits, load_test
+from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE
 from redsm5.data.synthesize import write_csvs
 from redsm5.errors import InputError
 
 
 def config(**changes):
     fields = {"source": "synthetic", "dir": None, "posts": 100, "seed": 7}
-    fractions = {"split_seed": 42, "validation_fraction": 0.15, "test_fraction": 0.2, "long_posts": "truncate"}
+    fractions = {"split_seed": 42, "validation_fraction": 0.15, "test_fraction": 0.2, "group_duplicates": True}
     return SimpleNamespace(**{**fields, **fractions, **changes})
 
 
@@ -42,6 +46,80 @@ def test_missing_configuration_and_folder_are_refused(tmp_path):
         load_splits(config(source="csv", dir=str(tmp_path / "gone")))
     with pytest.raises(InputError, match="synthetic posts need"):
         load_splits(config(posts=None))
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
+    write_csvs(tmp_path, 60, 7)
+    (tmp_path / "redsm5_posts.csv").unlink()
+    os.mkfifo(tmp_path / "redsm5_posts.csv")
+    with pytest.raises(InputError, match="no regular file"):
+        load_splits(config(source="csv", dir=str(tmp_path)))
+
+
+def rewrite(folder, change):
+    """Annotations of synthetic posts, each changed."""
+    write_csvs(folder, 100, 7)
+    with (folder / ANNOTATIONS_FILE).open(newline="") as file:
+        rows = [change(row) for row in csv.DictReader(file)]
+    with (folder / ANNOTATIONS_FILE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return config(source="csv", dir=str(folder), posts=None, seed=None)
+
+
+def test_positives_are_counted_in_each_split_and_few_are_told():
+    splits, test = load_splits(config()), load_test(config())
+    for name, posts in (("train", splits.train), ("validation", splits.validation), ("test", test.test)):
+        assert splits.positives[name] == tuple(sum(post.labels[c] for post in posts) for c in range(9))
+    assert load_learnable(config()) == splits
+    few = few_positives(splits)
+    counts = {symptom: [splits.positives[n][c] for n in splits.positives] for c, symptom in enumerate(SYMPTOMS)}
+    assert few.keys() == {symptom for symptom, numbers in counts.items() if min(numbers) < 5}
+    a, b, c = counts["PSYCHOMOTOR"]
+    assert few["PSYCHOMOTOR"] == f"train {a}, validation {b}, test {c}"
+    many = replace(splits, positives=dict.fromkeys(splits.positives, (5,) * 9))
+    assert few_positives(many) == {}
+    assert len(few_positives(replace(many, positives={**many.positives, "test": (4, *[5] * 8)}))) == 1
+
+
+def test_posts_without_any_symptom_are_refused(tmp_path):
+    data = rewrite(tmp_path, lambda row: {**row, "status": "0"})
+    assert load_splits(data).counts["posts_without_symptom"] == 100
+    with pytest.raises(InputError, match=r"no post has a symptom: none of .* annotations has status 1") as caught:
+        load_learnable(data)
+    assert "status" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(("lacking", "aim"), [("train", "learned from"), ("validation", "chosen by")])
+def test_a_split_without_any_symptom_is_refused_by_name(tmp_path, monkeypatch, lacking, aim):
+    full = load_splits(config()).positives
+    monkeypatch.setattr("redsm5.data._positives", lambda *_: {**full, lacking: (0,) * 9})
+    with pytest.raises(InputError, match=f"no post of the {lacking} split has a symptom.* nothing to be {aim}"):
+        load_learnable(config())
+
+
+def test_one_post_with_a_symptom_leaves_a_split_without(tmp_path):
+    write_csvs(tmp_path, 100, 7)
+    first = next(post for post in load_splits(config()).train if any(post.labels)).post_id
+    data = rewrite(tmp_path, lambda row: row if row["post_id"] == first else {**row, "status": "0"})
+    with pytest.raises(InputError, match=r"no post of the (train|validation) split has a symptom"):
+        load_learnable(data)
+
+
+def test_copies_are_counted_and_the_posts_of_the_cache_are_those_that_were_read(tmp_path):
+    write_csvs(tmp_path, 100, 7)
+    with (tmp_path / POSTS_FILE).open(newline="") as file:
+        text = next(csv.DictReader(file))["text"]
+    with (tmp_path / POSTS_FILE).open("a", newline="") as file:
+        csv.writer(file).writerow(["copy", text.upper()])
+    data = config(source="csv", dir=str(tmp_path), posts=None, seed=None)
+    splits = load_splits(data)
+    assert (splits.counts["duplicate_posts"], splits.counts["duplicate_groups"]) == (2, 1)
+    assert load_splits(data) == splits
+    data.group_duplicates = False
+    assert load_splits(data).counts["duplicate_posts"] == 2
+    assert load_splits(data).fingerprint != splits.fingerprint
 
 
 def test_importing_the_package_imports_neither_torch_nor_transformers():

@@ -3,19 +3,25 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from redsm5.data.duplicates import originals
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.data.read import read_corpus
 from redsm5.data.split import split
 from redsm5.data.synthesize import write_csvs
 from redsm5.errors import InputError
 
+SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
+
 
 def config(**changes):
-    return SimpleNamespace(**{"split_seed": 42, "validation_fraction": 0.15, "test_fraction": 0.2, **changes})
+    return SimpleNamespace(
+        **{"split_seed": 42, "validation_fraction": 0.15, "test_fraction": 0.2, "group_duplicates": True, **changes}
+    )
 
 
 def make_posts(count, seed=0):
@@ -100,3 +106,125 @@ def test_the_fingerprint_changes_with_text_labels_evidence_and_id():
         split(Corpus((*posts[:3], replace(posts[3], **c), *posts[4:]), {}), config()).fingerprint for c in changes
     }
     assert len(prints | {original}) == 6
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# copies of a post
+
+# Of synthetic posts, by their number and seed: computed before copies were kept together.
+BEFORE = {
+    (60, 42): "5df31cbd1c8e46e3dee4377eb98389e128f74003362389f803589473150ab74c",
+    (100, 7): "b5b1622649dc954ab820cc3a39c4c90734f88e6d35e34e9e7bc75ae532a619b7",
+    (400, 42): "718c3d04bb9ec3e2afd58d277d0c636fd24a347ed6d8887df54402cb860340b0",
+}
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize(("count", "seed"), BEFORE)
+def test_posts_without_copies_are_split_as_ever(tmp_path, count, seed, grouped):
+    write_csvs(tmp_path, count, seed)
+    a = split(read_corpus(tmp_path), config(group_duplicates=grouped))
+    assert a.fingerprint == BEFORE[count, seed]
+    assert (a.duplicate_posts, a.duplicate_groups) == (0, 0)
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the public sample of ReDSM5 is not beside this checkout")
+def test_the_authors_sample_is_split_as_ever():
+    a = split(read_corpus(SAMPLE), config())
+    assert a.fingerprint == "d4230b1c7db271a25f3d4d4b2deea87a0816a7a92d3383f7e433b22028c07b1f"
+
+
+def test_posts_with_copies_are_split_as_ever_where_an_older_study_is_of_them(corpus):
+    a, b = split(corpus, config(group_duplicates=False)), split(corpus, config())
+    assert a.fingerprint == "dbd031939dfbacae14f7f603d9f6076f41cfcc9d53e0ceb1a6520dd38632af1a"  # computed before
+    assert b.fingerprint != a.fingerprint
+    assert (a.duplicate_posts, a.duplicate_groups) == (b.duplicate_posts, b.duplicate_groups) == (9, 4)
+
+
+WORDS = [f"word{i}" for i in range(3000)]
+
+
+def reworded(text, changed, rng):
+    """The text with so many of its words replaced, one after the other from a place on."""
+    words = text.split()
+    start = rng.randrange(len(words) - changed)
+    words[start : start + changed] = rng.choices(WORDS, k=changed)
+    return " ".join(words)
+
+
+COPIES = {
+    "equal": lambda text, rng: text,
+    "case": lambda text, rng: text.upper(),
+    "spaces": lambda text, rng: "\u00a0 " + text.replace(" ", " \n ") + "\n",
+    "quotes_and_dashes": lambda text, rng: text.replace("'", "\u2019").replace("-", "\u2014").replace('"', "\u201c"),
+    "full_width": lambda text, rng: text.translate({i: i + 0xFEE0 for i in range(33, 127)}),
+    "unseen": lambda text, rng: text.replace(" ", " \u200b"),
+    "a_tenth_reworded": lambda text, rng: reworded(text, 30, rng),
+    "an_edit_added": lambda text, rng: text + " edit: " + " ".join(rng.choices(WORDS, k=60)),
+    "cut": lambda text, rng: " ".join(text.split()[50:]),
+}
+
+
+def with_copies(alter, count=100, copied=30):
+    """Posts of 300 words, the first of which have a copy."""
+    rng = random.Random(5)
+    posts = make_posts(count).posts
+    texts = [f'It\'s "{i}" - ' + " ".join(rng.choices(WORDS, k=300)) for i in range(count)]
+    posts = [replace(post, text=text) for post, text in zip(posts, texts, strict=True)]
+    copies = [replace(post, post_id=f"q{post.post_id}", text=alter(post.text, rng)) for post in posts[:copied]]
+    return Corpus((*posts, *copies), {})
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_of_a_post_are_in_one_split(kind):
+    corpus = with_copies(COPIES[kind])
+    a = split(corpus, config())
+    assert (a.duplicate_posts, a.duplicate_groups) == (60, 30)
+    where = {i: n for n, ids in enumerate((a.train, a.validation, a.test)) for i in ids}
+    assert len(where) == 130
+    assert all(where[f"p{i}"] == where[f"qp{i}"] for i in range(30))
+    assert len({where[f"p{i}"] for i in range(30)}) == 3, "each split has some"
+    assert len(a.test) == pytest.approx(26, abs=6)
+    b = split(corpus, config(group_duplicates=False))
+    apart = {i: n for n, ids in enumerate((b.train, b.validation, b.test)) for i in ids}
+    assert any(apart[f"p{i}"] != apart[f"qp{i}"] for i in range(30)), "so the test can fail"
+
+
+def test_copies_are_found_over_copies_in_whatever_order():
+    rng = random.Random(3)
+    first = " ".join(rng.choices(WORDS, k=300))
+    middle = reworded(first, 40, rng)
+    last = reworded(middle, 40, rng)
+    posts = [replace(make_posts(1).posts[0], text=text) for text in (last, "another", first, middle, last.upper())]
+    assert originals(posts) == [0, 1, 0, 0, 0]
+    assert originals(posts[::-1]) == [0, 0, 0, 3, 0]
+
+
+def test_posts_that_have_some_words_in_common_are_no_copies():
+    rng = random.Random(4)
+    text = " ".join(rng.choices(WORDS, k=300))
+    texts = [
+        text,
+        reworded(text, 120, rng),
+        "I am so tired of it all.",
+        "I am so tired of it all",
+        "I am so tired of it.",
+    ]
+    texts += [" ".join(WORDS[:10]), " ".join([*WORDS[:9], "other"]), "", " ", "\u200b"]
+    posts = [replace(make_posts(1).posts[0], text=text) for text in texts]
+    assert originals(posts) == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7]
+
+
+def test_with_copies_the_order_of_the_posts_does_not_matter_and_the_test_split_keeps():
+    corpus = with_copies(COPIES["an_edit_added"])
+    shuffled = list(corpus.posts)
+    random.Random(1).shuffle(shuffled)
+    assert split(Corpus(tuple(shuffled), {}), config()) == split(corpus, config())
+    assert split(corpus, config(validation_fraction=0.1)).test == split(corpus, config()).test
+
+
+def test_posts_that_are_all_copies_of_two_are_too_few():
+    posts = [replace(post, text=f"text {i % 2}") for i, post in enumerate(make_posts(20).posts)]
+    with pytest.raises(InputError, match="20 posts, of which 2 differ, are too few"):
+        split(Corpus(tuple(posts), {}), config())
+    assert split(Corpus(tuple(posts), {}), config(group_duplicates=False)).test

@@ -14,7 +14,7 @@ from redsm5.doctor import Finding, examine
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "doctor.py"
-NAMES = ["python", "packages", "cuda", "hub", "mlflow", "folder", "space", "disk", "rename", "locks"]
+NAMES = ["python", "packages", "variables", "cuda", "hub", "mlflow", "folder", "space", "disk", "rename", "locks"]
 NAMES += ["containers", "slurm", "just"]
 
 

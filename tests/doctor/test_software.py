@@ -41,6 +41,17 @@ def test_what_a_package_needs_is_looked_at_too(tmp_path: Path) -> None:
     assert "idna" in found.detail
 
 
+def test_variables_that_no_training_gets_to_see_are_named_without_their_values() -> None:
+    assert software.check_variables({"PATH": "/bin", "OMP_NUM_THREADS": "2"}).state == "ok"
+    environ = {"WORLD_SIZE": "2", "PMI_RANK": "0", "ACCELERATE_MIXED_PRECISION": "bf16", "HOME": "/root"}
+    found = software.check_variables(environ)
+    assert (found.state, found.detail) == (
+        "note",
+        "ignored, a launcher's rank, size or address: PMI_RANK, WORLD_SIZE; "
+        "settings of the libraries: ACCELERATE_MIXED_PRECISION",
+    )
+
+
 def probe(**seen: object) -> dict[str, object]:
     return {"torch": "2.13.0", "build": "13.0", "driver": None, "supports": None, "usable": False, "gpus": []} | seen
 

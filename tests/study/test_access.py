@@ -174,7 +174,7 @@ def test_a_driver_that_finds_its_study_begun_waits_too(
     driver = Driver(config)
     assert state(driver) == "running"
     assert "accept its terms" in warnings(driver)[0]["reason"]
-    assert driver.posts["posts"] == 60
+    assert driver.data.counts["posts"] == 60
     assert run_trial(driver, monkeypatch, completed).number == 1
 
 

@@ -11,14 +11,16 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from redsm5 import files, paths
-from redsm5.config import compose
+from redsm5.config import Config, compose
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
-from redsm5.study import claims, space
+from redsm5.study import claims, failures, space
 from redsm5.study import driver as driver_module
+from redsm5.study.access import Admitted
 from redsm5.study.driver import Driver
 from redsm5.study.outcomes import note_failed
+from redsm5.study.pruning import decide
 from redsm5.study.trial import read_record, write_record
 from redsm5.tracking.journal import Journal
 
@@ -57,14 +59,14 @@ def begin_trial(driver: Driver) -> tuple[int, str, Path, Journal]:
 
 
 def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(driver: Driver) -> None:
-    number, trial_id, folder, journal = begin_trial(driver)
+    number, _, folder, journal = begin_trial(driver)
 
     def after(epoch: int, score: float) -> list[Decision]:
         journal.add("val_f1_macro", score, step=epoch, epoch=epoch)
         journal.add("val_loss", 0.0, step=epoch, epoch=epoch)
         journal.commit()
         for _ in range(2):  # again and again, while the trial runs
-            driver._decide(number, trial_id, folder)
+            decide(driver.optuna, driver.config, number, folder)
         return [Decision.model_validate(line) for line in files.read_lines(folder / paths.DECISIONS)]
 
     assert [(d.epoch, d.prune) for d in after(1, 0.55)] == [(1, False)]
@@ -75,20 +77,20 @@ def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(dr
 
 
 def test_a_decision_torn_by_a_kill_is_made_again(driver: Driver) -> None:
-    number, trial_id, folder, journal = begin_trial(driver)
+    number, _, folder, journal = begin_trial(driver)
     journal.add("val_f1_macro", 0.1, step=1, epoch=1)
     journal.commit()
-    driver._decide(number, trial_id, folder)
+    decide(driver.optuna, driver.config, number, folder)
     whole = (folder / paths.DECISIONS).read_bytes()
     (folder / paths.DECISIONS).write_bytes(whole[:20])
-    driver._decide(number, trial_id, folder)
+    decide(driver.optuna, driver.config, number, folder)
     assert (folder / paths.DECISIONS).read_bytes() == whole
     assert Decision.model_validate_json(whole).prune
 
 
 def test_a_trial_that_has_done_its_last_epoch_is_not_pruned(driver: Driver) -> None:
     """It would save nothing, and the trial would have no report."""
-    number, trial_id, folder, journal = begin_trial(driver)
+    number, _, folder, journal = begin_trial(driver)
     record = read_record(folder)
     assert record is not None
     for epoch in (record.epochs - 1, record.epochs):
@@ -96,7 +98,7 @@ def test_a_trial_that_has_done_its_last_epoch_is_not_pruned(driver: Driver) -> N
         journal.commit()
     for trial in (t for t in driver.optuna.get_trials(deepcopy=False) if t.state.is_finished()):
         trial.intermediate_values.update({record.epochs - 1: 0.7, record.epochs: 0.7})
-    driver._decide(number, trial_id, folder)
+    decide(driver.optuna, driver.config, number, folder)
     decisions = [Decision.model_validate(line) for line in files.read_lines(folder / paths.DECISIONS)]
     assert [d.prune for d in decisions] == [True, False]
 
@@ -205,7 +207,9 @@ def test_a_repetition_of_a_pruned_trial_tells_optuna_what_that_was_told(tmp_path
             complete(folder, record, state="pruned")
 
     driver = Pruning(compose(overrides(tmp_path, "study.trials=6")))
-    driver.run()
+    with pytest.raises(TrainingError, match="no trial completed: 6 pruned"):
+        driver.run()
+    assert driver.board.study.state == "completed"
     assert len(driver.trained) == 2
     assert [trial.state for trial in trials_of(driver)] == ["pruned"] * 6
     assert told(driver) == [("PRUNED", 0.2)] * 6
@@ -228,6 +232,128 @@ def test_a_configuration_that_failed_is_tried_again_and_a_repetition_is_no_succe
     assert states.count("failed") == 3
     between = states[states.index("failed") :]
     assert "completed" in between, "the seed was chosen for it"
+
+
+# -- failures before the first step
+
+
+class Unfit(QuickDriver):
+    """Its trials say that they failed before their first step, or end without a word, as `failing` has it by their
+    number: the kind of the error, or a list of kinds for one start after the other; "" is a start that trains.
+    """
+
+    failing: dict[int, Any]
+
+    def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> None:
+        kinds = self.failing.get(record.number or 0, "")
+        kind = kinds.pop(0) if isinstance(kinds, list) and kinds else kinds or ""
+        if kind == "silent":
+            return
+        if not kind:
+            complete(folder, record, error=None)
+            return
+        error = ErrorRecord(kind=kind, message="no such luck")
+        changes = {"state": "interrupted", "exit_code": 2, "error": error, "epoch": 0, "best": None}
+        write_record(folder, record.model_copy(update=changes))
+
+
+def unfit(config: Config, **failing: Any) -> Unfit:
+    driver = Unfit(config)
+    driver.failing = {int(number.removeprefix("t")): kinds for number, kinds in failing.items()}
+    return driver
+
+
+DRAWN = "search.space={train.learning_rate:{type:float,low:0.001,high:0.1,log:true}}"
+
+
+def test_a_machine_on_which_nothing_starts_uses_up_no_trial_and_changes_no_proposal(tmp_path: Path) -> None:
+    """Whether it says so or dies without a word, run after run, and also where a driver is killed in between."""
+    words = ["study.trials=5", "study.enqueue_defaults=false"]
+    straight = QuickDriver(compose(overrides(tmp_path / "straight", *words, space=DRAWN)))
+    straight.run()
+    config = compose(overrides(tmp_path / "e", *words, space=DRAWN))
+    everything = dict.fromkeys(("t0", "t1", "t2", "t3", "t4"), "ValueError")
+    for kind in ("ValueError", "silent", "ValueError"):
+        driver = unfit(config, **dict.fromkeys(everything, kind))
+        with pytest.raises(
+            TrainingError, match="failed 3 times in a row before its first step, for the same"
+        ) as caught:
+            run(driver)
+        assert caught.value.exit_code == 2
+        assert "run the same command again" in str(caught.value.remedy)
+        assert [trial.state for trial in trials_of(driver)] == ["interrupted"] * 3
+        assert [state for state, _ in told(driver)] == ["RUNNING"] * 3
+        assert (driver.board.study.state, driver.board.study.trials.finished) == ("stopped", 0)
+    mended = unfit(config)
+    assert run(mended)
+    assert [t.parameters for t in trials_of(mended)] == [t.parameters for t in trials_of(straight)]
+    assert told(mended) == told(straight)
+
+
+def test_once_one_trial_is_trained_those_that_were_not_have_failed(tmp_path: Path) -> None:
+    driver = unfit(compose(overrides(tmp_path, "study.trials=4", space=DRAWN)), t0="ValueError", t1="out_of_memory")
+    assert run(driver)
+    assert [(t.state, t.error and t.error.kind) for t in trials_of(driver)] == [
+        ("failed", "ValueError"),
+        ("failed", "out_of_memory"),
+        ("completed", None),
+        ("completed", None),
+    ]
+    assert [state for state, _ in told(driver)] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_what_fails_for_other_reasons_each_time_is_tried_three_times(tmp_path: Path) -> None:
+    reasons = ["ValueError", "KeyError", "ValueError"]
+    driver = unfit(compose(overrides(tmp_path, "study.trials=1", space=DRAWN)), t0=reasons)
+    with pytest.raises(TrainingError, match="no trial completed: 1 failed\n    1 × ValueError: no such luck"):
+        run(driver)
+    again = unfit(compose(overrides(tmp_path, "study.trials=2", space=DRAWN)), t0=[], t1=["KeyError", "", ""])
+    assert run(again), "the second trial trains when it is tried again"
+    assert [t.state for t in trials_of(again)] == ["failed", "completed"]
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_where_one_has_been_trained_it_shows_whose_fault_a_failure_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
+) -> None:
+    """Before another one is proposed, which would not know the score of the one that failed."""
+    config = compose(overrides(tmp_path, "study.trials=3", space=DRAWN))
+    tried: list[float] = []
+
+    def trains(tried_again: Config, stop: object) -> bool:
+        tried.append(tried_again.train.learning_rate)
+        return starts
+
+    monkeypatch.setattr(failures, "trains", trains)
+    driver = unfit(config, t1="ValueError")
+    if starts:
+        assert run(driver)
+        assert [t.state for t in trials_of(driver)] == ["completed", "failed", "completed"]
+    else:
+        with pytest.raises(
+            TrainingError, match=r"trial 1 failed .*, and trial 0, which has been trained, does not start"
+        ):
+            run(driver)
+        assert [t.state for t in trials_of(driver)] == ["completed", "interrupted"]
+        assert [state for state, _ in told(driver)] == ["COMPLETE", "RUNNING"]
+        assert run(unfit(config))
+    assert tried == [trials_of(driver)[0].parameters["train.learning_rate"]]
+
+
+def test_a_held_trial_is_no_other_worker_s_meanwhile(tmp_path: Path) -> None:
+    config = compose(overrides(tmp_path, "study.trials=3", space=DRAWN))
+    one, other = unfit(config, t0="ValueError"), QuickDriver(config)
+    claimed = one._next_trial()
+    assert claimed is not None
+    assert not one._run_trial(*claimed[1:])
+    one.failures.hold(*claimed)
+    next_one = other._next_trial()
+    assert next_one is not None
+    assert next_one[1] == 1
+    assert one.failures.let_go()
+    again = other._next_trial()
+    assert again is not None
+    assert again[1] == 0
 
 
 # -- sets that are tried first
@@ -379,14 +505,20 @@ class Slow(QuickDriver):
 
 
 def test_a_trial_that_takes_longer_than_its_time_has_failed(tmp_path: Path) -> None:
-    driver = Slow(compose(overrides(tmp_path, "study.trials=2", "study.trial_timeout=10")))
-    driver.run()
+    config = compose(overrides(tmp_path, "study.trials=2", "study.trial_timeout=10"))
+    driver = Slow(config)
+    with pytest.raises(TrainingError, match=r"2 failed\n    2 × timeout: it ran longer than study\.trial_timeout=10 s"):
+        driver.run()
     for trial in trials_of(driver):
         assert trial.error is not None
         assert (trial.state, trial.exit_code, trial.error.kind) == ("failed", 2, "timeout")
         assert "study.trial_timeout=10 s" in trial.error.message
         assert "train.epochs" in trial.error.message, "a remedy"
     assert [state for state, _ in told(driver)] == ["FAIL", "FAIL"]
+    files._let_go_of_locks()
+    with pytest.raises(TrainingError, match="study demo has no result, since no trial completed: 2 failed") as again:
+        Slow(config).run()
+    assert again.value.exit_code == 2
 
 
 def test_earlier_starts_count_and_a_driver_that_ended_before_it_could_say_so_says_it_now(tmp_path: Path) -> None:
@@ -406,7 +538,8 @@ def test_earlier_starts_count_and_a_driver_that_ended_before_it_could_say_so_say
     (record,) = trials_of(second)
     write_record(paths.trial_dir(tmp_path, record.trial_id), record.model_copy(update={"active_seconds": 30.5}))
     last = QuickDriver(config)
-    assert run(last)
+    with pytest.raises(TrainingError, match="no trial completed: 1 failed"):
+        run(last)
     assert not hasattr(last, "trained"), "it was not started again"
     (trial,) = trials_of(last)
     assert trial.error is not None
@@ -461,7 +594,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
 def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = overrides(tmp_path, "study.trials=2")
     assert run(QuickDriver(compose(words)))
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: ({}, "cd" * 32))
+    monkeypatch.setattr(driver_module, "admit", lambda config, stop: Admitted(config, {}, "cd" * 32, []))
     with pytest.raises(ConfigError, match="other posts or splits") as caught:
         QuickDriver(compose(words))
     assert "another study.name" in str(caught.value)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from redsm5 import environment
 from redsm5.config import compose
 from redsm5.study import launch
-from redsm5.study.launch import Launched, launch_environment
+from redsm5.study.launch import Launched, child_environment, launch_environment
 from redsm5.study.signals import StopRequest
 
 LISTENS = "import signal, sys; signal.signal(15, lambda *_: sys.exit(75)); print('ready', flush=True); signal.pause()"
@@ -77,3 +78,18 @@ def test_the_tiny_model_trains_on_one_thread_and_another_on_all_unless_a_person_
     assert "GOMP_SPINCOUNT" in launch_environment(config, 1)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # which libgomp would take for less than the other
     assert "GOMP_SPINCOUNT" not in launch_environment(config, 1)
+
+
+def test_what_is_set_is_set_whatever_a_person_has_set_and_the_rest_is_inherited_or_removed() -> None:
+    config = compose([])
+    theirs = {"PATH": "/bin", "HF_TOKEN": "x", "http_proxy": "p", "CUDA_VISIBLE_DEVICES": "1", "NCCL_DEBUG": "INFO"}
+    theirs |= {"OMP_NUM_THREADS": "3", "TORCH_HOME": "/cache", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    foreign = ["WORLD_SIZE", "RANK", "MASTER_PORT", "PMI_SIZE", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "PET_NNODES"]
+    foreign += ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_NEW_SETTING", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"]
+    foreign += ["NVIDIA_TF32_OVERRIDE", "FSDP_VERSION", "ATEN_CPU_CAPABILITY", "MKL_CBWR", "PYTHONOPTIMIZE"]
+    named = theirs | dict.fromkeys(foreign, "1") | dict.fromkeys(environment.SET, "theirs")
+    child = child_environment(named, config, 1)
+    assert child == theirs | launch_environment(config, 1, theirs)
+    assert child.keys() >= environment.SET
+    assert "theirs" not in child.values()
+    assert environment.removed(named) == sorted(foreign)

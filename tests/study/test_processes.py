@@ -138,10 +138,14 @@ def test_an_error_of_the_first_process_s_own_is_its_outcome(config: Config) -> N
 def test_the_outcome_is_the_error_of_the_process_that_met_it(
     config: Config, who: int, fault: str, state: str, kind: str | None, message: str | None
 ) -> None:
-    """With real processes, one of which waits for the other when that ends."""
+    """With real processes, one of which waits for the other when that ends; whatever a scheduler's step says of its own
+    ranks, and a person's environment of accelerate's and torchrun's settings.
+    """
     command = [sys.executable, SCRIPTS / "processes.py", "--quiet", "--config_file", LAUNCH_DIR / "multi_cpu.yaml"]
     command += [Path(__file__).parent / "faulty.py", str(who), fault, f"trial.id={config.trial.id}"]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
+    foreign = {"PMI_RANK": "1", "PMI_SIZE": "4", "WORLD_SIZE": "3", "MASTER_ADDR": "192.0.2.1", "PET_NNODES": "2"}
+    foreign |= {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_TORCH_DEVICE": "meta"}
+    environment = {**os.environ, **foreign, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, f"experiments={config.experiments}"], env=environment, capture_output=True, text=True, timeout=120
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from redsm5 import files, paths
-from redsm5.config import Config, compose
+from redsm5.config import Config, as_begun, compose
 from redsm5.errors import ConfigError, InputError
 from redsm5.records import Best, StudyIndex, StudyRecord, TrialRecord
 from redsm5.study.registry import Scoreboard, find_study, list_studies, open_study
@@ -94,6 +94,41 @@ def test_another_configuration_is_refused_with_both_values(
     assert "study demo" in str(caught.value)
     assert "study.name" in str(caught.value.remedy)
     assert caught.value.exit_code == 1
+
+
+def forget(experiments: Path, study: StudyRecord, key: str) -> Path:
+    """Take a key of the section data out of a study's record, as if it had been written before there was the key."""
+    path = paths.study_dir(experiments, study.study_id) / paths.STUDY
+    document = json.loads(path.read_bytes())
+    del document["config"]["data"][key]
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_study_that_an_older_version_began_is_continued_as_it_was_again_and_again(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    path = forget(tmp_path, begin(config), "group_duplicates")
+    before = json.loads(path.read_bytes())["config"]
+    for _ in range(2):
+        found = find_study(tmp_path, "demo")
+        assert found is not None
+        older = as_begun(config, found.config)
+        assert (config.data.group_duplicates, older.data.group_duplicates) == (True, False)
+        begin(older)
+        assert json.loads(path.read_bytes())["config"] == before
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False then, True now"):
+        open_study(config)
+
+
+@pytest.mark.parametrize(("first", "then"), [("true", "false"), ("false", "true")])
+def test_a_study_begun_with_one_way_to_split_is_not_continued_with_the_other(
+    tmp_path: Path, first: str, then: str
+) -> None:
+    study = begin(configuration(tmp_path, f"data.group_duplicates={first}"))
+    config = configuration(tmp_path, f"data.group_duplicates={then}")
+    assert as_begun(config, study.config) == config
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates"):
+        open_study(config)
 
 
 def test_the_files_say_what_the_trials_say(tmp_path: Path) -> None:

@@ -122,6 +122,26 @@ def test_nothing_is_started_for_one_who_wants_to_stop(ready: Standby) -> None:
     assert states(ready)[trial_id] == "queued"
 
 
+@pytest.mark.parametrize("word", ["", '{"unfit": ""}\\n'])
+def test_what_hangs_is_waited_for_no_longer_than_it_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    """Before it says that it stands ready, or after; what it prints is nothing that it says."""
+    script = tmp_path / "hangs.py"
+    script.write_text(f"import os, time; print('a line', flush=True); os.write(0, b'{word}'); time.sleep(60)")
+    monkeypatch.setattr(module, "SCRIPT", script)
+    alone: list[str] = []
+    monkeypatch.setattr(module.launch, "launch_trial", lambda config, trial_id, output: alone.append(trial_id))
+    with Standby(configured(tmp_path / "e"), ready_s=8.0) as standby:
+        first, _ = begun(standby)
+        assert standby.process.poll() is not None, "it was ended"
+        second, _ = begun(standby)
+    assert alone == [first, second]
+    said = capsys.readouterr().out
+    assert said.count("the standby process has not answered for 8 s; launching trials one by one") == 1
+    assert "a line" in said
+
+
 def test_what_cannot_fork_starts_each_trial_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

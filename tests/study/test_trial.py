@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from redsm5 import files, paths
-from redsm5.config import Config, compose
+from redsm5.config import Config, compose, snapshot_of
 from redsm5.errors import (
     BudgetMismatchError,
     ConfigError,
@@ -23,11 +24,12 @@ from redsm5.errors import (
     LockedError,
     NotFiniteError,
 )
+from redsm5.overrides import quoted
 from redsm5.records import TrialRecord
 from redsm5.storage import disk as disk_module
 from redsm5.storage.store import sums
 from redsm5.study import trial as trial_module
-from redsm5.study.launch import quoted
+from redsm5.study.failures import failed_at_start
 from redsm5.study.outcomes import finish_leftovers, note_killed
 from redsm5.study.trial import (
     TrialRun,
@@ -35,7 +37,6 @@ from redsm5.study.trial import (
     create_trial,
     open_store,
     read_record,
-    snapshot_of,
     trial_config,
     write_record,
 )
@@ -77,6 +78,19 @@ def test_a_trial_is_not_resumed_with_another_configuration(config: Config) -> No
     record = create_trial(config)
     with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.004 when the trial began, 0\.1 now"):
         trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"])
+
+
+def test_a_trial_that_an_older_version_began_goes_on_with_its_own_splits(config: Config) -> None:
+    record = create_trial(config)
+    path = folder_of(config, record) / paths.CONFIG
+    saved = json.loads(path.read_bytes())
+    del saved["data"]["group_duplicates"]  # as it was written before there was the key
+    path.write_text(json.dumps(saved))
+    words = [f"trial.id={record.trial_id}", f"experiments={config.experiments}"]
+    for more in ([], ["train.epochs=9"], ["data=synthetic", "data.posts=60"], ["data.group_duplicates=false"]):
+        assert trial_config([*words, *more]).data.group_duplicates is False
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False when the trial began, True now"):
+        trial_config([*words, "data.group_duplicates=true"])
 
 
 @pytest.mark.parametrize(
@@ -171,6 +185,22 @@ def test_whatever_ends_a_trial_becomes_its_outcome(
     assert (exited.value.code, outcome.state, outcome.exit_code, outcome.error.kind) == (code, state, code, kind)
     assert classify(error)[0] == kind
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_before_its_first_step_a_failure_of_a_study_s_trial_is_not_settled(config: Config, stepped: bool) -> None:
+    study = str(uuid.uuid4())
+    files.make_dir(paths.study_dir(Path(config.experiments), study))
+    record = create_trial(config, study_id=study, number=0)
+    run = TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
+    run.stepped = stepped
+    with pytest.raises(SystemExit) as exited, run.outcome():
+        raise InputError("no such model")
+    outcome = read_record(run.folder)
+    assert outcome is not None
+    assert (outcome.state, outcome.exit_code) == ("failed" if stepped else "interrupted", exited.value.code)
+    assert failed_at_start(outcome) is not stepped
+    assert not failed_at_start(outcome.model_copy(update={"state": "interrupted", "error": None}))
 
 
 def test_the_time_that_a_trial_ran_adds_up_over_its_starts_without_the_pauses(

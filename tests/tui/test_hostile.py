@@ -175,7 +175,7 @@ def test_any_word_in_every_text_of_a_folder_is_shown_without_harm(folder, word):
 
 
 @pytest.mark.parametrize("name", ["\x1b[31m", "\u202ex", "[red]", " "])
-def test_a_folder_by_a_harmful_name_is_shown_without_harm(folder, name):
+def test_a_folder_by_a_harmful_name_is_none_of_ours(folder, name):
     trial = folder.trial(None, 1, "completed")
     record = trial.model_copy(update={"trial_id": name})
     old, new = paths.trial_dir(folder.root, trial.trial_id), paths.trial_dir(folder.root, name)
@@ -183,7 +183,7 @@ def test_a_folder_by_a_harmful_name_is_shown_without_harm(folder, name):
     (new / paths.TRIAL).write_bytes(record.to_json())
     (new / paths.REPORT).write_bytes(b"{")
     view = look(folder.root)
-    assert len(view.snapshot.trials) == 1
+    assert len(view.snapshot.trials) == 0
     assert not harmful(shown(view))
 
 
@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_be_listed_says_why(whole, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "listdir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
     snapshot = Reader(whole.root).read()
     assert "cannot be read: Permission denied" in panels.overview(View(snapshot))
 

@@ -187,7 +187,7 @@ async def test_a_folder_that_cannot_be_read_says_so_on_every_screen(night, monke
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tui.reader.os.listdir", refuse)
+    monkeypatch.setattr("tui.reader.os.scandir", refuse)
     os.utime(night)
     app = TerminalApp(night)
     async with app.run_test(size=(80, 24)) as pilot:

@@ -1,0 +1,172 @@
+"""The records of a CSV file as people have it: separated by commas, semicolons, tabs or bars, with Excel's `sep=` line.
+
+What only bears the name .csv (a workbook, an archive, a page, a pointer, another encoding) is an InputError that says
+what it is and what to do. No message holds what stands in a field, nor in the header: without one, that is a post.
+"""
+
+import codecs
+import csv
+import io
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from redsm5.errors import InputError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_EXPORT = "Open it with the program that made it and save it as CSV UTF-8."
+
+# How a file begins, what it is, and what to do: {path} and {folder} stand as a shell takes them.
+_FOREIGN: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "an Excel workbook (.xlsx) or another zip archive", "Save it as CSV UTF-8 in Excel, or unpack it."),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "Save it as CSV UTF-8 in Excel."),
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it: mv {path} {path}.gz && gunzip {path}.gz"),
+    (b"BZh", "compressed with bzip2", "Unpack it: mv {path} {path}.bz2 && bunzip2 {path}.bz2"),
+    (b"\xfd7zXZ\0", "compressed with xz", "Unpack it: mv {path} {path}.xz && unxz {path}.xz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it: mv {path} {path}.zst && unzstd {path}.zst"),
+    (b"PAR1", "a Parquet file", "Write its table as CSV UTF-8."),
+    (b"%PDF", "a PDF document", _EXPORT),
+    (b"version https://git-lfs", "a pointer of Git LFS", "Get the file itself: git -C {folder} lfs pull"),
+)
+_CONVERT = "Convert it: iconv -f {encoding} -t UTF-8 {path} > {path}.utf8 && mv {path}.utf8 {path}"
+
+
+def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The records, each with the line on which it begins; blank ones are left out.
+
+    Raises:
+        InputError: the file is missing, is none of CSV, lacks one of these columns, or a record is malformed.
+    """
+    csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long post
+    text, separator = _opened(_decode(path), columns)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            unclosed = "unexpected end of data" in str(error)
+            raise InputError(
+                "a quote opened in this record is never closed" if unclosed else "text follows a closing quote",
+                where=at(path, line),
+                remedy='Enclose the field in quotes and double the quotes within it: "she said ""no""".',
+            ) from None
+        if not any(cell.strip() for cell in row):
+            continue
+        if header is None:
+            header = [cell.strip() for cell in row]
+            _check_header(header, columns, path, line)
+        elif len(row) != len(header):
+            raise InputError(
+                f"the record has {len(row)} fields, the header has {len(header)}",
+                where=at(path, line),
+                remedy=f"Enclose fields that contain {SEPARATORS.get(separator, 'the separator')}, quotes or line "
+                "breaks in quotes.",
+            )
+        else:
+            yield line, dict(zip(header, row, strict=True))
+    if header is None:
+        raise InputError("the file is empty", where=str(path), remedy=f"It needs the columns {', '.join(columns)}.")
+
+
+def at(path: Path, line: int) -> str:
+    """A place in a file, as messages name it."""
+    return f"{path}, line {line}"
+
+
+def _opened(text: str, columns: Sequence[str]) -> tuple[str, str]:
+    """The text, with Excel's `sep=` line left blank, and what separates its fields: that under which the header names
+    the columns; else the one that is declared, else a comma.
+    """
+    declared = re.match(r'\s*?"?sep=([^\w\s"]|\t)"?[^\S\n]*(\n|$)', text, re.IGNORECASE)
+    if declared:
+        text = "\n" * declared[0].count("\n") + text[declared.end() :]
+    found = re.search(r"[^\n]*\S[^\n]*", text)
+    separators = [declared[1], *SEPARATORS] if declared else list(SEPARATORS)
+    for separator in separators:
+        header = next(csv.reader([found[0] if found else ""], delimiter=separator), [])
+        if {*columns} <= {cell.strip() for cell in header}:
+            return text, separator
+    return text, separators[0]
+
+
+def _check_header(header: list[str], columns: Sequence[str], path: Path, line: int) -> None:
+    # The columns that are there stay unnamed: in a file without a header they would be a post.
+    for column in columns:
+        if header.count(column) != 1:
+            raise InputError(
+                f"column {column} " + ("occurs twice" if column in header else "is missing"),
+                where=at(path, line),
+                remedy=f"The first line must name the columns {', '.join(columns)}, separated by "
+                "commas, semicolons, tabs or bars.",
+            )
+
+
+def _decode(path: Path) -> str:
+    """The file's text with line breaks as \\n; a byte order mark is dropped, since Excel writes one."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # to read a pipe may take for ever
+            raise InputError("it is no regular file", where=str(path), remedy="Put the CSV file itself there.")
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except FileNotFoundError:
+        raise InputError("the file is missing", where=str(path), remedy="Put both CSV files into data.dir.") from None
+    except OSError as error:
+        raise InputError(
+            f"the file cannot be read: {error.strerror}", where=str(path), remedy="Check its permissions."
+        ) from None
+    _refuse_foreign(data, path)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = _line_of(data, error.start)
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise InputError(what, where=at(path, line), remedy="Save the file as UTF-8.") from None
+    if (nul := data.find(b"\0")) >= 0:
+        raise InputError(
+            "a NUL byte",
+            where=at(path, _line_of(data, nul)),
+            remedy=_command("Remove it: tr -d '\\000' < {path} > {path}.new && mv {path}.new {path}", path),
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _refuse_foreign(data: bytes, path: Path) -> None:
+    """Refuse what is no CSV, or is one in UTF-16 or UTF-32, by how it begins."""
+    what, remedy = next(((what, remedy) for magic, what, remedy in _FOREIGN if data.startswith(magic)), ("", ""))
+    first = data[:1000].lstrip()[:1]
+    if encoding := _wide_encoding(data):
+        what, remedy = f"in {encoding}", _CONVERT.replace("{encoding}", encoding)
+    elif data and not data.strip(b"\0"):
+        what, remedy = "nothing but NUL bytes", "Its content is lost: copy or export it again."
+    elif first == b"<":
+        what, remedy = "an HTML or XML page, such as that of a login", "Download the file itself."
+    elif first in (b"{", b"["):
+        what, remedy = "JSON, such as a server's answer", "Download the file itself, or write its table as CSV UTF-8."
+    if what:
+        raise InputError(f"the file is {what}, not CSV text in UTF-8", where=str(path), remedy=_command(remedy, path))
+
+
+def _wide_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32, where the bytes begin with its mark, or every other one of them, or nearly so, is NUL."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    even, odd = data[:1000:2], data[1:1000:2]
+    for zeros, others, name in ((odd, even, "UTF-16LE"), (even, odd, "UTF-16BE")):
+        if len(zeros) > 1 and zeros.count(0) > 0.8 * len(zeros) and others.count(0) < 0.2 * len(others):
+            return name
+    return None
+
+
+def _line_of(data: bytes, position: int) -> int:
+    return len((data[:position] + b"x").splitlines())
+
+
+def _command(remedy: str, path: Path) -> str:
+    """A remedy whose command works when pasted, whatever the path holds."""
+    return remedy.replace("{path}", shlex.quote(str(path))).replace("{folder}", shlex.quote(str(path.parent)))

@@ -1,0 +1,116 @@
+"""Which posts are copies of others: equal once quotes, dashes, case and spaces are set aside, or nearly so.
+
+Nearly equal are two posts of twenty words or more that have 70 % of their sequences of three words in common. MinHash
+(Broder 1997) in bands finds 99 % of the pairs that are just that like, and 99.99 % of those that have 80 % in common;
+what it offers is counted out. Nothing is drawn: the same posts have the same copies everywhere. 1,484 posts of ReDSM5's
+lengths take 0.4 s of a processor's core, 20,000 take 11 s.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redsm5.data.align import normalized
+from redsm5.data.posts import Post
+
+MIN_WORDS = 20  # shorter posts are made of what many people write
+MIN_SHARE = 0.7  # of all sequences of three words of two posts: those that both have
+BANDS, ROWS = 25, 5
+AT_ONCE = 2000  # posts whose sequences are in memory at once for their signatures
+
+Hashes = NDArray[np.uint64]
+
+
+def originals(posts: Sequence[Post]) -> list[int]:
+    """For each post the position of the first one that it is a copy of, over any number of copies; else its own."""
+    texts = [normalized(post.text) for post in posts]
+    first = _Groups(len(texts))
+    seen: dict[str, int] = {}
+    for position, text in enumerate(texts):
+        first.join(seen.setdefault(text, position), position)
+    distinct = sorted(seen.values())
+    triples = dict(_triples(texts, distinct))
+    for bucket in _buckets(triples):
+        kinds: list[int] = []  # of each kind of post in the bucket, one
+        for position in bucket:
+            like = (k for k in kinds if first.of(k) == first.of(position) or _alike(triples[k], triples[position]))
+            if (kind := next(like, None)) is None:
+                kinds.append(position)
+            else:
+                first.join(kind, position)
+    return [first.of(position) for position in range(len(texts))]
+
+
+class _Groups:
+    """Groups of positions that are joined again and again (union-find); each is known by its first."""
+
+    def __init__(self, count: int) -> None:
+        self._first = list(range(count))
+
+    def of(self, position: int) -> int:
+        while (first := self._first[position]) != position:
+            self._first[position] = position = self._first[first]
+        return position
+
+    def join(self, a: int, b: int) -> None:
+        a, b = sorted((self.of(a), self.of(b)))
+        self._first[b] = a
+
+
+def _triples(texts: Sequence[str], positions: Iterable[int]) -> Iterator[tuple[int, Hashes]]:
+    """The hashes of a text's sequences of three words, each once; none of short texts."""
+    known: dict[str, int] = {}
+    for position in positions:
+        words = re.findall(r"\w+", texts[position])
+        if len(words) < MIN_WORDS:
+            continue
+        for word in words:
+            if word not in known:
+                known[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
+        a = np.fromiter((known[word] for word in words), np.uint64, len(words))
+        three = (a[:-2] * _ODD[0]) ^ (a[1:-1] * _ODD[1] >> _SHIFTS[0]) ^ (a[2:] * _ODD[2] >> _SHIFTS[1])
+        yield position, np.unique(three)
+
+
+def _alike(a: Hashes, b: Hashes) -> bool:
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common >= MIN_SHARE * (len(a) + len(b) - common)
+
+
+def _buckets(triples: dict[int, Hashes]) -> Iterator[list[int]]:
+    """Positions of posts that agree in a band of their signatures, and so may be alike; in the order of positions."""
+    positions = list(triples)
+    signatures = [
+        _signatures([triples[position] for position in positions[start : start + AT_ONCE]])
+        for start in range(0, len(positions), AT_ONCE)
+    ]
+    for band in range(BANDS):
+        buckets: defaultdict[bytes, list[int]] = defaultdict(list)
+        rows = (row for part in signatures for row in part[:, band * ROWS : (band + 1) * ROWS])
+        for position, row in zip(positions, rows, strict=True):
+            buckets[row.tobytes()].append(position)
+        yield from (bucket for bucket in buckets.values() if len(bucket) > 1)
+
+
+def _signatures(triples: Sequence[Hashes]) -> Hashes:
+    """Of each post the least hash of its sequences, under BANDS * ROWS functions: multiplication modulo 2^64."""
+    flat = np.concatenate(triples)
+    starts = np.cumsum([0, *map(len, triples[:-1])])
+    signatures = np.empty((len(triples), BANDS * ROWS), np.uint64)
+    for column, (factor, summand) in enumerate(zip(_FACTORS, _SUMMANDS, strict=True)):
+        signatures[:, column] = np.minimum.reduceat(flat * factor + summand, starts)
+    return signatures
+
+
+def _numbers(name: str, count: int) -> Hashes:
+    """So many numbers that look drawn and are the same everywhere."""
+    digests = (hashlib.blake2b(f"{name} {i}".encode(), digest_size=8).digest() for i in range(count))
+    return np.array([int.from_bytes(digest) for digest in digests], np.uint64)
+
+
+_ODD, _SHIFTS = _numbers("word", 3) | np.uint64(1), np.array([7, 13], np.uint64)
+_FACTORS, _SUMMANDS = _numbers("factor", BANDS * ROWS) | np.uint64(1), _numbers("summand", BANDS * ROWS)

@@ -1,0 +1,105 @@
+"""Which variables of a person's environment reach the processes that train: none that could change a result.
+
+accelerate, torch and the libraries below them take settings from the environment, some in the place of those that the
+configuration gives them; a launcher's rank or address makes a process wait for others that never come. Of the names
+that belong to them only those of INHERITED go through: paths, caches, memory, devices, networks, logs. What else they
+need is set from the configuration (redsm5/study/launch.py). All other variables of a person go through untouched. The
+standard library is all that this needs.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, MutableMapping
+from fnmatch import translate
+
+
+def _any_of(patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(translate(pattern) for pattern in patterns.split()))
+
+
+# Rank, size and address of a process among others, as torchrun, MPI, PMI and a Slurm step give them.
+LAUNCHER = _any_of("""
+    RANK LOCAL_RANK NODE_RANK GROUP_RANK ROLE_RANK ROLE_NAME WORLD_SIZE LOCAL_WORLD_SIZE GROUP_WORLD_SIZE
+    ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT INIT_METHOD TORCHELASTIC_* TORCHCOMM_* PET_*
+    PMI_* PMI2_* PMIX_* PALS_* OMPI_* PRTE_* MV2_* MPI_LOCAL* MPIRUN_* I_MPI_*
+    SLURM_PROCID SLURM_LOCALID SLURM_NODEID SLURM_NPROCS SLURM_NTASKS SLURM_STEP_* SLURM_STEPID
+    SMDATAPARALLEL_* SM_FRAMEWORK_* SM_HP_* SM_NUM_*
+    """)
+# The names that belong to accelerate, torch, transformers and the libraries that compute for them.
+OWNED = _any_of("""
+    ACCELERATE_* FORK_LAUNCHED FSDP_* DEEPSPEED_* MEGATRON_* PARALLELISM_CONFIG_* XLA_* PJRT_* TPU_* PT_HPU_*
+    TORCH* PYTORCH_* PT2_* AOT_* AOTI_* AOTINDUCTOR_* ATEN_* INDUCTOR_* FX_GRAPH_* FX_PATCH_* DCP_* FAKE_ALLOW_META
+    ENABLE_*TMA_* ENABLE_PYTORCH_* TENSORIFY_* PARTITIONER_* KINETO_* TRITON_* HALIDE_* CUTLASS_* CUTEDSL_* QUACK_*
+    LTC_* NPU_FA2_* HCCL_* UNSAFE_SKIP_FSDP_MODULE_GUARDS STRICT_DEFAULT TEARDOWN_CUPTI DISABLE_CUPTI_LAZY_REINIT
+    RPC_INIT_WITH_TCP _TORCHINDUCTOR_* _SPLITTER_*
+    TRANSFORMERS_* FLASH_ATTENTION_* USE_TORCH* USE_TF USE_FLAX USE_JAX USE_HUB_KERNELS TRUST_REMOTE_CODE
+    CUBLAS* CUDNN_* MIOPEN_* NVIDIA_TF32_OVERRIDE MKL_* ONEDNN_* DNNL_* OPENBLAS_* NPY_* PYTHONOPTIMIZE
+    """)
+# Of those, what may change where something is, how fast it is or what is said of it, and no number.
+INHERITED = _any_of("""
+    ACCELERATE_LOG_LEVEL ACCELERATE_ENABLE_RICH
+    TORCH_HOME TORCH_HUB TORCH_MODEL_ZOO TORCH_EXTENSIONS_DIR TORCH_CUDA_ARCH_LIST TORCH_CPP_LOG_LEVEL TORCH_LOGS*
+    TORCH_TRACE TORCH_SHOW_CPP_STACKTRACES TORCH_SYMBOLIZE_MODE TORCH_DISABLE_ADDR2LINE TORCH_ADDR2LINE_BINARY
+    TORCH_DISTRIBUTED_DEBUG TORCH_NCCL_* TORCH_GLOO_* TORCH_FR_* TORCH_AUTOGRAD_SHUTDOWN_WAIT_LIMIT
+    TORCHINDUCTOR_CACHE_DIR TORCHINDUCTOR_COMPILE_THREADS TRITON_CACHE_DIR TRITON_HOME TRITON_PTXAS_PATH
+    TRITON_LIBDEVICE_PATH
+    PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF PYTORCH_HIP_ALLOC_CONF PYTORCH_NO_CUDA_MEMORY_CACHING
+    PYTORCH_KERNEL_CACHE_PATH KINETO_LOG_LEVEL
+    TRANSFORMERS_OFFLINE TRANSFORMERS_CACHE TRANSFORMERS_VERBOSITY TRANSFORMERS_NO_ADVISORY_WARNINGS
+    CUBLAS*_LOG* CUDNN_LOG* CUDNN_HOME CUDNN_PATH CUDNN_LIBRARY MIOPEN_*_PATH
+    MKL_NUM_THREADS MKL_DYNAMIC MKL_DOMAIN_NUM_THREADS MKL_VERBOSE* MKL_THREADING_LAYER MKL_SERVICE_FORCE_INTEL
+    ONEDNN_VERBOSE* DNNL_VERBOSE* OPENBLAS_VERBOSE
+    """)
+# What redsm5/study/launch.py sets, whatever a person has set.
+SET = frozenset(
+    {
+        "PYTHONHASHSEED",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "REDSM5_LAUNCHED",
+        "TOKENIZERS_PARALLELISM",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "PET_SHUTDOWN_TIMEOUT",
+        "OPENBLAS_NUM_THREADS",
+        "JE_ARROW_MALLOC_CONF",
+        "PYTORCH_NVML_BASED_CUDA_CHECK",
+    }
+)
+
+
+def became(name: str) -> str:
+    """What becomes of a variable: "set" from the configuration, "removed", or "inherited"."""
+    if name in SET:
+        return "set"
+    owned = LAUNCHER.match(name) or (OWNED.match(name) and not INHERITED.match(name))
+    return "removed" if owned else "inherited"
+
+
+def removed(environ: Iterable[str]) -> list[str]:
+    """The names of these that reach no process that trains."""
+    return sorted(name for name in environ if became(name) == "removed")
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a process that trains gets of these, beside those that are set for it."""
+    return {name: value for name, value in environ.items() if became(name) == "inherited"}
+
+
+def clean(environ: MutableMapping[str, str]) -> None:
+    """Remove what could change a result. What was set stays, for it may have been set for this process; libraries that
+    are loaded already have seen the rest.
+    """
+    for name in removed(environ):
+        del environ[name]
+
+
+def start_over() -> None:
+    """Run this command again without what could change a result, for one that computes in this very process; nothing
+    where there is nothing such. Python's -O and -OO are, too: transformers cannot do without its docstrings.
+    """
+    if not removed(os.environ) and not sys.flags.optimize:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [word for word in sys.orig_argv[1:] if word not in ("-O", "-OO")]
+    os.execve(sys.executable, [sys.executable, *words], inherited(os.environ))

@@ -1,0 +1,192 @@
+"""The words of a command line, key=value, on their way to Hydra: text is what was typed, and none tells a secret.
+
+Hydra's grammar makes numbers, booleans and lists of what looks like them, and refuses what it has no rule for. What is
+typed for a text field is its text, verbatim: 007, 1_000, 1.10, true, 20261130, André, `posts (old)`. There are three
+exceptions. What is quoted is what stands between the quotes. `${...}` refers to another key or to the environment.
+`null` is no value: none for a field that may be without one, refused for one that may not. The word itself is quoted:
+'study.name="null"'.
+
+A configuration is saved with each trial. So no value of a variable that is a secret may come into it, neither by
+`${oc.env:...}` nor as what the shell made of $HF_TOKEN, but as the password of an address, which is not saved.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from pydantic import BaseModel
+
+from redsm5.errors import ConfigError, nearest
+from redsm5.redaction import SHORTEST, redact_address, secret_variables
+
+CONF_DIR = Path(__file__).parent / "conf"
+ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords
+UNMISTAKABLE = 16  # characters: what is shorter must stand as a word of its own to be taken for the secret
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the grammar
+
+
+def is_group(word: str) -> bool:
+    """Whether the word chooses a file of a group of the configuration."""
+    return (CONF_DIR / word.partition("=")[0]).is_dir()
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """The words as Hydra reads them.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise ConfigError(
+            str(error).splitlines()[0], remedy="Quote values with spaces or commas: 'key=\"a, b\"'."
+        ) from None
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse what is no override, names an unknown choice of a group, or cannot be read."""
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word!r} is no override", remedy="Write key=value, for example train.epochs=10.")
+        if not is_group(word):
+            continue
+        group, _, choice = word.partition("=")
+        known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
+        if choice not in known:
+            raise ConfigError(
+                f"{group}={choice} is unknown{nearest(choice, known)}", remedy=f"Allowed: {', '.join(known)}."
+            )
+    parsed(words)
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra's grammar takes it, whatever is in it."""
+    return _between_quotes(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value))
+
+
+def _between_quotes(value: str) -> str:
+    """Text in quotes, in which ${...} is resolved. A backslash is itself, but before a quote."""
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value) + "'"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# text
+
+
+def as_typed(words: Sequence[str], model: type[BaseModel]) -> list[str]:
+    """The words, with those quoted that give a text field of `model` something that Hydra would not take for text."""
+    return [_as_typed(word, model) for word in words]
+
+
+def _as_typed(word: str, model: type[BaseModel]) -> str:
+    found = re.fullmatch(r"(?s)(\+{0,2}([\w.]+)=)\s*(.*?)\s*", word)
+    if found is None or is_group(word) or found[3].lower() == "null" or not is_text(model, found[2]):
+        return word
+    try:
+        override = OverridesParser.create().parse_override(word)
+        text = not override.is_sweep_override() and isinstance(override.value(), str)
+    except HydraException:
+        text = found[3].startswith(("'", '"'))  # what is quoted wrongly is for Hydra to refuse
+    return word if text else f"{found[1]}{_between_quotes(found[3])}"
+
+
+def is_text(model: type[BaseModel], key: str) -> bool:
+    """Whether a dotted key of `model` takes text, or text and null, and nothing else."""
+    kinds: set[Any] = {model}
+    for part in key.split("."):
+        kind = next(iter(kinds - {type(None)}), None)
+        if get_origin(kind) is dict:
+            kinds = _kinds(get_args(kind)[1])
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+            kinds = _kinds(kind.model_fields[part].annotation)
+        else:
+            return False
+    return kinds - {type(None)} == {str}
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation allows; a literal counts as the types of its values."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for part in get_args(annotation) for kind in _kinds(part)}
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    return {annotation}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# secrets
+
+
+def refuse_secrets(values: Mapping[str, str]) -> None:
+    """Refuse values, by their keys, in which the value of a variable stands that is a secret."""
+    for key, value in values.items():
+        saved = redact_address(value.strip("'\"")) if key in ADDRESSES else value
+        for name, secret in secret_variables().items():
+            pattern = re.escape(secret)
+            if len(secret) < UNMISTAKABLE:
+                pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
+            if len(secret) >= SHORTEST and re.search(pattern, saved):
+                raise _secret_error(key, name)
+
+
+def values_of(words: Sequence[str]) -> dict[str, str]:
+    """What was typed, by its key."""
+    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in words)}
+
+
+@contextmanager
+def stand_ins() -> Iterator[dict[str, str]]:
+    """For the length of the block, each variable that is a secret holds something else, by its name: so it is seen
+    where it would come to stand, whatever way it takes.
+    """
+    real = secret_variables()
+    names = {name: f"value-of-{name}-{secrets.token_hex(8)}" for name in real}
+    os.environ.update(names)
+    try:
+        yield names
+    finally:
+        os.environ.update(real)
+
+
+def refuse_stand_ins(seen: Any, real: Any, names: Mapping[str, str], key: str = "") -> None:
+    """Refuse a configuration in which a stand-in has come to stand, but as the password of an address.
+
+    Args:
+        seen: the configuration, resolved with the stand-ins. real: the same without.
+    """
+    if isinstance(seen, Mapping):
+        for (name, value), actual in zip(seen.items(), real.values(), strict=True):
+            inner = f"{key}.{name}" if key else str(name)
+            refuse_stand_ins(str(name), str(name), names, inner)
+            refuse_stand_ins(value, actual, names, inner)
+    elif isinstance(seen, list):
+        for value, actual in zip(seen, real, strict=True):
+            refuse_stand_ins(value, actual, names, key)
+    elif isinstance(seen, str):
+        for name, stand_in in names.items():
+            if stand_in not in seen:
+                continue
+            saved = redact_address(seen)
+            if key not in ADDRESSES or stand_in in saved or saved != redact_address(str(real)):
+                raise _secret_error(key, name)
+
+
+def _secret_error(key: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"{key} would hold the value of {name}, a secret, and the configuration is saved with each trial",
+        remedy=f"Leave {name} out of it: what needs a secret reads it from the environment. Only the password in the "
+        f"addresses {' and '.join(ADDRESSES)} may be one, for it is not saved.",
+    )
