@@ -5,18 +5,26 @@ those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 n
 """
 
 import errno
+import os
+import pwd
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from redsm5.redaction import redact
+from redsm5.surroundings import LIMITS, prepare
 from redsm5.terminal import one_line, show
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # a full disk, or a full quota
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, or files that may not be so large
 # The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
 DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
 UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
+UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENODEV, errno.ENXIO)
+LONG_NAME = 300  # characters of a path in a message
+AGAIN = "run the same command again: it goes on where it was"
 
 # How like a known name another is that may be meant to be it: a share of its characters, and a number of them.
 MAX_WRONG, MIN_BEGINNING = 0.25, 3
@@ -137,6 +145,15 @@ class Interrupted(RedSM5Error):
     resumable = True
 
 
+def disk_remedy(error: OSError) -> str:
+    """What to do about one of DISK_FAULTS."""
+    if error.errno == errno.EFBIG:
+        return f"Raise the limit of a file's size (`ulimit -f unlimited`) and {AGAIN}."
+    if error.errno == errno.EROFS:
+        return f"Mount it to be written to and {AGAIN}; or name another folder."
+    return f"{'Make room' if error.errno in NO_ROOM else 'Look after the disk (dmesg says more)'} and {AGAIN}."
+
+
 def show_error(error: RedSM5Error) -> None:
     """Tell a person about an error; of what it quotes, secrets are redacted."""
     show(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {_indented(error.message())}", error=True)
@@ -172,27 +189,62 @@ def exit_with_message(main: Callable[[], int]) -> None:
     """Run a script's `main` and exit with its code, or an error's message and code: never a traceback, unless it is
     ours to mend.
     """
+    prepare()
     sys.excepthook = lambda _, error, __: show(redact("".join(traceback.format_exception(error))), error=True)
     try:
         code = main()
+        sys.stdout.flush()
     except RedSM5Error as error:
         show_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
         show("interrupted before anything was begun", error=True)
         code = Interrupted.exit_code
-    except UNUSABLE_PATH as error:
-        where = redact(one_line(error.filename))
-        show(f"error: {error.strerror}: {where}\n  Name another folder, or make this one usable.", error=True)
-        code = InputError.exit_code
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
+    except BrokenPipeError:  # who read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would say so as it ends
+        code = 0
+    except MemoryError:
+        show(f"error: there is not enough memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", error=True)
+        code = TrainingError.exit_code
+    except (OSError, RuntimeError) as error:
+        if (told := _told(error)) is None:
             raise
-        remedy = "Make room" if error.errno in NO_ROOM else "Look after the disk (dmesg says more)"
-        where = f": {redact(one_line(error.filename))}" if error.filename else ""
-        show(
-            f"error: {error.strerror}{where}\n  {remedy} and run the same command again: it goes on where it was.",
-            error=True,
-        )
-        code = DiskError.exit_code
+        message, code = told
+        show(f"error: {message}", error=True)
     sys.exit(code)
+
+
+def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
+    """The message and exit code of what the system refuses; None where the fault may be ours."""
+    if not isinstance(error, OSError):
+        if "can't start new thread" not in str(error):
+            return None
+        error = OSError(errno.EAGAIN, "no other thread can be started (or too little memory is left for one)")
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    shown = redact(one_line(f"{name[:LONG_NAME]}{'…' * (len(name) > LONG_NAME)}"))
+    what = f"{error.strerror}: {shown}" if name else f"{error.strerror}"
+    if error.errno in LIMITS:
+        return f"{what}\n  {LIMITS[error.errno]} and {AGAIN}.", TrainingError.exit_code
+    if error.errno in DISK_FAULTS:
+        return f"{what}\n  {disk_remedy(error)}", DiskError.exit_code
+    if isinstance(error, UNUSABLE_PATH) or (name and error.errno in UNUSABLE_NAME):
+        remedy = "Name another folder, or make this one usable."
+        if isinstance(error, PermissionError) and (owner := _owner(name)):
+            remedy = f"It belongs to {owner}: ask for access, or name another folder."
+        elif not name and "temporary" in what:
+            remedy = "Set TMPDIR to a folder that you can write to."
+        elif not name:  # only what asks for the folder that one is in has no name to tell
+            what, remedy = "the folder that this was started in is gone", "Go to another one, and run it there."
+        return f"{what}\n  {remedy}", InputError.exit_code
+    return None
+
+
+def _owner(name: str) -> str | None:
+    """Whose the file is, or the folder that hides it; None where it is ours."""
+    for path in (name, *map(str, Path(name).parents)) if name else ():
+        with suppress(OSError):
+            owner = os.stat(path).st_uid
+            with suppress(KeyError):
+                return None if owner == os.geteuid() else pwd.getpwuid(owner).pw_name
+            return f"user {owner}"
+    return None

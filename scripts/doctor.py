@@ -17,10 +17,13 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit("✗ fail  python      {}.{} is too old: set PYTHON to 3.11 or newer".format(*sys.version_info))
 
 from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
+from redsm5.files import make_private  # noqa: E402
+from redsm5.surroundings import prepare  # noqa: E402
 from redsm5.terminal import Parser, one_line, show  # noqa: E402
 
 
 def main() -> int:
+    make_private()
     parser = Parser(prog="just doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument("--tracking-uri", help="MLflow's address; without it, where the studies' last runs shipped")
@@ -61,4 +64,5 @@ def as_line(name: str, finding: Finding) -> str:
     return f"{line}\n{'':20}{one_line(finding.remedy)}" if finding.remedy and finding.state != "ok" else line
 
 
+prepare()
 os._exit(main())  # a check that hangs must not keep the process

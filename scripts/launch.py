@@ -18,6 +18,7 @@ from redsm5.study.launch import dry_run, launch_trial, note_ignored
 from redsm5.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
+from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -53,6 +54,7 @@ def main() -> int:
             raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
     refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
+    note_open_to_all(folder.parent, log.warning)
     if few:
         log.warning(FEW_POSITIVES, **few)
     note_ignored(log)

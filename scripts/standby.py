@@ -27,6 +27,7 @@ import torch
 from setproctitle import setproctitle
 
 from redsm5.study.signals import die_with_parent
+from redsm5.surroundings import prepare
 from redsm5.terminal import show
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -41,6 +42,7 @@ LATE = (
 
 
 def main() -> None:
+    prepare()
     die_with_parent()
     preload()
     gc.freeze()  # a child that collects garbage need not copy what the imports made

@@ -38,14 +38,16 @@ from redsm5.model import (
 )
 from redsm5.ranks import Ranks
 from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
-from redsm5.study.signals import die_with_parent
+from redsm5.study.signals import die_with_parent, wait_while_driver_is_stopped
 from redsm5.study.trial import TrialRun, open_store, trial_config
+from redsm5.surroundings import prepare
 from redsm5.tracking.journal import Journal, StepLosses
 from redsm5.tracking.progress import epoch_progress
 from redsm5.tracking.system import SystemMetrics, meter
 
 DRY_RUN_STEPS = 5
 
+prepare()
 make_private()
 die_with_parent()
 try:
@@ -142,6 +144,7 @@ with trial.outcome(), Saver() as saver:
                     losses.end_of_step(at.step)
                     system.end_of_step(at.step, at.epochs_done)
                     saver.check()  # a save that failed fails the trial here
+                    wait_while_driver_is_stopped(trial.stop, trial.log.info)
                     if not accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradients overflowed
                         schedule.step()
                     stop, every = ranks.any(trial.stop.requested), config.train.checkpoint_every_steps

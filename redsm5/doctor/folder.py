@@ -16,6 +16,7 @@ from pathlib import Path
 
 from redsm5 import files
 from redsm5.doctor import Finding
+from redsm5.surroundings import open_to_all
 
 LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # under both, trials are refused (redsm5/storage/budget.py)
 PROBE_BYTES, PIECE_BYTES = 64 << 20, 8 << 20
@@ -88,6 +89,8 @@ def check_folder(experiments: Path) -> Finding:
     except OSError as error:
         return Finding("fail", f"cannot write to {folder}: {error.strerror}", f"Make it writable for you. {ELSEWHERE}")
     mount = mount_of(folder)
+    if folder == experiments.resolve() and (remedy := open_to_all(experiments)):
+        return Finding("warn", f"everybody on this machine can write to {folder}", remedy)
     note = "" if folder == experiments.resolve() else f", of {experiments}, which the first study makes"
     return Finding("ok", f"{folder}{note}" + (f" ({mount.kind})" if mount else ""))
 

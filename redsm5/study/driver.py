@@ -33,10 +33,11 @@ from redsm5.study.outcomes import (
     note_repeated,
 )
 from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
-from redsm5.study.signals import StopRequest
+from redsm5.study.signals import StopRequest, running_time
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
 from redsm5.study.trial import note_event, read_record, write_record
+from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
 
@@ -108,6 +109,7 @@ class Driver:
         note_ignored(self.log)
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
+        note_open_to_all(self.experiments, self.log.warning)
         self.shipper.start()
         self.standby = standby
         outcome = "stopped"
@@ -231,9 +233,9 @@ class Driver:
             word = "resuming" if before.started_at else "starting"
             self.log.info(f"{word} trial {number}", **before.parameters)
             self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
-            launched_at = time.monotonic()
+            launched_at = running_time()
             late = self._train(number, trial_id, folder, self.limit - before.active_seconds)
-            ran = round(before.active_seconds + time.monotonic() - launched_at, 3)
+            ran = round(before.active_seconds + running_time() - launched_at, 3)
             record = existing_record(folder)
             began = began or record.error is not None or record.state in ("running", "finishing")
             if record.state in FINISHED:

@@ -5,7 +5,15 @@ import traceback
 from typing import Any, Protocol
 
 from redsm5 import errors
-from redsm5.errors import DISK_FAULTS, DiskError, HubError, IncompatibleCheckpointError, NotFiniteError, RedSM5Error
+from redsm5.errors import (
+    DISK_FAULTS,
+    DiskError,
+    HubError,
+    IncompatibleCheckpointError,
+    NotFiniteError,
+    RedSM5Error,
+    disk_remedy,
+)
 from redsm5.records import ErrorRecord
 from redsm5.redaction import redact
 
@@ -59,6 +67,8 @@ def classify(error: Exception) -> tuple[str, int, bool]:
 def error_record(error: Exception) -> ErrorRecord:
     """The error as it stands in trial.json."""
     message = error.what if isinstance(error, RedSM5Error) else str(error)
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        message = f"{message}\n  {disk_remedy(error)}"
     if isinstance(error, DiskError | HubError | IncompatibleCheckpointError):
         message = error.message()  # the remedy names what takes the room, or how to be given access, or what would fit
     return ErrorRecord(kind=classify(error)[0], message=redact(message)[:2000])

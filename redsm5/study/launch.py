@@ -21,7 +21,7 @@ from redsm5.data import load_learnable
 from redsm5.errors import ConfigError, Interrupted
 from redsm5.overrides import quoted
 from redsm5.records import TrialRecord
-from redsm5.study.signals import Stop, StopRequest, die_with_parent
+from redsm5.study.signals import DRIVER, Stop, StopRequest, die_with_parent, running_time
 from redsm5.study.trial import create_trial, read_record
 
 POLL_S = 0.1
@@ -67,16 +67,18 @@ class Launched:
         """Stay with it until it has ended and no process of it holds its lock: pass on a request to stop, once, and do
         `meanwhile` again and again.
 
-        What runs for longer than `seconds` is asked to stop, and killed where it does not; whether that was so.
+        What runs for longer than `seconds` is asked to stop, and killed where it does not; whether that was so. Time in
+        which we are stopped does not count, since the trial waits meanwhile.
         """
-        deadline = time.monotonic() + seconds
+        deadline = running_time() + seconds
         asked_at, late = math.inf, False
         while not self._ended(POLL_S):
-            if asked_at == math.inf and ((wanted := stop.requested) or time.monotonic() > deadline):
+            now = running_time()
+            if asked_at == math.inf and ((wanted := stop.requested) or now > deadline):
                 late = not wanted
                 self.signal(signal.SIGTERM)
-                asked_at = time.monotonic()
-            if late and time.monotonic() > asked_at + KILL_AFTER_S:
+                asked_at = now
+            if late and now > asked_at + KILL_AFTER_S:
                 self.signal(signal.SIGKILL)
             meanwhile()
         self.wait()
@@ -157,7 +159,7 @@ def launch_environment(config: Config, processes: int, environ: Mapping[str, str
     """What the processes of a trial, so many on this machine, need in their environment; what a person has set there
     about threads and logs stays.
     """
-    needed = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "REDSM5_LAUNCHED": "1"}
+    needed = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", DRIVER: str(os.getpid())}
     needed |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     needed |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
     unless_set = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else each process says at its start that all is used

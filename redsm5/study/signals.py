@@ -1,15 +1,23 @@
-"""SIGTERM and SIGINT as a request, looked at where the work can stop; and no process without its parent."""
+"""SIGTERM, SIGINT and SIGHUP as a request, looked at where the work can stop; and no process without its parent.
+
+A driver that is itself stopped (Ctrl-Z, SIGSTOP) has its trial wait: the trial looks for that between its steps, since
+it is in a session of its own, which no terminal stops, and nobody catches a SIGSTOP.
+"""
 
 import ctypes
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec it is too late to load anything
+POLL_S = 0.1
 GRACE_S = 1.0  # one request often arrives as several signals: to the group, and again as the parent dies
+DRIVER = "REDSM5_LAUNCHED"  # the number of the process that launched this one and waits for it
 
 
 class Stop(Protocol):
@@ -20,13 +28,19 @@ class Stop(Protocol):
 
 
 class StopRequest:
-    """Whether a signal asked this process to stop. A second one, at least a second later, ends it at once."""
+    """Whether a signal asked this process to stop. A second one, at least a second later, ends it at once.
+
+    The hangup of a terminal (SIGHUP) asks too, but never twice: as a terminal closes, its shell passes on what the
+    kernel sends as well. Under nohup, which has it ignored, it stays so.
+    """
 
     def __init__(self) -> None:
         self._first: float | None = None
         self.impatient = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     @property
     def requested(self) -> bool:
@@ -36,7 +50,7 @@ class StopRequest:
         now = time.monotonic()
         if self._first is None:
             self._first = now
-        elif now - self._first >= GRACE_S:
+        elif now - self._first >= GRACE_S and number != signal.SIGHUP:
             self.impatient = True
             self.end_at_once()
 
@@ -44,9 +58,56 @@ class StopRequest:
         os._exit(75)
 
 
+class RunningClock:
+    """time.monotonic, but standing still while this process is stopped, from its last reading to the SIGCONT, and while
+    it waits for a driver that is.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._left_out, self._listens = time.monotonic(), 0.0, False
+
+    def __call__(self) -> float:
+        if not self._listens and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCONT, lambda *_: self.leave_out())
+            self._listens = True
+        self._read = time.monotonic()
+        return self._read - self._left_out
+
+    def leave_out(self) -> None:
+        """The time since the last reading does not count."""
+        now = time.monotonic()
+        self._left_out += now - self._read
+        self._read = now
+
+
+running_time = RunningClock()
+
+
+def wait_while_driver_is_stopped(stop: Stop, say: Callable[[str], object]) -> None:
+    """Wait as long as the process that launched this one is stopped, unless a signal asks for our end."""
+    if not _driver_is_stopped():
+        running_time()  # from here on it may be ourselves who are stopped
+        return
+    say("the driver is stopped: the trial waits for it")
+    running_time()
+    while _driver_is_stopped() and not stop.requested:
+        time.sleep(POLL_S)
+    running_time.leave_out()
+    say("the trial goes on")
+
+
+def _driver_is_stopped() -> bool:
+    """Whether its state is T, for stopped; t, for held by a debugger, is none of ours. Linux alone tells."""
+    try:
+        with open(f"/proc/{os.environ[DRIVER]}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] == b"T"
+    except (KeyError, OSError):
+        return False
+
+
 def die_with_parent(number: int = signal.SIGTERM) -> None:
     """Have the kernel send this process a signal when its parent ends, so that no orphan trains on (Linux)."""
     parent = os.getppid()
     LIBC.prctl(PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent or (parent == 1 and os.environ.get("REDSM5_LAUNCHED")):
+    if os.getppid() != parent or (parent == 1 and os.environ.get(DRIVER)):
         os.kill(os.getpid(), number)  # it ended before we asked

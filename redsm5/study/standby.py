@@ -182,4 +182,6 @@ class Standby:
         return word
 
     def _last_words(self) -> str:
-        return self._printed.read_text(errors="replace")[-LAST_WORDS:].strip() or "it ended without a word"
+        """The last line that it printed: of a traceback, the error."""
+        lines = self._printed.read_text(errors="replace")[-LAST_WORDS:].strip().splitlines()
+        return lines[-1] if lines else "it ended without a word"

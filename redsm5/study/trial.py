@@ -24,7 +24,7 @@ from redsm5.storage.disk import DiskMonitor
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
 from redsm5.study.faults import Peers, Reported, classify, error_record, fault_of, follows, lost_contact
-from redsm5.study.signals import StopRequest
+from redsm5.study.signals import StopRequest, running_time, wait_while_driver_is_stopped
 from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
@@ -226,7 +226,7 @@ class TrialRun:
 
     def __init__(self, folder: Path, config: Config, lock: files.Lock | None, record: TrialRecord) -> None:
         self.folder, self.config, self.record, self._lock = folder, config, record, lock
-        self._active_since = time.monotonic() - record.active_seconds
+        self._active_since = running_time() - record.active_seconds
         self.peers: Peers | None = None
         self.stepped = False
         self.stop = StopRequest()
@@ -272,7 +272,7 @@ class TrialRun:
 
     def update(self, **changes: Any) -> None:
         """Change fields of trial.json, which the first process alone writes."""
-        active_seconds = round(time.monotonic() - self._active_since, 3)
+        active_seconds = round(running_time() - self._active_since, 3)
         self.record = self.record.model_copy(update={"active_seconds": active_seconds, **changes})
         if self._lock:
             write_record(self.folder, self.record)
@@ -317,12 +317,13 @@ class TrialRun:
         """
         if not self._lock:
             return Decision(epoch=epoch, prune=False)
-        deadline = time.monotonic() + DECISION_TIMEOUT_S
+        deadline = running_time() + DECISION_TIMEOUT_S
         while True:
+            wait_while_driver_is_stopped(self.stop, self.log.info)
             for line in files.read_lines(self.folder / paths.DECISIONS):
                 if line["epoch"] == epoch:
                     return Decision.model_validate(line)
-            if self.stop.requested or time.monotonic() > deadline:
+            if self.stop.requested or running_time() > deadline:
                 silent = "" if self.stop.requested else f"; the driver said nothing for {DECISION_TIMEOUT_S:.0f} s"
                 raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")
             time.sleep(0.05)

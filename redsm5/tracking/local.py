@@ -5,11 +5,12 @@ that lay in this folder when it was elsewhere, and leaves alone what a person ke
 MLflow's address is relative to the folder where it is in it. The standard library is all that this needs.
 """
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -43,8 +44,25 @@ def own_uri(experiments: Path) -> str:
 
 def database_of(uri: str) -> Path | None:
     """The file of a local database; None where the address is another."""
-    path = uri.removeprefix(SQLITE).partition("?")[0]
+    path = uri.removeprefix(SQLITE)
+    if not Path(path).parent.is_dir():  # else a ? is part of a folder's name
+        path = path.partition("?")[0]
     return Path(path) if uri.startswith(SQLITE) and path else None
+
+
+def as_url(uri: str) -> str:
+    """An address as MLflow takes it, as a URL, in which % and ? are no part of a name. In that of a folder that is
+    there they are meant; were they quoted, MLflow would make a folder of the quoted name: so it goes by its descriptor.
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    if str(path) == uri or not re.search("[%?]", str(path.parent)) or not path.parent.is_dir():
+        return uri
+    return f"{SQLITE}/proc/self/fd/{_opened(path.parent)}/{path.name}"
+
+
+@cache
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 @lru_cache(maxsize=64)
@@ -183,6 +201,6 @@ def create(database: Path) -> None:
             return
         temporary = database.with_name(f".{database.name}.tmp")
         temporary.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"{SQLITE}{temporary}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=as_url(f"{SQLITE}{temporary}")).search_experiments(max_results=1)
         temporary.rename(database)
         files.fsync_dir(database.parent)

@@ -66,8 +66,9 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
             status = os.fstat(fd)
             if not _is_at(path, status):
                 continue  # another process rotated it in between
-            if _is_due(status, len(line), max_bytes):
-                _rotate(path, status)
+            day = _day(fd, status)
+            if _is_due(status, day, len(line), max_bytes):
+                _rotate(path, day)
                 continue
             if status.st_size and os.pread(fd, 1, status.st_size - 1) != b"\n":
                 line = b"\n" + line  # what a crash tore stays on a line of its own
@@ -86,19 +87,20 @@ def _is_at(path: Path, status: os.stat_result) -> bool:
         return False
 
 
-def _is_due(status: os.stat_result, more: int, max_bytes: int) -> bool:
+def _is_due(status: os.stat_result, day: str, more: int, max_bytes: int) -> bool:
+    """A clock that went back, or another machine's that is behind, rotates nothing: else each line might."""
     too_big = status.st_size + more > max_bytes
-    return status.st_size > 0 and (too_big or _day(status) != datetime.now(UTC).date().isoformat())
+    return status.st_size > 0 and (too_big or day < now()[:10])
 
 
-def _day(status: os.stat_result) -> str:
-    """The day of the last line."""
-    return datetime.fromtimestamp(status.st_mtime, UTC).date().isoformat()
+def _day(fd: int, status: os.stat_result) -> str:
+    """The day of the first line, by the clock of who wrote it: that of a file server may be another."""
+    told = re.match(rb'\s*\{"timestamp": "(\d{4}-\d\d-\d\d)T', os.pread(fd, 64, 0))
+    return told[1].decode() if told else datetime.fromtimestamp(status.st_mtime, UTC).date().isoformat()
 
 
-def _rotate(path: Path, status: os.stat_result) -> None:
+def _rotate(path: Path, day: str) -> None:
     """Rename the file to log.jsonl.<day>.<number> and delete the oldest beyond KEPT."""
-    day = _day(status)
     number = max((n for d, n, _ in _rotated(path) if d == day), default=0) + 1
     path.rename(path.with_name(f"{path.name}.{day}.{number:03d}"))
     for _, _, old in _rotated(path)[:-KEPT]:

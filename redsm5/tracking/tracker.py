@@ -63,7 +63,7 @@ class Tracker:
         if self._database:
             local.create(self._database)
         self.settle()
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = MlflowClient(tracking_uri=local.as_url(uri))
         self._locks: dict[Path, files.Lock] = {}
         self._journals: dict[Path, JournalReader] = {}
         self._runs_seen: dict[str, str] = {}  # and where their artifacts are

@@ -376,3 +376,15 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays(
     assert left() == {"found", "new", "more", "last"}
     cache.keep("none", b"x" * 25)
     assert left() == {"found", "new", "more", "last"}, "all were used today: nothing goes, and nothing comes"
+
+
+@pytest.mark.parametrize("jump", [-3600, 3600])
+def test_a_clock_that_jumps_removes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    monkeypatch.setattr(cache, "MAX_BYTES", 100)
+    for name in ("one", "two", "three"):
+        cache.keep(name, b"x" * 25)
+    real = time.time
+    monkeypatch.setattr(cache.time, "time", lambda: real() + jump)
+    cache.keep("four", b"x" * 25)
+    cache.keep("five", b"x" * 25)
+    assert sorted(name.partition("-")[0] for name in entries(folder)) == ["four", "one", "three", "two"]

@@ -18,7 +18,7 @@ def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(driver_module, "admit", lambda config, stop: Admitted(config, {}, "ab" * 32, []))
     monkeypatch.setattr(outcomes, "draw_report", lambda folder, log: None)
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -28,7 +28,7 @@ ENDS = "print('ready', flush=True)"
 
 @pytest.fixture
 def stop() -> Iterator[StopRequest]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield StopRequest()
     for number, handler in handlers.items():
         signal.signal(number, handler)

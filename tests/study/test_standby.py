@@ -159,3 +159,14 @@ def test_what_cannot_fork_starts_each_trial_by_itself(
         assert states(standby)[trial_id] == "completed"
         assert {"threads": "2 threads run", "broken": "no such luck"}[name] in capsys.readouterr().out
         monkeypatch.undo()
+
+
+def test_what_stands_ready_is_killed_for_want_of_memory_and_the_next_trial_is_trained(ready: Standby) -> None:
+    """Before a trial, all of it; between two, the process that would fork the next."""
+    wait_for(lambda: ready.process.poll() is None)
+    os.killpg(ready.process.pid, signal.SIGKILL)
+    ready.process.wait()
+    assert trains_the_next(ready)
+    (server,) = psutil.Process(ready.process.pid).children()
+    server.kill()
+    assert trains_the_next(ready)

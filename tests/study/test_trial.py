@@ -206,8 +206,8 @@ def test_before_its_first_step_a_failure_of_a_study_s_trial_is_not_settled(confi
 def test_the_time_that_a_trial_ran_adds_up_over_its_starts_without_the_pauses(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
-    monkeypatch.setattr(trial_module, "time", clock)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(trial_module, "running_time", lambda: clock.now)
     opened = config.model_copy(update={"trial": config.trial.model_copy(update={"id": create_trial(config).trial_id})})
     for begins, ends, total in ((100.0, 107.5, 7.5), (5000.0, 5002.0, 9.5)):
         clock.now = begins

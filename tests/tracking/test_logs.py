@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 
@@ -249,15 +250,31 @@ def test_fourteen_are_kept_the_newest(tmp_path):
     assert [json.loads(path.read_text())["context"]["n"] for path in rotated] == list(range(15, 29))
 
 
-def test_rotated_at_midnight(tmp_path):
+def test_rotated_at_midnight(tmp_path, monkeypatch):
     log = open_logs(tmp_path, terminal=False)
-    log.info("of yesterday")
-    log.info("of yesterday too")
-    before = 1_769_860_000  # 2026-01-31T11:46:40Z
-    os.utime(tmp_path / "log.jsonl", (before, before))
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "now", lambda: "2026-01-31T23:59:59.999Z")
+        log.info("of yesterday")
+        log.info("of yesterday too")
     log.info("of today")
     assert [line["message"] for line in lines(tmp_path)] == ["of today"]
     assert len((tmp_path / "log.jsonl.2026-01-31.001").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("server", ["2020-01-01", "2090-01-01"])
+def test_clocks_that_jump_and_disagree_rotate_nothing_away(tmp_path, monkeypatch, server):
+    """A clock that is set back over midnight, two machines on either side of it, and a file server on another day."""
+    log = open_logs(tmp_path, terminal=False)
+    for n in range(60):
+        with monkeypatch.context() as patch:
+            if n % 2:
+                patch.setattr(logs, "now", lambda: "2099-12-31T00:10:00.000Z")
+            log.info("x", n=n)
+        seconds = datetime.fromisoformat(server).timestamp()
+        os.utime(tmp_path / "log.jsonl", (seconds, seconds))
+    found = [*tmp_path.glob("log.jsonl.*"), tmp_path / "log.jsonl"]
+    assert len(found) == 2
+    assert [json.loads(line)["context"]["n"] for path in found for line in path.open()] == list(range(60))
 
 
 def test_other_files_in_the_folder_stay(tmp_path):

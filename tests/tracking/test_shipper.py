@@ -279,3 +279,43 @@ def closed_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+def test_a_database_in_a_folder_of_any_name_is_used_and_no_other_is_made(tmp_path: Path) -> None:
+    """MLflow takes its address as a URL, in which % and ? have a meaning."""
+    experiments = tmp_path / "100%20 sure?" / "e"
+    experiments.mkdir(parents=True)
+    config = compose([f"experiments='{experiments}'", "study.name=odd"])
+    create_trial(config, trial_id=TRIAL_ID, study_id="study-1", number=0)
+    folder = paths.trial_dir(experiments, TRIAL_ID)
+    write_rows(folder, range(1, 4), "train_loss")
+    tracker_of(config).ship(folder)
+    assert waiting(folder, tracking_uri(config)) == 0
+    with sqlite3.connect(experiments / paths.MLFLOW_DB) as database:
+        assert database.execute("SELECT count(*) FROM metrics").fetchone() == (3,)
+    assert [path.name for path in tmp_path.iterdir()] == ["100%20 sure?"]
+    assert [path.name for path in (tmp_path / "100%20 sure?").iterdir()] == ["e"]
+
+
+@pytest.mark.parametrize("hour", ["11", "13"])
+def test_a_clock_that_jumps_in_the_middle_loses_and_doubles_no_row(config: Config, folder: Path, hour: str) -> None:
+    """All rows arrive, each once, with the times that they were given; the run ends, if before it began."""
+    rows = (folder / paths.METRICS).read_text().splitlines()
+    middle = len(rows) // 2
+    tracker = tracker_of(config)
+    jumped = [row.replace("T12:", f"T{hour}:") for row in rows[middle:]]
+    (folder / paths.METRICS).write_text("\n".join(rows[:middle]) + "\n")
+    tracker.ship(folder)
+    (folder / paths.METRICS).write_text("\n".join(rows[:middle] + jumped) + "\n")
+    record = read_record(folder)
+    assert record is not None
+    times = {"started_at": "2026-01-31T12:00:00.000Z", "finished_at": f"2026-01-31T{hour}:30:00.000Z"}
+    ended = record.model_copy(update={"state": "completed", "exit_code": 0, **times})
+    write_record(folder, ended)
+    assert ended.seconds is not None
+    assert ended.seconds >= 0
+    assert tracker.ship(folder)
+    assert history(config, "train_loss") == in_journal(folder, "train_loss")
+    assert len(in_journal(folder, "train_loss")) == STEPS
+    [run] = runs(config)
+    assert run.info.status == "FINISHED"

@@ -1,0 +1,99 @@
+"""What a process finds around it, made fit for the work before that begins.
+
+Its standard streams are open, and a terminal that goes away ends nothing. Names of files beyond ASCII are read as
+UTF-8, whatever the locale says. A warning warns, and is no error. What the system refuses because of a limit has a
+remedy.
+"""
+
+import errno
+import io
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO, cast
+
+# What a process may not have more of, and what a person does about it.
+LIMITS = {
+    errno.EAGAIN: "Raise the limit of processes (`ulimit -u`; in a container, its pids limit)",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n 1024`)",
+    errno.ENFILE: "End other programs, or raise fs.file-max: the machine has too many open files",
+    errno.ENOMEM: "Free memory, or raise its limit (`ulimit -v`; in a job or a container, its memory)",
+}
+
+
+def prepare() -> None:
+    """Make this process, and those that it starts, independent of how it was started. Called once, first of all."""
+    _open_standard_streams()
+    _use_utf8()
+    _let_warnings_warn()
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _lasting(2)
+
+
+def open_to_all(folder: Path) -> str | None:
+    """What to do where everybody on this machine can write to a folder, and so remove or replace what is in it."""
+    return f"chmod go-w {shlex.quote(str(folder))}" if folder.is_dir() and folder.stat().st_mode & 0o002 else None
+
+
+def note_open_to_all(folder: Path, warn: Callable[..., object]) -> None:
+    """Warn of a folder that everybody on this machine can write to."""
+    if remedy := open_to_all(folder):
+        warn("everybody on this machine can write to the experiments folder", remedy=remedy)
+
+
+def _open_standard_streams() -> None:
+    """Where one was closed (`2>&-`), the next file that is opened would get its number, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            stream = open(number, mode, closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _use_utf8() -> None:
+    """Begin again where the locale has another encoding: paths would hold what no JSON file and no URL takes."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING may name one without these characters
+
+
+def _let_warnings_warn() -> None:
+    """PYTHONWARNINGS=error would have a library that warns of itself end a training, or keep metrics from MLflow."""
+    strict = [entry for entry in warnings.filters if entry[0] == "error"]
+    for entry in strict:
+        warnings.filters.remove(entry)  # type: ignore[attr-defined]
+    if strict:
+        warnings.simplefilter("default", append=True)  # changes nothing, but has the others looked at again
+    if told := os.environ.get("PYTHONWARNINGS"):
+        kept = [word for word in told.split(",") if not _is_error(word)]
+        os.environ["PYTHONWARNINGS"] = ",".join(kept)
+
+
+def _is_error(word: str) -> bool:
+    action = word.partition(":")[0].strip().lower()
+    return action != "" and "error".startswith(action)
+
+
+class _Lasting(io.FileIO):
+    """A descriptor whose other end may go away: what cannot be written there is dropped."""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _lasting(descriptor: int) -> TextIO:
+    raw = io.BufferedWriter(cast(io.RawIOBase, _Lasting(descriptor, "w", closefd=False)))
+    return io.TextIOWrapper(raw, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
