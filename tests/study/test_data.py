@@ -15,7 +15,7 @@ from redsm5.config import Config, compose
 from redsm5.data import load_splits
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import ConfigError, InputError
+from redsm5.errors import ConfigError, InputError, Interrupted
 from redsm5.study.driver import Driver
 from redsm5.study.launch import dry_run
 from redsm5.study.trial import trial_config
@@ -62,12 +62,17 @@ def ended(driver: Driver) -> Driver:
 
 
 def logged(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, object]]:
-    """What the driver says, by its message, before the first trial, which there is none."""
-    monkeypatch.setattr(Driver, "_next_trial", lambda self: None)
+    """What the driver says before the next trial, by its message; there it is stopped."""
+
+    def stopped(self: Driver) -> None:
+        raise Interrupted("stopped before the trial")
+
+    monkeypatch.setattr(Driver, "_next_trial", stopped)
     monkeypatch.setattr(Driver, "_recover", lambda self: None)
     monkeypatch.setattr(driver.shipper, "start", lambda: None)
     monkeypatch.setattr(driver.shipper, "close", lambda hurried: 0)
-    driver.run(standby=None)  # type: ignore[arg-type]
+    with pytest.raises(Interrupted):
+        driver.run(standby=None)  # type: ignore[arg-type]
     lines = (driver.folder / paths.LOGS / "log.jsonl").read_text().splitlines()
     return {line["message"]: line["context"] for line in map(json.loads, lines)}
 
