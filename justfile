@@ -23,6 +23,7 @@ setup:
     #!/bin/sh
     # The stamp names what was installed, and where: a virtual environment cannot be moved. It is written last.
     set -eu
+    unset PYTHONWARNINGS  # pip warns of itself, which is no error
     stamp="{{ sha256_file('constraints.txt') }} {{ sha256_file('pyproject.toml') }} $PWD"
     up_to_date() { [ -x {{ python }} ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ]; }
     refuse() { printf 'error: %s\n  %s\n' "$1" "$2" >&2; exit 1; }

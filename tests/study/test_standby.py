@@ -169,4 +169,5 @@ def test_what_stands_ready_is_killed_for_want_of_memory_and_the_next_trial_is_tr
     assert trains_the_next(ready)
     (server,) = psutil.Process(ready.process.pid).children()
     server.kill()
+    ready.process.wait(timeout=30)  # a trial that is asked for before that ends unbegun, and the driver starts it again
     assert trains_the_next(ready)
