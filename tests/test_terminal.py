@@ -18,8 +18,10 @@ APART = {
     ("redsm5/terminal.py", "argparse.ArgumentParser"): "likewise",
     ("redsm5/study/status.py", "rich.console"): "rich draws the live line, of numbers and words of ours alone",
     ("redsm5/tracking/progress.py", "rich.progress"): "likewise the bar",
+    ("redsm5/tracking/progress.py", "rich.console"): "likewise",
+    ("redsm5/files.py", "os.fdopen"): "a file of ours",
+    ("redsm5/study/launch.py", "os.fdopen"): "a trial's log file",
     ("scripts/doctor.py", "sys.exit"): "too old a Python is told before anything of ours can be imported",
-    ("scripts/standby.py", "print"): "its lines of JSON are for the driver, through a pipe",
 }
 
 
