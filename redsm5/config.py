@@ -100,6 +100,9 @@ class Config(Section):
 # Of keys that older snapshots lack: the value under which these were begun, whatever is the default now.
 LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
 
+# Of a group, the key that tells its choices apart.
+IDENTITIES = {"model": "model.model_id", "data": "data.source"}
+
 # What a second run of a study may change; any other difference would make its trials incomparable.
 MAY_CHANGE = (
     "study.trials",
@@ -227,6 +230,23 @@ def as_begun(config: Config, snapshot: Mapping[str, Any], *, named: Collection[s
     """The configuration, with the values of LEGACY for keys that a snapshot lacks and that were not named."""
     lacking = {key: value for key, value in LEGACY.items() if key not in flatten(snapshot) and key not in named}
     return with_parameters(config, lacking) if lacking else config
+
+
+def named_keys(overrides: Sequence[str], saved: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:
+    """The dotted keys that the words of a command name, for something that was begun with a saved configuration.
+
+    A word that chooses a group names all its keys, unless it chooses again the model or the source of the posts that
+    were chosen then: its other keys may have another default in this version, which is not what was asked for.
+    """
+    before, after = flatten(saved), flatten(asked)
+    named = set[str]()
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        chosen = IDENTITIES.get(key)
+        if chosen and is_group(word) and before.get(chosen) == after.get(chosen):
+            continue
+        named |= {name for name in before | after if name == key or name.startswith(f"{key}.")}
+    return named
 
 
 def known_keys(config: Config) -> list[str]:

@@ -2,21 +2,21 @@
 
 import sys
 
-from redsm5.config import compose
 from redsm5.errors import exit_with_message
 from redsm5.files import make_private
 from redsm5.study.driver import Driver
 from redsm5.study.launch import dry_run
+from redsm5.study.registry import study_config
 from redsm5.study.standby import Standby
 
 
 def main() -> int:
     make_private()
-    config = compose(sys.argv[1:])
+    config, kept = study_config(sys.argv[1:])
     if config.dry_run:
         return dry_run(config)
     with Standby(config) as standby:  # it imports for seconds, while the driver looks at the data
-        Driver(config).run(standby)
+        Driver(config, kept).run(standby)
     return 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from redsm5.errors import InputError, exit_with_message
 from redsm5.records import StudyRecord
-from redsm5.study.registry import list_studies
+from redsm5.study.registry import list_studies, read_studies
 from redsm5.tables import Row, add_format, render
 from redsm5.terminal import Parser, one_line, show
 
@@ -35,6 +35,8 @@ def main() -> int:
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     rows = [row(study, size) for study, size in list_studies(experiments)]
+    for damaged in read_studies(experiments)[1]:
+        show(f"passed over: {one_line(damaged.error.where)}: {one_line(damaged.error.what)}", error=True)
     show(render(arguments.format, COLUMNS, rows, empty=f"No studies in {one_line(experiments)} yet: run `just hpo`."))
     return 0
 

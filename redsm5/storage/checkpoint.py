@@ -40,6 +40,7 @@ from redsm5.storage.store import (
     CheckpointStore,
     Content,
     DamagedCheckpoint,
+    parse_manifest,
     read_verified,
 )
 from redsm5.storage.tensors import TensorFile
@@ -327,7 +328,7 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         except DamagedCheckpoint as error:
             store.set_aside(checkpoint.name, str(error))
             continue
-        identity.check(Manifest.model_validate_json(contents[paths.MANIFEST]), str(folder))
+        identity.check(parse_manifest(contents[paths.MANIFEST], folder), str(folder))
         _check_processes(contents, state.ranks.count, str(folder))
         try:
             state.unpack(contents)
@@ -362,7 +363,7 @@ def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
         IncompatibleCheckpointError: it is of another model or other data.
     """
     contents = read_verified(folder)
-    manifest = Manifest.model_validate_json(contents[paths.MANIFEST])
+    manifest = parse_manifest(contents[paths.MANIFEST], folder)
     identity.check(manifest, str(folder))
     load_weights(model, contents)
     return manifest

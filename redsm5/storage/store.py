@@ -81,14 +81,25 @@ def read_manifest(folder: Path) -> Manifest:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
     if hashlib.sha256(content).hexdigest() != listed_digests(folder)[paths.MANIFEST]:
         raise DamagedCheckpoint(f"{folder.name}: {paths.MANIFEST} does not match {paths.SUMS}")
-    found = json.loads(content)["format_version"]
-    if found != FORMAT_VERSION:
+    return parse_manifest(content, folder)
+
+
+def parse_manifest(content: bytes | bytearray, folder: Path) -> Manifest:
+    """A checkpoint's description from bytes that have been verified.
+
+    Raises:
+        IncompatibleCheckpointError: another version of this code wrote it, in another format.
+    """
+    try:
+        found = json.loads(content).get("format_version")
+        if found != FORMAT_VERSION:
+            raise ValueError(f"the checkpoint has format version {found}; this code reads {FORMAT_VERSION}")
+        return Manifest.model_validate_json(content)
+    except (ValueError, AttributeError) as error:
+        what = str(error).splitlines()[0] if "format version" in str(error) else f"{paths.MANIFEST} has other fields"
         raise IncompatibleCheckpointError(
-            f"the checkpoint has format version {found}; this code reads {FORMAT_VERSION}",
-            where=str(folder),
-            remedy="Use the version of the code that wrote it, or start a new trial.",
-        )
-    return Manifest.model_validate_json(content)
+            what, where=str(folder), remedy="Use the version of the code that wrote it, or start a new trial."
+        ) from None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

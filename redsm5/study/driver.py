@@ -7,6 +7,7 @@ signals and as files (redsm5/study/control.py).
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 
 from redsm5 import files, owned, paths
 from redsm5.config import Config
-from redsm5.errors import ConfigError, DiskError, Interrupted
+from redsm5.errors import ConfigError, DiskError, InputError, Interrupted
 from redsm5.records import FINISHED, ErrorRecord, TrialRecord
 from redsm5.study import claims, pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
@@ -32,7 +33,7 @@ from redsm5.study.outcomes import (
     note_pruned,
     note_repeated,
 )
-from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, with_data
+from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, read_studies, with_data
 from redsm5.study.signals import StopRequest, running_time
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
@@ -52,8 +53,12 @@ TIMEOUT = (
 class Driver:
     """One worker on one study."""
 
-    def __init__(self, config: Config) -> None:
-        self.experiments = Path(config.experiments)
+    def __init__(self, config: Config, kept: Mapping[str, Any] | None = None) -> None:
+        """Args:
+        config: the study's.
+        kept: of a study that has begun, what it keeps though the command alone would mean others.
+        """
+        self.experiments, self.kept = Path(config.experiments), kept
         self.stop = StopRequest()
         self.data = admit(config, self.stop)  # refuses bad data before anything is written
         config = self.data.config
@@ -107,6 +112,9 @@ class Driver:
         for remark, facts in self.data.remarks:
             self.log.warning(remark, **facts)
         note_ignored(self.log)
+        if self.kept:
+            keys = " ".join(self.kept)
+            self.log.info("the study keeps its own values of keys that this command does not name", keys=keys)
         if wanted < self.config.study.trials:
             self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
         note_open_to_all(self.experiments, self.log.warning)
@@ -163,10 +171,15 @@ class Driver:
 
     def _recover(self) -> None:
         """Finish what a killed driver left half told or half cleaned up, and take all trials into the index."""
+        for damaged in read_studies(self.experiments)[1]:
+            self._pass_over("study", damaged.error)
         known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
         self.board.refresh(known)
         told = {line["trial_id"]: line["state"] for line in files.read_lines(self.folder / paths.EVENTS)}
         for trial_id in known:
+            if trial_id in self.board.unreadable:
+                self._pass_over("trial", self.board.unreadable[trial_id])
+                continue
             record = self.board.trials.get(trial_id)
             if record and record.state != told.get(trial_id):  # it was killed between the two
                 note_event(paths.trial_dir(self.experiments, trial_id), record)
@@ -176,6 +189,9 @@ class Driver:
                 self.pages.add(folder)
             self.shipper.watch(folder)
 
+    def _pass_over(self, what: str, error: InputError) -> None:
+        self.log.warning(f"a {what} is passed over: its record cannot be read", reason=error.what, where=error.where)
+
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
         """A trial to work on and the claim to it: an interrupted one first; None when enough are done.
 
@@ -184,10 +200,11 @@ class Driver:
 
         Raises:
             Interrupted: no other trial is to be started.
+            InputError: only trials are left whose records cannot be read.
         """
         while True:
             self._raise_if_stopped()
-            waiting = False
+            waiting, unreadable = False, None
             with claims.asking(self.folder, self.now):
                 open_trials = search.unfinished(self.optuna)
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
@@ -197,8 +214,13 @@ class Driver:
                 for frozen in open_trials:
                     claim = claims.claim(self.folder, frozen.number)
                     if not self.orphans.holds(frozen) and claim.acquire():
-                        trial_id = claims.ensure_created(frozen, self.optuna, self.config, self.presets, self.board)
-                        record = read_record(paths.trial_dir(self.experiments, trial_id))
+                        try:
+                            trial_id = claims.ensure_created(frozen, self.optuna, self.config, self.presets, self.board)
+                            record = read_record(paths.trial_dir(self.experiments, trial_id))
+                        except InputError as error:  # it is not failed: it waits until its record has been restored
+                            unreadable = error
+                            claim.release()
+                            continue
                         if record and record.state in FINISHED:
                             # It ended, and then its driver did; or another worker has told it since we looked.
                             if not self.optuna.get_trials(deepcopy=False)[frozen.number].state.is_finished():
@@ -209,6 +231,8 @@ class Driver:
                 else:
                     if self._finished() + len(open_trials) < self.board.study.trials.wanted:
                         self.optuna.ask()
+                    elif unreadable:
+                        raise unreadable
                     else:
                         waiting = not self.failures.let_go()
             if waiting:  # other workers are at the last ones; one that dies leaves its trial to us

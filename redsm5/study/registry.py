@@ -3,39 +3,135 @@
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redsm5 import files, owned, paths
-from redsm5.config import LEGACY, MAY_CHANGE, Config, differences, flatten, snapshot_of
+from redsm5.config import (
+    LEGACY,
+    MAY_CHANGE,
+    Config,
+    compose,
+    differences,
+    flatten,
+    named_keys,
+    snapshot_of,
+    validate,
+    with_parameters,
+)
 from redsm5.data import resources
 from redsm5.documents import load, now
-from redsm5.errors import ConfigError
+from redsm5.errors import ConfigError, InputError
+from redsm5.overrides import ADDRESSES
 from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
+from redsm5.redaction import REDACTED
 from redsm5.study import space
 from redsm5.study.trial import read_record
 
 
+class Unreadable(NamedTuple):
+    """A study whose record cannot be read: its folder, its name as far as that can be told, and why."""
+
+    folder: Path
+    name: str | None
+    error: InputError
+
+
+def read_studies(experiments: Path) -> tuple[list[StudyRecord], list[Unreadable]]:
+    """All studies that can be read, in the order of their folders, and those that cannot."""
+    records, unreadable = [], []
+    for folder in paths.study_dirs(experiments):
+        try:
+            if record := load(folder / paths.STUDY, StudyRecord):
+                records.append(record)
+        except InputError as error:
+            unreadable.append(Unreadable(folder, _name_of(folder), error))
+    return records, unreadable
+
+
+def _name_of(study: Path) -> str | None:
+    """The name of a study whose record is damaged, as the rest of it or a trial's configuration has it."""
+    document = files.read_json(study / paths.STUDY) or {}
+    if isinstance(name := document.get("name"), str):
+        return name
+    rows = (files.read_json(study / paths.INDEX) or {}).get("trials") or []
+    ids = [row.get("trial_id") for row in rows if isinstance(row, dict)]
+    folders = (paths.trial_dir(study.parent, trial_id) for trial_id in ids if isinstance(trial_id, str))
+    configs = (files.read_json(folder / paths.CONFIG) for folder in folders if paths.is_ours(folder.name))
+    names = (config["study"].get("name") for config in configs if config and isinstance(config.get("study"), dict))
+    return next((name for name in names if isinstance(name, str)), None)
+
+
 def find_study(experiments: Path, name: str) -> StudyRecord | None:
-    """The study of this name, or None.
+    """The study of this name, or None. Others that cannot be read are passed over.
 
     Raises:
-        InputError: a study's record is damaged, which may be the one.
+        InputError: it is there, and its record cannot be read.
     """
-    records = [load(folder / paths.STUDY, StudyRecord) for folder in paths.study_dirs(experiments)]
-    return next((record for record in records if record and record.name == name), None)
+    records, unreadable = read_studies(experiments)
+    for damaged in unreadable:
+        if damaged.name == name:
+            raise damaged.error
+    return next((record for record in records if record.name == name), None)
 
 
 def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
-    """All studies, oldest first, with the bytes that their trials' checkpoints take on disk now. Takes no lock."""
+    """All studies that can be read, oldest first, with the bytes that their trials' checkpoints take on disk now.
+
+    Takes no lock.
+    """
     sizes: Counter[str | None] = Counter()
     for folder in paths.trial_dirs(experiments):
         if document := files.read_json(folder / paths.TRIAL):  # of a damaged one nobody knows the study
             sizes[document.get("study_id")] += files.tree_bytes(folder / paths.CHECKPOINTS)
-    loaded = [load(folder / paths.STUDY, StudyRecord) for folder in paths.study_dirs(experiments)]
-    records = [record for record in loaded if record]
+    records, _ = read_studies(experiments)
     return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
+
+
+def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
+    """What a command means for the study that it names: for one that has begun, the study's own configuration, in which
+    the command may change what MAY_CHANGE says. Keys that it does not name come from the study.
+
+    Returns:
+        The configuration, and the values that the study keeps though the command alone would mean others.
+
+    Raises:
+        ConfigError: the command names a key whose value is another than the study's, and which may not change.
+    """
+    asked = compose(overrides)
+    experiments = Path(asked.experiments)
+    found = find_study(experiments, asked.study.name)
+    if found is None:
+        return asked, {}
+    saved = validate(paths.moved(found.config, experiments)).model_dump(mode="json")
+    wanted = snapshot_of(asked)
+    named = named_keys(overrides, saved, wanted)
+    differ = differences(saved, wanted)
+    searched = {key: ("searched", flatten(wanted)[key]) for key in found.config["search"]["space"] if key in named}
+    refused = {key: both for key, both in (differ | searched).items() if key in named and key not in MAY_CHANGE}
+    if refused:
+        raise _other_configuration(found.name, refused)
+    # Of an address, what was typed counts, with its password, which the study does not keep.
+    changes = {key: flatten(asked.model_dump(mode="json"))[key] for key in named & set(MAY_CHANGE)}
+    config = with_parameters(validate(saved), {**changes, "experiments": asked.experiments, "dry_run": asked.dry_run})
+    for key in ADDRESSES:
+        if key not in named and REDACTED in str(flatten(saved)[key]):
+            raise ConfigError(
+                f"the password of {key} is not saved with study {found.name}", remedy=f"Give {key}=... again."
+            )
+    kept = {key: before for key, (before, _) in differ.items() if key not in named and key not in MAY_CHANGE}
+    return config, kept
+
+
+def _other_configuration(name: str, changed: Mapping[str, tuple[Any, Any]]) -> ConfigError:
+    lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
+    return ConfigError(
+        f"study {name} was begun with another configuration:\n{lines}",
+        remedy="Leave these out: the study goes on with its own. Or give another study.name. A second run may change "
+        f"{', '.join(MAY_CHANGE[:4])}.",
+    )
 
 
 def new_study(config: Config) -> StudyRecord:
@@ -80,12 +176,8 @@ def open_study(config: Config) -> StudyRecord:
     changed = {
         k: v for k, v in differences(paths.moved(found.config, experiments), snapshot).items() if k not in MAY_CHANGE
     }
-    if changed:
-        lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
-        raise ConfigError(
-            f"study {config.study.name} was begun with another configuration:\n{lines}",
-            remedy=f"Give the same again, or another study.name. A second run may change {', '.join(MAY_CHANGE[:4])}.",
-        )
+    if changed:  # another worker made it at the same moment
+        raise _other_configuration(config.study.name, changed)
     usable = space.without(config, found.left_out)
     space.check_study_data(usable, found.enqueued)
     trials = found.trials.model_copy(update={"wanted": space.wanted(usable, found.enqueued)})
@@ -141,12 +233,19 @@ class Scoreboard:
         self._seen: tuple[int, int] | None = None  # the index that was read or written last
         self._took: dict[str, float] = {}  # seconds of each that is finished
         self.trials: dict[str, TrialRecord] = {}
+        self.unreadable: dict[str, InputError] = {}  # by trial: its record is there, and cannot be read
         self.take_in_the_others()
 
     def refresh(self, trial_ids: list[str]) -> None:
         """Take in what these trials' records say now."""
         for trial_id in trial_ids:
-            if record := read_record(paths.trial_dir(self._experiments, trial_id)):
+            try:
+                record = read_record(paths.trial_dir(self._experiments, trial_id))
+            except InputError as error:  # it stays as it was known, and is named by who works with it
+                self.unreadable[trial_id] = error
+                continue
+            self.unreadable.pop(trial_id, None)
+            if record:
                 self.trials[trial_id] = record
 
     def write(self, **changes: Any) -> None:
@@ -198,7 +297,8 @@ class Scoreboard:
             index = files.read_json(self._index) or {"trials": []}
             for row in index["trials"]:
                 if row["trial_id"] not in self.trials:
-                    self.trials[row["trial_id"]] = TrialRecord.model_validate(row)
+                    with suppress(ValueError):  # of another version: its own record is what counts
+                        self.trials[row["trial_id"]] = TrialRecord.model_validate(row)
             self._seen = version
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 

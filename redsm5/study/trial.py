@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from redsm5 import files, owned, paths
-from redsm5.config import Config, as_begun, compose, differences, plain_values, snapshot_of, validate, with_parameters
+from redsm5.config import (
+    Config,
+    as_begun,
+    compose,
+    differences,
+    named_keys,
+    plain_values,
+    snapshot_of,
+    validate,
+    with_parameters,
+)
 from redsm5.documents import load, now
 from redsm5.errors import ConfigError, Interrupted, LockedError
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
@@ -147,12 +157,11 @@ def trial_config(overrides: Sequence[str]) -> Config:
         )
     if asked is None:  # to compose what these words are plain without takes 0.1 s
         asked = with_parameters(validate(saved), values or {})
-    named = {word.partition("=")[0].lstrip("+") for word in overrides}
+    named = named_keys(overrides, saved, asked.model_dump(mode="json"))
     asked = as_begun(asked, saved, named=named)
 
     def changes(now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        differ = differences(saved, now)
-        return {key: both for key, both in differ.items() if key in named or key.split(".")[0] in named}
+        return {key: both for key, both in differences(saved, now).items() if key in named}
 
     changed = changes(asked.model_dump(mode="json"))
     before, after = changed.get("train.epochs", (0, 0))

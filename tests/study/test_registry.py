@@ -1,6 +1,7 @@
 """A study is found again by its name, refuses another configuration, and its files say what its trials' records say."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from redsm5 import files, paths
 from redsm5.config import Config, as_begun, compose
 from redsm5.errors import ConfigError, InputError
 from redsm5.records import Best, StudyIndex, StudyRecord, TrialRecord
-from redsm5.study.registry import Scoreboard, find_study, list_studies, open_study
+from redsm5.study.registry import Scoreboard, find_study, list_studies, open_study, read_studies, study_config
+from redsm5.study.trial import create_trial
 
 
 def configuration(experiments: Path, *overrides: str) -> Config:
@@ -220,13 +222,99 @@ def test_what_two_workers_write_in_turn_holds_the_trials_of_both(tmp_path: Path)
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"x": 1}', b'{"name": "demo"}'])
 def test_a_damaged_study_is_named_and_no_second_one_made(tmp_path: Path, content: bytes) -> None:
     study = begin(configuration(tmp_path))
+    create_trial(configuration(tmp_path), trial_id=trial_id_of(0), study_id=study.study_id, number=0)
+    board = Scoreboard(tmp_path, study)
+    board.refresh([trial_id_of(0)])
+    board.write()
     (paths.study_dir(tmp_path, study.study_id) / paths.STUDY).write_bytes(content)
     with pytest.raises(InputError, match=r"study\.json: the file is damaged"):
         open_study(configuration(tmp_path))
     assert len(paths.study_dirs(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("content", [b"", b'{"name": "other", "schema": 99}', None])
+def test_a_study_that_cannot_be_read_keeps_no_other_one_from_its_work(tmp_path: Path, content: bytes | None) -> None:
+    begin(configuration(tmp_path))
+    foreign = paths.study_dir(tmp_path, "33333333-1111-4111-8111-111111111111") / paths.STUDY
+    foreign.parent.mkdir()
+    os.mkfifo(foreign) if content is None else foreign.write_bytes(content)
+    assert [study.name for study, _ in list_studies(tmp_path)] == ["demo"]
+    assert study_config([f"experiments={tmp_path}"])[0].study.name == "demo"
+    begin(configuration(tmp_path, "study.name=new"))
+    (damaged,) = read_studies(tmp_path)[1]
+    assert damaged.folder == foreign.parent
+    assert foreign.exists()
+
+
+def test_a_trial_that_cannot_be_read_stays_as_it_was_known(tmp_path: Path) -> None:
+    board = Scoreboard(tmp_path, begin(configuration(tmp_path)))
+    trial_id = write_trial(tmp_path, 0, "completed", 0.5)
+    board.refresh([trial_id])
+    (paths.trial_dir(tmp_path, trial_id) / paths.TRIAL).write_text("{")
+    board.refresh([trial_id])
+    board.write()
+    assert board.unreadable.keys() == {trial_id}
+    assert board.study.best is not None
+    assert board.study.best.trial_id == trial_id
+
+
 def test_a_study_killed_while_it_was_made_leaves_nothing(tmp_path: Path) -> None:
     open_study(configuration(tmp_path))  # and dies
     begin(configuration(tmp_path))
     assert len(paths.study_dirs(tmp_path)) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a study continues from its own snapshot
+
+
+def test_a_study_goes_on_by_its_name_alone_with_all_that_it_was_begun_with(tmp_path: Path) -> None:
+    words = ["study.name=night", "train.epochs=9", "data.posts=99", "study.pruner=median", "train.learning_rate=1e-4"]
+    begun = configuration(tmp_path, *words)
+    begin(begun)
+    config, kept = study_config([f"experiments={tmp_path}", "study.name=night"])
+    assert config == begun
+    assert kept.keys() == {"train.epochs", "data.posts", "study.pruner", "train.learning_rate", "search.space"}
+    again = open_study(config)
+    assert again.config == begun.model_dump(mode="json")
+
+
+def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: Path) -> None:
+    path = paths.study_dir(tmp_path, begin(configuration(tmp_path)).study_id) / paths.STUDY
+    document = json.loads(path.read_bytes())
+    document["config"]["train"]["weight_decay"] = 0.07  # as the version that began it had it
+    document["config"]["model"]["max_length"] = 64
+    path.write_text(json.dumps(document))
+    for words in ([], ["model=tiny"], ["model=tiny", "data=synthetic", "study.trials=20"]):
+        config, kept = study_config([f"experiments={tmp_path}", *words])
+        assert (config.train.weight_decay, config.model.max_length) == (0.07, 64)
+        assert kept == {"train.weight_decay": 0.07, "model.max_length": 64}
+    assert config.study.trials == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["train.epochs=9"], "train.epochs: 5 then, 9 now"),
+        (["model=bert_base"], "model.model_id: tiny then, google-bert/bert-base-uncased now"),
+        (["retention=minimal"], "retention.keep_best_k_max: 2 then, 1 now"),
+        (["train.learning_rate=1e-4"], "train.learning_rate: searched then, 0.0001 now"),
+    ],
+)
+def test_what_a_command_names_and_may_not_change_is_refused(tmp_path: Path, words: list[str], refused: str) -> None:
+    begin(configuration(tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        study_config([f"experiments={tmp_path}", *words])
+    assert refused in str(caught.value)
+
+
+def test_what_may_change_is_taken_from_the_command_and_kept(tmp_path: Path) -> None:
+    begin(configuration(tmp_path, "train.epochs=9"))
+    words = ["study.trials=9", "launch=gpu", "study.tracking_uri=http://u:word@host", "retention.max_total_size=1GB"]
+    config, _ = study_config([f"experiments={tmp_path}", *words])
+    assert (config.study.trials, config.launch, config.train.epochs) == (9, "gpu", 9)
+    assert (config.study.tracking_uri, config.retention.max_total_size) == ("http://u:word@host", 10**9)
+    begin(config)
+    with pytest.raises(ConfigError, match=r"the password of study\.tracking_uri is not saved"):
+        study_config([f"experiments={tmp_path}"])
+    assert study_config([f"experiments={tmp_path}", "study.tracking_uri=http://host"])[0].launch == "gpu"
