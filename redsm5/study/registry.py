@@ -110,7 +110,7 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     named = named_keys(overrides, saved, wanted)
     differ = differences(saved, wanted)
     searched = {key: ("searched", flatten(wanted)[key]) for key in found.config["search"]["space"] if key in named}
-    refused = {key: both for key, both in (differ | searched).items() if key in named and key not in MAY_CHANGE}
+    refused = {key: both for key, both in (searched | differ).items() if key in named and key not in MAY_CHANGE}
     if refused:
         raise _other_configuration(found.name, refused)
     # Of an address, what was typed counts, with its password, which the study does not keep.
