@@ -121,13 +121,15 @@ def move_checkpoint(folder: Path, target: Path) -> None:
     """Give a checkpoint another name, at once. What is not ours in it stays where it is; then file after file moves,
     its list first, so that what a crash leaves of it does not verify.
     """
-    if not strangers(folder):
+    if not strangers(folder) and not target.exists():
         folder.rename(target)
         return
     target.mkdir(mode=0o700, exist_ok=True)
     for path in own_files(folder):
         path.rename(target / path.name)
     files.fsync_dir(folder)
+    with suppress(OSError):  # somebody's file is in it
+        folder.rmdir()
 
 
 def own_bytes(folder: Path) -> int:

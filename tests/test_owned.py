@@ -160,6 +160,20 @@ def test_an_epoch_that_is_saved_again_beside_somebodys_file_verifies(experiments
     assert not list(trial.glob("checkpoints/.tmp-*"))
 
 
+def test_somebodys_file_in_what_was_set_aside_stays_when_that_happens_again(experiments: Path) -> None:
+    trial = make_trial(experiments, epochs=1)
+    store = store_of(trial)
+    store.set_aside("epoch-0001", "damaged")
+    precious = trial / paths.CHECKPOINTS / ".damaged-epoch-0001" / "notes.txt"
+    precious.write_bytes(PRECIOUS)
+    store.commit(manifest_of(trial.name.removeprefix("trial_"), 1, 0.5), contents(7))
+    store.set_aside("epoch-0001", "damaged again")
+    assert store.names() == []
+    assert (precious.parent / paths.WEIGHTS).read_bytes() == contents(7)[paths.WEIGHTS]
+    store.drop_set_aside()
+    assert [path.name for path in precious.parent.iterdir()] == ["notes.txt"]
+
+
 def test_a_folder_with_the_name_of_a_checkpoint_in_which_nothing_of_ours_lies_is_somebodys(experiments: Path) -> None:
     trial = make_trial(experiments)
     mine = trial / paths.CHECKPOINTS / "epoch-2024"
