@@ -298,6 +298,7 @@ def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: P
         (["train.epochs=9"], "train.epochs: 5 then, 9 now"),
         (["model=bert_base"], "model.model_id: tiny then, google-bert/bert-base-uncased now"),
         (["retention=minimal"], "retention.keep_best_k_max: 2 then, 1 now"),
+        (["search.space={train.weight_decay:{type:float,low:0,high:0.2}}"], "search.space: "),
         (["train.learning_rate=1e-4"], "train.learning_rate: 0.004 then, 0.0001 now"),
         (["train.learning_rate=4e-3"], "train.learning_rate: searched then, 0.004 now"),
     ],

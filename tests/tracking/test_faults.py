@@ -5,7 +5,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,21 +21,6 @@ from redsm5.tracking.shipper import FOUND, LOST, REPORT_FOUND, REPORT_LOST, Ship
 from tests.mlflow_server import FaultProxy, MlflowServer, all_is_well, check_arrived, free_port
 
 STEPS = 2500  # three batches
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def proxy(server: MlflowServer) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(server.port)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(autouse=True)

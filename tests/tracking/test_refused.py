@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,21 +17,6 @@ from redsm5.tracking.access import REFUSED, remedy
 from redsm5.tracking.shipper import FOUND, LOST, REPORT_LOST, Shipper
 from redsm5.tracking.tracker import VALUE_CHARS
 from tests.mlflow_server import FaultProxy, MlflowServer, check_arrived
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def proxy(server: MlflowServer) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(server.port)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(autouse=True)
