@@ -8,7 +8,6 @@ the others wait in it for as long as it takes (for room on the disk, for the pru
 waiting for it, with an error.
 """
 
-import json
 import os
 from contextlib import suppress
 from datetime import timedelta
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from redsm5.jsonio import dumps, loads
 
 FAULT = "redsm5/fault"
 NO_LIMIT = timedelta(days=30)
@@ -93,13 +94,13 @@ class Ranks:
     def report_fault(self, fault: dict[str, Any]) -> None:
         """Leave word of why this process ends; the first one to do so is heard."""
         with suppress(Exception):  # the launcher may have ended
-            self._notes.compare_set(FAULT, "", json.dumps(fault))
+            self._notes.compare_set(FAULT, "", dumps(fault).decode())
 
     def reported_fault(self) -> dict[str, Any] | None:
         """What another process left before it ended; None where it ended without a word."""
         with suppress(Exception):
             if self._notes.check([FAULT]):
-                fault: dict[str, Any] = json.loads(self._notes.get(FAULT))
+                fault: dict[str, Any] = loads(self._notes.get(FAULT))
                 return fault
         return None
 

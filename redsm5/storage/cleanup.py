@@ -24,6 +24,7 @@ from shutil import rmtree
 from typing import Any, Literal, get_args
 
 from redsm5 import files, owned, paths
+from redsm5.config import load_snapshot
 from redsm5.documents import load
 from redsm5.errors import NO_ROOM, IncompatibleCheckpointError, InputError
 from redsm5.records import FINISHED, TrialRecord
@@ -241,7 +242,10 @@ def _record(folder: Path) -> TrialRecord | None:
 
 def _policy(folder: Path) -> Policy:
     """What the trial's own configuration keeps; everything, where that cannot be read."""
-    retention: dict[str, Any] | None = (files.read_json(folder / paths.CONFIG) or {}).get("retention")
+    try:
+        retention: dict[str, Any] | None = (load_snapshot(folder) or {}).get("retention")
+    except InputError:
+        retention = None
     if retention is None:
         return Policy(keep_all=True)
     return Policy(**{f.name: retention[f.name] for f in fields(Policy) if f.name in retention})

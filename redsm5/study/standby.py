@@ -8,7 +8,6 @@ The driver and the process talk over a socket, which is that one's standard inpu
 other descriptor. What anything in there prints goes to a file.
 """
 
-import json
 import os
 import select
 import signal
@@ -25,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import paths
 from redsm5.config import Config
 from redsm5.errors import Interrupted
+from redsm5.jsonio import dumps, loads
 from redsm5.study import launch
 from redsm5.study.launch import POLL_S, Launched
 from redsm5.study.signals import Stop
@@ -89,7 +89,7 @@ class Standby:
             self._channel.close()
             self._start()
         arguments = launch.trial_arguments(self.config, trial_id)
-        request = json.dumps({"arguments": arguments, "output": str(output)}).encode() + b"\n"
+        request = dumps({"arguments": arguments, "output": str(output)}) + b"\n"
         if self._several:
             self._request.write_bytes(request)
             launched = Launched.of(folder, self.process)
@@ -178,7 +178,7 @@ class Standby:
                 return {}
             self._heard += read
         line, _, self._heard = self._heard.partition(b"\n")
-        word: dict[str, Any] = json.loads(line)
+        word: dict[str, Any] = loads(line)
         return word
 
     def _last_words(self) -> str:

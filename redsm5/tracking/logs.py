@@ -7,7 +7,6 @@ disk for one, reaches the code that logs. What libraries say through `logging` a
 
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -23,7 +22,9 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files
-from redsm5.documents import now, to_json_number
+from redsm5.documents import now
+from redsm5.jsonio import dumps, to_json_number
+from redsm5.migrations import SCHEMA
 from redsm5.redaction import REDACTED, SECRET_KEY, redact
 from redsm5.terminal import one_line, show
 
@@ -165,14 +166,14 @@ class _Output:
         try:
             if exc_info:
                 facts["exception"] = redact(_traceback(exc_info))
-            record = {"timestamp": now(), "severity": level.upper(), "message": message, "context": facts}
-            line = json.dumps(record, allow_nan=False).encode() + b"\n"
+            record = {SCHEMA: 1, "timestamp": now(), "severity": level.upper(), "message": message, "context": facts}
+            line = dumps(record) + b"\n"
             _append(self._path, line, self._max_bytes)
             self._failing = False
         except Exception as error:
             if self._terminal and not self._failing:
                 with suppress(OSError, ValueError):
-                    show(_terminal_line("the log file cannot be written", "warning", {"why": error}), error=True)
+                    show(_terminal_line("the log file cannot be written", "warning", {"why": str(error)}), error=True)
             self._failing = True
 
     info = warning = error = critical = write
@@ -188,7 +189,7 @@ def _shown(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, str) and re.fullmatch(r"[^\s\"=]+", value):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return dumps(value).decode()
 
 
 def _traceback(exc_info: Any) -> str:

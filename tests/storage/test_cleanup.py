@@ -7,12 +7,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from redsm5 import files, owned, paths
+from redsm5.config import compose, snapshot_of
 from redsm5.records import FINISHED, Best, RetentionRow, TrialRecord
 from redsm5.storage import cleanup as cleanup_module
 from redsm5.storage.cleanup import Found, Item, cleanup
@@ -40,6 +42,11 @@ def experiments(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@cache
+def saved_config() -> dict[str, Any]:
+    return snapshot_of(compose([]))
+
+
 class Trial:
     """A trial's folder as its process leaves it: `epochs` full checkpoints, and nothing dropped at the end."""
 
@@ -63,7 +70,8 @@ class Trial:
         best = None if score is None else Best(epoch=1, value=score)
         record = record_of(self.id, study_id, state=state, best=best, number=number, bytes=10**9)
         files.write_atomic(self.folder / paths.TRIAL, record.to_json())
-        (self.folder / paths.CONFIG).write_text(json.dumps({"retention": {"keep_last_n": 1, **retention}}))
+        config = {**saved_config(), "retention": {"keep_last_n": 1, **retention}}
+        (self.folder / paths.CONFIG).write_text(json.dumps(config))
         (self.folder / paths.METRICS).write_text("{}\n")
         if state == "completed":
             (self.folder / paths.REPORT).write_text("{}\n")
