@@ -313,6 +313,21 @@ def test_what_an_older_version_left_beyond_the_bound_goes_with_the_first_line(tm
     assert (folder / "log.jsonl.2026-01-01.002").is_symlink()
 
 
+def test_older_files_go_without_a_gap_though_nothing_is_rotated_today(tmp_path):
+    """A short old one does not outlive a newer one that has no room."""
+    sizes = {"2020-01-01.001": 10, "2020-01-02.001": 1500, "2020-01-02.002": 900, "2020-01-10.001": 1000}
+    for name, size in sizes.items():
+        (tmp_path / f"log.jsonl.{name}").write_text("x" * (size - 1) + "\n")
+    open_logs(tmp_path, terminal=False, max_bytes=1000).info("x")
+    left = {path.name.removeprefix("log.jsonl."): path.stat().st_size for path in tmp_path.glob("log.jsonl.*")}
+    assert left == {"2020-01-02.002": 900, "2020-01-10.001": 1000}
+    (tmp_path / "log.jsonl.2020-01-02.002").write_text("x" * 1000 + "\n" + "x" * 100 + "\n")
+    (tmp_path / "log.jsonl.2020-01-01.001").write_text("x")
+    open_logs(tmp_path, terminal=False, max_bytes=1000).info("x")
+    left = {path.name.removeprefix("log.jsonl."): path.stat().st_size for path in tmp_path.glob("log.jsonl.*")}
+    assert left == {"2020-01-01.001": 1, "2020-01-02.002": 101, "2020-01-10.001": 1000}
+
+
 def test_what_is_named_as_output_in_a_study_s_folder_is_somebody_s(tmp_path):
     (tmp_path / "output.log").write_text("x\n" * 5000)
     open_logs(tmp_path, terminal=False, max_bytes=1000).info("x")
