@@ -128,10 +128,11 @@ def bound(folder: Path, max_bytes: int = MAX_BYTES) -> None:
         OSError: it cannot be done.
     """
     for path, _, left in _excess(folder, max_bytes):
-        if left:
-            _keep_newest(path, max_bytes)
-        else:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process was first
+            if left:
+                _keep_newest(path, max_bytes)
+            else:
+                path.unlink()
 
 
 def _excess(folder: Path, max_bytes: int) -> list[tuple[Path, int, int]]:
@@ -139,7 +140,9 @@ def _excess(folder: Path, max_bytes: int) -> list[tuple[Path, int, int]]:
     if folder.is_symlink() or not folder.is_dir():
         return []
     written = owned.written_logs(folder)
-    rotated = [path for _, _, path in owned.rotated_logs(folder)][::-1]
+    today = now()[:10]  # a day to come is of a clock that was wrong, and would be the newest for ever
+    ages = sorted(owned.rotated_logs(folder), key=lambda known: (known[0] <= today, known))
+    rotated = [path for _, _, path in ages][::-1]
     others = len({path.name for path in written} | {paths.LOG})
     room = (FILES - others) * max_bytes  # those that are written now may yet grow as long as they may be
     found = []
@@ -170,8 +173,10 @@ def _keep_newest(path: Path, max_bytes: int) -> None:
         tail = os.pread(fd, max_bytes // 2, read - max_bytes // 2)
         tail, end = tail[tail.find(b"\n") + 1 :], 0
         while tail:
-            end += os.pwrite(fd, tail, end)
-            read += len(tail := os.pread(fd, max_bytes, read))  # what has been appended meanwhile
+            end += (written := os.pwrite(fd, tail, end))
+            tail = tail[written:]
+            if not tail:
+                read += len(tail := os.pread(fd, max_bytes, read))  # what has been appended meanwhile
         os.ftruncate(fd, end)
     finally:
         os.close(fd)

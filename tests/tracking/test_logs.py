@@ -379,6 +379,20 @@ def test_clocks_that_jump_and_disagree_rotate_nothing_away(tmp_path, monkeypatch
     assert [json.loads(line)["context"]["n"] for path in found for line in path.open()] == list(range(60))
 
 
+@pytest.mark.parametrize(("before", "after"), [("2099-12-31", None), (None, "1970-01-01")])
+def test_a_clock_that_jumped_and_came_back_costs_no_new_line_its_place(tmp_path, monkeypatch, before, after):
+    """Files that say a day to come are as old as can be: else they would outlive all that is written from now on."""
+    log = open_logs(tmp_path, terminal=False, max_bytes=1000)
+    for day in (before, after):
+        with monkeypatch.context() as patch:
+            if day:
+                patch.setattr(logs, "now", lambda day=day: f"{day}T12:00:00.000Z")
+            for n in range(40):
+                log.info("x", n=n, of=day)
+    found = [json.loads(line)["context"] for path in tmp_path.iterdir() for line in path.open()]
+    assert sorted(line["n"] for line in found if line["of"] == after)[-15:] == list(range(25, 40))
+
+
 def test_other_files_in_the_folder_stay(tmp_path):
     others = [tmp_path / name for name in ("output.log", "log.jsonl.bak", "other.jsonl.2020-01-01.001")]
     for path in others:
