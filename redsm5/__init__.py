@@ -14,7 +14,7 @@ except PackageNotFoundError:  # a checkout before `just setup`, where `just doct
 
 @cache
 def code_version() -> str:
-    """The version of this code, with the commit where that is known: 0.1.0+g1a2b3c4.
+    """The version of this code, with the commit where that is known: 1.2.3+g1a2b3c4.
 
     A checkout knows it from git, an image from REDSM5_REVISION, which is set as it is built.
     """

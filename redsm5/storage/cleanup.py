@@ -1,7 +1,8 @@
 """What takes room in an experiments folder and need not, and its removal.
 
 - litter: checkpoints half written, retired or set aside, files that no SHA256SUMS lists, and what a finished trial did
-  not come to drop: training states and checkpoints that its own configuration does not keep;
+  not come to drop: training states and checkpoints that its own configuration does not keep; logs of older versions,
+  beyond what a folder of logs may take (redsm5/tracking/logs.py), whose newest lines stay;
 - orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder is gone;
 - evictable: what the budget would take next, in its order; never of a trial that is not over, nor the best of a study.
 
@@ -37,6 +38,7 @@ from redsm5.storage.store import (
     listed_digests,
     read_checkpoint,
 )
+from redsm5.tracking.logs import FILES, MAX_BYTES, bound, excess_bytes
 
 Kind = Literal["litter", "orphan", "evictable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -114,6 +116,11 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
     for folder in paths.study_dirs(experiments):
         if not (folder / paths.STUDY).exists() and not owned.was_never_begun(folder):
             found.skipped.append((folder, f"it has no {paths.STUDY}: a study that lost its record is left alone"))
+            continue
+        for item in _too_long_logs(folder):
+            if execute:
+                bound(item.path)
+            found.items.append(replace(item, deleted=execute))
     trials = []
     for folder in paths.trial_dirs(experiments):
         with _passing_over(folder, found), _free(folder, create=execute):
@@ -203,7 +210,15 @@ def _look(folder: Path) -> _Trial:
         committed.append(checkpoint)
     if record:
         _look_at_committed(trial, record, committed)
+    trial.items += _too_long_logs(folder)
     return trial
+
+
+def _too_long_logs(folder: Path) -> list[Item]:
+    """What a study's or a trial's logs take beyond their bound. Who writes to a study's is not disturbed."""
+    logs = folder / paths.LOGS
+    excess = excess_bytes(logs)
+    return [Item("litter", logs, excess, f"logs beyond {FILES} × {MAX_BYTES / 1e6:.0f} MB")] if excess else []
 
 
 def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Checkpoint]) -> None:
@@ -292,7 +307,9 @@ def _delete(trial: _Trial) -> None:
         return
     files.fsync_dir(folder)  # its record may be in the cache alone
     for item in trial.items:
-        if item.checkpoint is None and owned.is_litter(item.path):
+        if item.path == folder / paths.LOGS:
+            bound(item.path)
+        elif item.checkpoint is None and owned.is_litter(item.path):
             if not item.path.name.startswith(paths.DAMAGED):
                 owned.remove_checkpoint(item.path)
         elif item.checkpoint is None:

@@ -272,7 +272,7 @@ class Driver:
             ordered = self.asked.requested and not self.stop.requested
             if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
                 self.log.warning(
-                    f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log")
+                    f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / paths.OUTPUT)
                 )
             record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)

@@ -76,17 +76,23 @@ def find_study(experiments: Path, name: str) -> StudyRecord | None:
     return next((record for record in records if record.name == name), None)
 
 
-def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
-    """All studies that can be read, oldest first, with the bytes that their trials' checkpoints take on disk now.
+def list_studies(experiments: Path) -> list[tuple[StudyRecord, int, int]]:
+    """All studies that can be read, oldest first, with the bytes that their trials' checkpoints take on disk now, and
+    those that logs take, the study's own and its trials'.
 
     Takes no lock.
     """
-    sizes: Counter[str | None] = Counter()
+    sizes, logs = Counter[str | None](), Counter[str | None]()
     for folder in paths.trial_dirs(experiments):
         if document := files.read_json(folder / paths.TRIAL):  # of a damaged one nobody knows the study
-            sizes[document.get("study_id")] += files.tree_bytes(folder / paths.CHECKPOINTS)
+            study_id = document.get("study_id")
+            sizes[study_id] += files.tree_bytes(folder / paths.CHECKPOINTS)
+            logs[study_id] += files.tree_bytes(folder / paths.LOGS)
     records, _ = read_studies(experiments)
-    return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
+    for study_id in (record.study_id for record in records):
+        logs[study_id] += files.tree_bytes(paths.study_dir(experiments, study_id) / paths.LOGS)
+    by_age = sorted(records, key=lambda record: record.created_at)
+    return [(record, sizes[record.study_id], logs[record.study_id]) for record in by_age]
 
 
 def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:

@@ -82,7 +82,7 @@ class Standby:
             Interrupted: a stop was requested before anything stood ready.
         """
         folder = paths.trial_dir(Path(self.config.experiments), trial_id)
-        output = (folder / paths.LOGS / "output.log").absolute()
+        output = (folder / paths.LOGS / paths.OUTPUT).absolute()
         os.close(launch.open_output(output))
         if self.process.poll() is not None and self._fit is not False:
             log.warning("the standby process exited; restarting it", output=self._last_words())

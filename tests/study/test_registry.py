@@ -189,14 +189,20 @@ def test_the_time_left_is_that_of_the_trials_still_wanted(tmp_path: Path) -> Non
     assert board.seconds_left() == 15 * 3
 
 
-def test_studies_are_listed_oldest_first_with_the_bytes_of_their_own_trials(tmp_path: Path) -> None:
+def test_studies_are_listed_oldest_first_with_the_bytes_of_their_own_trials_and_of_logs(tmp_path: Path) -> None:
     first, second = begin(configuration(tmp_path)), begin(configuration(tmp_path, "study.name=alpha"))
     for number, study_id in enumerate([first.study_id, second.study_id, second.study_id, None]):
         folder = paths.trial_dir(tmp_path, write_trial(tmp_path, number, "completed", 0.5, study_id=study_id))
         files.make_dir(folder / paths.CHECKPOINTS / "epoch-0001")
         (folder / paths.CHECKPOINTS / "epoch-0001" / paths.WEIGHTS).write_bytes(bytes(100 + number))
         (folder / "not_counted").write_bytes(bytes(5))
-    assert [(study.name, size) for study, size in list_studies(tmp_path)] == [("demo", 100), ("alpha", 203)]
+        files.make_dir(folder / paths.LOGS)
+        (folder / paths.LOGS / "log.jsonl").write_bytes(bytes(10))
+        (folder / paths.LOGS / "output.log").write_bytes(bytes(number))
+    files.make_dir(paths.study_dir(tmp_path, second.study_id) / paths.LOGS)
+    (paths.study_dir(tmp_path, second.study_id) / paths.LOGS / "log.jsonl.2026-01-31.001").write_bytes(bytes(1000))
+    listed = [(study.name, size, logs) for study, size, logs in list_studies(tmp_path)]
+    assert listed == [("demo", 100, 10), ("alpha", 203, 1023)]
 
 
 def test_what_two_workers_write_in_turn_holds_the_trials_of_both(tmp_path: Path) -> None:
@@ -234,7 +240,7 @@ def test_a_study_that_cannot_be_read_keeps_no_other_one_from_its_work(tmp_path: 
     foreign = paths.study_dir(tmp_path, "33333333-1111-4111-8111-111111111111") / paths.STUDY
     foreign.parent.mkdir()
     os.mkfifo(foreign) if content is None else foreign.write_bytes(content)
-    assert [study.name for study, _ in list_studies(tmp_path)] == ["demo"]
+    assert [study.name for study, _, _ in list_studies(tmp_path)] == ["demo"]
     assert study_config([f"experiments={tmp_path}"])[0].study.name == "demo"
     begin(configuration(tmp_path, "study.name=new"))
     (damaged,) = read_studies(tmp_path)[1]
