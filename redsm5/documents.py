@@ -58,11 +58,11 @@ class Document(Record):
 
     def to_json(self) -> bytes:
         """The whole file."""
-        return dumps(self.model_dump(mode="json"), indent=True) + b"\n"
+        return dumps(self.model_dump(mode="json"), indent=True, strict=True) + b"\n"
 
     def to_line(self) -> bytes:
         """A line, with its newline."""
-        return dumps(self.model_dump(mode="json")) + b"\n"
+        return dumps(self.model_dump(mode="json"), strict=True) + b"\n"
 
 
 D = TypeVar("D", bound=Document)
@@ -75,7 +75,7 @@ def parse(content: bytes | bytearray | dict[str, Any], kind: type[D]) -> D:
         NewerSchemaError: a newer version wrote it.
         ValueError: it is no such document.
     """
-    document = content if isinstance(content, dict) else loads(content)
+    document = content if isinstance(content, dict) else loads(content, strict=True)
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")
     return kind.model_validate(migrations.migrated(kind.form(), document))

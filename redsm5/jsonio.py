@@ -13,30 +13,43 @@ from typing import Any
 import orjson
 
 
-def dumps(value: Any, *, indent: bool = False) -> bytes:
+def dumps(value: Any, *, indent: bool = False, strict: bool = False) -> bytes:
     """A value as JSON in UTF-8, keys in their order, without a newline at its end.
 
     Values that are not finite become the strings "NaN", "Infinity", "-Infinity": JSON has no word for them.
 
+    Args:
+        value: of JSON's types, or of mappings and tuples.
+        indent: whether each item has a line.
+        strict: whether lone surrogates are written out as text, so that every reader of JSON reads it.
+
     Raises:
-        TypeError: something in it is neither of JSON's types nor one of their Python likes.
+        TypeError: something in it is of no such type.
     """
     value = finite(value)
+    option = orjson.OPT_INDENT_2 if indent else None
     try:
-        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None)
+        return orjson.dumps(value, option=option)
     except TypeError:
-        return json.dumps(value, indent=2 if indent else None).encode()
+        text = json.dumps(value, indent=2 if indent else None)
+    return orjson.dumps(_written_out(value), option=option) if strict else text.encode()
 
 
-def loads(content: bytes | bytearray | memoryview | str) -> Any:
+def loads(content: bytes | bytearray | memoryview | str, *, strict: bool = False) -> Any:
     """The value of a JSON text.
 
+    Args:
+        content: the text, in UTF-8.
+        strict: whether what orjson refuses is refused.
+
     Raises:
-        ValueError: it is none, or is nested too deeply.
+        ValueError: it is no JSON, or is nested too deeply.
     """
     try:
         return orjson.loads(content)
     except ValueError:
+        if strict:
+            raise
         text = content if isinstance(content, str) else bytes(content)
         try:
             return json.loads(text)
@@ -53,6 +66,15 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def _written_out(value: Any) -> Any:
+    """The value, with lone surrogates in its text as \\udcff."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_written_out(name): _written_out(item) for name, item in value.items()}
+    return [_written_out(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def to_json_number(value: float | None) -> float | str | None:

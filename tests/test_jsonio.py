@@ -50,6 +50,14 @@ def test_what_orjson_cannot_express_is_written_all_the_same(value: Any) -> None:
     assert dumps({"of": value}, indent=True).count(b"\n") > 1
 
 
+def test_a_document_is_written_so_that_every_reader_reads_it() -> None:
+    for value, text in (("a\udcff", "a\\udcff"), ({"\ud800": [("\udfff",)]}, {"\\ud800": [["\\udfff"]]})):
+        assert loads(dumps(value, strict=True), strict=True) == text
+    for escaped in (b'"\\ud800"', b"NaN", b'{"a":' * 2000):
+        with pytest.raises(ValueError):  # noqa: PT011
+            loads(escaped, strict=True)
+
+
 def test_what_is_not_finite_is_a_string_however_deep() -> None:
     value = {"a": [math.nan, {"b": (math.inf, -math.inf)}], "c": 1.5}
     assert json.loads(dumps(value)) == finite(value) == {"a": ["NaN", {"b": ["Infinity", "-Infinity"]}], "c": 1.5}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from redsm5 import files, owned, paths
+from redsm5.config import compose, snapshot_of
 from redsm5.records import Best
 from redsm5.storage.budget import free_trial
 from redsm5.storage.cleanup import cleanup
@@ -32,7 +33,8 @@ def make_trial(experiments: Path, state: str = "completed", epochs: int = 2, stu
         store.commit(manifest_of(trial_id, epoch, epoch / 10), contents(epoch))
     record = record_of(trial_id, study_id, state=state, best=Best(epoch=epochs, value=epochs / 10))
     files.write_atomic(trial / paths.TRIAL, record.to_json())
-    (trial / paths.CONFIG).write_text(json.dumps({"retention": {"keep_last_n": 1}}))
+    config = {**snapshot_of(compose([])), "retention": {"keep_last_n": 1}}
+    (trial / paths.CONFIG).write_text(json.dumps(config))
     (trial / paths.REPORT).write_text("{}\n")
     return trial
 

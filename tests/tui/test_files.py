@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redsm5.files import open_regular
-from redsm5.records import Best, ErrorRecord, TrialCounts, TrialRecord
+from redsm5.records import Best, Decision, Event, TrialCounts, TrialRecord
 from tui import files
 from tui.files import Documents, Lines, plausible, read_object, records
 
 MEGA = 1_000_000
-SOME = ErrorRecord(kind="a", message="b")
+SOME = Decision(epoch=1, prune=True, reason="b")
 
 
 @pytest.fixture
@@ -61,37 +61,37 @@ def test_what_is_refused_leaves_no_file_open(path):
 def test_a_document_is_read_once_for_each_time_that_it_changes(path, monkeypatch):
     path.write_bytes(SOME.to_json())
     known = Documents()
-    first = known.get(path, ErrorRecord)
+    first = known.get(path, Decision)
     assert first == SOME
-    assert known.get(path, ErrorRecord) is first
-    path.write_bytes(ErrorRecord(kind="a", message="another").to_json())
-    assert known.get(path, ErrorRecord).message == "another"
+    assert known.get(path, Decision) is first
+    path.write_bytes(Decision(epoch=1, prune=True, reason="another").to_json())
+    assert known.get(path, Decision).reason == "another"
     path.unlink()
-    assert known.get(path, ErrorRecord) is None
+    assert known.get(path, Decision) is None
 
 
 def test_a_document_that_breaks_keeps_its_last_content_and_is_named(path):
     path.write_bytes(SOME.to_json())
     known = Documents()
-    known.get(path, ErrorRecord)
+    known.get(path, Decision)
     path.write_bytes(b"{")
-    assert known.get(path, ErrorRecord) == SOME
+    assert known.get(path, Decision) == SOME
     assert known.unreadable == {path}
     path.write_bytes(SOME.to_json() + b" ")
-    assert known.get(path, ErrorRecord) == SOME
+    assert known.get(path, Decision) == SOME
     assert known.unreadable == set()
     path.write_bytes(b"{")
-    known.get(path, ErrorRecord)
+    known.get(path, Decision)
     path.unlink()
-    assert known.get(path, ErrorRecord) is None
+    assert known.get(path, Decision) is None
     assert known.unreadable == set()
 
 
 def test_a_document_of_another_kind_is_none(path):
     path.write_bytes(SOME.to_json())
     known = Documents()
-    known.get(path, ErrorRecord)
-    assert known.get(path, Best) is None
+    known.get(path, Decision)
+    assert known.get(path, Event) is None
 
 
 def test_a_document_that_was_forbidden_is_read_once_it_is_not(path, monkeypatch):
@@ -103,24 +103,24 @@ def test_a_document_that_was_forbidden_is_read_once_it_is_not(path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "open_regular", refused)
-        assert known.get(path, ErrorRecord) is None
+        assert known.get(path, Decision) is None
         assert known.unreadable == {path}
-    assert known.get(path, ErrorRecord) == SOME
+    assert known.get(path, Decision) == SOME
     assert known.unreadable == set()
 
 
 def test_a_document_too_large_is_not_read(path):
     path.write_bytes(SOME.to_json() + b" " * 50)
     known = Documents()
-    assert known.get(path, ErrorRecord, 50) is None
+    assert known.get(path, Decision, 50) is None
     assert known.unreadable == {path}
-    assert known.get(path.with_name("none"), ErrorRecord, 50) is None
+    assert known.get(path.with_name("none"), Decision, 50) is None
 
 
 def test_a_path_that_no_file_can_have_is_no_document(tmp_path):
     known = Documents()
     for name in ("a\0b", "x" * 300, "\ud800"):
-        assert known.get(tmp_path / name, ErrorRecord) is None
+        assert known.get(tmp_path / name, Decision) is None
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), 1 << 62, -(1 << 62)])
@@ -252,7 +252,7 @@ def test_a_gigabyte_takes_little_memory(path):
     following = Lines(path)
     tracemalloc.start()
     try:
-        assert [*records(following.look(), ErrorRecord)] == [SOME]
+        assert [*records(following.look(), Decision)] == [SOME]
         assert following.cut
         assert read_object(path) is None
         assert Documents().get(path, TrialCounts) is None
@@ -266,7 +266,7 @@ def test_a_gigabyte_takes_little_memory(path):
 def test_a_strangers_lines_are_skipped(lines):
     mine = SOME.model_dump_json().encode()
     mixed = [piece for line in lines for piece in (line, mine)]
-    assert [*records(mixed, ErrorRecord)] == [SOME] * len(lines)
+    assert [*records(mixed, Decision)] == [SOME] * len(lines)
 
 
 def test_an_object_of_any_shape_or_none(path):
