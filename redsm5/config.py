@@ -78,7 +78,7 @@ class Config(Section):
 
     @property
     def on_cpu(self) -> bool:
-        """Whether `launch` trains on the processor."""
+        """Whether `launch` trains on the CPU."""
         return bool(launch_settings(self.launch)["use_cpu"])
 
     @model_validator(mode="after")

@@ -50,7 +50,7 @@ def changes(journal: Sequence[RetentionRow]) -> list[Moment]:
     for row in journal:
         time, before, whole_before = milliseconds(row.timestamp), held[row.checkpoint], whole[row.checkpoint]
         saved = row.action == "keep" and row.bytes > before
-        left = {"keep": row.bytes, "strip": max(before - row.bytes, 0)}  # else deleted, or damaged and set aside
+        left = {"keep": row.bytes, "strip": max(before - row.bytes, 0)}  # else deleted, or damaged and quarantined
         held[row.checkpoint] = left.get(row.action, 0)
         at = len(found)
         if saved:

@@ -95,7 +95,7 @@ def was_never_begun(study: Path) -> bool:
 
 
 def is_litter(path: Path) -> bool:
-    """Whether this is a folder of a checkpoint that is half written, retired and not wholly gone, or set aside."""
+    """Whether this is a folder of a checkpoint that is half written, retired and not wholly gone, or quarantined."""
     return _LITTER.fullmatch(path.name) is not None and not path.is_symlink() and path.is_dir()
 
 

@@ -58,7 +58,7 @@ STATE_JSON = "training_state.json"
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 
-# Before the name of a checkpoint: half written; retired and not wholly removed; damaged and set aside
+# Before the name of a checkpoint: half written; retired and not wholly removed; damaged and quarantined
 TEMPORARY = ".tmp-"
 TRASH = ".trash-"
 DAMAGED = ".damaged-"

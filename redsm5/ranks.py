@@ -3,7 +3,7 @@
 Each takes its share of every batch (redsm5/data/batches.py). The first one decides and writes; the others follow. Where
 a trial has one process, nothing here sends, waits or changes a number.
 
-What decisions need goes through a group of its own, on the processor: it does not wait for a GPU, and a process may let
+What decisions need goes through a group of its own, on the CPU: it does not wait for a GPU, and a process may let
 the others wait in it for as long as it takes (for room on the disk, for the pruner). The end of a process ends all
 waiting for it, with an error.
 """

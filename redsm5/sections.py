@@ -177,10 +177,11 @@ class TrainConfig(Section):
         batch_size: posts a batch, over all processes of the trial together, so that it means the same on any machine:
             of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
         group_by_length: put posts of like length into a batch, else any: less padding, but batches that differ more.
-        max_tokens: of a forward, padded, in one process; a batch that has more is computed in parts that add up to the
-            same loss and gradient, but a post's windows are not parted. null: no limit.
-        part_cost: a batch is parted, too, where that saves so many tokens of padding for each part, and so are the
-            windows of a part; null: 32 on a processor, and on a GPU, which is for large parts, any number is too few.
+        max_tokens: limit of a micro-batch, padding included, in one process. A larger batch is split into
+            length-bucketed micro-batches with the same total loss and gradient; the windows of one post are not split.
+            null: no limit.
+        part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split
+            where that saves more padding than it costs. null: 32 on a CPU; on a GPU, no batch is split to save padding.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.

@@ -117,7 +117,7 @@ def test_what_is_not_ours_is_found_at_any_depth_and_every_link_is_none(tmp_path:
 # checkpoints in which somebody's file lies
 
 
-@pytest.mark.parametrize("way", ["retention", "finish", "set aside", "eviction", "cleanup", "training state"])
+@pytest.mark.parametrize("way", ["retention", "finish", "quarantined", "eviction", "cleanup", "training state"])
 def test_somebodys_file_in_a_checkpoint_stays_where_it_is(experiments: Path, way: str) -> None:
     trial = make_trial(experiments)
     store = store_of(trial)
@@ -128,10 +128,10 @@ def test_somebodys_file_in_a_checkpoint_stays_where_it_is(experiments: Path, way
     elif way == "finish":
         store.policy = Policy()
         store.finish()
-    elif way == "set aside":
-        store.set_aside("epoch-0001", "damaged")
+    elif way == "quarantined":
+        store.quarantine("epoch-0001", "damaged")
         assert (trial / paths.CHECKPOINTS / ".damaged-epoch-0001" / paths.WEIGHTS).exists()
-        store.drop_set_aside()
+        store.drop_quarantined()
     elif way == "eviction":
         record = record_of(trial.name.removeprefix("trial_"), ID, state="failed")
         free_trial(trial, record, states_only=False, reason="budget", log=lambda *_, **__: None)
@@ -152,7 +152,7 @@ def test_an_epoch_that_is_saved_again_beside_somebodys_file_verifies(experiments
     store = store_of(trial)
     folder = trial / paths.CHECKPOINTS / "epoch-0001"
     (folder / "notes.txt").write_bytes(PRECIOUS)
-    store.set_aside("epoch-0001", "damaged")
+    store.quarantine("epoch-0001", "damaged")
     assert store.checkpoints() == []
     store.commit(manifest_of(trial.name.removeprefix("trial_"), 1, 0.5), contents(7))
     assert read_verified(folder)[paths.WEIGHTS] == contents(7)[paths.WEIGHTS]
@@ -160,17 +160,17 @@ def test_an_epoch_that_is_saved_again_beside_somebodys_file_verifies(experiments
     assert not list(trial.glob("checkpoints/.tmp-*"))
 
 
-def test_somebodys_file_in_what_was_set_aside_stays_when_that_happens_again(experiments: Path) -> None:
+def test_somebodys_file_in_what_was_quarantined_stays_when_that_happens_again(experiments: Path) -> None:
     trial = make_trial(experiments, epochs=1)
     store = store_of(trial)
-    store.set_aside("epoch-0001", "damaged")
+    store.quarantine("epoch-0001", "damaged")
     precious = trial / paths.CHECKPOINTS / ".damaged-epoch-0001" / "notes.txt"
     precious.write_bytes(PRECIOUS)
     store.commit(manifest_of(trial.name.removeprefix("trial_"), 1, 0.5), contents(7))
-    store.set_aside("epoch-0001", "damaged again")
+    store.quarantine("epoch-0001", "damaged again")
     assert store.names() == []
     assert (precious.parent / paths.WEIGHTS).read_bytes() == contents(7)[paths.WEIGHTS]
-    store.drop_set_aside()
+    store.drop_quarantined()
     assert [path.name for path in precious.parent.iterdir()] == ["notes.txt"]
 
 

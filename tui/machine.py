@@ -1,4 +1,4 @@
-"""What the machine that the app runs on does: processor, memory, disk and GPUs, over the last minutes.
+"""What the machine that the app runs on does: CPU, memory, disk and GPUs, over the last minutes.
 
 Here and not in redsm5/tracking/system.py, whose sampler is about a trial's own process and journal. A sample takes
 0.2 ms without a GPU. psutil and NVML are imported at the first one, in the thread that reads.
@@ -91,7 +91,7 @@ class Machine:
         now = time.monotonic()
         if not self._cores:
             self._begin()
-            self._last = now  # of the processor and the disk, only a time between two looks tells anything
+            self._last = now  # of the CPU and the disk, only a time between two looks tells anything
         if now - self._last >= (SEEN_S if seen else SELDOM_S):
             self._last = now
             self._samples.append(self._sample(now))

@@ -80,7 +80,7 @@ def title(machine: MachineView) -> str:
     return f"machine {text.clean(machine.host, 30)}".rstrip()
 
 
-def processor(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
+def cpu(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
     """The chart, and what stands in the frame."""
     if not machine.samples:
         return Text(WAITING, DIM), ""

@@ -1,9 +1,9 @@
-"""Which posts are copies of others: equal once quotes, dashes, case and spaces are set aside, or nearly so.
+"""Which posts are copies of others: equal once quotes, dashes, case and spaces are ignored, or nearly so.
 
 Nearly equal are two posts of twenty words or more that have 70 % of their sequences of three words in common. MinHash
 (Broder 1997) in bands finds 99 % of the pairs that are just that like, and 99.99 % of those that have 80 % in common;
 what it offers is counted out. Nothing is drawn: the same posts have the same copies everywhere. 1,484 posts of ReDSM5's
-lengths take 0.4 s of a processor's core, 20,000 take 11 s.
+lengths take 0.4 s of a CPU core, 20,000 take 11 s.
 """
 
 import hashlib

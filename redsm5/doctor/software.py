@@ -166,7 +166,7 @@ def judge_cuda(seen: dict[str, Any]) -> Finding:
     if seen["driver"]:
         remedy = "Look at `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, pass --gpus all or --nv."
         return Finding("warn", f"{head} finds no GPU, and there is an NVIDIA driver {seen['driver']}", remedy)
-    return Finding("note", f"{head}, no NVIDIA driver: launch=cpu trains on the processor")
+    return Finding("note", f"{head}, no NVIDIA driver: launch=cpu trains on the CPU")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -76,14 +76,14 @@ def predict(
     model.eval()
     answers: list[_Answer] = []
     losses: list[Tensor] = []
-    for part in chain.from_iterable(loader):
-        outputs = model(part)
+    for micro_batch in chain.from_iterable(loader):
+        outputs = model(micro_batch)
         if loss_of:
-            losses.append(loss_of(outputs, part).double())
-        candidates = model.evidence_head.decode(outputs, part, count=CANDIDATES)
-        answers += _answers(outputs["criteria_logits_NC"], candidates, part, dataset)
+            losses.append(loss_of(outputs, micro_batch).double())
+        candidates = model.evidence_head.decode(outputs, micro_batch, count=CANDIDATES)
+        answers += _answers(outputs["criteria_logits_NC"], candidates, micro_batch, dataset)
     loss = float(ranks.mean(torch.stack(losses).sum())) if losses else math.nan
-    everyones = [answer for part in ranks.gathered(answers) for answer in part]
+    everyones = [answer for some in ranks.gathered(answers) for answer in some]
     return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset, loss)
 
 

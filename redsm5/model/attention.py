@@ -1,4 +1,4 @@
-"""Attention with dropout on a processor, where torch's draws one random number after the other for each weight.
+"""Attention with dropout on a CPU, where torch's draws one random number after the other for each weight.
 
 Shapes: S sequences, A attention heads, Q and K tokens (queries and keys), D width of a head.
 """
@@ -25,7 +25,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' `sdpa`, which it calls but for training with dropout on a processor, not compiled. There it is the
+    """transformers' `sdpa`, which it calls but for training with dropout on a CPU, not compiled. There it is the
     same function of another draw: of each random 64-bit number four weights' fates are read, to 1/65,536.
 
     That takes a sixth of the time of torch's dropout, which is a quarter of a step where posts are long and the model

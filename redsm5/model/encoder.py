@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
     # At first its layers add little to what a token is, and it learns from there: over ten seeds its five epochs come
     # to where six came with BERT's 0.02, and none ends where it began.
     "initializer_range": 0.005,
-    # With it, attention takes a path on processors that is twice as slow; of the other, drawing the random numbers is a
+    # With it, attention takes a path on CPUs that is twice as slow; of the other, drawing the random numbers is a
     # tenth of a step, and so small a model does not overfit in the few epochs that it has.
     "attention_probs_dropout_prob": 0.0,
     "hidden_dropout_prob": 0.0,

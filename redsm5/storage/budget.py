@@ -135,7 +135,7 @@ class Budget:
             self._look_at_disk(ledger, size)
             reserved = ledger.entries[self._trial_id].reserved
             wanted = self._own_bytes() + size + SLACK
-            if wanted > reserved:  # ties, or damaged checkpoints that were set aside, take more than was foreseen
+            if wanted > reserved:  # ties, or damaged checkpoints that were quarantined, take more than was foreseen
                 self._measure(ledger)
                 self._evict(ledger, self._missing(ledger, wanted))
                 missing = self._missing(ledger, wanted)
@@ -267,7 +267,7 @@ class Budget:
     def _free_own(self) -> int:
         """Give back what the policy does not protect: damaged checkpoints, and ties; how many bytes it was."""
         before = self._own_bytes()
-        self._store.drop_set_aside()
+        self._store.drop_quarantined()
         self._store.apply_plan(finished=False, tight=True)
         return before - self._own_bytes()
 
@@ -358,7 +358,7 @@ def free_trial(
             store.delete(checkpoint, reason)
         elif checkpoint.resumable:
             store.strip(checkpoint, reason)
-    store.drop_set_aside()
+    store.drop_quarantined()
     if record.bytes != (left := store.size()):
         files.write_atomic(folder / paths.TRIAL, record.model_copy(update={"bytes": left}).to_json())
 

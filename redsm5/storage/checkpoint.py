@@ -308,7 +308,7 @@ def save(
 def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]) -> Progress:
     """Load the newest checkpoint that verifies into the state, and return how far it had come.
 
-    A damaged one is set aside and the next older one used; with none left, the trial starts at epoch 0 and says so.
+    A damaged one is quarantined and the next older one used; with none left, the trial starts at epoch 0 and says so.
     Of several processes the first one chooses, and the others load what it has.
 
     Raises:
@@ -326,14 +326,14 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         try:
             contents = read_verified(folder)
         except DamagedCheckpoint as error:
-            store.set_aside(checkpoint.name, str(error))
+            store.quarantine(checkpoint.name, str(error))
             continue
         identity.check(parse_manifest(contents[paths.MANIFEST], folder), str(folder))
         _check_processes(contents, state.ranks.count, str(folder))
         try:
             state.unpack(contents)
         except DamagedCheckpoint as error:
-            store.set_aside(checkpoint.name, str(error))
+            store.quarantine(checkpoint.name, str(error))
             continue
         state.ranks.of_first(checkpoint.name)
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)

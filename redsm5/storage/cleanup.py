@@ -1,7 +1,7 @@
-"""What takes room in an experiments folder and need not, and its removal.
+"""Finds and deletes reclaimable files in an experiments folder.
 
-- litter: checkpoints half written, retired or set aside, files that no SHA256SUMS lists, and what a finished trial did
-  not come to drop: training states and checkpoints that its own configuration does not keep;
+- litter: checkpoints half written, retired or quarantined, files that no SHA256SUMS lists, and what a finished trial
+  was killed before it could drop: training states and checkpoints that its own configuration does not keep;
 - orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder is gone;
 - evictable: what the budget would take next, in its order; never of a trial that is not over, nor the best of a study.
 
@@ -42,7 +42,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 LITTER = {
     paths.TEMPORARY: "half written",
     paths.TRASH: "retired, and not wholly removed",
-    paths.DAMAGED: "damaged, and set aside",
+    paths.DAMAGED: "damaged, quarantined",
 }
 SHOWN = 3  # names of what is not ours, in one sentence
 
@@ -294,7 +294,7 @@ def _delete(trial: _Trial) -> None:
         elif item.checkpoint is None:
             item.path.unlink(missing_ok=True)
     store = CheckpointStore(folder, Policy(), _silent)
-    store.drop_set_aside("cleanup: damaged")
+    store.drop_quarantined("cleanup: damaged")
     for item in trial.items:
         if item.checkpoint and item.states_only:
             store.strip(item.checkpoint, f"cleanup: {item.reason}")

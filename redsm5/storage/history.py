@@ -23,7 +23,7 @@ class CheckpointHistory:
 
     Attributes:
         score: the study's metric; None in mid-epoch.
-        on_disk: full (it can be resumed from), weights, damaged (it will be set aside), set aside, or gone.
+        on_disk: full (it can be resumed from), weights, damaged (it will be quarantined), quarantined, or gone.
         bytes: on disk now.
         action, reason, time: of the last row of retention.jsonl; None where a crash came before the first.
     """
@@ -40,7 +40,7 @@ class CheckpointHistory:
 
 
 def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
-    """All of a trial's checkpoints, oldest first. One that was set aside and trained anew has a row for each."""
+    """All of a trial's checkpoints, oldest first. One that was quarantined and trained anew has a row for each."""
     rows: dict[str, list[RetentionRow]] = defaultdict(list)
     for line in files.read_lines(trial_dir / paths.RETENTION):
         row = RetentionRow.model_validate(line)
@@ -78,7 +78,7 @@ def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
 
 def _on_disk(folder: Path) -> str:
     if folder.name.startswith(paths.DAMAGED):
-        return "set aside"
+        return "quarantined"
     try:
         return "full" if listed_digests(folder).keys() >= STATE_FILES else "weights"
     except DamagedCheckpoint:
@@ -86,7 +86,7 @@ def _on_disk(folder: Path) -> str:
 
 
 def _last_score(rows: Sequence[RetentionRow]) -> float | None:
-    """The row that sets a damaged checkpoint aside knows of no score; those before it do."""
+    """The row that quarantines a damaged checkpoint knows of no score; those before it do."""
     return next((row.score for row in reversed(rows) if row.score is not None), None)
 
 

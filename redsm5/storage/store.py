@@ -29,7 +29,7 @@ from redsm5.storage.retention import Checkpoint, Policy, best, plan
 FORMAT_VERSION = 1
 STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
-PIECE = 1 << 20  # bytes read and hashed at once: while they are in the processor's cache
+PIECE = 1 << 20  # bytes read and hashed at once: while they are in the CPU's cache
 HASHERS = 2  # threads: a checkpoint has two large files
 OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
 
@@ -161,7 +161,7 @@ class CheckpointStore:
     Args:
         trial_dir: the trial's folder.
         policy: what is kept; it may be replaced by a stricter one while the trial runs.
-        log: called with a sentence and its facts for every checkpoint kept, stripped, deleted or set aside.
+        log: called with a sentence and its facts for every checkpoint kept, stripped, deleted or quarantined.
         make_room: called with a number of bytes before any is written; it raises DiskError where they have no room.
         writes: whether this process may; of several that train a trial, only the first does, and the others read.
     """
@@ -194,7 +194,7 @@ class CheckpointStore:
         return [p.name for p in self.folder.iterdir() if owned.is_checkpoint(p)]
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The committed checkpoints as the plan sees them; one whose own description is damaged is set aside.
+        """The committed checkpoints as the plan sees them; one whose own description is damaged is quarantined.
 
         Raises:
             IncompatibleCheckpointError: one is of another format.
@@ -204,7 +204,7 @@ class CheckpointStore:
             try:
                 found.append(read_checkpoint(self.folder / name))
             except DamagedCheckpoint as error:
-                self.set_aside(name, str(error).splitlines()[0])
+                self.quarantine(name, str(error).splitlines()[0])
         return found
 
     def best(self) -> list[Checkpoint]:
@@ -297,7 +297,7 @@ class CheckpointStore:
         self._retire(checkpoint.name)
         return size
 
-    def set_aside(self, name: str, reason: str) -> None:
+    def quarantine(self, name: str, reason: str) -> None:
         """Take a damaged checkpoint out of the way without destroying it; it goes when the trial is finished."""
         target = self.folder / f"{paths.DAMAGED}{name}"
         owned.remove_checkpoint(target)
@@ -306,9 +306,9 @@ class CheckpointStore:
         step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
         self._said[name] = ("set_aside", reason)  # so that what is said of its successor is news
         self._write_row("set_aside", Checkpoint(name, step, None, False), owned.own_bytes(target), reason)
-        self._log("checkpoint is damaged and set aside", checkpoint=name, reason=reason)
+        self._log("checkpoint is damaged and quarantined", checkpoint=name, reason=reason)
 
-    def drop_set_aside(self, reason: str = "damaged, and its room is needed") -> None:
+    def drop_quarantined(self, reason: str = "damaged, and its room is needed") -> None:
         """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
         for path in self.folder.glob(f"{paths.DAMAGED}*"):
             name = path.name.removeprefix(paths.DAMAGED)
@@ -323,7 +323,7 @@ class CheckpointStore:
     def finish(self) -> None:
         """What a finished trial leaves: the weights of its best. Doing it twice changes nothing."""
         self.apply_plan(finished=True)
-        self.drop_set_aside("damaged, and the trial is finished")
+        self.drop_quarantined("damaged, and the trial is finished")
 
     def _retire(self, name: str) -> None:
         trash = self.folder / f"{paths.TRASH}{name}-{secrets.token_hex(4)}"

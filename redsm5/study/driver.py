@@ -337,9 +337,9 @@ class Driver:
             self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as ordered")
             note_pruned(folder, record, BY_HAND)
             self.control.remove(paths.PRUNE + trial_id)
-        elif record.started_at is None and (twin := self._twin(record)):
-            self.log.info(f"trial {number} repeats trial {twin.number} and is not trained again")
-            note_repeated(folder, record, twin)
+        elif record.started_at is None and (original := self._duplicate_of(record)):
+            self.log.info(f"trial {number} repeats trial {original.number} and is not trained again")
+            note_repeated(folder, record, original)
         elif record.active_seconds >= self.limit:  # its driver ended before it could say so
             note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
         else:
@@ -350,8 +350,8 @@ class Driver:
             return record
         return None
 
-    def _twin(self, record: TrialRecord) -> TrialRecord | None:
-        """The first trial of these parameters, where it has been trained to its end or to its pruning."""
+    def _duplicate_of(self, record: TrialRecord) -> TrialRecord | None:
+        """The first completed or pruned trial with the same parameters, if any."""
         self.board.take_in_the_others()
         for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
             trained = other.state in ("completed", "pruned") and not other.duplicate_of
@@ -394,8 +394,8 @@ class Driver:
         return record
 
     def _tell(self, number: int, record: TrialRecord) -> None:
-        twin = self.board.trials.get(record.duplicate_of or "")
-        search.tell(self.optuna, number, record, repeats=twin.number if twin else None)
+        original = self.board.trials.get(record.duplicate_of or "")
+        search.tell(self.optuna, number, record, repeats=original.number if original else None)
 
     # -----------------------------------------------------------------------------------------------------------------
     # what is seen

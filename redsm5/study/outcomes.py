@@ -66,10 +66,15 @@ def append_decision(folder: Path, decision: Decision) -> None:
     files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")
 
 
-def note_repeated(folder: Path, record: TrialRecord, twin: TrialRecord) -> TrialRecord:
-    """Give a trial the outcome of the one whose parameters it has; it is never started."""
-    changes = {"state": twin.state, "duplicate_of": twin.trial_id, "epoch": twin.epoch, "step": twin.step}
-    changes |= {"best": twin.best, "exit_code": 0, "finished_at": now()}
+def note_repeated(folder: Path, record: TrialRecord, original: TrialRecord) -> TrialRecord:
+    """Give a duplicate the outcome of the original trial; the duplicate is not trained."""
+    changes = {
+        "state": original.state,
+        "duplicate_of": original.trial_id,
+        "epoch": original.epoch,
+        "step": original.step,
+    }
+    changes |= {"best": original.best, "exit_code": 0, "finished_at": now()}
     record = record.model_copy(update=changes)
     write_record(folder, record)
     return record

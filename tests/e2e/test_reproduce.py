@@ -113,7 +113,7 @@ def test_a_metric_that_is_missing_or_a_report_that_differs_is_no_reproduction(pa
 def test_on_another_machine_the_checkpoint_decides_and_the_training_is_told_apart(pair) -> None:
     before, after = pair
     change_metric(after, 0, by=0.01)
-    change(after / paths.REPORT, lambda d: d["environment"].update(device="another processor"))
+    change(after / paths.REPORT, lambda d: d["environment"].update(device="another CPU"))
     told = judged(before, after)
     assert told["reproduced"]
     assert not told["identical"]

@@ -221,7 +221,7 @@ def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(expe
 def test_damaged_checkpoints_count_and_give_way(experiments: Path) -> None:
     trial = Trial(experiments, 2 * FULL + WEIGHTS + 200_000).admit(reserve=FULL)
     trial.save(1)
-    trial.store.set_aside("epoch-0001", "a flipped bit")
+    trial.store.quarantine("epoch-0001", "a flipped bit")
     trial.save(1)
     trial.save(2, score=0.3)
     trial.save(3, score=0.4)
@@ -399,7 +399,7 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
         disk = Disk(experiments, total, total // 10 - missing)
         monkeypatch.setattr(budget_module.shutil, "disk_usage", disk)
 
-    trial.store.set_aside("epoch-0001", "a flipped bit")
+    trial.store.quarantine("epoch-0001", "a flipped bit")
     low_by(1)
     trial.budget.make_room(1000)
     assert not list(trial.store.folder.glob(".damaged-*")), "first what is not protected"

@@ -151,7 +151,7 @@ def test_what_a_crash_left_is_litter_in_any_trial_that_is_not_at_work(experiment
 
 def test_a_damaged_checkpoint_that_goes_leaves_its_row(experiments: Path) -> None:
     trial = Trial(experiments, epochs=2)
-    trial.store().set_aside("epoch-0002", "a flipped bit")
+    trial.store().quarantine("epoch-0002", "a flipped bit")
     assert_cleaned(experiments)
     row = trial.last_row()
     assert (row.action, row.checkpoint, row.reason) == ("delete", "epoch-0002", "cleanup: damaged")

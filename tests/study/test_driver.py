@@ -195,7 +195,7 @@ def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
         for n in (1, 2, 3)
     )
     driver.board.trials = {t.trial_id: t for t in (one.model_copy(update={"duplicate_of": "t2"}), two)}
-    assert driver._twin(three) == two
+    assert driver._duplicate_of(three) == two
 
 
 def test_a_repetition_of_a_pruned_trial_tells_optuna_what_that_was_told(tmp_path: Path) -> None:

@@ -104,12 +104,14 @@ def test_every_row_arrives_once_with_its_time(config: Config, folder: Path) -> N
 
 
 def test_a_trial_that_repeats_another_has_a_run_that_says_so(config: Config) -> None:
-    twin, repeated = (create_trial(config, study_id="study-1", number=n) for n in (0, 1))
+    original, repeated = (create_trial(config, study_id="study-1", number=n) for n in (0, 1))
     folder = paths.trial_dir(Path(config.experiments), repeated.trial_id)
-    note_repeated(folder, repeated, twin.model_copy(update={"state": "completed", "best": Best(epoch=1, value=0.5)}))
+    note_repeated(
+        folder, repeated, original.model_copy(update={"state": "completed", "best": Best(epoch=1, value=0.5)})
+    )
     assert tracker_of(config).ship(folder)
     [run] = runs(config)
-    assert run.data.tags["duplicate_of"] == twin.trial_id
+    assert run.data.tags["duplicate_of"] == original.trial_id
     assert (run.data.tags["state"], run.info.status) == ("completed", "FINISHED")
 
 
