@@ -1,8 +1,7 @@
-"""The validated configuration: composed by Hydra from redsm5/conf, checked by the models of
-redsm5/sections.py, saved with each trial.
+"""The validated configuration: composed by Hydra from redsm5/conf, checked by redsm5/sections.py, saved per trial.
 
-Whatever is wrong with it (an unknown key or group, a wrong type, a value out of range, a conditional field missing or
-out of place) is one `ConfigError` that names the key, the value, what is allowed and the nearest known name.
+Every mistake (an unknown key or group, a wrong type, a value out of range, a conditional field missing or out of place)
+is a `ConfigError` that names the key, the value, what is allowed and the nearest known name.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What all JSON documents of ours share: times, numbers that may not be finite, and that no unknown key passes.
+"""What all our JSON documents share: times, numbers that may not be finite, rejection of unknown keys.
 
 Times are ISO 8601 in UTC with milliseconds. A value that is not finite is one of the strings "NaN", "Infinity",
 "-Infinity".

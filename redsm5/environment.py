@@ -1,10 +1,10 @@
-"""Which variables of a person's environment reach the processes that train: none that could change a result.
+"""Decides which of a user's environment variables training processes inherit: none that could change a result.
 
-accelerate, torch and the libraries below them take settings from the environment, some in the place of those that the
-configuration gives them; a launcher's rank or address makes a process wait for others that never come. Of the names
-that belong to them only those of INHERITED go through: paths, caches, memory, devices, networks, logs. What else they
-need is set from the configuration (redsm5/study/launch.py). All other variables of a person go through untouched. The
-standard library is all that this needs.
+accelerate, torch and the libraries below them read settings from the environment, and some override the configuration;
+a launcher's rank or address makes a process wait for peers that never connect. Of the variables of these libraries only
+those in INHERITED are passed on: paths, caches, memory, devices, networks, logs. Other settings of theirs come from the
+configuration (redsm5/study/launch.py). All other variables are passed on unchanged. This module needs only the standard
+library.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Errors that a person can cause or must act on, each with an exit code and a remedy.
+"""Errors that a user can cause or must act on, each with an exit code and a remedy.
 
-They are raised where the cause is known and turned into one message in one place (`exit_with_message`); the codes are
-those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 no valid checkpoint, 75 interrupted.
+They are raised where the cause is known, and printed in one place (`exit_with_message`). The exit codes are those of
+the README: 0 done, 1 refused, 2 training failed, 3 disk or budget full, 4 no valid checkpoint, 75 interrupted.
 """
 
 import errno
@@ -24,7 +24,7 @@ DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
 UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENODEV, errno.ENXIO)
 LONG_NAME = 300  # characters of a path in a message
-AGAIN = "run the same command again: it goes on where it was"
+AGAIN = "run the same command again: it resumes where it stopped"
 
 # How like a known name another is that may be meant to be it: a share of its characters, and a number of them.
 MAX_WRONG, MIN_BEGINNING = 0.25, 3
@@ -150,7 +150,7 @@ def disk_remedy(error: OSError) -> str:
     if error.errno == errno.EFBIG:
         return f"Raise the limit of a file's size (`ulimit -f unlimited`) and {AGAIN}."
     if error.errno == errno.EROFS:
-        return f"Mount it to be written to and {AGAIN}; or name another folder."
+        return f"Remount it read-write and {AGAIN}; or name another folder."
     return f"{'Make room' if error.errno in NO_ROOM else 'Look after the disk (dmesg says more)'} and {AGAIN}."
 
 
@@ -198,13 +198,13 @@ def exit_with_message(main: Callable[[], int]) -> None:
         show_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
-        show("interrupted before anything was begun", error=True)
+        show("interrupted before anything was started", error=True)
         code = Interrupted.exit_code
     except BrokenPipeError:  # who read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would say so as it ends
         code = 0
     except MemoryError:
-        show(f"error: there is not enough memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", error=True)
+        show(f"error: out of memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", error=True)
         code = TrainingError.exit_code
     except (OSError, RuntimeError) as error:
         if (told := _told(error)) is None:
@@ -219,7 +219,7 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
     if not isinstance(error, OSError):
         if "can't start new thread" not in str(error):
             return None
-        error = OSError(errno.EAGAIN, "no other thread can be started (or too little memory is left for one)")
+        error = OSError(errno.EAGAIN, "cannot start another thread (thread limit reached, or too little memory)")
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     shown = redact(one_line(f"{name[:LONG_NAME]}{'…' * (len(name) > LONG_NAME)}"))
     what = f"{error.strerror}: {shown}" if name else f"{error.strerror}"
@@ -234,7 +234,10 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
         elif not name and "temporary" in what:
             remedy = "Set TMPDIR to a folder that you can write to."
         elif not name:  # only what asks for the folder that one is in has no name to tell
-            what, remedy = "the folder that this was started in is gone", "Go to another one, and run it there."
+            what, remedy = (
+                "the current folder no longer exists",
+                "Change to an existing folder and run the command there.",
+            )
         return f"{what}\n  {remedy}", InputError.exit_code
     return None
 

@@ -1,7 +1,8 @@
 """Files that survive a crash: atomic replacement, appended lines, locks between processes.
 
-After `write_atomic` returns, power loss leaves the new content; before that, the old one. A reader never sees half.
-Only regular files are read, so that a pipe never makes us wait, and nothing is written or locked through a link.
+After `write_atomic` returns, a power failure leaves the new content; before that, it leaves the old or the new content,
+never a mixture. Only regular files are read, so that a pipe cannot block us, and nothing is written or locked through a
+symbolic link.
 """
 
 import ctypes

@@ -1,9 +1,9 @@
-"""What in an experiments folder is ours, and so may be deleted: the one place that decides.
+"""Decides what in an experiments folder redsm5 owns, and so may delete. No other module decides this.
 
-Ours are the folders `study_<uuid>` and `trial_<uuid>`, and in them what has a name that we make; whatever else lies
-there, and every link, is somebody's and stays. A folder goes as a whole only where all in it is ours. Nothing is ever
-deleted through a link, with one exception: `checkpoints` of a trial may be a link to another disk where it was one
-before the trial's first start, which the trial's record then says.
+Owned are the folders `study_<uuid>` and `trial_<uuid>`, and in them the names that redsm5 writes; everything else, and
+every symbolic link, belongs to the user and stays. A folder is deleted only if it contains nothing but owned files.
+Nothing is deleted through a link, with one exception: a trial's `checkpoints` may be a link to another disk if it was
+one before the trial's first start, which the trial's record then says.
 """
 
 import os
@@ -153,7 +153,7 @@ def refuse_in_place_of_folder(path: Path) -> None:
     """
     if path.is_symlink() or not path.is_dir():
         raise NotOursError(
-            "it is not a folder, and a checkpoint is to be saved there", where=str(path), remedy="Move it away."
+            "a checkpoint must be saved there, but it is not a folder", where=str(path), remedy="Move it away."
         )
 
 
@@ -173,9 +173,9 @@ def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
     for path in (folder, *(folder / name for name in (paths.LOGS, paths.CONTROL, paths.CLAIMS))):
         if path.is_symlink():
             raise NotOursError(
-                f"it is a symbolic link to {os.readlink(path)}, and nothing is written or deleted through one",
+                f"it is a symbolic link to {os.readlink(path)}; redsm5 does not follow symbolic links",
                 where=str(path),
-                remedy="Put the folder itself in the place of the link.",
+                remedy="Replace the link with the folder itself.",
             )
     link = folder / paths.CHECKPOINTS
     if not link.is_symlink():
@@ -184,9 +184,9 @@ def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
     noted = (files.read_json(folder / paths.TRIAL) or {}).get("checkpoints_at")
     if not (begins and os.path.isdir(target) and not os.listdir(target)) and noted != target:
         raise NotOursError(
-            f"it is a symbolic link to {os.readlink(link)}, which was not there as the trial began",
+            f"it is a symbolic link to {os.readlink(link)}, which did not exist when the trial started",
             where=str(link),
-            remedy="Put the folder itself in the place of the link. Only before its first start may a trial's "
-            "checkpoints be linked, to an empty folder.",
+            remedy="Replace the link with the folder itself. A trial's checkpoints may only be "
+            "linked before its first start, to an empty folder.",
         )
     return target

@@ -1,4 +1,4 @@
-"""The names of everything in an experiments folder: the one place that spells them.
+"""The names of all files in an experiments folder, defined in one place.
 
 ```
 experiments/

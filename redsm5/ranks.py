@@ -1,11 +1,10 @@
-"""The processes that train one trial together: what they tell each other, beside the gradients.
+"""Communication between the processes that train one trial together, besides the gradients.
 
-Each takes its share of every batch (redsm5/data/batches.py). The first one decides and writes; the others follow. Where
-a trial has one process, nothing here sends, waits or changes a number.
+Each takes its share of every batch (redsm5/data/batches.py). The first one decides and writes; the others follow. In a
+trial with one process, nothing here sends, waits or changes a number.
 
-What decisions need goes through a group of its own, on the CPU: it does not wait for a GPU, and a process may let
-the others wait in it for as long as it takes (for room on the disk, for the pruner). The end of a process ends all
-waiting for it, with an error.
+Decisions use a process group of their own, on the CPU. It does not wait for a GPU, and it has no timeout: the others
+may have to wait for disk space or for the pruner. If a process exits, all who wait for it get an error.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Secrets out of what is shown, logged and saved. The standard library is all that it needs."""
+"""Removes secrets from what is shown, logged and saved. Needs only the standard library."""
 
 import os
 import re

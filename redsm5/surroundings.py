@@ -1,8 +1,7 @@
-"""What a process finds around it, made fit for the work before that begins.
+"""Makes a process's surroundings usable before its work starts.
 
-Its standard streams are open, and a terminal that goes away ends nothing. Names of files beyond ASCII are read as
-UTF-8, whatever the locale says. A warning warns, and is no error. What the system refuses because of a limit has a
-remedy.
+Its standard streams are open, and losing the terminal does not end it. File names beyond ASCII are read as UTF-8,
+whatever the locale. Warnings are shown, but never raised. Errors caused by system limits get a remedy.
 """
 
 import errno

@@ -17,7 +17,7 @@ SHOWN = {"set_aside": "quarantine"}  # the word for an action, where it is anoth
 
 def main() -> int:
     parser = Parser(prog="just checkpoints", description=__doc__)
-    parser.add_argument("trial_id", metavar="UUID", help="of the trial, as in the name of its folder")
+    parser.add_argument("trial_id", metavar="UUID", help="the trial's UUID, as in the name of its folder")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser)
     arguments = parser.parse_args()

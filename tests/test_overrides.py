@@ -246,7 +246,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_secret_of_the_environment_is_refused_and_not_told(case: str) -> None:
     words, key, name = REFUSED[case]
-    with pytest.raises(ConfigError, match=f"{key}.* would hold the value of {name}") as caught:
+    with pytest.raises(ConfigError, match=f"{key}.* contains the value of {name}") as caught:
         compose(words)
     for secret in (TOKEN, PASSWORD, SHORT, "value-of-"):
         assert secret not in str(caught.value)
@@ -320,7 +320,7 @@ def test_the_command_refuses_it_with_exit_code_1_and_writes_nothing(tmp_path: Pa
         [*command, "study.name=n-${oc.env:HF_TOKEN}"], capture_output=True, text=True, env=env, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: study.name would hold the value of HF_TOKEN, a secret")
+    assert done.stderr.startswith("error: study.name contains the value of HF_TOKEN, a secret")
     assert TOKEN not in done.stderr
     assert not (tmp_path / "e").exists()
 

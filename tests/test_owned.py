@@ -137,7 +137,7 @@ def test_somebodys_file_in_a_checkpoint_stays_where_it_is(experiments: Path, way
         free_trial(trial, record, states_only=False, reason="budget", log=lambda *_, **__: None)
     elif way == "cleanup":
         found = cleanup(experiments, execute=True, evict=True)
-        assert (precious, "it is not ours, and is left alone; its bytes count") in found.skipped
+        assert (precious, "not written by redsm5: it is not touched, but its bytes count") in found.skipped
     else:
         store.strip(read_checkpoint(precious.parent), "weights suffice")
         (precious.parent / paths.WEIGHTS).unlink()
@@ -208,7 +208,7 @@ def test_a_trial_of_a_study_that_is_gone_stays_if_somebodys_file_lies_in_it(expe
     found = cleanup(experiments, execute=True)
     assert everything(kept) == before | {paths.LOCK: b""}
     assert not gone.exists()
-    assert found.skipped == [(kept, "it would go, but what is not ours lies in it: notes.txt")]
+    assert found.skipped == [(kept, "not deleted, since it contains files that redsm5 did not write: notes.txt")]
 
 
 def test_a_study_behind_a_link_that_leads_nowhere_now_is_not_gone(experiments: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_study_whose_index_has_trials_was_begun(experiments: Path) -> None:
     study.mkdir()
     (study / paths.INDEX).write_text('{"trials": [{}]}')
     assert not owned.was_never_begun(study)
-    assert (study, f"it has no {paths.STUDY}: a study that lost its record is left alone") in cleanup(
+    assert (study, f"it has no {paths.STUDY}: a study without its record is not touched") in cleanup(
         experiments, execute=True
     ).skipped
 

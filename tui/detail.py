@@ -1,4 +1,4 @@
-"""One trial in full: its metrics, checkpoints, configuration, log and report, followed as they grow."""
+"""One trial in detail: its metrics, checkpoints, configuration, log and report, followed as they grow."""
 
 import json
 import os

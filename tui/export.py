@@ -1,4 +1,4 @@
-"""The table of trials as a file for spreadsheets: full keys, raw values, and no cell that a spreadsheet would run."""
+"""The table of trials as CSV: full keys, raw values, and no cell that a spreadsheet would run as a formula."""
 
 import csv
 import json

@@ -1,7 +1,7 @@
-"""Reading files that others write, or wrote to harm: bounded, never blocking, never raising for what stands in them.
+"""Reads files that others write, perhaps maliciously: bounded, never blocking, never raising for their content.
 
-A file may be missing, half written, replaced, not a file at all, or endless. What cannot be read is marked; what could
-be read a moment ago keeps its last content. What has not changed is not read again.
+A file may be missing, half written, replaced, not a regular file, or endless. A file that cannot be read is marked, and
+keeps the content that was read last. An unchanged file is not read again.
 """
 
 import json

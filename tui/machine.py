@@ -1,7 +1,7 @@
-"""What the machine that the app runs on does: CPU, memory, disk and GPUs, over the last minutes.
+"""Samples the CPU, memory, disk and GPUs of the machine that the app runs on.
 
-Here and not in redsm5/tracking/system.py, whose sampler is about a trial's own process and journal. A sample takes
-0.2 ms without a GPU. psutil and NVML are imported at the first one, in the thread that reads.
+Separate from redsm5/tracking/system.py, which samples a trial's own process into its journal. A sample takes 0.2 ms
+without a GPU. psutil and NVML are imported at the first sample, in the reading thread.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""What the trials hold on disk, by kind, and how that came about; gathered bit by bit: it opens every folder.
+"""The trials' bytes on disk by kind, and their history; collected step by step, since it opens every folder.
 
-The bytes are those on disk (st_size). What everything written would take, had nothing been deleted, and the moves come
-from the trials' retention journals.
+Sizes are st_size. The size if nothing had been deleted, and the writes and deletions, come from the trials' retention
+journals.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""From configuration to posts: read, download or synthesize, align, split; once, and from the cache after that.
+"""From configuration to posts: read, download or synthesize, align and split them; later calls read the cache.
 
-`load_splits` is what training sees, `load_learnable` what it begins with; the test posts come from `load_test`, which
-only evaluation calls. What needs torch or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is
-imported from there.
+`load_splits` returns the posts for training, `load_learnable` also checks that they can be learned from. `load_test`
+returns the test posts; only the evaluation calls it. What needs torch or transformers is in `redsm5.data.tokenize` and
+`redsm5.data.batches`; import it from there.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Where in a post an annotated sentence stands: exactly, after normalization, or approximately.
+"""Finds an annotated sentence in its post: exactly, after normalization, or by fuzzy matching.
 
 The annotators' sentences are not always verbatim: quotes were straightened, whitespace was collapsed, some were edited.
-Whatever method finds the sentence, the offsets returned are those of the original text.
+The offsets returned always refer to the original text.
 """
 
 import unicodedata

@@ -1,12 +1,12 @@
-"""Augmentation: in each epoch some evidence sentences of the training posts are other words for the same.
+"""Data augmentation: rewords some evidence sentences of the training posts in each epoch.
 
-A sentence is changed alone. Every other character of the post stays, and every span still covers its sentence. What a
-post becomes is a pure function of (seed, epoch, post), whatever posts stand beside it.
+Only the sentence changes. All other characters of the post stay, and every span still covers its sentence. The result
+is a pure function of (seed, epoch, post), whatever the other posts are.
 
-synonym, insert and swap are three of the four operations of EDA (Wei & Zou 2019, section 2; deletion might take away
-the evidence), char_perturb is the synthetic noise of Belinkov & Bisk 2018, and back_translation follows Sennrich et al.
-2016. They are written here because nlpaug's last release is of July 2022, and TextAttack (0.3.11, August 2026) draws
-from the random state of the whole process and brings flair, pandas and language_tool_python along.
+synonym, insert and swap are three of the four operations of EDA (Wei & Zou 2019, section 2; deletion could remove the
+evidence). char_perturb is the synthetic noise of Belinkov & Bisk 2018. back_translation follows Sennrich et al. 2016.
+They are implemented here because nlpaug's last release is of July 2022, and TextAttack (0.3.11, August 2026) uses the
+global random state and depends on flair, pandas and language_tool_python.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""What was made of the posts once, kept on disk for the next trial: nothing is aligned, split or tokenized twice.
+"""Cache of processed posts on disk, so that trials do not align, split or tokenize the same posts again.
 
-An entry is found by a key, the SHA-256 of all that it was made from, the code among it: what is found is never stale.
-Its name ends with the SHA-256 of its bytes; bytes that do not have it are removed and made anew. Entries hold posts,
-which are private: they lie in the user's own cache folder, readable by that user alone, and never in an experiments
-folder. Without a folder that can be written, or without room on the disk, there is no cache and nothing else changes.
+The key of an entry is the SHA-256 of everything that it was made from, code included, so an entry is never stale. Its
+file name ends with the SHA-256 of its content; a file that does not match is deleted and rebuilt. Entries contain
+posts, which are private: they are stored in the user's own cache folder, readable by that user only, and never in an
+experiments folder. If the folder is not writable or the disk is full, nothing is cached, and results are the same.
 """
 
 import hashlib

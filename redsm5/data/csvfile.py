@@ -1,7 +1,7 @@
-"""The records of a CSV file as people have it: separated by commas, semicolons, tabs or bars, with Excel's `sep=` line.
+"""Reads the records of a CSV file, separated by commas, semicolons, tabs or bars, with or without Excel's `sep=` line.
 
-What only bears the name .csv (a workbook, an archive, a page, a pointer, another encoding) is an InputError that says
-what it is and what to do. No message holds what stands in a field, nor in the header: without one, that is a post.
+A file that is not CSV (a workbook, an archive, a web page, a Git LFS pointer, another encoding) is an InputError that
+says what it is and what to do. No message quotes a field or a header: without a header line, the first line is a post.
 """
 
 import codecs

@@ -1,9 +1,9 @@
-"""Which posts are copies of others: equal once quotes, dashes, case and spaces are ignored, or nearly so.
+"""Finds duplicate posts: equal up to quotes, dashes, case and whitespace, or nearly equal.
 
-Nearly equal are two posts of twenty words or more that have 70 % of their sequences of three words in common. MinHash
-(Broder 1997) in bands finds 99 % of the pairs that are just that like, and 99.99 % of those that have 80 % in common;
-what it offers is counted out. Nothing is drawn: the same posts have the same copies everywhere. 1,484 posts of ReDSM5's
-lengths take 0.4 s of a CPU core, 20,000 take 11 s.
+Two posts of twenty words or more are nearly equal if they share 70 % of their word trigrams. MinHash with banding
+(Broder 1997) finds 99 % of the pairs at exactly 70 %, and 99.99 % of those at 80 %; each candidate pair is then checked
+exactly. Nothing is random: the same posts have the same duplicates everywhere. 1,484 posts of ReDSM5's lengths take 0.4
+s of a CPU core, 20,000 take 11 s.
 """
 
 import hashlib

@@ -1,10 +1,10 @@
-"""Posts as what the encoder reads, with all that a trial needs to know of them: labels, evidence, the way back.
+"""Posts encoded as the model's input, with what a trial needs to know of them: labels, evidence, character offsets.
 
-An item is what the model gives one answer for: a post with its nine symptoms (multi_label), or a pair of a post and one
-symptom, whose description the encoder reads before the post (binary_pairs). An item is read in one window of tokens, or
-in several that overlap (`long_posts: window`). Evidence is a range of tokens (first, last), both inclusive.
+An item is the unit that gets one prediction: a post with its nine symptoms (multi_label), or a pair of a post and a
+symptom, whose description comes before the post (binary_pairs). An item has one window of tokens, or several
+overlapping ones (`long_posts: window`). Evidence is a range of tokens (first, last), both inclusive.
 
-Shapes: P posts, N items, C outputs an item (9 or 1).
+Shapes: P posts, N items, C outputs per item (9 or 1).
 """
 
 import hashlib

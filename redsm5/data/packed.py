@@ -1,9 +1,9 @@
-"""Encoded posts as a few flat arrays, in the bytes of a safetensors file, and the items and windows read from them.
+"""Encoded posts as a few flat arrays in a safetensors file, and the items and windows read from them.
 
-The arrays are views of the bytes, which may be those of a mapped file; an item is made when it is asked for.
+The arrays are views of the file's bytes, which may be memory-mapped; items are created on access.
 
-Shapes: N items, C outputs an item (9 or 1), S windows, T tokens of all windows, G spans, M sentences. `starts` arrays
-have one element more than there are rows: row i has what lies in [starts[i], starts[i + 1]).
+Shapes: N items, C outputs per item (9 or 1), S windows, T tokens of all windows, G spans, M sentences. A `starts` array
+has one element more than there are rows: row i is [starts[i], starts[i + 1]).
 """
 
 import json

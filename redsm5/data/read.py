@@ -1,8 +1,8 @@
-"""Reads ReDSM5's two CSV files and checks every row of them.
+"""Reads ReDSM5's two CSV files and checks every row.
 
-What is harmless is accepted (byte order mark, CRLF, additional columns, spaces around ids, repeated rows); all else is
-an InputError that names file, line, value and remedy. No message ever holds a post's text: a value is shown only where
-it has the form of what belongs into its column, since rows may be shifted and columns exchanged.
+Harmless deviations are accepted (byte order mark, CRLF, additional columns, spaces around ids, repeated rows).
+Everything else is an InputError that names file, line, value and remedy. No message contains a post's text: a value is
+quoted only if it has the form that its column requires, since rows may be shifted and columns swapped.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""What augmentation needs besides the posts (WordNet, translation models), and whether it is on this machine.
+"""Checks whether what augmentation needs (WordNet, translation models) is on this machine.
 
-Apart from the methods themselves, so that the driver can refuse a study before it begins without loading torch.
+Separate from the methods themselves, so that the driver can refuse a study early without importing torch.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,8 +1,8 @@
-"""Splits by post, stratified over the nine symptoms, and the fingerprint of what came out.
+"""Splits by post, stratified over the nine symptoms, and the fingerprint of the result.
 
-Copies of a post stay together, lest what was learned by heart counts as found (`redsm5.data.duplicates`). The same
-posts and split_seed give the same splits, in whatever order the files list them. The test split is drawn first, so that
-another validation_fraction leaves it as it is.
+Duplicates of a post stay in one split, so that no memorized post is evaluated (`redsm5.data.duplicates`). The same
+posts and split_seed give the same splits, whatever the order of rows in the files. The test split is drawn first, so it
+does not depend on validation_fraction.
 """
 
 import hashlib

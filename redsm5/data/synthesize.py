@@ -1,7 +1,7 @@
-"""Invents posts in ReDSM5's shape: the same two files, label frequencies, lengths and irregularities.
+"""Generates synthetic posts in ReDSM5's format: the same two files, label frequencies, lengths and irregularities.
 
-For a first run and for tests without the gated data. What the files hold is a pure function of (posts, seed), byte for
-byte. The frequencies are those that the authors publish; lengths follow a log-normal distribution through their figures
+For a first run and for tests without the gated data set. The files are a pure function of (posts, seed), byte for byte.
+The label frequencies are the published ones; lengths follow a log-normal distribution fitted to the published figures
 (2 to 6,990 words, mean 295).
 """
 

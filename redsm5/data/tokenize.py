@@ -1,4 +1,4 @@
-"""The tokenizer of an encoder; for `tiny`, one whose vocabulary is made from the training posts."""
+"""The tokenizer of an encoder; for `tiny`, one whose vocabulary is built from the training posts."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,8 @@
-"""Back-translation (Sennrich et al. 2016, section 3): into another language and back, by two seq2seq models.
+"""Back-translation (Sennrich et al. 2016, section 3): into another language and back, with two seq2seq models.
 
-Each model translates in one direction without being told which, such as those of OPUS-MT. They come from the Hub's
-cache or a folder, never from the network. Beam search draws nothing, and each sentence goes through alone, so what it
-becomes depends on no other sentence.
+Each model translates in one fixed direction, as those of OPUS-MT do. Models are read from the Hub's cache or a folder,
+never from the network. Beam search is deterministic, and sentences are translated one at a time, so a result does not
+depend on other sentences.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
-"""What `just doctor` looks at, each check on its own, so that one that hangs or breaks says so and hides no other.
+"""The checks of `just doctor`. They are independent: a check that hangs or fails is reported and hides no other.
 
-Nothing here needs more than the standard library to be imported: the doctor is asked when the environment is broken.
+This package imports nothing but the standard library, since the doctor must run when the environment is broken.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""What the experiments folder's disk can do: room, speed, and what every guarantee of the storage rests on."""
+"""Checks of the experiments folder's disk: free space, speed, and what the storage guarantees depend on."""
 
 import fcntl
 import os

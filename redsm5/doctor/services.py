@@ -1,4 +1,4 @@
-"""What is reached over the network: the Hugging Face Hub and MLflow. A token is used, and never shown."""
+"""Checks of network services: the Hugging Face Hub and MLflow. Tokens are used, but never shown."""
 
 import importlib.metadata
 import importlib.util

@@ -1,4 +1,4 @@
-"""What is installed: Python, the packages of the lock, PyTorch and the GPUs; programs that are useful and optional."""
+"""Checks of installed software: Python, locked packages, PyTorch and GPUs, and optional programs."""
 
 import importlib.metadata
 import json

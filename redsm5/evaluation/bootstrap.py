@@ -1,7 +1,8 @@
-"""95 % intervals of a report's metrics: the percentile bootstrap over posts (Efron and Tibshirani 1993, chapter 13).
+"""95 % confidence intervals of a report's metrics by the percentile bootstrap over posts.
 
-Posts are drawn with replacement, so that a post's symptoms and sentences stay together. A metric that a sample cannot
-tell (no positives in it) is left out of that sample. The draws are a function of nothing but the number of posts.
+Posts are drawn with replacement (Efron & Tibshirani 1993, chapter 13), so that a post's symptoms and sentences stay
+together. A sample in which a metric is undefined (no positives) does not count for that metric. The samples depend on
+the number of posts only.
 
 Shapes: R samples, P posts, C = 9 symptoms.
 """

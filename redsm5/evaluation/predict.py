@@ -1,6 +1,6 @@
-"""Run a model over posts and say what it sees: probabilities of symptoms, and evidence as characters of the post.
+"""Runs a model over posts: probabilities of symptoms, and evidence as character spans of the post.
 
-Shapes: P posts, N items, S sequences, C outputs an item (9 or 1), K candidates a sequence and output.
+Shapes: P posts, N items, S sequences, C outputs per item (9 or 1), K candidates per sequence and output.
 """
 
 import math

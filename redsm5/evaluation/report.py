@@ -1,4 +1,4 @@
-"""A trial's report: its best checkpoints on the test split, with everything that says how they came about."""
+"""A trial's report: its best checkpoints evaluated on the test split, with their provenance."""
 
 import platform
 import uuid
@@ -264,8 +264,8 @@ def _load_each(
         best = store.best()
         if not best:
             raise NoCheckpointError(
-                f"trial {identity.trial_id} has no checkpoint that verifies",
-                remedy="Go on with it, `just train trial.id=...`, or train a new trial with the same configuration.",
+                f"trial {identity.trial_id} has no valid checkpoint",
+                remedy="Resume it with `just train trial.id=...`, or train a new trial with the same configuration.",
             )
         for checkpoint in best:
             try:

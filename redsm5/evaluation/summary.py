@@ -1,7 +1,7 @@
 """A study's summary, summary.json and summary.html in its folder, from the records of its trials.
 
-It takes no part in the study and may be made at any time: while it runs, or from a copy of the folder. A file that is
-damaged is named and passed over. The best trial is chosen by validation; the test scores beside it choose nothing.
+It does not affect the study and can be made at any time: while the study runs, or from a copy of the folder. A damaged
+file is named and skipped. The best trial is chosen by validation; test scores are shown, never used to choose.
 """
 
 import math
@@ -60,7 +60,7 @@ class StudyFiles:
         except OSError as error:
             self.problems.append(f"{name}: {error.strerror}")
         except ValueError:
-            self.problems.append(f"{name}: a line is of another version of this code, or damaged")
+            self.problems.append(f"{name}: a line is damaged, or was written by another version")
         return otherwise
 
 

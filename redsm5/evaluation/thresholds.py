@@ -1,8 +1,9 @@
-"""Where a probability becomes a yes and a span becomes evidence: the thresholds, and how validation chooses them.
+"""Decision thresholds for symptoms and evidence, and how they are chosen on the validation split.
 
-A symptom is present from its threshold on. A post holds evidence for a symptom where the log-odds of some against none
-reach `evidence_null_threshold` (the threshold of SQuAD 2.0, Devlin et al. 2019, section 4.3); of its spans, those count
-whose score reaches `min_span_score`. Only posts of the validation split are ever given to `choose`.
+A symptom is present if its probability reaches its threshold. A post has evidence for a symptom if the log-odds of
+evidence against no evidence reach `evidence_null_threshold` (the threshold of SQuAD 2.0, Devlin et al. 2019, section
+4.3); of its spans, those with a score of at least `min_span_score` count. Only posts of the validation split are passed
+to `choose`.
 
 Shapes: P posts, C = 9 symptoms.
 """

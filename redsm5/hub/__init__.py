@@ -1,7 +1,7 @@
 """Files of the Hugging Face Hub: from its cache without any request, else downloaded.
 
-A file is in the cache whole or not at all, and within a process a revision is always the same commit. What may go
-wrong, and how often a download is tried, is in `redsm5.hub.tries`.
+A file is in the cache completely or not at all, and within a process a revision always means the same commit. Retries
+and error messages are in `redsm5.hub.tries`.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Requests to the Hugging Face Hub: how often one is tried, and what a person is told in the end.
+"""Requests to the Hugging Face Hub: how often they are retried, and the error messages.
 
-What the Hub refuses (401, 403, 404) is asked for once; what it cannot give now (429, 5xx, time-outs, connections that
-are cut) is tried `TRIES` times. No message and no log holds a token, nor the address of a file, which may be signed.
+Refusals (401, 403, 404) are not retried; temporary failures (429, 5xx, timeouts, lost connections) are tried `TRIES`
+times. No message and no log contains a token or a file's address, which may be signed.
 """
 
 import logging

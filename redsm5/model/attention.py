@@ -1,6 +1,6 @@
-"""Attention with dropout on a CPU, where torch's draws one random number after the other for each weight.
+"""Attention with fast dropout on a CPU, where torch's own draws the random numbers one by one.
 
-Shapes: S sequences, A attention heads, Q and K tokens (queries and keys), D width of a head.
+Shapes: S sequences, A attention heads, Q and K tokens (queries and keys), D size of a head.
 """
 
 from typing import Any

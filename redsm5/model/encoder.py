@@ -50,7 +50,7 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     """
     if config.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise InputError(
-            "flash_attention_2 needs a GPU and the package flash-attn (2.3.3 or newer), which are not both here",
+            "flash_attention_2 needs a GPU and the package flash-attn (2.3.3 or newer); one of them is missing here",
             where="model.attention",
             remedy="Set model.attention=sdpa, or install flash-attn on a machine with a GPU.",
         )
@@ -69,7 +69,7 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     if config.gradient_checkpointing:
         if not encoder.supports_gradient_checkpointing:
             raise InputError(
-                f"{type(encoder).__name__} cannot recompute its activations",
+                f"{type(encoder).__name__} does not support gradient checkpointing",
                 where="model.gradient_checkpointing=true",
                 remedy="Set model.gradient_checkpointing=false.",
             )
@@ -125,7 +125,7 @@ def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
         )
     except UnpicklingError:
         raise InputError(
-            "the encoder's .bin holds more than tensors, which may be code that runs as it is read",
+            "the encoder's .bin holds more than tensors, and could run code when it is loaded",
             where=f"model.model_id={config.model_id}",
             remedy="Choose a model with safetensors.",
         ) from None
@@ -143,7 +143,7 @@ def _check_kind(encoder: PreTrainedModel, config: ModelConfig) -> None:
     where = f"model.model_id={config.model_id}"
     if encoder.config.is_encoder_decoder:
         raise InputError(
-            f"{type(encoder).__name__} is an encoder with a decoder",
+            f"{type(encoder).__name__} is an encoder-decoder model",
             where=where,
             remedy="Choose an encoder, such as BERT, RoBERTa or ELECTRA.",
         )
@@ -214,5 +214,5 @@ def _stack(encoder: PreTrainedModel, where: str, remedy: str) -> nn.ModuleList:
     stack = next(stacks, None)
     if stack is None:
         name = type(encoder).__name__
-        raise InputError(f"{name} has no layers of its own for each of its {depth} steps", where=where, remedy=remedy)
+        raise InputError(f"{name} has no list of its {depth} layers", where=where, remedy=remedy)
     return stack

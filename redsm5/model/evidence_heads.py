@@ -1,8 +1,8 @@
-"""Evidence heads that score spans: from the encoder's states to the spans of tokens that are an output's evidence.
+"""Evidence heads that score spans: from the encoder's states to the token spans that are evidence for an output.
 
-Token 0 is [CLS] and stands for "no evidence" (Devlin et al. 2019, section 4.3, for SQuAD 2.0). All that a head
-computes is float32. Shapes: S sequences, T tokens, H hidden, C outputs, L the greatest length of a span, G gold spans,
-D size of the biaffine head's vectors (one more with the constant 1).
+Token 0 is [CLS] and means "no evidence" (Devlin et al. 2019, section 4.3, for SQuAD 2.0). Heads compute in float32.
+Shapes: S sequences, T tokens, H hidden, C outputs, L maximum length of a span, G gold spans, D size of the biaffine
+head's vectors (plus one for the constant 1).
 """
 
 from collections.abc import Mapping

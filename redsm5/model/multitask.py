@@ -1,6 +1,6 @@
-"""One encoder, two heads: which symptoms a post shows, and where.
+"""The model: one encoder with two heads, for the symptoms that a post shows and for their evidence.
 
-Shapes: S sequences, N items, T tokens, H hidden, C outputs an item (the nine symptoms, or one with binary_pairs).
+Shapes: S sequences, N items, T tokens, H hidden, C outputs per item (the nine symptoms, or one with binary_pairs).
 """
 
 import hashlib

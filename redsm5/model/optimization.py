@@ -1,4 +1,4 @@
-"""The optimizer, with a rate for each part of the model, and its learning-rate schedule."""
+"""The optimizer, with learning rates by parameter group, and the learning-rate schedule."""
 
 import math
 import re

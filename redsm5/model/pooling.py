@@ -1,7 +1,7 @@
-"""Poolings: from the encoder's states of a sequence's tokens to one vector for the sequence.
+"""Poolings: from the encoder's states of a sequence's tokens to one vector per sequence.
 
-A mask says which tokens take part; the others change nothing, and where none takes part, a mean, maximum or attention
-is a vector of zeros. Shapes: S sequences, T tokens, H hidden.
+A mask selects the tokens; the others have no effect, and where none is selected, mean, maximum and attention return
+zeros. Shapes: S sequences, T tokens, H hidden.
 """
 
 from collections.abc import Sequence

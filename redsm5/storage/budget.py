@@ -1,15 +1,15 @@
-"""The byte budget of a study: all its checkpoints together never take more on disk, whoever writes them.
+"""The byte budget of a study: the upper limit of all its checkpoints on disk together, over all workers.
 
-What counts is st_size of everything under `trial_*/checkpoints/` of the study, temporary, retired and damaged files
-included. A trial reserves, before it trains, what its policy may hold at once; before each save it sees to it that the
-checkpoint to come is within its reservation. The ledger, budget.json, is read and replaced under the flock on
-budget.lock, which is never renamed or removed. A reservation stands while its owner holds the trial's lock, and so ends
-with the process, however that ends. The ledger is made anew from the disk when it is missing or cannot be read, and the
-bytes in it are measured again whenever a trial is admitted.
+The size is the sum of st_size of everything under the study's `trial_*/checkpoints/`, temporary, retired and
+quarantined files included. Before a trial trains, it reserves the most that its policy can hold at once; before each
+save, it makes sure that the new checkpoint fits its reservation. The ledger, budget.json, is read and replaced under
+the flock on budget.lock, which is never renamed or removed. A reservation holds while its owner holds the trial's lock,
+and so ends with the process, however that exits. The ledger is rebuilt from the disk when it is missing or unreadable,
+and its sizes are measured again whenever a trial is admitted.
 
-Over the budget, others give way in this order: checkpoints of failed trials, then of pruned ones; training states of
-completed ones; weights of the completed ones with the worst score, whose reports exist. Never a trial that is at work
-or waits to be resumed, and never the best of the study.
+Over budget, checkpoints are evicted in this order: those of failed trials; those of pruned trials; training states of
+completed trials; weights of the completed trials with the worst scores, whose reports exist. Never those of a running
+or interrupted trial, and never the study's best.
 """
 
 import math
@@ -38,9 +38,9 @@ GONE_FIRST = ("failed", "pruned")
 COMMANDS = (
     "just cleanup --execute",
     "delete studies that are no longer needed",
-    "a larger retention.max_total_size",
-    "a smaller retention.min_free_disk_percent",
-    "retention=minimal",
+    "raise retention.max_total_size",
+    "lower retention.min_free_disk_percent",
+    "use retention=minimal",
 )
 
 
@@ -112,16 +112,18 @@ class Budget:
             others = [trial_id for trial_id in ledger.entries if trial_id != self._trial_id]
             if begin is None:
                 begin = time.monotonic()
-                self._log("no room in the budget yet", needed=reserve, missing=missing)
+                self._log(
+                    "the budget is full: waiting for other trials to release space", needed=reserve, missing=missing
+                )
             # Who has reserved will give room. Who is at work without, begins or ends, or waits as we do: not for ever.
             patient = any(ledger.entries[t].reserved for t in others) or (
                 time.monotonic() - begin < GRACE_S and any(map(self._live, others))
             )
             if reserve > self._max or not patient:
                 needed = max(reserve, self._own_bytes())
-                raise self._no_room(needed, self._max - self._taken(ledger), "in retention.max_total_size")
+                raise self._no_room(needed, self._max - self._taken(ledger), "within retention.max_total_size")
             if stop_requested():
-                raise Interrupted("stopped while waiting for room in the budget")
+                raise Interrupted("stopped while waiting for space in the budget")
             time.sleep(POLL_S)
 
     def make_room(self, size: int) -> None:
@@ -143,7 +145,7 @@ class Budget:
                     wanted -= self._free_own()
                     missing = self._missing(ledger, wanted)
                 if missing > 0:
-                    raise self._no_room(size, self._max - self._taken(ledger), "in retention.max_total_size")
+                    raise self._no_room(size, self._max - self._taken(ledger), "within retention.max_total_size")
                 reserved = max(reserved, wanted)
             self._write(ledger, reserved)
 
@@ -162,7 +164,7 @@ class Budget:
             known = self._in_index()
         except ValueError:
             if self._path.exists():
-                self._log("budget.json cannot be read: it is made anew from the disk")
+                self._log("budget.json cannot be read: it is rebuilt from the files on disk")
             ledger = BudgetLedger(max_total_size=self._max)
             known = self._on_disk()
         for trial_id in [*known, self._trial_id]:
@@ -198,9 +200,9 @@ class Budget:
         if ledger.max_total_size != self._max:
             if any(entry.reserved for trial_id, entry in ledger.entries.items() if trial_id != self._trial_id):
                 raise BudgetMismatchError(
-                    f"retention.max_total_size={self._max}, but another worker is at this study with "
+                    f"retention.max_total_size={self._max}, but another worker of this study uses "
                     f"{ledger.max_total_size}",
-                    remedy="Give the same, or wait until the other has ended.",
+                    remedy="Use the same value, or wait until the other worker has ended.",
                 )
             ledger.max_total_size = self._max
 
@@ -242,7 +244,7 @@ class Budget:
                 try:
                     free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
                 except (NotOursError, NotRegularError, IncompatibleCheckpointError) as error:
-                    self._log("a trial's checkpoints are left alone", where=error.where, reason=error.what)
+                    self._log("the checkpoints of a trial are not touched", where=error.where, reason=error.what)
                 before, left = ledger.entries[trial_id], BudgetEntry(bytes=files.tree_bytes(folder / paths.CHECKPOINTS))
                 freed += before.bytes - left.bytes  # litter that went as its store was opened included
                 ledger.entries[trial_id] = left
@@ -260,7 +262,7 @@ class Budget:
             return load(path, TrialRecord)
         except InputError as error:
             self._log(
-                "a trial's record cannot be read, so nothing of it is evicted", where=str(path), reason=error.what
+                "the record of a trial cannot be read, so nothing of it is evicted", where=str(path), reason=error.what
             )
             return None
 
@@ -277,10 +279,12 @@ class Budget:
             self._store.policy = austere(self._store.policy)
         if not (low := self._low(size)):
             return
-        self._log("the disk is low: pruning what is not protected", free=low.free, needed=low.needed)
+        self._log("low disk space: deleting checkpoints that are not protected", free=low.free, needed=low.needed)
         self._free_own()
         if low := self._low(size):
-            self._log("the disk is still low: from now on the study keeps one best a trial and no more", free=low.free)
+            self._log(
+                "disk space is still low: from now on the study keeps one best checkpoint per trial", free=low.free
+            )
             ledger.austere = True
             self._store.policy = austere(self._store.policy)
             self._free_own()
@@ -306,11 +310,11 @@ class Budget:
             "largest_files": [{"path": str(path), "bytes": size} for path, size in largest],
             "commands": COMMANDS,
         }
-        self._log("no room for checkpoints", **payload)
+        self._log("not enough space for checkpoints", **payload)
         names = "".join(f"\n    {size:>14,} bytes  {path}" for path, size in largest)
         return DiskError(
-            f"{needed:,} bytes are needed and {max(free, 0):,} are free {where}",
-            remedy=f"The largest files:{names}\n  What helps: {'; '.join(COMMANDS)}.",
+            f"{needed:,} bytes are needed, but only {max(free, 0):,} are free {where}",
+            remedy=f"The largest files:{names}\n  Possible remedies: {'; '.join(COMMANDS)}.",
         )
 
 

@@ -1,13 +1,13 @@
-"""What training depends on, to bytes and back: weights, optimizer, schedule, scaler, random generators, progress.
+"""Saves and loads the training state: weights, optimizer, scheduler, scaler, random states, progress.
 
-Tensors go to safetensors, the rest to JSON; nothing is pickled. The bytes are committed by redsm5/storage/store.py.
-Of the package only this module, redsm5/storage/randomness.py and redsm5/storage/tensors.py know tensors.
+Tensors go to safetensors, the rest to JSON; nothing is pickled. redsm5/storage/store.py commits the bytes. In this
+package only this module, redsm5/storage/randomness.py and redsm5/storage/tensors.py handle tensors.
 
-Saving does not stop the training: `save` copies the state into buffers that are allocated once, and a thread hashes,
-writes and commits. At most one save is in flight. The memory that this takes is that of one state.
+Saving does not block training: `save` copies the state into preallocated buffers, and a thread hashes, writes and
+commits them. At most one save is in flight. The buffers take as much memory as one state.
 
-Of several processes that train a trial, the first one saves; its checkpoint has the random generators of all, and all
-else is the same in each. So it goes on in as many processes, and in no other number.
+With several processes per trial, the first one saves. Its checkpoint has the random states of all; everything else is
+the same in each. So a trial can be resumed only with the same number of processes.
 """
 
 import json
@@ -120,7 +120,7 @@ class Identity:
         different = [f"{k}: checkpoint {theirs[k]}; here {ours[k]}" for k in ours if ours[k] != theirs[k]]
         if different:
             raise IncompatibleCheckpointError(
-                "the checkpoint is of another model or other data: " + "; ".join(different),
+                "the checkpoint belongs to another model or other data: " + "; ".join(different),
                 where=where,
                 remedy="Start a new trial, or restore the data and configuration that the checkpoint was made with.",
             )
@@ -339,7 +339,7 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
     if had_any:
-        log("no checkpoint is left that verifies: the trial starts again at epoch 0")
+        log("no valid checkpoint is left: the trial restarts at epoch 0")
     state.ranks.of_first("")
     return state.progress
 
@@ -348,10 +348,9 @@ def _check_processes(contents: Mapping[str, bytearray], count: int, where: str) 
     before = 1 + len(json.loads(contents[paths.STATE_JSON]).get("other_processes", []))
     if before != count:
         raise IncompatibleCheckpointError(
-            f"the checkpoint is of a training by {before} processes, each with random generators of its own; here it "
-            f"has {count}",
+            f"the checkpoint was saved by {before} processes, each with its own random state; this run has {count}",
             where=where,
-            remedy=f"Go on with {before} processes (launch, REDSM5_PROCESSES), or start a new trial.",
+            remedy=f"Resume with {before} processes (launch, REDSM5_PROCESSES), or start a new trial.",
         )
 
 

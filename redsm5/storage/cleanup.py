@@ -1,17 +1,18 @@
 """Finds and deletes reclaimable files in an experiments folder.
 
-- litter: checkpoints half written, retired or quarantined, files that no SHA256SUMS lists, and what a finished trial
-  was killed before it could drop: training states and checkpoints that its own configuration does not keep;
-- orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder is gone;
-- evictable: what the budget would take next, in its order; never of a trial that is not over, nor the best of a study.
+- litter: checkpoints that are half written, retired or quarantined; files that no SHA256SUMS lists; and training states
+  and checkpoints that a finished trial was killed before it could delete;
+- orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder was
+  deleted;
+- evictable: what the budget would evict next, in its order; never from an unfinished trial, and never a study's best.
 
-What is not ours (redsm5/owned.py) is never deleted, and named where it lies in the way: other people's files, folders
-with a name like ours, and everything that is or lies behind a symbolic link.
+Files that redsm5 does not own (redsm5/owned.py) are never deleted, but named if they are in the way: other people's
+files, folders with similar names, and everything that is, or is behind, a symbolic link.
 
-Looking changes nothing. What is deleted, is deleted while the trial's lock is held; a trial whose lock another process
-holds is passed over. Each checkpoint that goes leaves a row in its trial's retention.jsonl, and trial.json says anew
-what is left. Unless a trial's study is gone, no metric, report or configuration of it goes, nor what it would resume
-from while it is unfinished. A crash leaves litter at the most, and doing it again finds nothing.
+A dry run changes nothing. Files are deleted under the trial's lock; a trial that another process has locked is skipped.
+Each deleted checkpoint adds a row to its trial's retention.jsonl, and trial.json is updated. Except where a trial's
+study was deleted, no metric, report or configuration is deleted, nor the resume point of an unfinished trial. A crash
+leaves litter at most; a second run finds nothing more to delete.
 """
 
 import os
@@ -41,7 +42,7 @@ Kind = Literal["litter", "orphan", "evictable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LITTER = {
     paths.TEMPORARY: "half written",
-    paths.TRASH: "retired, and not wholly removed",
+    paths.TRASH: "retired, but not completely removed",
     paths.DAMAGED: "damaged, quarantined",
 }
 SHOWN = 3  # names of what is not ours, in one sentence
@@ -101,25 +102,27 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
     found = Found()
     for path in sorted(p for p in experiments.iterdir() if not _is_folder_of_ours(p)):
         if path.name.startswith(("study_", "trial_")):
-            what = "a symbolic link" if path.is_symlink() else "no folder of a study or a trial"
-            found.skipped.append((path, f"it is {what}, and is left alone"))
+            what = "a symbolic link" if path.is_symlink() else "not the folder of a study or a trial"
+            found.skipped.append((path, f"it is {what}, and is not touched"))
     for path in sorted(experiments.glob(f"{paths.TRASH}trial_*")):
         with _passing_over(path, found):
             _refuse_strangers(path)
-            item = Item("litter", path, _bytes(path), "a trial, not wholly removed")
+            item = Item("litter", path, _bytes(path), "a partly removed trial")
             if execute:
                 rmtree(path)
             found.items.append(replace(item, deleted=execute))
     for folder in paths.study_dirs(experiments):
         if not (folder / paths.STUDY).exists() and not owned.was_never_begun(folder):
-            found.skipped.append((folder, f"it has no {paths.STUDY}: a study that lost its record is left alone"))
+            found.skipped.append((folder, f"it has no {paths.STUDY}: a study without its record is not touched"))
     trials = []
     for folder in paths.trial_dirs(experiments):
         with _passing_over(folder, found), _free(folder, create=execute):
             trial = _look(folder)
             trials.append(trial)
             found.items += trial.items
-            found.skipped += [(path, "it is not ours, and is left alone; its bytes count") for path in trial.strangers]
+            found.skipped += [
+                (path, "not written by redsm5: it is not touched, but its bytes count") for path in trial.strangers
+            ]
             if execute and trial.items:
                 _delete(trial)
                 found.items[-len(trial.items) :] = [replace(item, deleted=True) for item in trial.items]
@@ -144,7 +147,7 @@ def _passing_over(folder: Path, found: Found) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        reason = "the disk is too full to write down what goes: run it again"  # others may have made room by then
+        reason = "the disk is too full to record the deletion: run cleanup again"  # others may have made room by then
     else:
         return
     found.skipped.append((folder, reason))
@@ -158,7 +161,7 @@ def _free(folder: Path, *, create: bool) -> Iterator[None]:
         return
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
-            raise _PassedOver("a process is at it")
+            raise _PassedOver("a process is using it")
         yield
 
 
@@ -171,7 +174,7 @@ def _look(folder: Path) -> _Trial:
     trial = _Trial(folder, record)
     if record and record.study_id and not os.path.lexists(paths.study_dir(folder.parent, record.study_id)):
         _refuse_strangers(folder)
-        reason = f"its study {record.study_id} is gone: the whole trial goes"
+        reason = f"its study {record.study_id} no longer exists: the whole trial is deleted"
         trial.items.append(Item("orphan", folder, _bytes(folder), reason))
         return trial
     owned.refuse_links(folder)
@@ -229,13 +232,13 @@ def _record(folder: Path) -> TrialRecord | None:
     try:
         record = load(folder / paths.TRIAL, TrialRecord)
     except InputError as error:  # damaged, or a later version's: no reason to delete anything
-        raise _PassedOver(f"its {paths.TRIAL} is damaged, or not one that this version reads") from error
+        raise _PassedOver(f"its {paths.TRIAL} is damaged, or was written by another version") from error
     if record is None:
         if (folder / paths.CONFIG).exists():
-            raise _PassedOver(f"it has no {paths.TRIAL}, and goes on from its {paths.CONFIG}")
+            raise _PassedOver(f"it has no {paths.TRIAL}, and resumes from its {paths.CONFIG}")
         return None
     if paths.trial_dir(folder.parent, record.trial_id) != folder:
-        raise _PassedOver(f"its {paths.TRIAL} is that of trial {record.trial_id}")
+        raise _PassedOver(f"its {paths.TRIAL} belongs to trial {record.trial_id}")
     return record
 
 
@@ -308,7 +311,7 @@ def _delete(trial: _Trial) -> None:
 def _evict(folder: Path, item: Item) -> None:
     record = _record(folder)
     if record is None or record.state not in FINISHED:
-        raise _PassedOver("it is not over any more")
+        raise _PassedOver("it is no longer finished")
     free_trial(folder, record, states_only=item.states_only, reason=f"cleanup --evict: {item.reason}", log=_silent)
 
 
@@ -319,11 +322,11 @@ def _is_folder_of_ours(path: Path) -> bool:
 def _refuse_strangers(folder: Path) -> None:
     """Pass over a folder that would go as a whole, and in which something lies that is not ours."""
     if folder.is_symlink() or not folder.is_dir():
-        raise _PassedOver("it is a symbolic link, or no folder")
+        raise _PassedOver("it is a symbolic link, or not a folder")
     if strangers := owned.strangers(folder):
         names = ", ".join(str(path.relative_to(folder)) for path in strangers[:SHOWN])
         more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
-        raise _PassedOver(f"it would go, but what is not ours lies in it: {names}{more}")
+        raise _PassedOver(f"not deleted, since it contains files that redsm5 did not write: {names}{more}")
 
 
 def _bytes(path: Path) -> int:

@@ -1,6 +1,6 @@
-"""Every checkpoint that a trial ever had, from its retention.jsonl and what is on disk now.
+"""Every checkpoint that a trial ever had, from its retention.jsonl and from what is on disk now.
 
-It reads only and takes no lock, so it may look while the trial trains: what goes in between is told as gone.
+It only reads and takes no lock, so it can run during training: a checkpoint deleted meanwhile is reported as gone.
 """
 
 from collections import defaultdict

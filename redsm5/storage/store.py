@@ -1,11 +1,12 @@
-"""A trial's checkpoints on disk: either whole and verifiable, or not there.
+"""A trial's checkpoints on disk: complete and verifiable, or absent.
 
-A checkpoint is written into `.tmp-<name>-<random>`, each file hashed while it is written and then fsynced, SHA256SUMS
-last, then the folder is renamed to its name and the parent fsynced. Only after that is an older one retired: renamed to
-`.trash-<name>-<random>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter that
-the next `open` removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without us.
+A checkpoint is written into `.tmp-<name>-<random>`: each file is hashed while it is written, then fsynced, SHA256SUMS
+last. Then the folder is renamed to its final name and the parent is fsynced. Only then is an older one retired: renamed
+to `.trash-<name>-<random>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter
+that the next open removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without
+redsm5.
 
-This module knows names, bytes and policies; what is in the files is redsm5/storage/checkpoint.py's.
+This module handles names, bytes and policies; redsm5/storage/checkpoint.py defines the content of the files.
 """
 
 import hashlib
@@ -64,7 +65,7 @@ def listed_digests(folder: Path) -> dict[str, str]:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} cannot be read: {error}") from error
     digests = {name.decode(): digest.decode() for digest, name in re.findall(rb"([0-9a-f]{64})  ([\w.]+)\n", text)}
     if sums(digests) != text or digests.keys() not in (WEIGHT_FILES, WEIGHT_FILES | STATE_FILES):
-        raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} is not as it was written")
+        raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} is malformed")
     return digests
 
 
@@ -96,9 +97,11 @@ def parse_manifest(content: bytes | bytearray, folder: Path) -> Manifest:
             raise ValueError(f"the checkpoint has format version {found}; this code reads {FORMAT_VERSION}")
         return Manifest.model_validate_json(content)
     except (ValueError, AttributeError) as error:
-        what = str(error).splitlines()[0] if "format version" in str(error) else f"{paths.MANIFEST} has other fields"
+        what = (
+            str(error).splitlines()[0] if "format version" in str(error) else f"{paths.MANIFEST} has unexpected fields"
+        )
         raise IncompatibleCheckpointError(
-            what, where=str(folder), remedy="Use the version of the code that wrote it, or start a new trial."
+            what, where=str(folder), remedy="Use the version of redsm5 that wrote it, or start a new trial."
         ) from None
 
 
@@ -308,7 +311,7 @@ class CheckpointStore:
         self._write_row("set_aside", Checkpoint(name, step, None, False), owned.own_bytes(target), reason)
         self._log("checkpoint is damaged and quarantined", checkpoint=name, reason=reason)
 
-    def drop_quarantined(self, reason: str = "damaged, and its room is needed") -> None:
+    def drop_quarantined(self, reason: str = "damaged, and its space is needed") -> None:
         """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
         for path in self.folder.glob(f"{paths.DAMAGED}*"):
             name = path.name.removeprefix(paths.DAMAGED)

@@ -1,7 +1,7 @@
-"""What a study needs, of its data and of the Hugging Face Hub: refused before it has begun, waited for once it has.
+"""Access to a study's data and to the Hugging Face Hub: checked before a study starts, waited for afterwards.
 
-A token that expires in the middle of a search of days fails no trial: the study is paused, says why, asks the Hub every
-five minutes, and goes on by itself.
+If a token expires during a search, no trial fails: the study is paused, logs the reason, asks the Hub every five
+minutes, and resumes by itself.
 """
 
 import os
@@ -73,7 +73,7 @@ def _remarks(splits: Splits, older: bool) -> list[tuple[str, dict[str, Any]]]:
     if few := few_positives(splits):
         remarks.append((FEW_POSITIVES, few))
     if older and (copies := splits.counts["duplicate_posts"]):
-        told = "the study was begun before copies of a post were kept together, and keeps its own splits"
+        told = "the study started before duplicate posts were grouped; it keeps its own splits"
         remarks.append((told, {"duplicate_posts": copies}))
     return remarks
 
@@ -104,19 +104,19 @@ def wait_for_hub(
     while True:
         if reason != warned:
             log.warning(
-                "the study is paused and goes on by itself once the Hub gives access", reason=reason, every_s=poll_s
+                "the study is paused; it resumes by itself once the Hub grants access", reason=reason, every_s=poll_s
             )
             warned = reason
         deadline = time.monotonic() + poll_s
         while time.monotonic() < deadline and not stop.requested:
             time.sleep(min(0.2, poll_s))
         if stop.requested:
-            raise Interrupted("stopped while the study was paused: run the same command again to go on")
+            raise Interrupted("stopped while the study was paused: run the same command again to resume it")
         try:
             hub.check_access(config.data, models, config.model.revision, tries=1)
         except AWAITED as error:
             reason = error.message()
         else:
             break
-    log.info("the Hub gives access: the study goes on")
+    log.info("the Hub grants access: the study resumes")
     board.note("running")

@@ -1,7 +1,7 @@
-"""The database that study.storage names: refused in one message where it cannot be opened, waited for once it could be.
+"""The database of study.storage: one error message if it cannot be opened, waiting if it goes away later.
 
-What a server that goes away breaks off, the next run does again: trials are told from their own records, and one that
-was asked for is found again.
+If the database fails during a statement, the next run repeats it: results are read from the trials' own records, and a
+trial that was already asked for is found again.
 """
 
 import time
@@ -42,23 +42,23 @@ def open_database(url: str) -> RDBStorage:
         return _open(url)
     except ArgumentError as error:
         remedy = f"Give one such as {EXAMPLE}, or leave study.storage out for a journal in the experiments folder."
-        what = "study.storage is no URL of a database"
+        what = "study.storage is not a database URL"
         if isinstance(error, NoSuchModuleError):  # its text names the kind alone, that of others the whole URL
-            what = f"study.storage names no known database: {error}"
+            what = f"study.storage names an unknown database: {error}"
         raise ConfigError(what, remedy=remedy) from None
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "a package"
         raise ConfigError(
             f"the driver of this database is not installed: {missing}",
             where=address(url),
-            remedy="`just setup` installs the one of postgresql://, without just: pip install 'psycopg[binary]'.",
+            remedy="`just setup` installs the driver for postgresql://; without just: pip install 'psycopg[binary]'.",
         ) from None
     except Exception as error:  # Optuna and the databases' drivers have no common base
         raise ConfigError(
             f"the database cannot be opened: {reason(error, url)}",
             where=address(url),
-            remedy="Does the server run, can it be reached from here, and does the database exist? For PostgreSQL the "
-            "password comes from PGPASSWORD or ~/.pgpass.",
+            remedy="Check that the server runs, that this machine can reach it, and that the database exists. "
+            "For PostgreSQL the password comes from PGPASSWORD or ~/.pgpass.",
         ) from None
 
 
@@ -99,17 +99,17 @@ def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -
             except dialect.loaded_dbapi.OperationalError as error:
                 if not warned:
                     why = {"database": address(url), "reason": reason(error, url)}
-                    log.warning("the database does not answer: the study goes on by itself once it does", **why)
+                    log.warning("the database does not answer: the study resumes by itself once it does", **why)
                     warned = True
             else:
                 if warned:
-                    log.info("the database answers again: the study goes on")
+                    log.info("the database answers again: the study resumes")
                 return connection
             deadline = time.monotonic() + POLL_S
             while time.monotonic() < deadline and not stop.requested:
                 time.sleep(0.1)
             if stop.requested:
-                raise Interrupted("stopped while the database was away: run the same command again to go on")
+                raise Interrupted("stopped while the database did not answer: run the same command again to resume")
 
     event.listen(storage.engine, "do_connect", connect)
 
@@ -128,6 +128,6 @@ def breaking_off() -> Iterator[None]:
         if not isinstance(cause, OperationalError | InterfaceError):
             raise
         raise Interrupted(
-            f"the database of study.storage broke off: {redact(' '.join(str(cause.orig).split()))}",
-            remedy="Nothing is lost: once it answers, run the same command again to go on.",
+            f"the connection to the study.storage database was lost: {redact(' '.join(str(cause.orig).split()))}",
+            remedy="No data is lost: once the database answers, run the same command again to resume.",
         ) from None

@@ -1,8 +1,8 @@
-"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells the result.
+"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells Optuna the result.
 
-It imports neither torch nor transformers and outlives any trial. Whatever interrupts it, the next run goes on with the
-trial that was interrupted and proposes afterwards what it would have proposed without the interruption. Orders come as
-signals and as files (redsm5/study/control.py).
+It imports neither torch nor transformers, and survives the crash of a trial. After an interruption, the next run
+resumes the interrupted trial and then proposes the same trials as an uninterrupted search. It is controlled by signals
+and files (redsm5/study/control.py).
 """
 
 import math
@@ -45,8 +45,8 @@ from redsm5.tracking.shipper import Shipper, tracking_uri
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
 TIMEOUT = (
-    "it ran longer than study.trial_timeout={:g} s over all its starts; a new study may give more time, or its trials "
-    "less to do (train.epochs, model.max_length)"
+    "it ran longer than study.trial_timeout={:g} s, all its starts together; in a new study, raise it "
+    "or shorten the trials (train.epochs, model.max_length)"
 )
 
 
@@ -97,7 +97,7 @@ class Driver:
         self._stale, self._renewed = False, 0.0
         if record.left_out and not begun:
             remedies = space.lacking(config)
-            self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
+            self.log.warning("the search skips augmentation methods whose data is missing on this machine", **remedies)
 
     def run(self, standby: Standby) -> None:
         """Run or continue the study until its trials are done; `standby` trains them.
@@ -114,9 +114,9 @@ class Driver:
         note_ignored(self.log)
         if self.kept:
             keys = " ".join(self.kept)
-            self.log.info("the study keeps its own values of keys that this command does not name", keys=keys)
+            self.log.info("keys that this command does not name keep the study's values", keys=keys)
         if wanted < self.config.study.trials:
-            self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
+            self.log.info(f"the grid is exhausted after {wanted} trials", asked_for=self.config.study.trials)
         note_open_to_all(self.experiments, self.log.warning)
         self.shipper.start()
         self.standby = standby
@@ -138,7 +138,7 @@ class Driver:
         except Interrupted:
             ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
             if ordered:
-                self.log.info("the study is stopped, as ordered: the same command goes on with it")
+                self.log.info("the study is stopped as requested: run the same command again to resume it")
             else:
                 outcome = "paused"
             if self.now.requested or not ordered:
@@ -155,7 +155,7 @@ class Driver:
                 left = self.shipper.close(hurried=lambda: self.now.requested)
                 if left or self.shipper.failing:
                     what = {"rows": left, "reports": self.shipper.reports}
-                    self.log.warning("MLflow has not got everything: `just sync` ships the rest", **what)
+                    self.log.warning("some metrics or reports are not in MLflow yet: `just sync` ships them", **what)
         if outcome == "completed":
             check_result(self.board)
             best = self.board.study.best
@@ -190,7 +190,7 @@ class Driver:
             self.shipper.watch(folder)
 
     def _pass_over(self, what: str, error: InputError) -> None:
-        self.log.warning(f"a {what} is passed over: its record cannot be read", reason=error.what, where=error.where)
+        self.log.warning(f"a {what} is skipped: its record cannot be read", reason=error.what, where=error.where)
 
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
         """A trial to work on and the claim to it: an interrupted one first; None when enough are done.
@@ -210,7 +210,7 @@ class Driver:
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
                 if paths.STOP in self.control.look():
-                    raise Interrupted("no other trial is started")
+                    raise Interrupted("no further trial is started")
                 for frozen in open_trials:
                     claim = claims.claim(self.folder, frozen.number)
                     if not self.orphans.holds(frozen) and claim.acquire():
@@ -237,7 +237,7 @@ class Driver:
                         waiting = not self.failures.let_go()
             if waiting:  # other workers are at the last ones; one that dies leaves its trial to us
                 if not self._waited:
-                    self.log.info("other workers are at the last trials: waiting, in case one of them dies")
+                    self.log.info("other workers are running the last trials: waiting in case one of them is killed")
                 self._waited = True
                 time.sleep(1.0)
 
@@ -271,7 +271,8 @@ class Driver:
             ordered = self.asked.requested and not self.stop.requested
             if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
                 self.log.warning(
-                    f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / "output.log")
+                    f"trial {number} exited without recording an outcome",
+                    output=str(folder / paths.LOGS / "output.log"),
                 )
             record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)
@@ -292,7 +293,7 @@ class Driver:
                     raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
             self._raise_if_stopped()
             if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
-                message = f"it died {STARTS_WITHOUT_PROGRESS} times at the same place"
+                message = f"it was killed {STARTS_WITHOUT_PROGRESS} times at the same step"
                 if not began:
                     record = record.model_copy(update={"error": ErrorRecord(kind="killed", message=message)})
                     return self._failed_at_start(number, trial_id, folder, record)
@@ -334,11 +335,11 @@ class Driver:
             return None
         self._raise_if_stopped()
         if paths.PRUNE + trial_id in self.control.look():
-            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as ordered")
+            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as requested")
             note_pruned(folder, record, BY_HAND)
             self.control.remove(paths.PRUNE + trial_id)
         elif record.started_at is None and (original := self._duplicate_of(record)):
-            self.log.info(f"trial {number} repeats trial {original.number} and is not trained again")
+            self.log.info(f"trial {number} is a duplicate of trial {original.number} and is not trained")
             note_repeated(folder, record, original)
         elif record.active_seconds >= self.limit:  # its driver ended before it could say so
             note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
@@ -422,4 +423,4 @@ class Driver:
 
     def _raise_if_stopped(self) -> None:
         if self.now.requested:
-            raise Interrupted("the study is resumable: run the same command again to go on")
+            raise Interrupted("the study can be resumed: run the same command again")

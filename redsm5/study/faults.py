@@ -1,4 +1,4 @@
-"""What ends a trial's process: which outcome an error is, and what becomes of one that another process met."""
+"""What terminates a trial's process: the outcome that belongs to an error, and to a failure of another process."""
 
 import os
 import traceback

@@ -1,4 +1,4 @@
-"""How a trial's process is started: `accelerate launch scripts/train.py`, in its own session, dying with its parent."""
+"""Starts a trial's process: `accelerate launch scripts/train.py`, in its own session, killed when its parent dies."""
 
 import math
 import os
@@ -105,7 +105,7 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -
     ours goes.
 
     Raises:
-        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
+        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is not a valid number of processes.
     """
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
@@ -134,7 +134,7 @@ def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: 
     """Start a script as `launch` says, in a session of its own that ends with ours.
 
     Raises:
-        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
+        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is not a valid number of processes.
     """
     processes = processes_of(config)
     # -P: a torch.py in the folder that one is in is not taken for the library.
@@ -177,7 +177,7 @@ def launch_environment(config: Config, processes: int, environ: Mapping[str, str
 def note_ignored(log: FilteringBoundLogger) -> None:
     """Say which variables of the environment reach no trial; their names, for a value may be a secret."""
     if names := environment.removed(os.environ):
-        log.info("variables of the environment are ignored that could change the training", names=" ".join(names))
+        log.info("ignoring environment variables that could change the training", names=" ".join(names))
 
 
 def processes_of(config: Config) -> int:
@@ -189,16 +189,16 @@ def processes_of(config: Config) -> int:
     settings = launch_settings(config.launch)
     if settings["num_machines"] > 1:
         raise ConfigError(
-            f"launch={config.launch} trains on several machines, and this starts processes on one",
-            remedy="Submit containers/slurm/multi.sbatch, which starts them on each, or use launch=multi_gpu.",
+            f"launch={config.launch} trains on several machines, but this command starts processes on one machine only",
+            remedy="Submit containers/slurm/multi.sbatch, which starts them on each machine, or use launch=multi_gpu.",
         )
     told = os.environ.get("REDSM5_PROCESSES")
     if settings["num_processes"] == 1 or told is None:
         return int(settings["num_processes"])
     if not told.isdecimal() or int(told) < 2:
         raise ConfigError(
-            f"REDSM5_PROCESSES={told} is no number of processes",
-            remedy=f"Give 2 or more, or use launch={'cpu' if config.on_cpu else 'gpu'}.",
+            f"REDSM5_PROCESSES={told} is not a valid number of processes",
+            remedy=f"Set it to 2 or more, or use launch={'cpu' if config.on_cpu else 'gpu'}.",
         )
     return int(told)
 
@@ -215,7 +215,7 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
             if free:
                 return True
         if stop and stop.requested:
-            raise Interrupted(f"stopped while another process is at {folder.name}")
+            raise Interrupted(f"stopped while waiting for another process to release {folder.name}")
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -249,7 +249,7 @@ def trains(config: Config, stop: Stop) -> bool:
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         after = _train_briefly(config, scratch, stop, output=Path(scratch) / "output.log", seconds=TRY_S)
     if stop.requested:
-        raise Interrupted("stopped while it was tried whether training starts")
+        raise Interrupted("stopped while checking whether training starts")
     return after.state == "completed"
 
 

@@ -1,4 +1,4 @@
-"""What is said and done about a trial from outside, once its process has ended: by the driver, and by `just train`."""
+"""Outcomes recorded from outside after a trial's process has exited: by the driver, and by `just train`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,9 +23,9 @@ def existing_record(folder: Path) -> TrialRecord:
     """
     if (record := read_record(folder)) is None:
         raise InputError(
-            "the trial's record was removed while the trial was worked on",
+            "the trial's record was removed while the trial was running",
             where=str(folder / paths.TRIAL),
-            remedy="A study's trial is begun anew by the next run of the same command.",
+            remedy="Run the same command again: a study starts the trial anew.",
         )
     return record
 
@@ -34,7 +34,7 @@ def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecor
     """The record of a trial whose process has ended unfinished: one that did not say so was killed."""
     if record.state == "interrupted":
         return record
-    error = ErrorRecord(kind="killed", message="the process ended without an outcome")
+    error = ErrorRecord(kind="killed", message="the process exited without recording an outcome")
     changes |= {"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error}
     record = record.model_copy(update=changes)
     write_record(folder, record)

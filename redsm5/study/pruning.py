@@ -1,4 +1,4 @@
-"""Which trials are ended early: Optuna's pruners, as the study names them, and why in words."""
+"""Optuna's pruners by their configured names, and the reason for pruning in words."""
 
 import binascii
 import math
@@ -88,8 +88,8 @@ def _most_epochs(config: Config) -> int:
 def reason(config: Config, epoch: int, value: float) -> str:
     """Why the pruner ends a trial with this score after this epoch."""
     rule = {
-        "median": "is below the median of the trials before",
-        "percentile": f"is not among the best {PERCENTILE:.0f}% of the trials before",
+        "median": "is below the median of earlier trials",
+        "percentile": f"is not among the best {PERCENTILE:.0f}% of earlier trials",
         "hyperband": f"is not among the best third of its bracket after epoch {epoch}",
     }
     return f"{config.study.metric} {value:.4f} {rule[config.study.pruner]}"

@@ -1,4 +1,4 @@
-"""Studies on disk: find or make one by its name, and keep study.json and index.json true."""
+"""Studies on disk: find or create one by name, and keep study.json and index.json up to date."""
 
 import shutil
 import uuid

@@ -1,7 +1,7 @@
-"""What a trial is to try: Optuna's storage and samplers, seeded so that an interruption changes nothing.
+"""Optuna's storage and samplers, seeded so that an interruption does not change the proposals.
 
-The proposals of trial n depend on the study's seed, on n and on the trials before it; a sampler is made anew for each.
-What is set of a trial beforehand (redsm5/study/space.py) is not drawn, but told to Optuna like the rest.
+The proposals of trial n depend on the study's seed, on n and on the earlier trials; each trial gets a fresh sampler.
+Preset values (redsm5/study/space.py) are not sampled, but told to Optuna like the others.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ def open_optuna(storage: BaseStorage, record: StudyRecord, pruner: BasePruner, *
         raise ConfigError(
             f"study {record.name} has trials, but this storage has none of them",
             where="study.storage",
-            remedy="Name the one that it was begun with, as all its workers must; null is optuna.journal, in the "
+            remedy="Use the storage that the study was started with, in all its workers; null is optuna.journal in the "
             "experiments folder.",
         )
     return study

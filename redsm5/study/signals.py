@@ -1,7 +1,7 @@
-"""SIGTERM, SIGINT and SIGHUP as a request, looked at where the work can stop; and no process without its parent.
+"""SIGTERM, SIGINT and SIGHUP as requests, checked where work can stop; and processes that exit with their parent.
 
-A driver that is itself stopped (Ctrl-Z, SIGSTOP) has its trial wait: the trial looks for that between its steps, since
-it is in a session of its own, which no terminal stops, and nobody catches a SIGSTOP.
+If the driver is suspended (Ctrl-Z, SIGSTOP), its trial waits. The trial checks for that between steps: it runs in a
+session of its own, which the terminal does not suspend, and SIGSTOP cannot be caught.
 """
 
 import ctypes
@@ -88,12 +88,12 @@ def wait_while_driver_is_stopped(stop: Stop, say: Callable[[str], object]) -> No
     if not _driver_is_stopped():
         running_time()  # from here on it may be ourselves who are stopped
         return
-    say("the driver is stopped: the trial waits for it")
+    say("the driver is suspended (Ctrl-Z): the trial waits for it")
     running_time()
     while _driver_is_stopped() and not stop.requested:
         time.sleep(POLL_S)
     running_time.leave_out()
-    say("the trial goes on")
+    say("the trial continues")
 
 
 def _driver_is_stopped() -> bool:

@@ -1,11 +1,11 @@
-"""What stands ready to train, as the driver sees it: scripts/standby.py under `accelerate launch`, all imported.
+"""The driver's side of the standby process: scripts/standby.py under `accelerate launch`, with everything imported.
 
-One process is started once, and forks itself for each trial: one that dies, even for want of memory, takes nobody with
-it. Where several processes train a trial, those of the next one are started while it is at work. What cannot stand
-ready is no reason to stop: trials are then started one by one, as `just train` starts its one; nor is one that hangs.
+One standby process forks a child for each trial, so that a crash of the child, even out of memory, affects nothing
+else. With several processes per trial, those of the next trial are started while the current one runs. If there can be
+no standby process, or it hangs, trials are launched one by one, as `just train` does.
 
-The driver and the process talk over a socket, which is that one's standard input: `accelerate launch` hands down no
-other descriptor. What anything in there prints goes to a file.
+The driver and the standby process talk over a socket, which is the latter's standard input, since `accelerate launch`
+passes on no other descriptor. Everything that it prints goes to a file.
 """
 
 import json
@@ -184,4 +184,4 @@ class Standby:
     def _last_words(self) -> str:
         """The last line that it printed: of a traceback, the error."""
         lines = self._printed.read_text(errors="replace")[-LAST_WORDS:].strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
+        return lines[-1] if lines else "it exited without a message"

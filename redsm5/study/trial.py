@@ -1,7 +1,7 @@
 """The life of one trial: queued, preparing, running, finishing, then completed, failed or pruned; or interrupted.
 
-`trial.json` is the truth about it, since `accelerate launch` flattens exit codes. It is replaced atomically and durable
-before the process exits. No outcome and no live lock means that the process was killed.
+`trial.json` is the only record of its outcome, since `accelerate launch` does not pass on exit codes. It is replaced
+atomically, and durable before the process exits. No outcome and no live lock means that the process was killed.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""MLflow in the experiments folder: its database, and the artifacts beside it, which go wherever the folder goes.
+"""MLflow in the experiments folder: its database and artifacts, which move with the folder.
 
-MLflow writes down where artifacts lie as absolute paths, for each experiment and for each run. `settle` mends those
-that lay in this folder when it was elsewhere, and leaves alone what a person keeps elsewhere. What our own files say of
-MLflow's address is relative to the folder where it is in it. The standard library is all that this needs.
+MLflow stores artifact locations as absolute paths, for each experiment and run. `settle` updates those that were in
+this folder before it moved, and leaves other locations alone. Our own files store MLflow's address relative to the
+folder if it is inside. This module needs only the standard library.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""The log: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
+"""Logs: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
 
 A line of the file is {"timestamp", "severity", "message", "context"}. The file is rotated at midnight UTC or at 1 GB,
-and 14 rotated ones are kept. Several processes may write to the same one. Nothing that goes wrong with the log, a full
-disk for one, reaches the code that logs. What libraries say through `logging` and `warnings` comes out here as well.
+and 14 rotated files are kept. Several processes may write to the same file. An error in logging, such as a full disk,
+never reaches the calling code. Output of `logging` and `warnings` is logged here as well.
 """
 
 import errno

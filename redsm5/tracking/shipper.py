@@ -1,7 +1,7 @@
-"""From the journals to MLflow, beside the training and never in its way.
+"""Ships the journals to MLflow in a thread, without delaying the training.
 
-What is on disk is shipped in the order in which it was written (redsm5/tracking/tracker.py). A trial that MLflow
-refuses holds up no other, and a report that it does not take holds up neither metrics nor the end of a run.
+Rows are shipped in the order in which they were written (redsm5/tracking/tracker.py). A trial that MLflow rejects does
+not hold back others, and a report that it rejects holds back neither metrics nor the run's end.
 """
 
 import math
@@ -33,8 +33,8 @@ LAST_TRIES = 3
 REPORTS_S = 60.0  # between two tries of reports that MLflow did not take
 SAID = 5  # refused trials that are named one by one
 WARN_WAITING_BYTES = 100_000_000
-LOST, FOUND = "metrics do not reach MLflow and wait in the journals", "metrics reach MLflow again"
-REPORT_LOST, REPORT_FOUND = "a report does not reach MLflow; all else does", "every report is in MLflow now"
+LOST, FOUND = "metrics cannot be sent to MLflow and wait in the journals", "metrics reach MLflow again"
+REPORT_LOST, REPORT_FOUND = "a report cannot be sent to MLflow; everything else can", "every report is in MLflow now"
 
 
 def tracking_uri(config: Config) -> str:
@@ -103,7 +103,7 @@ class _Trouble:
         text = redact(_first_line(error))
         advice = error.remedy if isinstance(error, RedSM5Error) else remedy(str(error), self._uri)
         one = of_one_trial(error)
-        said = text if one else "MLflow is away"
+        said = text if one else "MLflow does not answer"
         reason = f"{text}\n{advice}" if advice else text
         if said in self._said or (one and len(self._said) >= SAID):
             return reason

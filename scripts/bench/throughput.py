@@ -1,11 +1,11 @@
-"""Posts a second in training, beside padding to 512 tokens and HF Trainer's group_by_length: `just bench throughput`.
+"""Training throughput, compared with padding to 512 and HF Trainer's group_by_length: `just bench throughput`.
 
-All train the same model (a BERT with random weights, and both heads) on the same posts, 16 a step, with AdamW and the
-same loss, each in a process of its own; a step of one is followed by a step of the next, so that all see the same
-machine. The others have transformers' attention and torch's threads as they come, ours what `just train` has. A round
-is an epoch of each. The posts are invented, as many and as long as those of ReDSM5 that one trains on: 65 % of 1,484,
-words log-normal with a mean of 295 (from 2 to 6,990, the figures of the data set) and a spread of 0.8, with 1.3 tokens
-a word (words and punctuation of its public sample), cut at 512. Of that, 59 % is useful when all are padded to 512.
+All train the same model (a BERT with random weights, and both heads) on the same posts, 16 per step, with AdamW and the
+same loss, each in its own process. They take turns after every step, so that all see the same machine. The others use
+transformers' attention and torch's default threads, redsm5 what `just train` uses. A round is an epoch of each. The
+posts are synthetic, as many and as long as ReDSM5's training posts: 65 % of 1,484, words log-normal with a mean of 295
+(from 2 to 6,990, the figures of the data set) and a spread of 0.8, with 1.3 tokens per word (words and punctuation of
+its public sample), cut at 512. Padded to 512, 59 % of the tokens are not padding.
 """
 
 import multiprocessing

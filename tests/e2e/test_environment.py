@@ -103,7 +103,7 @@ def test_what_is_broken_on_a_machine_costs_a_study_nothing(local_bert: Path, tmp
         ("completed", parameters[1]),
     ]
     said = study(3, torn=True)
-    assert "trial 2 failed before its first step, and trial 0, which has been trained, does not start any more" in said
+    assert "trial 2 failed before its first step, and trial 0, which was trained, does not start any more" in said
     assert [record["state"] for record in records(experiments)] == ["completed", "completed", "interrupted"]
 
     never = SimpleNamespace(requested=False)

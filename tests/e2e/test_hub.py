@@ -71,7 +71,7 @@ def test_a_token_that_expires_pauses_the_study_which_goes_on_by_itself(server: H
     assert "WARNING   the study is paused and goes on by itself" in output
     assert "the token is not valid, or has expired or been revoked" in output
     assert "hf auth login" in output
-    assert "the Hub gives access: the study goes on" in output
+    assert "the Hub grants access: the study resumes" in output
     assert study(tmp_path)["state"] == "completed"
     assert [r["state"] for r in records(tmp_path / "e")] == ["completed"] * 2
 

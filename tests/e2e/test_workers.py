@@ -292,7 +292,7 @@ def test_where_the_file_system_has_no_locks_a_second_worker_is_refused_and_a_dea
     second = Worker(*study, before=NO_LOCKS)
     second.go()
     assert second.end() == 1, second.said()
-    assert "another worker is at this study, and on a file system without locks there can be only one" in second.said()
+    assert "another worker is running this study, and a file system without locks allows only one" in second.said()
     assert "Traceback" not in second.said()
 
     (victim,) = psutil.Process(first.process.pid).children()

@@ -136,7 +136,7 @@ def test_a_report_of_nothing_but_nulls_is_a_page_too(make_trial: MakeTrial) -> N
     empty |= {"confidence_intervals": {}, "pr_curves": {}, "evaluated_checkpoints": [], "data_counts": {}, "config": {}}
     page = page_of(make_trial, test_metrics=nothing, **empty)
     assert "0.5 for every symptom" in page.text
-    assert "This report has no curves." in page.text
+    assert "This report has no precision-recall curves." in page.text
 
 
 def test_odd_figures_of_a_report_never_stop_the_page(make_trial: MakeTrial) -> None:
@@ -156,7 +156,7 @@ def test_what_is_damaged_or_missing_beside_the_report_is_named(make_trial: MakeT
     (folder / paths.METRICS).write_text("{}\n")
     (folder / paths.TRIAL).write_text("{")
     text = check_self_contained(render_page(folder)).text
-    assert "metrics.jsonl: a line is no metric" in text
+    assert "metrics.jsonl: a line is not a metric" in text
     assert "trial.json: the file is damaged" in text
     (folder / paths.METRICS).write_text("{\n")
     (folder / paths.TRIAL).unlink()

@@ -245,7 +245,7 @@ def test_a_model_with_a_decoder_is_refused(tmp_path: Path) -> None:
         "vocab_size": VOCABULARY,
     }
     save(T5Config(**sizes), tmp_path)
-    with pytest.raises(InputError, match="T5Model is an encoder with a decoder"):
+    with pytest.raises(InputError, match="T5Model is an encoder-decoder model"):
         build(tmp_path)
 
 

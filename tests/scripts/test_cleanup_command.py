@@ -77,7 +77,7 @@ def test_what_is_passed_over_is_said(script: Run, experiments: Path) -> None:
         assert held
         done = script("cleanup.py", "--execute", "--experiments", experiments)
     assert done.returncode == 0
-    assert f"passed over: {folder}: a process is at it" in done.stdout
+    assert f"skipped: {folder}: a process is using it" in done.stdout
     assert (folder / paths.CHECKPOINTS / ".tmp-epoch-0002").exists()
 
 

@@ -161,10 +161,12 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
     with pytest.raises(DiskError) as caught:
         trial.admit()
     assert caught.value.exit_code == 3
-    assert f"{RESERVE:,} bytes are needed and {RESERVE - 1:,} are free in retention.max_total_size" in str(caught.value)
-    assert "a larger retention.max_total_size" in str(caught.value)
+    assert f"{RESERVE:,} bytes are needed, but only {RESERVE - 1:,} are free within retention.max_total_size" in str(
+        caught.value
+    )
+    assert "raise retention.max_total_size" in str(caught.value)
     assert used(experiments) == 0
-    [payload] = [facts for sentence, facts in trial.said if sentence == "no room for checkpoints"]
+    [payload] = [facts for sentence, facts in trial.said if sentence == "not enough space for checkpoints"]
     assert payload["needed_bytes"] == RESERVE
     assert payload["commands"][0] == "just cleanup --execute"
     assert json.dumps(payload)
@@ -177,7 +179,7 @@ def test_what_others_have_reserved_is_waited_for_and_a_stop_ends_the_wait(experi
     asked = []
     with pytest.raises(Interrupted):
         late.budget.admit(RESERVE, stop_requested=lambda: bool(asked) or asked.append(1) or False)
-    assert "no room in the budget yet" in [sentence for sentence, _ in late.said]
+    assert "the budget is full: waiting for other trials to release space" in [sentence for sentence, _ in late.said]
 
 
 def test_a_save_beyond_the_reservation_is_refused_before_it_is_written(experiments: Path) -> None:
@@ -415,7 +417,7 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
     low_by(1)
     with pytest.raises(DiskError) as caught:
         trial.budget.make_room(1000)
-    assert f"{total // 10:,} bytes are needed and {total // 10 - 1:,} are free on the disk" in str(caught.value)
+    assert f"{total // 10:,} bytes are needed, but only {total // 10 - 1:,} are free on the disk" in str(caught.value)
     assert [c.name for c in trial.store.checkpoints() if c.resumable] == ["epoch-0002"], "never a resume point"
 
 

@@ -333,7 +333,7 @@ def test_a_trial_that_is_given_more_epochs_in_the_meantime_is_passed_over(
     size = trial.size()
     found = cleanup(experiments, execute=True, evict=True)
     assert [item.deleted for item in found.items] == [False]
-    assert found.skipped == [(trial.folder, "it is not over any more")]
+    assert found.skipped == [(trial.folder, "it is no longer finished")]
     assert trial.size() == size
 
 
@@ -393,7 +393,7 @@ def test_a_trial_that_another_process_holds_is_passed_over(experiments: Path, ho
     for execute in (False, True):
         found = cleanup(experiments, execute=execute, evict=execute)
         assert found.items == []
-        assert sorted(found.skipped) == sorted((t.folder, "a process is at it") for t in (saving, evaluated, orphan))
+        assert sorted(found.skipped) == sorted((t.folder, "a process is using it") for t in (saving, evaluated, orphan))
     assert {p: c for p, c in snapshot(experiments).items() if p.name != paths.LOCK} == {
         p: c for p, c in before.items() if p.name != paths.LOCK
     }

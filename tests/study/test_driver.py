@@ -72,7 +72,7 @@ def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(dr
     assert [(d.epoch, d.prune) for d in after(1, 0.55)] == [(1, False)]
     assert [(d.epoch, d.prune) for d in after(2, 0.56)] == [(1, False), (2, True)]
     last = after(2, 0.56)[-1]
-    assert last.reason == "val_f1_macro 0.5600 is below the median of the trials before"
+    assert last.reason == "val_f1_macro 0.5600 is below the median of earlier trials"
     assert driver.optuna.get_trials()[number].intermediate_values == {1: 0.55, 2: 0.56}
 
 
@@ -184,7 +184,7 @@ def test_a_repeated_configuration_is_not_trained_again(tmp_path: Path) -> None:
     events = [Event.model_validate(line) for line in files.read_lines(driver.folder / paths.EVENTS)]
     repeated = [e for e in events if e.state == "completed" and e.message]
     assert len(repeated) == 4
-    assert all("the same configuration as" in str(e.message) for e in repeated)
+    assert all("duplicate of" in str(e.message) for e in repeated)
 
 
 def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
@@ -331,9 +331,7 @@ def test_where_one_has_been_trained_it_shows_whose_fault_a_failure_is(
         assert run(driver)
         assert [t.state for t in trials_of(driver)] == ["completed", "failed", "completed"]
     else:
-        with pytest.raises(
-            TrainingError, match=r"trial 1 failed .*, and trial 0, which has been trained, does not start"
-        ):
+        with pytest.raises(TrainingError, match=r"trial 1 failed .*, and trial 0, which was trained, does not start"):
             run(driver)
         assert [t.state for t in trials_of(driver)] == ["completed", "interrupted"]
         assert [state for state, _ in told(driver)] == ["COMPLETE", "RUNNING"]
@@ -433,7 +431,7 @@ def test_a_grid_ends_the_study_and_says_so(tmp_path: Path, capsys: pytest.Captur
     driver.run()
     assert driver.trained == [{"train.optimizer": "adamw"}, {"train.optimizer": "adam"}]
     assert (driver.board.study.state, driver.board.study.trials.wanted) == ("completed", 2)
-    assert "the grid ends the study after 2 trials" in capsys.readouterr().err
+    assert "the grid is exhausted after 2 trials" in capsys.readouterr().err
     again = QuickDriver(compose(overrides(tmp_path, "study.sampler=grid", "study.trials=120")))
     again.run()
     assert len(trials_of(again)) == 2

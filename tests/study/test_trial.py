@@ -231,7 +231,7 @@ def test_the_disk_is_watched_for_the_length_of_a_trial(config: Config) -> None:
 
     def wait_for_a_line() -> None:
         deadline = time.monotonic() + 20
-        while not log_lines(run, "disk") + log_lines(run, "little is free on the disk"):
+        while not log_lines(run, "disk") + log_lines(run, "low disk space"):
             assert time.monotonic() < deadline, "nothing was said of the disk"
             time.sleep(0.01)
 
@@ -249,7 +249,7 @@ def test_the_disk_is_looked_at_before_each_save(config: Config, monkeypatch: pyt
     monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: type("full", (), {"total": 10**6, "free": 0}))
     with pytest.raises(DiskError):
         store.make_room(1000)
-    assert [facts["percent"] for facts in log_lines(run, "little is free on the disk")] == [0.0]
+    assert [facts["percent"] for facts in log_lines(run, "low disk space")] == [0.0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"trial_id": "x"}'])

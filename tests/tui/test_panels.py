@@ -87,7 +87,7 @@ def test_a_pause_that_has_been_obeyed_says_how_to_go_on(folder):
     (control / "pause").touch()
     page = panels.overview(look(folder.root))
     assert "⏸ paused · by your order" in page
-    assert "Paused by your order: p lets it go on." in page
+    assert "Paused as requested: p resumes it." in page
 
 
 def test_many_at_work_have_a_line_each(folder):

@@ -1,4 +1,4 @@
-"""What the screens have in common: the header, the footer, and that they show each new look at the folder."""
+"""What all screens share: the header, the footer, and showing each new snapshot of the folder."""
 
 from typing import TYPE_CHECKING, ClassVar
 

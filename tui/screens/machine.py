@@ -1,4 +1,4 @@
-"""The machine that the app runs on, over the last minutes, and the trials at work on it."""
+"""The Machine screen: the machine that the app runs on, over the last minutes, and the trials running on it."""
 
 from typing import ClassVar
 
