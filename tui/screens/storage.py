@@ -1,6 +1,4 @@
-"""The Storage screen: bytes by kind and trial, next evictions with reasons, reclaimable files, recent writes and
-deletions.
-"""
+"""The Storage screen: bytes by kind and trial, next evictions, reclaimable files, recent moves."""
 
 import asyncio
 from datetime import UTC, datetime
