@@ -47,7 +47,7 @@ BAD = {
     "a negative seed": (["study.seed=-1"], ["study.seed=-1", "at least 0"]),
     "nothing to keep": (["retention.keep_last_n=-1"], ["retention.keep_last_n=-1", "at least 0"]),
     "no member of the list": (["train.mixed_precision=fp8"], ["train.mixed_precision=fp8", "'fp16' or 'bf16'"]),
-    "csv without its folder": (["data=csv"], ["data.dir is missing", "data.source=csv", "Add data.dir=..."]),
+    "csv without its folder": (["data=csv"], ["data.dir is required", "data.source=csv", "Add data.dir=..."]),
     "a folder for invented posts": (["data.dir=/x"], ["data.dir=/x", "data.source=synthetic", "Leave data.dir out"]),
     "a count of posts with csv": (
         ["data=csv", "data.dir=/x", "data.posts=99"],
@@ -85,11 +85,11 @@ BAD = {
     ),
     "space: low above high": (
         [RATE % (0.2, 0.1, "false")],
-        ["search.space", "train.learning_rate", "low=0.2", "high=0.1", "Exchange the two"],
+        ["search.space", "train.learning_rate", "low=0.2", "high=0.1", "Swap them"],
     ),
     "space: log from 0": (
         [RATE % (0, 0.1, "true")],
-        ["search.space", "train.learning_rate", "low=0", "A logarithmic range starts above 0"],
+        ["search.space", "train.learning_rate", "low=0", "A logarithmic range must start above 0"],
     ),
     "space: int between": (
         ["search.space={train.epochs:{type:int,low:1.5,high:4}}"],
@@ -118,7 +118,7 @@ BAD = {
     ),
     "space: a choice without what it needs": (
         [f"search.space={{{LOSS}}}"],
-        ["search.space", "train.focal_gamma is missing", "train.loss_function=focal"],
+        ["search.space", "train.focal_gamma is required", "train.loss_function=focal"],
     ),
     "space: an unknown distribution": (
         ["search.space={train.epochs:{type:normal,low:1,high:2}}"],

@@ -191,7 +191,7 @@ def test_a_file_in_the_place_of_a_checkpoint_is_refused_and_the_trial_can_go_on(
     trial = make_trial(experiments, epochs=1)
     (trial / paths.CHECKPOINTS / "epoch-0002").write_bytes(PRECIOUS)
     store = store_of(trial)
-    with pytest.raises(owned.NotOursError, match=r"epoch-0002: it is not a folder") as refused:
+    with pytest.raises(owned.NotOursError, match=r"epoch-0002: a checkpoint must be saved there") as refused:
         store.commit(manifest_of(trial.name.removeprefix("trial_"), 2, 0.5), contents(2))
     assert refused.value.resumable
     assert (trial / paths.CHECKPOINTS / "epoch-0002").read_bytes() == PRECIOUS
@@ -287,7 +287,7 @@ def test_linked_checkpoints_are_supported_from_the_first_start_on(experiments: P
     (trial / paths.CHECKPOINTS).rmdir()
     (trial / paths.CHECKPOINTS).symlink_to(scratch)
     assert owned.refuse_links(trial, begins=True) == os.path.realpath(scratch)
-    with pytest.raises(owned.NotOursError, match="was not there as the trial began"):
+    with pytest.raises(owned.NotOursError, match="did not exist when the trial started"):
         store_of(trial)
     record = record_of(trial.name.removeprefix("trial_"), ID, checkpoints_at=str(scratch))
     files.write_atomic(trial / paths.TRIAL, record.to_json())
@@ -312,7 +312,7 @@ def test_a_trial_does_not_begin_with_checkpoints_linked_to_what_is_no_empty_fold
     if state == "full":
         (tmp_path / "target").mkdir()
         (tmp_path / "target" / "mine").touch()
-    with pytest.raises(owned.NotOursError, match="Only before its first start"):
+    with pytest.raises(owned.NotOursError, match="may only be linked before its first start"):
         owned.refuse_links(trial, begins=True)
 
 
@@ -322,6 +322,6 @@ def test_a_folder_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> 
     if name:
         folder.mkdir()
     (folder / name).symlink_to(tmp_path)
-    with pytest.raises(owned.NotOursError, match="Put the folder itself in the place of the link") as refused:
+    with pytest.raises(owned.NotOursError, match="Replace the link with the folder itself") as refused:
         owned.refuse_links(folder)
     assert str(folder / name) in str(refused.value)

@@ -203,7 +203,7 @@ def test_ties_stay_while_there_is_room_and_then_the_oldest_goes_first(experiment
     assert left == [f"epoch-{n:04d}" for n in range(8 - len(left), 8)], "the newest of those that are tied"
     gone = [row for row in trial.rows() if row.action == "delete"]
     assert gone
-    assert all("tied" in row.reason and "no room" in row.reason for row in gone)
+    assert all("tied" in row.reason and "no space" in row.reason for row in gone)
 
 
 def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(experiments: Path) -> None:

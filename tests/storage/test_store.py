@@ -233,10 +233,10 @@ def test_a_damaged_checkpoint_that_goes_leaves_a_row_with_the_reason(tmp_path: P
     store.commit(manifest(1), CONTENTS)
     size = store.size()
     store.quarantine("epoch-0001", "a flipped bit")
-    store.drop_quarantined("its room is needed")
+    store.drop_quarantined("its space is needed")
     row = rows(tmp_path)[-1]
     assert (row.action, row.checkpoint, row.epoch) == ("delete", "epoch-0001", 1)
-    assert (row.bytes, row.reason) == (size, "its room is needed")
+    assert (row.bytes, row.reason) == (size, "its space is needed")
 
 
 def test_what_lies_beside_the_checkpoints_and_is_not_ours_is_left_alone(tmp_path: Path, manifest: MakeManifest) -> None:

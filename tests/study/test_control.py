@@ -343,7 +343,7 @@ def test_orders_that_come_too_late_or_name_no_trial_are_removed_and_said(
     assert (states(driver), orders(driver)) == (["completed"] * 2, ["prune-me"])
     said = capsys.readouterr().err
     assert said.count("the request to prune trial 0 came too late: it is completed") == 1
-    assert said.count(f"control/prune-{NOBODY} names no trial of this study") == 1
+    assert said.count(f"control/prune-{NOBODY} does not name a trial of this study") == 1
 
 
 # -- the folder

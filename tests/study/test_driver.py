@@ -331,7 +331,9 @@ def test_where_one_has_been_trained_it_shows_whose_fault_a_failure_is(
         assert run(driver)
         assert [t.state for t in trials_of(driver)] == ["completed", "failed", "completed"]
     else:
-        with pytest.raises(TrainingError, match=r"trial 1 failed .*, and trial 0, which was trained, does not start"):
+        with pytest.raises(
+            TrainingError, match=r"trial 1 failed .*, and trial 0, which was trained before, no longer starts"
+        ):
             run(driver)
         assert [t.state for t in trials_of(driver)] == ["completed", "interrupted"]
         assert [state for state, _ in told(driver)] == ["COMPLETE", "RUNNING"]
@@ -540,7 +542,7 @@ def test_earlier_starts_count_and_a_driver_that_ended_before_it_could_say_so_say
         def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> bool:
             given.append(seconds)
             super().end_trial(folder, record, seconds)
-            raise Interrupted("the driver is stopped")
+            raise Interrupted("the driver is suspended")
 
     config = compose(overrides(tmp_path, "study.trials=1", "study.trial_timeout=30"))
     first, second = Resumed(config), Resumed(config)
@@ -637,8 +639,8 @@ def test_a_trial_whose_process_does_not_end_is_left_alone_until_it_does(
     assert trained_at_the_end == [[1 - number]], "the other trial is trained meanwhile"
     assert [t.state for t in trials_of(driver)] == ["completed"] * 2
     said = capsys.readouterr().err
-    assert said.count("a trial is left to a process that does not end") == 1
-    assert said.count("other workers are at the last trials") == 1
+    assert said.count("is still running although its worker has exited") == 1
+    assert said.count("other workers are running the last trials") == 1
 
 
 def test_a_study_is_not_begun_again_in_another_storage(tmp_path: Path) -> None:

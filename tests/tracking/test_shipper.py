@@ -235,7 +235,7 @@ def test_while_mlflow_is_away_rows_wait_it_is_said_once_and_they_arrive_later(co
     shipper.start()
     left = shipper.close()
     assert left == STEPS + 1
-    assert [s for s in said if "do not reach MLflow" in s] == said[:1]
+    assert [s for s in said if "cannot be sent to MLflow" in s] == said[:1]
     assert len(said) == 1
     assert waiting(folder, tracking_uri(config)) == STEPS + 1
 
@@ -257,7 +257,7 @@ def test_when_mlflow_is_back_the_shipper_says_so_and_ships(config: Config, folde
     shipper._ship_all()
     shipper._ship_all()
     assert len(said) == 1
-    assert "do not reach MLflow" in said[0]
+    assert "cannot be sent to MLflow" in said[0]
     assert waiting(folder, tracking_uri(config)) == 1
     with sqlite3.connect(Path(config.experiments) / paths.MLFLOW_DB) as database:
         database.execute("ALTER TABLE metrics_away RENAME TO metrics")

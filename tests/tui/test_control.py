@@ -38,7 +38,7 @@ async def test_an_order_is_a_file_once_it_is_confirmed(sample, folder, key):
         assert orders(folder) == []
         await pilot.press(key, "y")
         await until(pilot, lambda: orders(folder) == [order])
-        await until(pilot, lambda: "Ordered: " in notices(app))
+        await until(pilot, lambda: "Requested: " in notices(app))
         await settled(pilot)
         assert f"● running · {said}" in shown(app)
     place = paths.study_dir(sample, folder.id("night-search")) / paths.CONTROL
@@ -70,10 +70,10 @@ async def test_p_again_takes_the_pause_back(sample, folder):
         folder.rewrite(paths.study_dir(sample, folder.id("night-search")) / paths.STUDY, state="paused")
         folder.rewrite(paths.trial_dir(sample, folder.of(7)) / paths.TRIAL, state="interrupted")
         await settled(pilot)
-        assert "⏸ paused · by your order" in shown(app)
+        assert "⏸ paused · as requested" in shown(app)
         assert "Paused as requested: p resumes it." in shown(app)
         await pressed(pilot, "p")
-        assert "Let night-search go on?" in words(app)
+        assert "Resume night-search?" in words(app)
         await pilot.press("n")
         assert orders(folder) == ["pause"]
         await pilot.press("p", "y")
@@ -120,9 +120,9 @@ async def test_cleanup_deletes_what_is_left_over_and_says_how_much(folder):
         assert "Cleaned up: 123 kB freed, 0 skipped." in notices(app)
         for _ in range(20):
             await pilot.pause(0.5)
-            if "nothing is left over" in shown(app):
+            if "nothing to reclaim" in shown(app):
                 break
-        assert "nothing is left over" in shown(app)
+        assert "nothing to reclaim" in shown(app)
 
 
 @pytest.mark.asyncio

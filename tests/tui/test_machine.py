@@ -80,7 +80,7 @@ def test_where_the_system_tells_nothing_of_its_disks_there_is_nothing(one, clock
     clock.at += 1
     view = one.look(seen=True)
     assert (view.samples[0].read, view.samples[0].written) == (None, None)
-    assert "does not tell" in machinepanels.disk(view, 40, 6)[0].plain
+    assert "not available" in machinepanels.disk(view, 40, 6)[0].plain
 
 
 def nvml(**broken):

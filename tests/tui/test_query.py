@@ -207,7 +207,7 @@ def test_what_is_no_pattern_is_said_and_looked_for_as_it_stands(typed):
     query = Query(typed if "~" in typed else f"~{typed}")
     literal = typed.rsplit("~", 1)[-1]
     assert query.told.startswith(f"{literal} is not a regex (")
-    assert query.told.endswith("looked for as it stands")
+    assert query.told.endswith("searched for literally")
     assert query({"head": f"x{literal.upper()}y"}) != typed.startswith("!")
     assert query({"head": "x"}) == typed.startswith("!")
 
@@ -251,7 +251,7 @@ patterns = st.text(st.sampled_from('ab()[]{}|*+?\\^$.,-:<>=!PRi0123456789 "~'), 
 def test_whatever_pattern_is_typed_is_answered(before, pattern, row):
     query = Query(before + pattern)
     assert query(row) in (True, False)
-    assert query.told == "" or query.told.endswith("looked for as it stands")
+    assert query.told == "" or query.told.endswith("searched for literally")
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)
