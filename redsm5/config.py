@@ -52,7 +52,7 @@ def launch_settings(launch: str) -> Mapping[str, Any]:
     """A file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
     if not isinstance(settings, dict):
-        raise ConfigError(f"accelerate_configs/{launch}.yaml has no key: value lines", remedy="cpu.yaml shows some.")
+        raise ConfigError(f"accelerate_configs/{launch}.yaml contains no settings", remedy="cpu.yaml is an example.")
     return {str(key): value for key, value in settings.items()}
 
 
@@ -85,12 +85,12 @@ class Config(Section):
         known = sorted(p.stem for p in LAUNCH_DIR.glob("*.yaml"))
         if self.launch not in known:
             raise ConfigError(
-                f"launch={self.launch} is no file of accelerate_configs/{nearest(self.launch, known)}",
+                f"unknown launch configuration launch={self.launch}{nearest(self.launch, known)}",
                 remedy=f"Allowed: {', '.join(known)}.",
             )
         if self.train.mixed_precision == "fp16" and self.on_cpu:
             raise ConfigError(
-                f"train.mixed_precision=fp16 with launch={self.launch}: a CPU has no such arithmetic",
+                f"train.mixed_precision=fp16 with launch={self.launch}: fp16 is not supported on a CPU",
                 remedy="Choose launch=gpu, or train.mixed_precision=bf16 or no.",
             )
         return self
@@ -192,7 +192,7 @@ def validate(raw: Mapping[Any, Any]) -> Config:
     except ValidationError as error:
         faults = [_fault(e["type"], e["loc"], e.get("input"), e["msg"]) for e in error.errors()]
         raise ConfigError(
-            "\n".join(dict.fromkeys(faults)), remedy="The keys and their values are described in redsm5/sections.py."
+            "\n".join(dict.fromkeys(faults)), remedy="redsm5/sections.py describes the keys and their values."
         ) from None
 
 
@@ -266,7 +266,8 @@ def check_space(config: Config) -> None:
     for key in space:
         if key.split(".")[0] not in ("model", "train"):
             raise ConfigError(
-                f"search.space names {key}{nearest(key, searchable)}", remedy="A search varies keys of model and train."
+                f"search.space names {key}{nearest(key, searchable)}",
+                remedy="Only keys of model and train can be searched.",
             )
     _check_conditions(config)
     for key, parameter in space.items():
@@ -286,14 +287,14 @@ def _check_conditions(config: Config) -> None:
             if parent not in above and (parent in space or parent not in known):
                 near = nearest(parent, [*above, *(name for name in known if name not in space)])
                 raise ConfigError(
-                    f"search.space: {key} depends on {parent}, which does not stand above it{near}",
-                    remedy="Name a parameter that stands above it, or another key of the configuration.",
+                    f"search.space: {key} depends on {parent}, which must be declared before it{near}",
+                    remedy=f"Declare {parent} before it, or use another key of the configuration.",
                 )
             never = [value for value in allowed if parent in space and not space[parent].holds_value(value)]
             if never:
                 raise ConfigError(
-                    f"search.space: {key} is drawn with {parent}={never[0]}, which is never proposed",
-                    remedy=f"Name values that {parent} has in the search space.",
+                    f"search.space: {key} is conditional on {parent}={never[0]}, which the search never proposes",
+                    remedy=f"Use values that {parent} has in the search space.",
                 )
         above.append(key)
 

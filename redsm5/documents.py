@@ -72,7 +72,7 @@ def load(path: Path, kind: type[Document]) -> Document | None:
         return None
     except ValueError:
         raise InputError(
-            "the file is damaged, or of another version of this code",
+            "the file is damaged, or was written by another version",
             where=str(path),
             remedy="Restore it from a copy, or move its folder out of the experiments folder.",
         ) from None

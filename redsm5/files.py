@@ -62,7 +62,7 @@ def _open(path: Path, flags: int) -> int:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise NotRegularError(path, "it is a symbolic link, and is not followed") from None
+            raise NotRegularError(path, "it is a symbolic link, which is not followed") from None
         if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe that nobody reads, a socket; a folder
             raise NotRegularError(path) from None
         raise
@@ -240,7 +240,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                     raise InputError(
                         f"line {number} is damaged",
                         where=str(path),
-                        remedy="Restore the file from a copy, or cut the line.",
+                        remedy="Restore the file from a copy, or delete the line.",
                     ) from None
     except FileNotFoundError:
         return []
@@ -319,9 +319,9 @@ class Lock:
                 raise
             if device in _have_locks:  # a mark would keep out nobody who holds a lock
                 raise LockedError(
-                    f"the file system gives no lock ({error.strerror}), though it did before",
+                    f"the file system no longer provides locks ({error.strerror})",
                     where=str(self.path),
-                    remedy="Look after its server (`just doctor` tests it), and run the same command again.",
+                    remedy="Check the file server (`just doctor` tests it), and run the same command again.",
                 ) from None
             return self._put_mark()
         _have_locks.add(device)
@@ -342,7 +342,7 @@ class Lock:
         if not self.acquire(timeout_s=60.0):
             remedy = "Wait for it to end, or stop it."
             if self.mark.exists():
-                remedy += f" If it ended with its machine, remove {self.mark}."
+                remedy += f" If its machine crashed, remove {self.mark}."
             raise LockedError(f"{self.path} is held by another process", remedy=remedy)
         return self
 

@@ -40,7 +40,7 @@ def open_to_all(folder: Path) -> str | None:
 def note_open_to_all(folder: Path, warn: Callable[..., object]) -> None:
     """Warn of a folder that everybody on this machine can write to."""
     if remedy := open_to_all(folder):
-        warn("everybody on this machine can write to the experiments folder", remedy=remedy)
+        warn("all users of this machine can write to the experiments folder", remedy=remedy)
 
 
 def _open_standard_streams() -> None:

@@ -77,7 +77,7 @@ BAD = {
     ),
     "space: a key that no search varies": (
         ["search.space={study.seed:{type:int,low:1,high:2}}"],
-        ["search.space", "study.seed", "A search varies keys of model and train"],
+        ["search.space", "study.seed", "Only keys of model and train can be searched"],
     ),
     "space: an end out of range": (
         [RATE % (0.1, 2, "false")],
@@ -106,15 +106,15 @@ BAD = {
             "search.space={train.patience:{type:int,low:1,high:2,when:{train.schedule:cosine}},"
             "train.schedule:{type:categorical,choices:[linear,cosine]}}"
         ],
-        ["search.space", "train.patience", "train.schedule", "above it"],
+        ["search.space", "train.patience", "train.schedule", "declared before it"],
     ),
     "space: a condition on nothing": (
         ["search.space={train.focal_gamma:{type:float,low:1,high:5,when:{train.loss_functio:focal}}}"],
-        ["search.space", "train.loss_functio", "above it", "nearest: train.loss_function"],
+        ["search.space", "train.loss_functio", "declared before it", "nearest: train.loss_function"],
     ),
     "space: a condition that never holds": (
         [f"search.space={{{LOSS},train.focal_gamma:{{type:float,low:1,high:5,when:{{train.loss_function:hybrid}}}}}}"],
-        ["search.space", "train.loss_function=hybrid", "never proposed"],
+        ["search.space", "train.loss_function=hybrid", "never proposes"],
     ),
     "space: a choice without what it needs": (
         [f"search.space={{{LOSS}}}"],

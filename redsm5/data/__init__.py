@@ -89,7 +89,7 @@ def load_learnable(config: "DataConfig") -> Splits:
         raise InputError(
             f"no post has a symptom: none of {splits.counts['annotations']} annotations has status 1",
             where="data",
-            remedy="Look at the columns status and DSM5_symptom of the annotations.",
+            remedy="Check the columns status and DSM5_symptom of the annotations.",
         )
     for name, aim in (("train", "learned from"), ("validation", "chosen by")):
         if not any(splits.positives[name]):
@@ -164,7 +164,7 @@ def _folder(config: "DataConfig") -> Path | None:
 def _read(config: "DataConfig") -> Corpus:
     if config.source != "synthetic":
         if (folder := _folder(config)) is None:
-            raise InputError("no folder is given", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
+            raise InputError("no folder is set", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
         return read_corpus(folder)
     if config.posts is None or config.seed is None:
         raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")

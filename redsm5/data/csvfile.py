@@ -70,7 +70,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         else:
             yield line, dict(zip(header, row, strict=True))
     if header is None:
-        raise InputError("the file is empty", where=str(path), remedy=f"It needs the columns {', '.join(columns)}.")
+        raise InputError("the file is empty", where=str(path), remedy=f"It must have the columns {', '.join(columns)}.")
 
 
 def at(path: Path, line: int) -> str:
@@ -110,7 +110,7 @@ def _decode(path: Path) -> str:
     """The file's text with line breaks as \\n; a byte order mark is dropped, since Excel writes one."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # to read a pipe may take for ever
-            raise InputError("it is no regular file", where=str(path), remedy="Put the CSV file itself there.")
+            raise InputError("it is not a regular file", where=str(path), remedy="Put the CSV file itself there.")
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         raise InputError("the file is missing", where=str(path), remedy="Put both CSV files into data.dir.") from None
@@ -143,9 +143,9 @@ def _refuse_foreign(data: bytes, path: Path) -> None:
     elif data and not data.strip(b"\0"):
         what, remedy = "nothing but NUL bytes", "Its content is lost: copy or export it again."
     elif first == b"<":
-        what, remedy = "an HTML or XML page, such as that of a login", "Download the file itself."
+        what, remedy = "an HTML or XML page, such as a login page", "Download the file itself."
     elif first in (b"{", b"["):
-        what, remedy = "JSON, such as a server's answer", "Download the file itself, or write its table as CSV UTF-8."
+        what, remedy = "JSON, such as a server's response", "Download the file itself, or write its table as CSV UTF-8."
     if what:
         raise InputError(f"the file is {what}, not CSV text in UTF-8", where=str(path), remedy=_command(remedy, path))
 

@@ -143,7 +143,7 @@ class EncodedPosts(Dataset[Example]):
             room = max_length - taken - tokenizer.num_special_tokens_to_add(pair=True)
             if room < MIN_ROOM:
                 raise ConfigError(
-                    f"the description symptoms.{name} has {taken} tokens, which leaves the post no room in "
+                    f"the description symptoms.{name} has {taken} tokens, which leaves too few for the post with "
                     f"model.max_length={max_length}",
                     remedy="Raise model.max_length, or shorten the description.",
                 )

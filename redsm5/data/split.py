@@ -54,7 +54,7 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
     n_test = max(1, round(config.test_fraction * len(groups)))
     n_validation = max(1, round(config.validation_fraction * len(groups)))
     if len(groups) <= n_test + n_validation:
-        different = "" if len(groups) == len(posts) else f", of which {len(groups)} differ,"
+        different = "" if len(groups) == len(posts) else f" ({len(groups)} without duplicates)"
         raise InputError(
             f"{len(posts)} posts{different} are too few for a training, a validation and a test split",
             remedy="Use more posts, or lower data.test_fraction and data.validation_fraction.",

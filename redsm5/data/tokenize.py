@@ -50,13 +50,13 @@ def build_tokenizer(
         raise InputError(
             f"the tokenizer of {model_id} cannot be loaded ({type(error).__name__})",
             where="model.model_id",
-            remedy="Choose another model, or give a local folder with a fast tokenizer beside the weights.",
+            remedy="Choose another model, or give a local folder with a fast tokenizer next to the weights.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(
-            f"{model_id} has no fast tokenizer, and only those say which characters a token stands for",
+            f"{model_id} has no fast tokenizer, which is needed to map tokens to characters",
             where="model.model_id",
-            remedy="Choose another encoder, or convert the tokenizer and give the local folder.",
+            remedy="Choose another encoder, or convert the tokenizer and use the local folder.",
         )
     return tokenizer
 

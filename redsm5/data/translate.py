@@ -50,7 +50,7 @@ def _load(model_id: str, device: torch.device | str) -> tuple[Any, Any]:
         raise ConfigError(
             f"the translation model {model_id} cannot be loaded ({type(error).__name__})",
             where="train.augmentation.translation_models",
-            remedy=f"Download it (`hf download {model_id}`), or name a folder that AutoModelForSeq2SeqLM and "
+            remedy=f"Download it (`hf download {model_id}`), or use a folder that AutoModelForSeq2SeqLM and "
             "AutoTokenizer load; tokenizers without a tokenizer.json need `pip install sentencepiece`.",
         ) from error
     return tokenizer, model.to(device).eval()

@@ -50,7 +50,7 @@ def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    silent = Finding("fail", f"no answer within {deadline_s:g} s", "Look at what it waits for: a disk, or the network.")
+    silent = Finding("fail", f"no answer within {deadline_s:g} s", "Check what it waits for: a disk, or the network.")
     return {name: found.get(name, silent) for name in checks}
 
 
@@ -58,7 +58,7 @@ def _note(found: dict[str, Finding], name: str, check: Check) -> None:
     try:
         seen = check()
     except Exception as error:  # whatever a broken environment raises is what the doctor is there to say
-        seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and look again.")
+        seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and try again.")
     found[name] = Finding(seen.state, redact(seen.detail), seen.remedy)
 
 

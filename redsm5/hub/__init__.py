@@ -90,7 +90,7 @@ def is_local(model_id: str) -> bool:
 
 
 def _dataset(config: DataConfig) -> Source:
-    assert config.repo_id is not None, "the configuration sees to it"
+    assert config.repo_id is not None, "the configuration requires it"
     return Source("dataset", config.repo_id, config.revision or constants.DEFAULT_REVISION, "data.repo_id")
 
 
@@ -99,7 +99,7 @@ def _model(model_id: str, revision: str | None) -> Source:
         validate_repo_id(model_id)
     except HFValidationError:
         raise InputError(
-            "there is no such folder, and no model of the Hub has such a name",
+            "there is no such folder, and it is not a valid model name of the Hub",
             where=f"model.model_id={model_id}",
             remedy="Give a local folder that exists, or owner/name of a model of the Hub.",
         ) from None

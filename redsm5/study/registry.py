@@ -119,17 +119,17 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     for key in ADDRESSES:
         if key not in named and REDACTED in str(flatten(saved)[key]):
             raise ConfigError(
-                f"the password of {key} is not saved with study {found.name}", remedy=f"Give {key}=... again."
+                f"the password of {key} is not saved with study {found.name}", remedy=f"Pass {key}=... again."
             )
     kept = {key: before for key, (before, _) in differ.items() if key not in named and key not in MAY_CHANGE}
     return config, kept
 
 
 def _other_configuration(name: str, changed: Mapping[str, tuple[Any, Any]]) -> ConfigError:
-    lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
+    lines = "\n".join(f"    {key}: {before} before, {after} now" for key, (before, after) in changed.items())
     return ConfigError(
-        f"study {name} was begun with another configuration:\n{lines}",
-        remedy="Leave these out: the study goes on with its own. Or give another study.name. A second run may change "
+        f"study {name} was started with another configuration:\n{lines}",
+        remedy="Leave these out to keep the study's values, or use another study.name. A later run may change "
         f"{', '.join(MAY_CHANGE[:4])}.",
     )
 
@@ -202,9 +202,9 @@ def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
     """
     if study.data_fingerprint not in (None, fingerprint):
         raise ConfigError(
-            f"study {study.name} was begun with other posts or splits: their fingerprint was "
-            f"{study.data_fingerprint[:12]}… and is {fingerprint[:12]}… now",
-            remedy="Restore the files that it was begun with (data.revision=<commit> pins those of the Hub), or give "
+            f"study {study.name} was started with other posts or splits: their fingerprint was "
+            f"{study.data_fingerprint[:12]}… and is now {fingerprint[:12]}…",
+            remedy="Restore the original files (data.revision=<commit> pins those of the Hub), or use "
             "another study.name.",
         )
     return study.model_copy(update={"data_fingerprint": fingerprint})

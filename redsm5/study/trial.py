@@ -101,7 +101,7 @@ def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
         )
     if record.duplicate_of:
         raise ConfigError(
-            f"trial {trial_id} was not trained: it repeats {record.duplicate_of}", remedy="Name that one."
+            f"trial {trial_id} was not trained: it is a duplicate of {record.duplicate_of}", remedy="Use that trial."
         )
     return folder, record
 
@@ -119,7 +119,7 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     if record.study_id is None or record.number is None:
         return
     study = paths.study_dir(folder.parent, record.study_id)
-    said = record.duplicate_of and f"the same configuration as {record.duplicate_of}, so not trained again"
+    said = record.duplicate_of and f"duplicate of {record.duplicate_of}, not trained again"
     if record.state == "pruned" and not said:
         decisions = files.read_lines(folder / paths.DECISIONS)
         said = next((line["reason"] for line in reversed(decisions) if line["prune"]), None)
@@ -166,14 +166,14 @@ def trial_config(overrides: Sequence[str]) -> Config:
     changed = changes(asked.model_dump(mode="json"))
     before, after = changed.get("train.epochs", (0, 0))
     refused = [
-        f"{key}: {a} when the trial began, {b} now"
+        f"{key}: {a} when the trial started, {b} now"
         for key, (a, b) in changes(snapshot_of(asked)).items()  # of an address, the password is no change
         if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and after > before)
     ]
     if refused:
         raise ConfigError(
             f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
-            remedy="Leave these out, or start a new trial without trial.id. train.epochs may grow.",
+            remedy="Leave these out, or start a new trial without trial.id. Only train.epochs may be raised.",
         )
     return with_parameters(validate(saved), {key: after for key, (_, after) in changed.items()})
 
@@ -191,17 +191,17 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
         return
     if record.state == "completed" and record.epoch < record.epochs:
         raise ConfigError(
-            f"trial {record.trial_id} ended after {record.epoch} of {record.epochs} epochs: train.patience saw no "
-            "better score, and would see none in more epochs",
-            remedy="Start a new trial with another train.patience.",
+            f"trial {record.trial_id} ended after {record.epoch} of {record.epochs} epochs: it stopped early "
+            "(train.patience) and would not train any further",
+            remedy="Start a new trial with a higher train.patience.",
         )
     if record.state in FINISHED:
         if not list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
             raise ConfigError(
-                f"trial {record.trial_id} is {record.state} after {record.epoch} epochs and cannot be given more: "
+                f"trial {record.trial_id} is {record.state} after {record.epoch} epochs and cannot be extended: "
                 "its training state was not kept",
-                remedy="Start a new trial with train.epochs set higher. For trials to come, "
-                "retention.keep_training_state=true keeps it.",
+                remedy="Start a new trial with a higher train.epochs. To be able to extend "
+                "later trials, set retention.keep_training_state=true.",
             )
         record = record.model_copy(update={"state": "interrupted", "finished_at": None, "exit_code": 75})
     with files.try_lock(folder / paths.LOCK) as held:
@@ -255,11 +255,11 @@ class TrialRun:
         lock = None if follows() else files.Lock(folder / paths.LOCK)
         if lock and not lock.acquire(timeout_s=2.0):
             raise LockedError(
-                f"trial {config.trial.id} is being worked on by another process",
+                f"trial {config.trial.id} is in use by another process",
                 remedy="Wait for it to end, or stop it; a trial has one process at a time.",
             )
         record = read_record(folder)
-        assert record is not None, "create_trial comes first"
+        assert record is not None, "create_trial must be called first"
         linked = owned.refuse_links(folder, begins=record.started_at is None)
         run = cls(folder, config, lock, record)
         if not run.done:
@@ -333,7 +333,7 @@ class TrialRun:
                 if line["epoch"] == epoch:
                     return Decision.model_validate(line)
             if self.stop.requested or running_time() > deadline:
-                silent = "" if self.stop.requested else f"; the driver said nothing for {DECISION_TIMEOUT_S:.0f} s"
+                silent = "" if self.stop.requested else f"; the driver did not answer for {DECISION_TIMEOUT_S:.0f} s"
                 raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")
             time.sleep(0.05)
 
@@ -362,7 +362,9 @@ class TrialRun:
         except Exception as error:
             fault = self.peers.reported_fault() if self.peers and lost_contact(error) else None
             if lost_contact(error) and not fault:
-                self.log.warning("another process of the trial ended without a word", reason=str(error).splitlines()[0])
+                self.log.warning(
+                    "another process of the trial exited without a message", reason=str(error).splitlines()[0]
+                )
                 lock.release()
                 sys.exit(2)
             self._fail(Reported(fault) if fault else error)

@@ -57,7 +57,7 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
     """
     files.make_dir(path.parent)
     if path.parent.is_symlink():
-        raise files.NotRegularError(path.parent, "it is a symbolic link, and is not followed")
+        raise files.NotRegularError(path.parent, "it is a symbolic link, which is not followed")
     while True:
         fd = files.open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
@@ -156,7 +156,7 @@ class _Output:
         try:
             message, facts = redact(str(event)), _plain(context)
         except Exception as error:
-            message, facts = f"a line that cannot be shown: {type(error).__name__}", {}
+            message, facts = f"a line that cannot be formatted: {type(error).__name__}", {}
         if self._terminal:
             with suppress(OSError, ValueError):
                 show(_terminal_line(message, level, facts), error=True)

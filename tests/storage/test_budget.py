@@ -410,7 +410,7 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
 
     low_by(1)
     trial.budget.make_room(1000)
-    assert ledger(experiments).austere, "then one best a trial, for the rest of the study"
+    assert ledger(experiments).austere, "then one best checkpoint per trial, for the rest of the study"
     assert (trial.store.policy.keep_last_n, trial.store.policy.keep_best_k) == (0, 1)
     assert old.store.size() == 0, "and at last the best of the study alone"
 

@@ -120,7 +120,7 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
 def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config: Config) -> None:
     ended(Driver(config))
     other = config.model_copy(update={"data": config.data.model_copy(update={"group_duplicates": False})})
-    with pytest.raises(ConfigError, match=r"data\.group_duplicates: True then, False now"):
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: True before, False now"):
         Driver(other)
 
 

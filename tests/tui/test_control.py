@@ -190,7 +190,7 @@ async def test_an_order_that_cannot_be_written_is_told_of(sample, monkeypatch):
     async with app.run_test() as pilot:
         await settled(pilot)
         await pilot.press("p", "y")
-        await until(pilot, lambda: "It failed: No space left on device" in notices(app))
+        await until(pilot, lambda: "Failed: No space left on device" in notices(app))
 
 
 def test_cleanup_that_refuses_is_told_of(folder, tmp_path):
