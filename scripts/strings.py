@@ -1,8 +1,8 @@
-"""List every user-visible string as `file:line  text`, and count them: `just strings [--docstrings] [WORD ...]`.
+"""List every user-visible string with its place, and count them: `just strings [--docstrings modules|all] [WORD ...]`.
 
-User-visible are string literals with two words or more, and any letters in a call that shows or reports text: errors,
-log messages, terminal output, argparse help, labels and notifications of the terminal app. The text of the pages'
-templates is listed as well. `{...}` stands for a value. Use it to review wording; it changes nothing.
+User-visible are string literals of two words or more, and single words in calls that show text: errors, log messages,
+terminal output, argparse help, labels and notifications of the terminal app. The text of the HTML templates is listed
+as well. `{...}` stands for a value. Use it to review wording.
 """
 
 import ast
@@ -19,8 +19,13 @@ INVENTED = {ROOT / "redsm5/data/phrases.py"}  # the sentences of synthetic posts
 SHOWN_BY = re.compile(
     r"Error|Interrupted|Finding|Binding|Static|Label|Text|Column|Card|show|refuse|notify|add_argument"
 )
-LOGGED_BY = {"debug", "info", "warning", "error", "critical", "log", "append", "head"}
+LOGGED_BY = {"debug", "info", "warning", "error", "critical", "log", "append"}
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[,;:.)]? \S*[^\W_]")
+# Names of actions, ids, flags and styles; SQL; programs for a child process; lists of variables; patterns.
+NOT_PROSE = re.compile(
+    r"--?[a-z]|[a-z_.-]+(\(.*\))?$|(bold |italic )?\w*(yellow|cyan|green|magenta|red)$|offset points|\(\?s\)|\\s"
+    r"|(SELECT|INSERT|UPDATE|PRAGMA|BEGIN) |\n(?:import| *def| {4}[A-Z_*]+ )|import \w"
+)
 MARKUP = re.compile(r"{#.*?#}|{%.*?%}|<style>.*?</style>|</?(?!b>|i>|strong>|code>)[a-z!][^>]*>", re.DOTALL)
 
 
@@ -41,13 +46,10 @@ def is_shown(call: ast.Call) -> bool:
 
 def strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, text) of every string literal that a person may see."""
-    owners = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef))]
-    hidden = {
-        id(node.body[0].value) for node in owners if ast.get_docstring(node) and isinstance(node.body[0], ast.Expr)
-    }
-    hidden |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
-        id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
-    }
+    hidden = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            hidden |= {id(part) for part in ast.walk(node) if part is not node and isinstance(part, ast.Constant)}
     shown = {
         id(argument)
         for call in ast.walk(tree)
@@ -58,14 +60,19 @@ def strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
         if not isinstance(node, ast.expr) or id(node) in hidden:
             continue
         text = text_of(node)
-        if text and (TWO_WORDS.search(text) or (id(node) in shown and re.search(r"[^\W\d_]{2}", text))):
+        if not text or NOT_PROSE.match(text):
+            continue
+        prose = TWO_WORDS.search(text.replace("{...}", "0"))
+        if prose or (id(node) in shown and re.search(r"[^\W\d_]{2}", text)):
             yield node.lineno, text
 
 
 def docstrings(tree: ast.Module, *, all_of_them: bool) -> Iterator[tuple[int, str]]:
     """(line, text) of the module's docstring, or of all in it."""
     for node in ast.walk(tree) if all_of_them else [tree]:
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            text := ast.get_docstring(node)
+        ):
             yield node.body[0].lineno, text
 
 
