@@ -59,8 +59,9 @@ def launch_settings(launch: str) -> Mapping[str, Any]:
 class Config(Section):
     """Everything that a trial depends on.
 
-    `launch` names a file of accelerate_configs/; `dry_run` trains a few steps and writes nothing but its log.
-    `symptoms` describes each symptom in words, by its name in the data; with binary_pairs the encoder reads them.
+    `launch` is the name of a file of accelerate_configs/; `dry_run` trains a few steps and writes only its log.
+    `symptoms` describes each symptom in words, by its name in the data; with binary_pairs the encoder reads the
+    descriptions.
     """
 
     experiments: Annotated[str, Field(min_length=1)]
@@ -96,7 +97,7 @@ class Config(Section):
         return self
 
 
-# Of keys that older snapshots lack: the value under which these were begun, whatever is the default now.
+# Keys that older snapshots lack: the value that was in effect then, whatever the default is now.
 LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
 
 # Of a group, the key that tells its choices apart.
@@ -119,10 +120,10 @@ MAY_CHANGE = (
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The configuration that these Hydra overrides ask for, checked whole, its search space included.
+    """The configuration for these Hydra overrides, validated, search space included.
 
-    A value that is given for a key of the search space is meant: it is fixed, and leaves the space, unless the space is
-    given as well. What is typed for a text field is its text (redsm5/overrides.py).
+    A key of the search space that is given a value is fixed: it is removed from the space, unless the space is given as
+    well. Text fields take the text as typed (redsm5/overrides.py).
 
     Raises:
         ConfigError: whatever is wrong with it; also, where it would hold a secret.
@@ -145,7 +146,9 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _composed(words: Sequence[str]) -> dict[Any, Any]:
-    """The tree that Hydra makes of the words, resolved; no secret of the environment is in it, but in an address."""
+    """The tree that Hydra composes from the words, resolved; secrets of the environment are in it only as parts of
+    addresses.
+    """
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             with stand_ins() as names:
@@ -162,8 +165,8 @@ def _composed(words: Sequence[str]) -> dict[Any, Any]:
 
 
 def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The values by their keys, where all words are key=value and mean the same whatever they are composed with; else
-    None: one chooses a group, adds, deletes, refers to another key, lists choices, or is merged with what is there.
+    """The values by key, if all words are plain key=value assignments. None if one of them chooses a group, adds,
+    deletes, refers to another key, lists choices, or is merged with existing values.
     """
     if not all(re.match(r"[\w.]+=[^$]*$", word) and not is_group(word) for word in overrides):
         return None
@@ -174,7 +177,7 @@ def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
-    """Where a conditional field is missing whose values are searched, the configuration begins with the first."""
+    """Give a missing conditional field that is searched the first value of its search space."""
     flat = flatten(raw)
     for key, (parent, asks) in CONDITIONS.items():
         if asks(flat.get(parent)) and flat.get(key) is None and isinstance(parameter := space.get(key), dict):
@@ -197,9 +200,9 @@ def validate(raw: Mapping[Any, Any]) -> Config:
 
 
 def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
-    """The configuration with these values, from dotted keys, in the place of its own.
+    """The configuration with these values, given by dotted keys.
 
-    A conditional field whose condition they end goes with it, unless it is among them.
+    A conditional field whose condition no longer holds is reset, unless it is among the values.
     """
     raw = config.model_dump()
     ended = {
@@ -217,7 +220,7 @@ def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
 
 
 def snapshot_of(config: Config) -> dict[str, Any]:
-    """The configuration as it is saved, reported and tracked: without the passwords that addresses may hold."""
+    """The configuration as it is saved, reported and tracked: without the passwords in addresses."""
     snapshot = config.model_dump(mode="json")
     for section, key in (address.split(".") for address in ADDRESSES):
         if snapshot[section][key] is not None:
@@ -232,10 +235,10 @@ def as_begun(config: Config, snapshot: Mapping[str, Any], *, named: Collection[s
 
 
 def named_keys(overrides: Sequence[str], saved: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:
-    """The dotted keys that the words of a command name, for something that was begun with a saved configuration.
+    """The dotted keys that a command names, for a study or trial that was started with a saved configuration.
 
-    A word that chooses a group names all its keys, unless it chooses again the model or the source of the posts that
-    were chosen then: its other keys may have another default in this version, which is not what was asked for.
+    A word that chooses a group names all keys of the group, unless it repeats the saved choice of the model or of the
+    posts' source: the defaults of the other keys may differ in this version, which is not what was asked for.
     """
     before, after = flatten(saved), flatten(asked)
     named = set[str]()
@@ -279,7 +282,7 @@ def check_space(config: Config) -> None:
 
 
 def _check_conditions(config: Config) -> None:
-    """Refuse a condition on what is not drawn before, or on a value that never comes up."""
+    """Refuse a condition on a parameter that is not declared before, or on a value that is never proposed."""
     space, known = config.search.space, known_keys(config)
     above: list[str] = []
     for key, parameter in space.items():
@@ -311,13 +314,13 @@ def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bo
 
 
 def as_choice(value: Any) -> Any:
-    """A value as a search space has it: a set of methods is one word."""
+    """A value as the search space has it: a list of methods is joined into one word."""
     return "+".join(value) if isinstance(value, list) else value
 
 
 def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """A point of the search space with these values: conditions are met, all else has its first value, and what is not
-    drawn beside them is None.
+    """A point of the search space with these values: conditions hold, other parameters have their first value, and
+    parameters that are not sampled with them are None.
     """
     space = config.search.space
     values = dict(fixed)

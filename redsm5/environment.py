@@ -86,16 +86,14 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean(environ: MutableMapping[str, str]) -> None:
-    """Remove what could change a result. What was set stays, for it may have been set for this process; libraries that
-    are loaded already have seen the rest.
-    """
+    """Remove the variables that could change a result. Libraries that are already loaded have read them before."""
     for name in removed(environ):
         del environ[name]
 
 
 def start_over() -> None:
-    """Run this command again without what could change a result, for one that computes in this very process; nothing
-    where there is nothing such. Python's -O and -OO are, too: transformers cannot do without its docstrings.
+    """Restart this command without the variables that could change a result, for commands that compute in this process;
+    do nothing if there are none. Also without Python's -O and -OO, since transformers needs its docstrings.
     """
     if not removed(os.environ) and not sys.flags.optimize:
         return

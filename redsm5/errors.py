@@ -19,7 +19,7 @@ from redsm5.surroundings import LIMITS, prepare
 from redsm5.terminal import one_line, show
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, or files that may not be so large
-# The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
+# Faults of the disk, not of the trial: it can be resumed once the disk is writable again.
 DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
 UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENODEV, errno.ENXIO)
@@ -41,7 +41,7 @@ class RedSM5Error(Exception):
 
     exit_code = 2
     kind = "error"
-    resumable = False  # whether a trial that ends by it goes on later; else it has failed
+    resumable = False  # whether a trial with this error is interrupted and resumed later, or else failed
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         self.what, self.where, self.remedy = what, where, remedy
@@ -95,7 +95,7 @@ class LockedError(RedSM5Error):
 
 
 class BudgetMismatchError(ConfigError):
-    """Another worker is at the same study with another budget."""
+    """Another worker of the same study has another budget."""
 
     kind = "budget"
     resumable = True
@@ -110,7 +110,7 @@ class IncompatibleCheckpointError(RedSM5Error):
 
 
 class TrainingError(RedSM5Error):
-    """Training cannot go on: the loss is not finite, memory ran out, an operation failed."""
+    """Training cannot continue: the loss is not finite, memory ran out, an operation failed."""
 
     exit_code = 2
     kind = "training"
@@ -123,7 +123,7 @@ class NotFiniteError(TrainingError):
 
 
 class DiskError(RedSM5Error):
-    """The disk or the byte budget has no room."""
+    """The disk or the byte budget is full."""
 
     exit_code = 3
     kind = "disk"
@@ -138,7 +138,7 @@ class NoCheckpointError(RedSM5Error):
 
 
 class Interrupted(RedSM5Error):
-    """A signal asked the process to stop; what it was doing can be resumed."""
+    """A signal asked the process to stop; its work can be resumed."""
 
     exit_code = 75
     kind = "interrupted"
@@ -155,12 +155,12 @@ def disk_remedy(error: OSError) -> str:
 
 
 def show_error(error: RedSM5Error) -> None:
-    """Tell a person about an error; of what it quotes, secrets are redacted."""
+    """Print an error; secrets in what it quotes are redacted."""
     show(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {_indented(error.message())}", error=True)
 
 
 def _indented(message: str) -> str:
-    """Lines after the first are indented, so that no value that is quoted can begin a message of its own."""
+    """Indent all lines after the first, so that no quoted value can look like a message of its own."""
     return re.sub(r"\n(?! )", "\n  ", redact(message))
 
 
@@ -180,14 +180,14 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Words that name the known name that looks most like this one; empty where none does."""
+    """A suggestion of the most similar known name; empty if none is similar."""
     close = closest(name, known)
     return f"; nearest: {close}" if close else ""
 
 
 def exit_with_message(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback, unless it is
-    ours to mend.
+    """Run a script's `main` and exit with its code, or with an error's message and code; a traceback is printed only
+    for a bug in this code.
     """
     prepare()
     sys.excepthook = lambda _, error, __: show(redact("".join(traceback.format_exception(error))), error=True)
@@ -200,7 +200,7 @@ def exit_with_message(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         show("interrupted before anything was started", error=True)
         code = Interrupted.exit_code
-    except BrokenPipeError:  # who read our output has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would say so as it ends
         code = 0
     except MemoryError:
@@ -215,7 +215,7 @@ def exit_with_message(main: Callable[[], int]) -> None:
 
 
 def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
-    """The message and exit code of what the system refuses; None where the fault may be ours."""
+    """The message and exit code of a system error; None if it may be a bug in this code."""
     if not isinstance(error, OSError):
         if "can't start new thread" not in str(error):
             return None
@@ -243,7 +243,7 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
 
 
 def _owner(name: str) -> str | None:
-    """Whose the file is, or the folder that hides it; None where it is ours."""
+    """The owner of the file, or of the folder that hides it; None if that is this user."""
     for path in (name, *map(str, Path(name).parents)) if name else ():
         with suppress(OSError):
             owner = os.stat(path).st_uid

@@ -36,12 +36,12 @@ UNMISTAKABLE = 16  # characters: what is shorter must stand as a word of its own
 
 
 def is_group(word: str) -> bool:
-    """Whether the word chooses a file of a group of the configuration."""
+    """Whether the word chooses a config group's file."""
     return (CONF_DIR / word.partition("=")[0]).is_dir()
 
 
 def parsed(words: Sequence[str]) -> list[Override]:
-    """The words as Hydra reads them.
+    """The words as parsed by Hydra.
 
     Raises:
         ConfigError: it cannot.
@@ -85,7 +85,7 @@ def _between_quotes(value: str) -> str:
 
 
 def as_typed(words: Sequence[str], model: type[BaseModel]) -> list[str]:
-    """The words, with those quoted that give a text field of `model` something that Hydra would not take for text."""
+    """The words, quoted where a text field of `model` is given a value that Hydra would not parse as text."""
     return [_as_typed(word, model) for word in words]
 
 
@@ -149,8 +149,8 @@ def values_of(words: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def stand_ins() -> Iterator[dict[str, str]]:
-    """For the length of the block, each variable that is a secret holds something else, by its name: so it is seen
-    where it would come to stand, whatever way it takes.
+    """A context in which each secret environment variable has a recognizable placeholder as its value, so that it can
+    be found in the configuration however it got there.
     """
     real = secret_variables()
     names = {name: f"value-of-{name}-{secrets.token_hex(8)}" for name in real}
@@ -162,7 +162,7 @@ def stand_ins() -> Iterator[dict[str, str]]:
 
 
 def refuse_stand_ins(seen: Any, real: Any, names: Mapping[str, str], key: str = "") -> None:
-    """Refuse a configuration in which a stand-in has come to stand, but as the password of an address.
+    """Refuse a configuration that contains a placeholder, except as the password of an address.
 
     Args:
         seen: the configuration, resolved with the stand-ins. real: the same without.

@@ -16,7 +16,7 @@ from redsm5.errors import InputError
 
 
 class NotOursError(InputError):
-    """What lies in the place of a folder of ours leads elsewhere, or is somebody's."""
+    """A folder of redsm5's is replaced by a link or by a file of somebody else."""
 
     kind = "not_ours"
     resumable = True
@@ -38,7 +38,7 @@ def _any(*names: str) -> str:
     return rf"(?:{joined})(?:\.held)?|\.(?:{joined})\.tmp"
 
 
-# What lies in a folder, by its name or, deeper, by its path from there.
+# What a folder contains, by name or, in subfolders, by relative path.
 _IN_CHECKPOINT = re.compile(_any(*CHECKPOINT_FILES))
 _IN_STUDY = re.compile(
     "|".join(
@@ -66,7 +66,7 @@ _IN_TRIAL = re.compile(
 
 
 def strangers(folder: Path) -> list[Path]:
-    """What lies in a study's, a trial's or a checkpoint's folder that is not ours, links included; sorted."""
+    """What is in a study's, a trial's or a checkpoint's folder that redsm5 does not own, links included; sorted."""
     name = folder.name.removeprefix(paths.TRASH)
     known = _IN_CHECKPOINT
     if paths.is_ours(name):
@@ -85,7 +85,7 @@ def strangers(folder: Path) -> list[Path]:
 
 
 def was_never_begun(study: Path) -> bool:
-    """Whether a study's folder is what is left where a process was killed as it made it: no record, and no trial."""
+    """Whether a study's folder was left by a process that was killed while creating it: no record, and no trial."""
     index = files.read_json(study / paths.INDEX)
     made = {paths.LOCK, paths.CONTROL, f".{paths.STUDY}.tmp", f".{paths.INDEX}.tmp"}
     if index is not None and not index.get("trials"):
@@ -100,8 +100,8 @@ def is_litter(path: Path) -> bool:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether this is a checkpoint's folder of ours, whole or not: a folder of that name in which something else lies,
-    and nothing that a checkpoint has, is somebody's.
+    """Whether this is the folder of an owned checkpoint, complete or not. A folder of that name that contains other
+    files and none of a checkpoint's is not owned.
     """
     if not re.fullmatch(CHECKPOINT, path.name) or path.is_symlink() or not path.is_dir():
         return False
@@ -110,16 +110,16 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint's files and its folder, which stays where something else lies in it."""
+    """Delete a checkpoint's files, and its folder unless it contains other files."""
     for path in own_files(folder):
         path.unlink(missing_ok=True)
-    with suppress(OSError):  # somebody's file is in it
+    with suppress(OSError):  # it contains a file that is not ours
         folder.rmdir()
 
 
 def move_checkpoint(folder: Path, target: Path) -> None:
-    """Give a checkpoint another name, at once. What is not ours in it stays where it is; then file after file moves,
-    its list first, so that what a crash leaves of it does not verify.
+    """Rename a checkpoint, atomically. If it contains other files, those stay and the checkpoint's files are moved one
+    by one, SHA256SUMS first, so that a partly moved checkpoint does not verify.
     """
     if not strangers(folder) and not target.exists():
         folder.rename(target)
@@ -128,7 +128,7 @@ def move_checkpoint(folder: Path, target: Path) -> None:
     for path in own_files(folder):
         path.rename(target / path.name)
     files.fsync_dir(folder)
-    with suppress(OSError):  # somebody's file is in it
+    with suppress(OSError):  # it contains a file that is not ours
         folder.rmdir()
 
 
@@ -146,7 +146,7 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def refuse_in_place_of_folder(path: Path) -> None:
-    """Refuse what lies where a checkpoint's folder is to be, unless it is a folder.
+    """Refuse a path where a checkpoint's folder must be created, if it exists and is not a folder.
 
     Raises:
         NotOursError: it is a link or a file.

@@ -104,9 +104,9 @@ def _dirs(experiments: Path, prefix: str) -> list[Path]:
 
 
 def moved(saved: Mapping[str, Any], experiments: Path) -> dict[str, Any]:
-    """A saved configuration as it reads where its experiments folder is now: what lies in the folder has gone with it.
+    """A saved configuration with paths adapted to where its experiments folder is now.
 
-    Of other than absolute paths only the databases are known for what they are.
+    Besides absolute paths, only database URLs are adapted.
     """
     before, here = str(saved.get("experiments") or "").rstrip("/"), str(experiments)
 

@@ -84,18 +84,18 @@ class Ranks:
         return values
 
     def part(self) -> None:
-        """The end of what they do together; each goes on, or ends, by itself."""
+        """End the communication; each process continues, or exits, on its own."""
         if self.count > 1:
             dist.barrier(group=self._control)
             dist.destroy_process_group()
 
     def report_fault(self, fault: dict[str, Any]) -> None:
-        """Leave word of why this process ends; the first one to do so is heard."""
+        """Leave a message on why this process exits; only the first process's message counts."""
         with suppress(Exception):  # the launcher may have ended
             self._notes.compare_set(FAULT, "", json.dumps(fault))
 
     def reported_fault(self) -> dict[str, Any] | None:
-        """What another process left before it ended; None where it ended without a word."""
+        """The message that another process left before it exited; None if it left none."""
         with suppress(Exception):
             if self._notes.check([FAULT]):
                 fault: dict[str, Any] = json.loads(self._notes.get(FAULT))

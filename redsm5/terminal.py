@@ -48,7 +48,7 @@ def show(text: str, *, error: bool = False) -> None:
         try:
             stream.write(_encodable(escaped(text), stream.encoding or "utf-8") + "\n")
             stream.flush()
-        except BrokenPipeError:  # who read it has gone, as `head` does: nothing more is for anybody
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe: drop the rest
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -69,7 +69,7 @@ def _in_encoding(found: "re.Match[str]", encoding: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose messages, which quote what was typed, come out here too."""
+    """An `ArgumentParser` that prints through this module, since its messages quote what was typed."""
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))

@@ -17,8 +17,8 @@ from typing import Any
 from redsm5 import paths
 
 KEPT_S = 300.0
-SELDOM_S = 5.0  # between two samples that nobody sees
-SEEN_S = 0.9  # and at least between two that somebody sees, however often the app looks
+SELDOM_S = 5.0  # between two samples while the screen is not shown
+SEEN_S = 0.9  # minimum between two samples while it is shown
 MOST_GPUS = 16
 LOCKS = Path("/proc/locks")
 

@@ -14,7 +14,7 @@ Of = Callable[[Sample], float | None]
 Write = Callable[[float], str]
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WAITING = "measuring…"
-# The columns of the trials at work: the metric without `system_`, and what stands above it.
+# The columns of the running trials: the metric without `system_`, and its heading.
 COLUMNS = (
     ("steps_per_second", "steps"),
     ("cpu_percent", "cpu"),

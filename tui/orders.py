@@ -33,7 +33,7 @@ def refusal(what: str, view: View) -> str:
 
 
 def asked(what: str, view: View, experiments: Path, selected: str | None) -> tuple[str, Do, str]:
-    """The question, what is done upon yes, and what is said then."""
+    """The question, the action on yes, and the message afterwards."""
     study = view.snapshot.study
     assert study
     give = partial(control.give, experiments, study.study_id)

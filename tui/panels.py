@@ -24,7 +24,7 @@ def title(snapshot: Snapshot) -> Text:
 
 
 def status(snapshot: Snapshot) -> Text:
-    """State of the study, what was ordered, and how far it is."""
+    """The study's state, pending control files, and its progress."""
     if snapshot.study is None:
         return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
     begun = len(snapshot.trials) - snapshot.trials.counts["queued"]
@@ -35,7 +35,7 @@ def status(snapshot: Snapshot) -> Text:
 
 
 def orders(snapshot: Snapshot) -> str:
-    """What stands in the control folder and is not done yet, in words."""
+    """The pending control files, in words."""
     if snapshot.study is None or snapshot.study.state == "completed":
         return ""
     words = {STOP_NOW: "stopping now", STOP: "stops after this trial"}
@@ -168,7 +168,7 @@ def leader(snapshot: Snapshot) -> Text:
 
 
 def happening(view: View, most: int = 3) -> Text:
-    """The trial at work in three lines, or several in one each; where there is none, why, and what to do next."""
+    """The running trial in three lines, or several in one line each; if none is running, why, and what to do next."""
     active = view.snapshot.trials.active
     if not active:
         return Text(_idle(view))
@@ -221,7 +221,7 @@ def _at_work(view: View, trial: TrialRecord) -> list[Text]:
 
 
 def lately(view: View) -> list[Text]:
-    """What the trials came to, and what became of the checkpoints of the one at work, newest first."""
+    """The latest results of trials, and changes of the running trial's checkpoints, newest first."""
     lines: list[tuple[str, Text]] = []
     for event in view.snapshot.events:
         if event.state in PASSING:

@@ -97,7 +97,7 @@ class Query:
         return self._test is None or self._test(row)
 
     def those(self, items: Iterable[T], row: Callable[[T], Row]) -> list[T]:
-        """The items whose rows are asked for; anew where a pattern was given up on the way."""
+        """The items whose rows match; evaluated again if a pattern was given up on the way."""
         items = [*items]
         while True:
             before = self.told, [pattern.told for pattern in self._patterns]

@@ -102,7 +102,7 @@ def load_learnable(config: "DataConfig") -> Splits:
 
 
 def few_positives(splits: Splits) -> dict[str, str]:
-    """The symptoms that fewer than FEW posts of a split have, and of how many posts; to be told before training."""
+    """The symptoms that fewer than FEW posts of a split have, with their numbers of posts; logged before training."""
     columns = {symptom: {name: n[c] for name, n in splits.positives.items()} for c, symptom in enumerate(SYMPTOMS)}
     return {
         symptom: ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -133,14 +133,14 @@ def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
 
 
 def _key(config: "DataConfig") -> str | None:
-    """What the posts and their splits depend on; None where that cannot be read, as `_read` will say."""
+    """The cache key of the posts and their splits; None if a file cannot be read, which `_read` then reports."""
     source: list[str | int | None] = [config.posts, config.seed]
     if config.source != "synthetic":
         if (folder := _folder(config)) is None:
             return None
         names = (POSTS_FILE, ANNOTATIONS_FILE)
         try:
-            if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
+            if not all((folder / name).is_file() for name in names):  # reading a pipe may block
                 return None
             source = [_digest(folder / name) for name in names]
         except OSError:

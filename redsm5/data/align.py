@@ -32,9 +32,8 @@ class Alignment(NamedTuple):
 
 
 def align(sentence: str, text: str) -> Alignment | None:
-    """The first place of `sentence` in `text` in characters, or None if nothing there resembles it enough.
-
-    Places that begin and end at a word's boundary are preferred to those inside a word.
+    """The first match of `sentence` in `text`, in characters, or None if nothing is similar enough. Matches at word
+    boundaries are preferred.
     """
     sentence = sentence.strip()
     if not sentence:

@@ -127,7 +127,7 @@ def _spliced(text: str, edits: Sequence[Edit]) -> str:
 
 
 def _edit_words(sentence: str, edit: WordEdit, rng: random.Random) -> str:
-    """The sentence with edited words; what stands between them (spaces, punctuation, emoji) stays."""
+    """The sentence with edited words; everything between them (spaces, punctuation, emoji) stays."""
     matches = list(WORD.finditer(sentence))
     words = [match[0] for match in matches]
     if words:
@@ -146,21 +146,21 @@ def _back_translated(sentence: str, translate: Callable[[str], str | None]) -> s
 
 
 def _synonym(words: list[str], count: int, rng: random.Random) -> None:
-    """Replace words by synonyms of theirs."""
+    """Replace words by synonyms."""
     known = [place for place, word in enumerate(words) if synonyms(word)]
     for place in rng.sample(known, min(count, len(known))):
         words[place] = _cased_like(words[place], rng.choice(synonyms(words[place])))
 
 
 def _insert(words: list[str], count: int, rng: random.Random) -> None:
-    """Put synonyms of some words behind any words."""
+    """Insert synonyms of some words at random positions."""
     known = [word for word in words if synonyms(word)]
     for _ in range(count if known else 0):
         words[rng.randrange(len(words))] += f" {rng.choice(synonyms(rng.choice(known)))}"
 
 
 def _swap(words: list[str], count: int, rng: random.Random) -> None:
-    """Exchange two words, `count` times; a capital letter at the beginning stays there."""
+    """Swap two words, `count` times; a capital letter at the start of the sentence stays there."""
     for _ in range(count):
         one = rng.randrange(len(words))
         others = [place for place, word in enumerate(words) if word.lower() != words[one].lower()]
@@ -174,7 +174,7 @@ def _swap(words: list[str], count: int, rng: random.Random) -> None:
 
 
 def _char_perturb(words: list[str], count: int, rng: random.Random) -> None:
-    """One typing error in each of some words, at an inner letter."""
+    """Make one typing error in each of some words, at an inner letter."""
     long_enough = [place for place, word in enumerate(words) if _inner_letters(word)]
     for place in rng.sample(long_enough, min(count, len(long_enough))):
         words[place] = _mistyped(words[place], rng)

@@ -64,7 +64,7 @@ def find(key: str) -> mmap.mmap | None:
 
 
 def keep(key: str, content: bytes) -> None:
-    """Keep these bytes, whole or not at all, whoever else does so at the same time; nothing where that cannot be."""
+    """Store these bytes atomically, whoever else does so at the same time; do nothing if that is not possible."""
     with suppress(OSError, RuntimeError):
         where = folder()
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _mapped(path: Path) -> mmap.mmap | None:
 
 
 def _make_room(where: Path, size: int) -> bool:
-    """Remove what was last used longest ago, as far as so many bytes need it; whether they may be written."""
+    """Remove the least recently used entries to make space for so many bytes; whether they may be written."""
     now, entries = time.time(), list[tuple[float, int, Path]]()
     for path in where.iterdir():
         with suppress(FileNotFoundError):  # another process removed it

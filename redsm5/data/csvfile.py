@@ -109,7 +109,7 @@ def _check_header(header: list[str], columns: Sequence[str], path: Path, line: i
 def _decode(path: Path) -> str:
     """The file's text with line breaks as \\n; a byte order mark is dropped, since Excel writes one."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # to read a pipe may take for ever
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may block
             raise InputError("it is not a regular file", where=str(path), remedy="Put the CSV file itself there.")
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def _decode(path: Path) -> str:
 
 
 def _refuse_foreign(data: bytes, path: Path) -> None:
-    """Refuse what is no CSV, or is one in UTF-16 or UTF-32, by how it begins."""
+    """Refuse a file that is not CSV, or is CSV in UTF-16 or UTF-32, by its first bytes."""
     what, remedy = next(((what, remedy) for magic, what, remedy in _FOREIGN if data.startswith(magic)), ("", ""))
     first = data[:1000].lstrip()[:1]
     if encoding := _wide_encoding(data):
@@ -151,7 +151,7 @@ def _refuse_foreign(data: bytes, path: Path) -> None:
 
 
 def _wide_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32, where the bytes begin with its mark, or every other one of them, or nearly so, is NUL."""
+    """UTF-16 or UTF-32, if the bytes start with its byte order mark, or if about every other byte is NUL."""
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -168,5 +168,5 @@ def _line_of(data: bytes, position: int) -> int:
 
 
 def _command(remedy: str, path: Path) -> str:
-    """A remedy whose command works when pasted, whatever the path holds."""
+    """A remedy whose command works when pasted, whatever the path contains."""
     return remedy.replace("{path}", shlex.quote(str(path))).replace("{folder}", shlex.quote(str(path.parent)))

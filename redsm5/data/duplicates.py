@@ -62,7 +62,7 @@ class _Groups:
 
 
 def _triples(texts: Sequence[str], positions: Iterable[int]) -> Iterator[tuple[int, Hashes]]:
-    """The hashes of a text's sequences of three words, each once; none of short texts."""
+    """The hashes of a text's word trigrams, each once; none for short texts."""
     known: dict[str, int] = {}
     for position in positions:
         words = re.findall(r"\w+", texts[position])
@@ -82,7 +82,7 @@ def _alike(a: Hashes, b: Hashes) -> bool:
 
 
 def _buckets(triples: dict[int, Hashes]) -> Iterator[list[int]]:
-    """Positions of posts that agree in a band of their signatures, and so may be alike; in the order of positions."""
+    """Groups of posts whose signatures agree in a band, and which may be duplicates; in the order of positions."""
     positions = list(triples)
     signatures = [
         _signatures([triples[position] for position in positions[start : start + AT_ONCE]])

@@ -94,7 +94,7 @@ def pack(items: Sequence[Item]) -> bytes:
 
 
 class PackedItems(Sequence[Item]):
-    """The items that `pack` packed, each made anew whenever it is asked for."""
+    """The items packed by `pack`, each created on access."""
 
     def __init__(self, content: Any) -> None:
         self._arrays = arrays = _arrays(memoryview(content))
@@ -144,7 +144,7 @@ def _starts(rows: Iterable[Sequence[Any] | NDArray[Any]]) -> NDArray[np.int64]:
 
 
 def _arrays(content: memoryview) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file as views: the library copies what is not in a file of its own.
+    """The arrays of a safetensors file as views; the library would copy them unless they are in a file of their own.
 
     The format is https://huggingface.co/docs/safetensors: 8 bytes with the length of the header, the header in JSON,
     then the arrays.

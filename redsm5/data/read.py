@@ -180,7 +180,7 @@ def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
 
 
 def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
-    """The error of an annotation whose post is not there; with the id that it may be meant to be, both escaped."""
+    """The error for an annotation without its post; with the id that was probably meant, both escaped."""
     ids = [other for other in known if " " not in other and _is_id(_bare(other))]
     shown = _unshown(post_id)
     if " " not in post_id and _is_id(_bare(post_id)):
@@ -211,7 +211,7 @@ def _bare(post_id: str) -> str:
 
 
 def _is_id(value: str) -> bool:
-    """Whether a value has the form of an id, and not that of words."""
+    """Whether a value looks like an id and not like text."""
     return re.fullmatch(r"\S{1,40}", value) is not None and (len(value) == 1 or any(c.isdigit() for c in value))
 
 

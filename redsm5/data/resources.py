@@ -20,7 +20,7 @@ WEIGHTS = tuple(
 
 
 def missing_data(methods: Collection[str], translation_models: Sequence[str] | None) -> dict[str, str]:
-    """The methods of augmentation whose data is not on this machine, each with what to do about it."""
+    """The augmentation methods whose data is not on this machine, each with a remedy."""
     missing = dict[str, str]()
     words = [method for method in methods if method in ("synonym", "insert")]
     if words and wordnet.find() is None:

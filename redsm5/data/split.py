@@ -41,7 +41,8 @@ class Assignment:
 
 
 def split(corpus: Corpus, config: "DataConfig") -> Assignment:
-    """Assign every post to train, validation or test; with data.group_duplicates, copies of a post to one of them.
+    """Assign every post to train, validation or test; with data.group_duplicates, all duplicates of a post to the same
+    one.
 
     Raises:
         InputError: too few posts for three splits of these fractions.

@@ -25,7 +25,7 @@ MIN_WORDS, MAX_WORDS = 2, 6990
 # mean exp(mu + sigma²/2) = 295 words, and the longest of 1,484 posts (3.4 standard deviations) has 6,990.
 LOG_WORDS = NormalDist(mu=5.067, sigma=1.113)
 
-SHORT = 15  # words; a post below that has no room for a sentence about a symptom
+SHORT = 15  # words; a shorter post has no space for a sentence about a symptom
 TWO_SYMPTOMS = 0.4  # of the posts with several symptoms: two of them share a sentence
 NEGATIVE_WITHOUT, NEGATIVE_WITH = 0.6, 0.12  # posts without, with symptoms that have a hard negative
 SPECIAL = 0.02  # posts with a SPECIAL_CASE

@@ -18,10 +18,10 @@ MAX_TOKENS = 256  # longer sentences are not translated
 
 
 def back_translator(models: Sequence[str], device: torch.device | str = "cpu") -> Callable[[str], str | None]:
-    """A function from a sentence to its translation there and back, None where there is none.
+    """A function from a sentence to its back-translation, or None if there is none.
 
-    There is none for a sentence that is too long for the models, or if either of them returns nothing or finds no end.
-    Each sentence is translated once; what became of it stays in memory, and only there.
+    There is none for a sentence that is too long for the models, or if one of them returns nothing or does not
+    terminate. Each sentence is translated once; the result stays in memory only.
 
     Args:
         models: two Hub ids or folders, there and back.

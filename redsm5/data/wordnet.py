@@ -17,7 +17,7 @@ LEXICOGRAPHER_FILES = 45  # lexnames(5WN)
 
 
 def find() -> Any:
-    """Where WordNet is: a folder, or what NLTK calls a path pointer; None if it is not on this machine."""
+    """The location of WordNet: a folder, or an NLTK path pointer; None if it is not on this machine."""
     if all((SYSTEM_FOLDER / name).is_file() for name in FILES):
         return str(SYSTEM_FOLDER)
     import nltk  # takes a second

@@ -37,8 +37,8 @@ Check = Callable[[], Finding]
 
 
 def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict[str, Finding]:
-    """What the checks found, by their names, in their order. They run side by side; none is waited for any longer than
-    `deadline_s`, and one that raises has failed. Secrets are redacted.
+    """The findings of the checks by name, in order. The checks run concurrently; each has `deadline_s`, and one that
+    raises has failed. Secrets are redacted.
     """
     found: dict[str, Finding] = {}
     threads = [

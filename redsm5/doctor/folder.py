@@ -60,7 +60,7 @@ class Mount:
 
 
 def nearest_folder(experiments: Path) -> Path:
-    """The experiments folder, or what is there of the way to it: the doctor makes none."""
+    """The experiments folder, or its nearest existing parent: the doctor creates none."""
     folder = experiments.resolve()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -96,7 +96,7 @@ def check_folder(experiments: Path) -> Finding:
 
 
 def where_writable(check: Callable[[Path], Finding], experiments: Path) -> Finding:
-    """What the check finds, where files can be made at all; `check_folder` says why they cannot."""
+    """The check's findings, if files can be created at all; `check_folder` reports why not."""
     try:
         with scratch(experiments):
             pass
@@ -183,8 +183,8 @@ def check_rename(experiments: Path) -> Finding:
 
 
 def check_locks(experiments: Path) -> Finding:
-    """Whether a lock that one process holds keeps another out, and ends with it; on a shared file system, whether it
-    holds on the other machines too, as far as its mount says.
+    """Check that a lock of one process excludes another and is released when it exits; on a shared file system, also
+    whether the mount options make locks local to this machine.
     """
     try:
         with scratch(experiments) as probe:

@@ -106,9 +106,11 @@ def _look_at_file(database: Path) -> Finding:
 
 
 def _look_at_server(address: str) -> Finding:
-    """Ask a server as MLflow's client does: the same library, credentials and certificates, all from the environment.
+    """Ask a server as MLflow's client does: with the same library, credentials and certificates, all from the
+    environment.
 
-    What does not mend itself is a failure; a server that is away is a warning, since metrics wait in the journals.
+    What does not resolve itself is a failure; a server that does not answer is a warning, since metrics wait in the
+    journals.
     """
     try:
         import requests

@@ -149,7 +149,7 @@ def check_cuda(python: str = sys.executable) -> Finding:
 
 
 def judge_cuda(seen: dict[str, Any]) -> Finding:
-    """What the probe's answer means."""
+    """The finding for the probe's answer."""
     head = f"PyTorch {seen['torch']}"
     if seen["gpus"]:
         gpus = ", ".join(

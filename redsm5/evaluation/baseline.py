@@ -39,7 +39,7 @@ def fit(posts: Sequence[Post], *, seed: int) -> list[Pipeline | None]:
 
 
 def predictions_of(models: Sequence[Pipeline | None], posts: Sequence[Post]) -> Predictions:
-    """What the SVMs say of these posts; there is no loss."""
+    """The SVMs' predictions for these posts; there is no loss."""
     sentences = [sentences_of(post.text) for post in posts]
     cut = [post.text[start:end] for post, ranges in zip(posts, sentences, strict=True) for start, end in ranges]
     values_PC = _decisions(models, [post.text for post in posts])

@@ -29,7 +29,7 @@ Values = Mapping[str, Choice]
 def parameter_importance(
     space: Mapping[str, Parameter], trials: Sequence[tuple[Values, float]]
 ) -> dict[str, ParameterImportance]:
-    """The share of each parameter of the space, null with a reason where the trials do not tell.
+    """The importance of each parameter of the space, null with a reason where it cannot be computed.
 
     Args:
         space: what the study searched.

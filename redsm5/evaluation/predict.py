@@ -65,9 +65,9 @@ def predict(
     loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> Predictions:
-    """Run the model, as it is without its wrapper, in evaluation mode over a loader of the data set on its device.
+    """Run the unwrapped model in evaluation mode over a loader of the data set, on its device.
 
-    How the loader puts posts together changes nothing but the rounding of the last digits (padding).
+    The batching affects only the rounding of the last digits (padding).
 
     Args:
         loss_of: the loss of (outputs, batch), a scalar; without it the predictions' loss is NaN.

@@ -58,7 +58,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """A checkpoint's predictions of the split's posts, and what they come to with its thresholds."""
+    """A checkpoint's predictions for the split's posts, and the metrics with its thresholds."""
 
     name: str
     manifest: Manifest
@@ -191,7 +191,7 @@ def evaluate_again(
     *,
     split: Literal["validation", "test"] = "test",
 ) -> Evaluation:
-    """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
+    """Evaluate a trial from what is on disk, outside its training process. The caller holds the trial's lock."""
     set_numerics(config.train.deterministic)
     splits = load_splits(config.data)
     tokenizer = tokenizer_of(config, splits.train)
@@ -215,8 +215,8 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
-    """What the bits of a result may depend on, besides the code and the configuration; how many processes trained it
-    is said of several.
+    """What the bits of a result may depend on, besides code and configuration; the number of processes is listed if it
+    is not one.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {

@@ -58,7 +58,7 @@ def model_files(model_id: str, revision: str | None = None) -> Fetched:
 
 
 def commits(data: DataConfig, model: ModelConfig) -> dict[str, str]:
-    """The commits of `data` and `model`, as far as they come from the Hub; what has not been fetched yet is."""
+    """The commits of `data` and `model`, if they come from the Hub; missing ones are fetched."""
     fetched = {}
     if data.source == "hub":
         fetched["data"] = data_files(data)
@@ -68,7 +68,7 @@ def commits(data: DataConfig, model: ModelConfig) -> dict[str, str]:
 
 
 def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | None, *, tries: int = TRIES) -> None:
-    """See that the Hub gives the data and these models, as far as they are not in the cache. Downloads nothing.
+    """Check that the Hub gives access to the data and these models, as far as they are not cached. Downloads nothing.
 
     Raises:
         HubError: it does not.
@@ -170,7 +170,7 @@ class _Bar(tqdm):
 
 
 def _lacking(folder: Path, source: Source) -> str | None:
-    """What a folder lacks to be used, in words: other programs put parts of a repository into the cache, too."""
+    """What a folder lacks to be usable, in words: other programs also put parts of a repository into the cache."""
     if source.kind == "dataset":
         return next((name for name in DATA_FILES if not (folder / name).is_file()), None)
     if not (folder / "config.json").is_file():

@@ -50,7 +50,7 @@ class Source(NamedTuple):
 
 
 class _Failure(Exception):
-    """Why a try failed: in words, and as far as there was an answer, its status and the Hub's own code."""
+    """Why a request failed: in words and, if there was a response, its status and the Hub's own code."""
 
     def __init__(
         self,
@@ -159,8 +159,8 @@ class _Client(httpx2.Client):
 
 
 class _Body(httpx2.SyncByteStream):
-    """A body that may be cut. Of a long one huggingface_hub then asks for the rest, and so gets on. Where it would not
-    (the body is short, or began anew), the cut is the end of the try.
+    """A body that may be incomplete. huggingface_hub requests the rest of a long one, and so makes progress. Otherwise
+    (a short body, or one that restarted) the attempt fails.
     """
 
     def __init__(self, stream: httpx2.SyncByteStream, *, resumable: bool) -> None:

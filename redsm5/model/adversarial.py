@@ -44,7 +44,7 @@ class EmbeddingAdversary:
 
     @contextmanager
     def attack(self) -> Iterator[None]:
-        """Within it, the forward of the batch whose backward came last is done on the moved vectors.
+        """A context in which the forward pass of the last batch runs on the moved embeddings.
 
         Raises:
             RuntimeError: no forward and backward in training mode came before.

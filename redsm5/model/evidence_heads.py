@@ -22,9 +22,9 @@ BIAFFINE_SIZE = 128  # Yu et al. take 150; a multiple of 8 is what tensor cores 
 
 class StartEndHead(nn.Module):
     """A start and an end logit for each token and output (Devlin et al. 2019, section 4.2), from one linear layer or,
-    with `hidden`, from a hidden layer before it.
+    with `hidden`, with a hidden layer before it.
 
-    The last layer has no bias: it would raise all tokens' logits alike, and the softmax would take it out again.
+    The last layer has no bias: it would shift all tokens' logits alike, which the softmax cancels.
     """
 
     def __init__(self, config: ModelConfig, hidden_size: int, outputs: int, *, hidden: bool) -> None:

@@ -38,9 +38,9 @@ class MaxPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """The mean of the tokens' states, weighted by how well each meets a learned query (Yang et al. 2016, eq. 6-7).
+    """The mean of the tokens' states, weighted by their similarity to a learned query (Yang et al. 2016, eq. 6-7).
 
-    The query has no bias: it would raise all tokens' scores alike, and the softmax would take it out again.
+    The query has no bias: it would shift all tokens' scores alike, which the softmax cancels.
     """
 
     def __init__(self, hidden_size: int) -> None:

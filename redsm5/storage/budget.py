@@ -86,7 +86,7 @@ class Budget:
         self._path, self._lock = scope / paths.BUDGET, files.Lock(scope / paths.BUDGET_LOCK)
 
     def admit(self, reserve: int, *, stop_requested: Callable[[], bool]) -> None:
-        """Reserve bytes for this trial; while other trials at work hold the room, wait for it.
+        """Reserve bytes for this trial; wait while other running trials have reserved the space.
 
         Raises:
             DiskError: they do not fit, and no trial at work will give room.
@@ -115,7 +115,7 @@ class Budget:
                 self._log(
                     "the budget is full: waiting for other trials to release space", needed=reserve, missing=missing
                 )
-            # Who has reserved will give room. Who is at work without, begins or ends, or waits as we do: not for ever.
+            # Trials with a reservation will release space. Others are starting, ending or waiting: wait a while.
             patient = any(ledger.entries[t].reserved for t in others) or (
                 time.monotonic() - begin < GRACE_S and any(map(self._live, others))
             )
@@ -127,7 +127,7 @@ class Budget:
             time.sleep(POLL_S)
 
     def make_room(self, size: int) -> None:
-        """See to it that `size` bytes more fit into the reservation and onto the disk, before any is written.
+        """Make sure that `size` more bytes fit the reservation and the disk, before any is written.
 
         Raises:
             DiskError: they do not; nothing was written.
@@ -150,7 +150,7 @@ class Budget:
             self._write(ledger, reserved)
 
     def release(self) -> None:
-        """The trial is at its end: what it holds is what is on disk."""
+        """Release the reservation at the end of the trial: from now on it counts with its size on disk."""
         with self._lock:
             self._write(self._load(), 0)
 
@@ -240,7 +240,7 @@ class Budget:
             with files.try_lock(folder / paths.LOCK) as held:
                 record = self._record(trial_id)
                 if not held or record is None or record.state not in FINISHED:
-                    continue  # somebody evaluates it, or has begun to give it more epochs
+                    continue  # it is being evaluated, or has just been extended
                 try:
                     free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
                 except (NotOursError, NotRegularError, IncompatibleCheckpointError) as error:
@@ -324,7 +324,7 @@ class _Low(NamedTuple):
 
 
 def austere(policy: Policy) -> Policy:
-    """What is kept on a low disk: the resume point of a trial at work, and one best."""
+    """The policy when disk space is low: the resume point of an unfinished trial, and one best checkpoint."""
     return replace(policy, keep_last_n=0, keep_best_k=1, keep_all=False, keep_training_state=False)
 
 
@@ -351,7 +351,7 @@ def _score(record: TrialRecord) -> float:
 def free_trial(
     folder: Path, record: TrialRecord, *, states_only: bool, reason: str, log: Callable[..., object]
 ) -> None:
-    """Take a finished trial's checkpoints, or only their training states, and write down in its record what is left.
+    """Delete a finished trial's checkpoints, or only their training states, and update its record.
 
     The caller holds the trial's lock.
     """

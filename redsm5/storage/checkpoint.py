@@ -70,7 +70,7 @@ class Progress:
 
     @property
     def best(self) -> Best | None:
-        """The best epoch so far, as it stands in trial.json."""
+        """The best epoch so far, as trial.json has it."""
         if self.best_epoch is None or self.best_score is None:
             return None
         return Best(epoch=self.best_epoch, value=self.best_score)
@@ -171,7 +171,7 @@ class TrainingState:
         }
 
     def _fill(self, name: str, tensors: Mapping[str, Tensor]) -> memoryview:
-        """One copy of the tensors into the buffer kept for this file, which is made anew only if they changed shape."""
+        """One copy of the tensors into this file's buffer, which is reallocated only if they changed shape."""
         if name not in self._buffers or not self._buffers[name].fits(tensors):
             self._buffers.pop(name, None)  # before the new one, so that the two are never there at once
             self._buffers[name] = TensorFile(tensors, pinned=any(t.is_cuda for t in tensors.values()))
@@ -179,7 +179,7 @@ class TrainingState:
         return self._buffers[name].content
 
     def unpack(self, contents: Mapping[str, bytearray]) -> None:
-        """Put everything back as it was when it was packed.
+        """Restore everything as it was when it was packed.
 
         Raises:
             DamagedCheckpoint: a file is malformed; nothing was changed.
@@ -200,8 +200,8 @@ class TrainingState:
         set_random_generators(tensors, plain)
 
     def _set_rates(self) -> None:
-        """The learning rates of the step at hand: those that were saved, unless the trial has been given more epochs
-        and so another schedule.
+        """Set the learning rates of the current step: the saved ones, unless the trial was extended and so has another
+        schedule.
         """
         rates = [
             base * factor(self.schedule.last_epoch)
@@ -239,7 +239,7 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the save in flight, and raise what it failed with."""
+        """Wait for the save in flight, and raise its error, if it failed."""
         in_flight, self._in_flight = self._in_flight, None
         if in_flight:
             in_flight.result()

@@ -50,7 +50,7 @@ SHOWN = 3  # names of what is not ours, in one sentence
 
 @dataclass(frozen=True)
 class Item:
-    """Something that may go.
+    """A reclaimable file or folder.
 
     Attributes:
         reason: why it may.
@@ -71,7 +71,7 @@ class Item:
 
 @dataclass
 class Found:
-    """What was found, and why what was passed over."""
+    """What was found, and what was skipped, with reasons."""
 
     items: list[Item] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
@@ -94,11 +94,11 @@ class _Trial:
 
 
 class _PassedOver(Exception):
-    """A trial is left as it is; the message says why."""
+    """A trial is skipped; the message says why."""
 
 
 def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) -> Found:
-    """Find what may go. With `execute` litter and orphans are deleted; with `evict` too, what is evictable as well."""
+    """Find reclaimable files. With `execute` litter and orphans are deleted; with `evict` also what is evictable."""
     found = Found()
     for path in sorted(p for p in experiments.iterdir() if not _is_folder_of_ours(p)):
         if path.name.startswith(("study_", "trial_")):
@@ -137,7 +137,7 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
 
 @contextmanager
 def _passing_over(folder: Path, found: Found) -> Iterator[None]:
-    """Take note of what keeps us from a trial, and go on with the next."""
+    """Record why a trial is skipped, and continue with the next."""
     try:
         yield
     except _PassedOver as error:
@@ -228,7 +228,7 @@ def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Check
 
 
 def _record(folder: Path) -> TrialRecord | None:
-    """trial.json; None where neither it nor a configuration is there, from which the trial would go on."""
+    """trial.json; None if neither it nor a configuration exists, with which the trial could resume."""
     try:
         record = load(folder / paths.TRIAL, TrialRecord)
     except InputError as error:  # damaged, or a later version's: no reason to delete anything
@@ -243,7 +243,7 @@ def _record(folder: Path) -> TrialRecord | None:
 
 
 def _policy(folder: Path) -> Policy:
-    """What the trial's own configuration keeps; everything, where that cannot be read."""
+    """The retention policy of the trial's own configuration; keep everything if that cannot be read."""
     retention: dict[str, Any] | None = (files.read_json(folder / paths.CONFIG) or {}).get("retention")
     if retention is None:
         return Policy(keep_all=True)
@@ -251,7 +251,7 @@ def _policy(folder: Path) -> Policy:
 
 
 def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
-    """What the budget would take next, study by study; a trial outside a study is its own."""
+    """What the budget would evict next, by study; a trial outside a study is its own study."""
     studies: dict[str, list[_Trial]] = defaultdict(list)
     for trial in trials:
         if trial.record and (trial.states or trial.weights):
@@ -281,7 +281,7 @@ def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
 
 
 def _delete(trial: _Trial) -> None:
-    """Delete what was found. What needs no row goes first: on a full disk it makes the room for the rows."""
+    """Delete what was found. What needs no row is deleted first: on a full disk that makes space for the rows."""
     folder = trial.folder
     if trial.items[0].path == folder:
         trash = folder.with_name(f"{paths.TRASH}{folder.name}")
@@ -320,7 +320,7 @@ def _is_folder_of_ours(path: Path) -> bool:
 
 
 def _refuse_strangers(folder: Path) -> None:
-    """Pass over a folder that would go as a whole, and in which something lies that is not ours."""
+    """Skip a folder that would be deleted as a whole but contains files that redsm5 does not own."""
     if folder.is_symlink() or not folder.is_dir():
         raise _PassedOver("it is a symbolic link, or not a folder")
     if strangers := owned.strangers(folder):

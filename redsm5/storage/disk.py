@@ -42,7 +42,7 @@ class DiskMonitor:
         self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
 
     def look(self) -> None:
-        """Look now, and say what there is to say."""
+        """Check the disk now, and log what is due."""
         with suppress(Exception):  # the disk may not answer; the log never raises
             usage = shutil.disk_usage(self._checkpoints.parent)
             percent = 100 * usage.free / usage.total

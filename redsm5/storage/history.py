@@ -40,7 +40,7 @@ class CheckpointHistory:
 
 
 def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
-    """All of a trial's checkpoints, oldest first. One that was quarantined and trained anew has a row for each."""
+    """All of a trial's checkpoints, oldest first. One that was quarantined and trained again has a row for each."""
     rows: dict[str, list[RetentionRow]] = defaultdict(list)
     for line in files.read_lines(trial_dir / paths.RETENTION):
         row = RetentionRow.model_validate(line)

@@ -106,7 +106,7 @@ def parse_manifest(content: bytes | bytearray, folder: Path) -> Manifest:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """A committed checkpoint as the plan sees it.
+    """A committed checkpoint as the retention plan needs it.
 
     Raises:
         DamagedCheckpoint: its own description is not what was committed.
@@ -135,7 +135,7 @@ def read_verified(folder: Path) -> dict[str, bytearray]:
 
 
 def _again(read: Callable[[], Read]) -> Read:
-    """What it reads, at the second try if need be: what a disk or a network refuses for a moment is no damage."""
+    """The result of `read`, with one retry: a transient error of a disk or network is not damage."""
     try:
         return read()
     except OSError:
@@ -193,11 +193,11 @@ class CheckpointStore:
         self._remove_litter()
 
     def names(self) -> list[str]:
-        """The committed checkpoints, in no order that means anything; what else lies there is not ours."""
+        """The names of committed checkpoints, in no particular order; other files in the folder are ignored."""
         return [p.name for p in self.folder.iterdir() if owned.is_checkpoint(p)]
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The committed checkpoints as the plan sees them; one whose own description is damaged is quarantined.
+        """The committed checkpoints as the retention plan needs them; one with a damaged manifest is quarantined.
 
         Raises:
             IncompatibleCheckpointError: one is of another format.
@@ -220,7 +220,8 @@ class CheckpointStore:
         return files.tree_bytes(self.folder)
 
     def commit(self, manifest: Manifest, contents: Mapping[str, Content]) -> str:
-        """Write a checkpoint of these files and the manifest; then it is durable, and the plan is carried out.
+        """Write a checkpoint of these files and the manifest. When this returns, it is durable and the plan was carried
+        out.
 
         Raises:
             DiskError: it has no room; nothing was written.
@@ -244,7 +245,7 @@ class CheckpointStore:
         return name
 
     def _give_name(self, temporary: Path, name: str) -> None:
-        """Commit what is written. Beside somebody's files of the same folder, its list comes last and commits it."""
+        """Commit what was written. If other files are in the target folder, SHA256SUMS is moved last and commits it."""
         target = self.folder / name
         if not os.path.lexists(target):
             temporary.rename(target)
@@ -268,7 +269,7 @@ class CheckpointStore:
         files.fsync_dir(folder)
 
     def apply_plan(self, *, finished: bool, tight: bool = False) -> None:
-        """Carry out the retention plan; `tight` where the budget or the disk leaves no room for ties."""
+        """Carry out the retention plan; with `tight`, budget or disk leave no space for ties."""
         policy = replace(self.policy, drop_ties=tight)
         for step in plan(self.checkpoints(), policy, finished=finished):
             if step.action == "strip":
@@ -301,7 +302,7 @@ class CheckpointStore:
         return size
 
     def quarantine(self, name: str, reason: str) -> None:
-        """Take a damaged checkpoint out of the way without destroying it; it goes when the trial is finished."""
+        """Rename a damaged checkpoint without destroying it; it is deleted when the trial is finished."""
         target = self.folder / f"{paths.DAMAGED}{name}"
         owned.remove_checkpoint(target)
         owned.move_checkpoint(self.folder / name, target)
@@ -312,7 +313,7 @@ class CheckpointStore:
         self._log("checkpoint is damaged and quarantined", checkpoint=name, reason=reason)
 
     def drop_quarantined(self, reason: str = "damaged, and its space is needed") -> None:
-        """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
+        """Delete the quarantined checkpoints: the trial is finished, or their space is needed."""
         for path in self.folder.glob(f"{paths.DAMAGED}*"):
             name = path.name.removeprefix(paths.DAMAGED)
             if not owned.is_litter(path):
@@ -350,7 +351,7 @@ class CheckpointStore:
                     path.unlink()
 
     def _record(self, action: RetentionAction, checkpoint: Checkpoint, size: int, reason: str) -> None:
-        """A row before the step is taken, so that none is taken unrecorded; what was said is not said again."""
+        """Write a row before the action, so that no action is unrecorded; a row is not repeated."""
         if self._said.get(checkpoint.name) == (action, reason):
             return
         self._said[checkpoint.name] = (action, reason)

@@ -61,7 +61,7 @@ class TensorFile:
         return _signature(tensors) == self._signature
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors as they are now. When this returns, they may change."""
+        """Copy the tensors. When this returns, they may change."""
         names = list(tensors)
         sources = [tensors[name].detach() for name in names]
         torch._foreach_copy_([self._views[name] for name in names], sources, non_blocking=True)

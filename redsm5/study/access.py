@@ -26,7 +26,7 @@ AWAITED_KINDS = tuple(error.kind for error in AWAITED)
 
 
 class Admitted(NamedTuple):
-    """What a study begins or goes on with.
+    """What a study starts or resumes with.
 
     Attributes:
         config: as asked for; of a study that an older version began, with what that one did (`redsm5.config.LEGACY`).
@@ -41,7 +41,7 @@ class Admitted(NamedTuple):
 
 
 def admit(config: Config, stop: StopRequest) -> Admitted:
-    """The study's data, once they are found sound and its models are to be had.
+    """The study's data, after checking it and the access to its models.
 
     Raises:
         InputError: the data are not sound, or the study's record is damaged.
@@ -92,7 +92,7 @@ def has_begun(board: Scoreboard, *, but: str | None = None) -> bool:
 def wait_for_hub(
     reason: str, config: Config, models: list[str], board: Scoreboard, stop: Stop, log: FilteringBoundLogger
 ) -> None:
-    """Pause the study until the Hub gives the data of this configuration, and these models.
+    """Pause the study until the Hub gives access to the data of this configuration and to these models.
 
     Raises:
         Interrupted: a signal came, or an order to stop.

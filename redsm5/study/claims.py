@@ -30,7 +30,7 @@ def claim(study: Path, number: int) -> files.Lock:
 
 @contextmanager
 def asking(study: Path, stop: Stop) -> Iterator[None]:
-    """The lock under which trials are counted and asked for; who has it may have to wait for the database.
+    """The lock for counting and asking for trials; its holder may have to wait for the database.
 
     Raises:
         Interrupted: a stop was requested, before or meanwhile.
@@ -75,9 +75,9 @@ def ensure_created(
 
 
 class Orphans:
-    """The processes of trials whose workers have ended; they save and stop by themselves.
+    """The processes of trials whose workers have exited; they save a checkpoint and stop by themselves.
 
-    One that does not, perhaps on another machine that hangs, keeps its trial, and nobody waits for it.
+    One that does not, perhaps on another machine that hangs, keeps its trial, and no worker waits for it.
     """
 
     def __init__(self, experiments: Path, stop: Stop, log: FilteringBoundLogger) -> None:

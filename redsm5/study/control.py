@@ -44,9 +44,9 @@ class Control:
         self._log = log
 
     def enter(self) -> None:
-        """Become a worker of the study; the first one is newer than any order to stop.
+        """Register as a worker of the study; the first worker removes older control files.
 
-        The caller holds the study's lock, so that no two come or go at once.
+        The caller holds the study's lock, so that no two workers enter or leave at once.
 
         Raises:
             LockedError: the file system has no locks, and another worker is at the study.
@@ -77,7 +77,7 @@ class Control:
                 self.remove(name)
 
     def look(self) -> frozenset[str]:
-        """The names of the orders that stand. Orders to prune what is finished or unknown are removed meanwhile."""
+        """The names of the current control files. `prune` files for finished or unknown trials are removed."""
         try:
             names = set(os.listdir(self.folder)) - self._ignored
         except OSError:  # no folder, no order
@@ -126,7 +126,7 @@ class Control:
         return paths.PAUSE in orders and paths.PRUNE + trial_id not in orders
 
     def _is_void(self, name: str) -> bool:
-        """Whether this is an order to prune that nobody can carry out; then it is removed."""
+        """Whether this is a `prune` file that cannot be obeyed; then it is removed."""
         match = PRUNE.fullmatch(name)
         if match is None:
             return False

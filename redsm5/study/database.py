@@ -70,25 +70,25 @@ def open_database(url: str) -> RDBStorage:
     reraise=True,
 )
 def _open(url: str) -> RDBStorage:
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # a connection that was lost is made anew
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # reconnect after a lost connection
 
 
 def address(url: str) -> str:
-    """The setting that names the database, and where that is; user and password are left out."""
+    """The name of the setting and the database's location, without user and password."""
     parts = make_url(url)
     server = f"{parts.host}:{parts.port}" if parts.port else parts.host or parts.query.get("host")
     return f"study.storage, {parts.get_backend_name()} at {'/'.join(str(p) for p in (server, parts.database) if p)}"
 
 
 def reason(error: BaseException, url: str) -> str:
-    """Why the database refused, in its own words on one line, without a password."""
+    """The database's error in its own words, on one line, without a password."""
     text = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
     password = make_url(url).password
     return redact(text.replace(str(password), "[redacted]") if password else text)
 
 
 def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -> None:
-    """From now on, who needs a connection that cannot be made waits until it can, or a stop is requested."""
+    """From now on, a connection that cannot be made is retried until it can, or a stop is requested."""
     url = storage.url
 
     def connect(dialect: Any, _: object, args: Any, parameters: Any) -> Any:
@@ -116,7 +116,7 @@ def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """What a server that ends in the middle of an operation makes of the block.
+    """A context that turns a lost connection during an operation into an interruption.
 
     Raises:
         Interrupted: whether the operation was done, nobody knows; the next run finds out.

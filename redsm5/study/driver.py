@@ -63,8 +63,8 @@ class Driver:
         self.data = admit(config, self.stop)  # refuses bad data before anything is written
         config = self.data.config
         if find_study(self.experiments, config.study.name) is None:
-            new_study(config)  # likewise what cannot be tried
-        storage = search.open_storage(config)  # likewise; and nobody waits for a lock while a server does not answer
+            new_study(config)  # refuses what cannot be searched
+        storage = search.open_storage(config)  # before a lock is taken: a server may not answer for long
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
             record = with_data(open_study(config), self.data.fingerprint)
@@ -100,7 +100,7 @@ class Driver:
             self.log.warning("the search skips augmentation methods whose data is missing on this machine", **remedies)
 
     def run(self, standby: Standby) -> None:
-        """Run or continue the study until its trials are done; `standby` trains them.
+        """Run or resume the study until its trials are finished; `standby` trains them.
 
         Raises:
             Interrupted: a signal came, or an order to stop now; the trial at hand can be resumed.
@@ -170,7 +170,7 @@ class Driver:
     # which trial is next
 
     def _recover(self) -> None:
-        """Finish what a killed driver left half told or half cleaned up, and take all trials into the index."""
+        """Finish what a killed driver left half told or half cleaned up, and add all trials to the index."""
         for damaged in read_studies(self.experiments)[1]:
             self._pass_over("study", damaged.error)
         known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
@@ -193,10 +193,10 @@ class Driver:
         self.log.warning(f"a {what} is skipped: its record cannot be read", reason=error.what, where=error.where)
 
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
-        """A trial to work on and the claim to it: an interrupted one first; None when enough are done.
+        """A trial to run and the claim to it: an interrupted one first; None when enough are finished.
 
         Counting and asking happen under one lock, so that many workers end at exactly n. It is not the lock of the
-        study's files, for which a trial would wait while a proposal is computed.
+        study's files, so that trials do not wait while a proposal is computed.
 
         Raises:
             Interrupted: no other trial is to be started.
@@ -245,8 +245,8 @@ class Driver:
     # one trial
 
     def _run_trial(self, number: int, trial_id: str) -> bool:
-        """Launch a trial, again if it is killed, and tell Optuna how it ended; False where nothing is to be told yet,
-        since it failed before its first step, and perhaps for no fault of its own.
+        """Launch a trial, again if it is killed, and tell Optuna the result. False if there is no result yet, since it
+        failed before its first step, which may not be the trial's fault.
         """
         folder = paths.trial_dir(self.experiments, trial_id)
         self.shipper.watch(folder)
@@ -303,7 +303,7 @@ class Driver:
         return True
 
     def _failed_at_start(self, number: int, trial_id: str, folder: Path, record: TrialRecord) -> bool:
-        """Find out whether the failure is the trial's own, and only then tell it; whether that was so."""
+        """Find out whether the failure is the trial's own, and only then tell Optuna; whether it is."""
         self._raise_if_stopped()
         self._show(trial_id)
         own = self.failures.own(record, self.now)
@@ -323,7 +323,7 @@ class Driver:
             claim.release()
 
     def _to_train(self, number: int, trial_id: str, folder: Path) -> TrialRecord | None:
-        """The record of a trial that is to be started now; None where it has its outcome, or gets it without a start.
+        """The record of a trial that must be started now; None if it is finished, or gets its outcome without a start.
 
         Raises:
             Interrupted: nothing is to be started.
@@ -376,7 +376,7 @@ class Driver:
         self.failures.count(self._conclude(number, trial_id, folder))
 
     def _conclude(self, number: int, trial_id: str, folder: Path) -> TrialRecord:
-        """Do what is to be done once a trial has its outcome; its record."""
+        """Process a trial's outcome; returns its record."""
         record = existing_record(folder)
         finish_leftovers(folder, self.config)
         self.pages.add(folder)

@@ -104,7 +104,7 @@ class Failures:
         return min(trained, key=lambda r: (r.state != "completed", r.number or 0), default=None)
 
     def hold(self, claim: files.Lock, number: int, trial_id: str) -> None:
-        """Keep a trial from all workers until it is known whose fault its failure is."""
+        """Hold a trial back from all workers until it is known whose fault its failure is."""
         self._held.append((claim, number, trial_id))
 
     def held(self) -> list[Held]:
@@ -113,7 +113,7 @@ class Failures:
         return held
 
     def let_go(self) -> bool:
-        """Give up the held trials, whose turn it is again; whether there are any."""
+        """Release the held trials, so that they are started again; whether there were any."""
         held = self.held()
         for claim, _, _ in held:
             claim.release()

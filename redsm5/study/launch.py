@@ -38,7 +38,7 @@ SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
 class Launched:
-    """A trial at work, seen from the one that launched it."""
+    """A running trial, as seen by the process that launched it."""
 
     def __init__(self, folder: Path, group: int, ended: Callable[[float], bool]) -> None:
         """Args:
@@ -101,8 +101,8 @@ class Launched:
 
 
 def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -> Launched:
-    """Start what trains a trial whose folder exists, one process or several; their output goes to `output`, or where
-    ours goes.
+    """Start the training of a trial whose folder exists, in one or several processes; their output goes to `output`, or
+    to this process's own.
 
     Raises:
         ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is not a valid number of processes.
@@ -125,13 +125,13 @@ def open_output(output: Path) -> int:
 def trial_arguments(config: Config, trial_id: str) -> list[str]:
     """What train.py is given: which trial, and what may differ from start to start."""
     arguments = [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
-    # A trial that was begun under another budget goes on under today's.
+    # A trial that was started under another budget resumes under the current one.
     budget = ("max_total_size", "min_free_disk_percent")
     return [*arguments, *(f"retention.{key}={getattr(config.retention, key)}" for key in budget)]
 
 
 def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
-    """Start a script as `launch` says, in a session of its own that ends with ours.
+    """Start a script with the launch configuration `launch`, in a session of its own that ends with this process.
 
     Raises:
         ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is not a valid number of processes.
@@ -156,8 +156,8 @@ def child_environment(environ: Mapping[str, str], config: Config, processes: int
 
 
 def launch_environment(config: Config, processes: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What the processes of a trial, so many on this machine, need in their environment; what a person has set there
-    about threads and logs stays.
+    """The environment variables of a trial's processes, of which so many run on this machine; the user's settings of
+    threads and logs stay.
     """
     needed = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", DRIVER: str(os.getpid())}
     needed |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -241,7 +241,7 @@ def dry_run(config: Config) -> int:
 
 
 def trains(config: Config, stop: Stop) -> bool:
-    """Whether a few steps of this training work here and now; nothing of them is kept.
+    """Whether a few steps of this training work here and now; the result is not kept.
 
     Raises:
         Interrupted: a stop was requested meanwhile.

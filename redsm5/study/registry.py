@@ -32,7 +32,7 @@ from redsm5.study.trial import read_record
 
 
 class Unreadable(NamedTuple):
-    """A study whose record cannot be read: its folder, its name as far as that can be told, and why."""
+    """A study whose record cannot be read: its folder, its name if known, and the reason."""
 
     folder: Path
     name: str | None
@@ -52,7 +52,7 @@ def read_studies(experiments: Path) -> tuple[list[StudyRecord], list[Unreadable]
 
 
 def _name_of(study: Path) -> str | None:
-    """The name of a study whose record is damaged, as the rest of it or a trial's configuration has it."""
+    """The name of a study whose record is damaged, from the rest of it or from a trial's configuration."""
     document = files.read_json(study / paths.STUDY) or {}
     if isinstance(name := document.get("name"), str):
         return name
@@ -65,7 +65,7 @@ def _name_of(study: Path) -> str | None:
 
 
 def find_study(experiments: Path, name: str) -> StudyRecord | None:
-    """The study of this name, or None. Others that cannot be read are passed over.
+    """The study of this name, or None. Other studies that cannot be read are skipped.
 
     Raises:
         InputError: it is there, and its record cannot be read.
@@ -84,15 +84,15 @@ def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
     """
     sizes: Counter[str | None] = Counter()
     for folder in paths.trial_dirs(experiments):
-        if document := files.read_json(folder / paths.TRIAL):  # of a damaged one nobody knows the study
+        if document := files.read_json(folder / paths.TRIAL):  # the study of a damaged one is unknown
             sizes[document.get("study_id")] += files.tree_bytes(folder / paths.CHECKPOINTS)
     records, _ = read_studies(experiments)
     return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
 
 
 def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
-    """What a command means for the study that it names: for one that has begun, the study's own configuration, in which
-    the command may change what MAY_CHANGE says. Keys that it does not name come from the study.
+    """The configuration of a command for an existing study: the study's own, with the changes that MAY_CHANGE allows.
+    Keys that the command does not name come from the study.
 
     Returns:
         The configuration, and the values that the study keeps though the command alone would mean others.
@@ -195,7 +195,7 @@ def _as_old_as(before: dict[str, Any], snapshot: dict[str, Any]) -> dict[str, An
 
 
 def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
-    """The study, which is of these posts and splits.
+    """The study's record with the fingerprint of these posts and splits.
 
     Raises:
         ConfigError: it was begun with others, so that its trials could not be compared.
@@ -237,11 +237,11 @@ class Scoreboard:
         self.take_in_the_others()
 
     def refresh(self, trial_ids: list[str]) -> None:
-        """Take in what these trials' records say now."""
+        """Update from these trials' records."""
         for trial_id in trial_ids:
             try:
                 record = read_record(paths.trial_dir(self._experiments, trial_id))
-            except InputError as error:  # it stays as it was known, and is named by who works with it
+            except InputError as error:  # it keeps its last known state; whoever runs it reports the error
                 self.unreadable[trial_id] = error
                 continue
             self.unreadable.pop(trial_id, None)
@@ -292,7 +292,7 @@ class Scoreboard:
             self.write(state=state)
 
     def take_in_the_others(self) -> None:
-        """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
+        """Update from the index, which other workers also write: more trials, and the state of their running ones."""
         if (version := self._version()) != self._seen:
             index = files.read_json(self._index) or {"trials": []}
             for row in index["trials"]:
@@ -303,7 +303,7 @@ class Scoreboard:
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 
     def seconds_left(self) -> float | None:
-        """What the trials still wanted will take, if they take as long as those that are finished."""
+        """The estimated time of the remaining trials, if they take as long as the finished ones."""
         for record in self.trials.values():
             if record.state in FINISHED and record.trial_id not in self._took and record.seconds is not None:
                 self._took[record.trial_id] = record.seconds

@@ -64,7 +64,7 @@ def open_storage(config: Config) -> BaseStorage:
 
 
 def open_optuna(storage: BaseStorage, record: StudyRecord, pruner: BasePruner, *, begun: bool) -> optuna.Study:
-    """The study as Optuna's storage has it, made there if need be. The caller holds the study's lock.
+    """The study in Optuna's storage, created if necessary. The caller holds the study's lock.
 
     Raises:
         ConfigError: it has trials on disk and none there: that is not the storage that it was begun with.
@@ -97,10 +97,9 @@ def make_sampler(config: Config, number: int, values: Mapping[str, Any] | None =
 
 
 def draw(study: optuna.Study, trial: optuna.Trial, config: Config, presets: Sequence[Preset] = ()) -> dict[str, Any]:
-    """The parameters of a trial, in the order of the search space, drawn as far as its preset does not set them.
+    """The parameters of a trial, in the order of the search space, sampled unless its preset sets them.
 
-    One that was half drawn is completed as if it had not been interrupted, since a second pass over the same stream
-    would begin in its middle.
+    A trial that was interrupted while being sampled is sampled again from the start of its random stream.
     """
     first = trial.number < len(presets)
     preset = presets[trial.number] if first else {}
@@ -129,7 +128,7 @@ def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def tell(study: optuna.Study, number: int, record: TrialRecord, *, repeats: int | None) -> None:
-    """Tell Optuna how a trial ended; of one that repeats a pruned one, the last score that had."""
+    """Tell Optuna a trial's result; for a duplicate of a pruned trial, that trial's last score."""
     if repeats is not None and record.state == "pruned":
         trials = study.get_trials(deepcopy=False)
         scores = trials[repeats].intermediate_values

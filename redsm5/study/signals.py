@@ -30,8 +30,8 @@ class Stop(Protocol):
 class StopRequest:
     """Whether a signal asked this process to stop. A second one, at least a second later, ends it at once.
 
-    The hangup of a terminal (SIGHUP) asks too, but never twice: as a terminal closes, its shell passes on what the
-    kernel sends as well. Under nohup, which has it ignored, it stays so.
+    SIGHUP, from a terminal that closes, asks too, but never counts as the second one, since shell and kernel may both
+    send it. Under nohup, which ignores it, it stays ignored.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ running_time = RunningClock()
 def wait_while_driver_is_stopped(stop: Stop, say: Callable[[str], object]) -> None:
     """Wait as long as the process that launched this one is stopped, unless a signal asks for our end."""
     if not _driver_is_stopped():
-        running_time()  # from here on it may be ourselves who are stopped
+        running_time()  # from here on this process itself may be suspended
         return
     say("the driver is suspended (Ctrl-Z): the trial waits for it")
     running_time()

@@ -53,7 +53,7 @@ def configured(config: Config, parameters: Mapping[str, Any]) -> Config:
 
 
 def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
-    """What is set of the first trials, in their order; with a grid, of all trials that there can be.
+    """The fixed values of the first trials, in their order; with a grid, of all possible trials.
 
     Raises:
         ConfigError: the grid is not finite, or too large.
@@ -67,7 +67,7 @@ def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
 
 
 def wanted(config: Config, enqueued: Sequence[Preset]) -> int:
-    """How many trials the study is to finish: study.trials, or as many as its grid has."""
+    """The number of trials to finish: study.trials, or the number of grid points if that is lower."""
     if config.study.sampler != "grid":
         return config.study.trials
     return min(config.study.trials, len(presets(config, enqueued)))
@@ -158,7 +158,7 @@ def read_enqueued(config: Config) -> list[dict[str, Any]]:
 
 
 def _with_text(values: Any, words: Any) -> Any:
-    """A set in which each text field has what was typed, though that looks like a number."""
+    """A parameter set in which each text field has the text as typed, even if it looks like a number."""
     if not (isinstance(values, dict) and isinstance(words, dict)):
         return values
     typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(Config, key)}
@@ -249,7 +249,7 @@ def without(config: Config, methods: Sequence[str]) -> Config:
 
 
 def check_study_data(config: Config, enqueued: Sequence[Preset]) -> None:
-    """See that this machine has the data of all augmentation methods that a study may come to.
+    """Check that this machine has the data of all augmentation methods that the study may propose.
 
     Raises:
         ConfigError: it has not.

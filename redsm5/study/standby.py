@@ -30,13 +30,13 @@ from redsm5.study.launch import POLL_S, Launched
 from redsm5.study.signals import Stop
 
 SCRIPT = launch.SCRIPTS / "standby.py"
-CLOSE_S = 5.0  # what stands ready is killed where it has not ended so long after it was told to
+CLOSE_S = 5.0  # the standby process is killed if it has not exited so long after the request
 READY_S = 300.0  # the imports take 10 s, and from a cold network disk a minute or two
 LAST_WORDS = 1000  # characters of what it printed before it ended
 
 
 class Standby:
-    """What stands ready for the next trial of one worker; left as a context, it ends.
+    """The standby process of one worker, for its next trial; a context manager that ends it on exit.
 
     Attributes:
         config: the study's. process: what was launched and stands ready.
@@ -76,7 +76,7 @@ class Standby:
         self.close()
 
     def launch(self, trial_id: str, stop: Stop, log: FilteringBoundLogger) -> Launched:
-        """Have a trial trained whose folder exists; its output goes to a file in there.
+        """Train a trial whose folder exists; its output goes to a file in that folder.
 
         Raises:
             Interrupted: a stop was requested before anything stood ready.
@@ -106,7 +106,7 @@ class Standby:
         return launch.launch_trial(self.config, trial_id, output=output)
 
     def close(self) -> None:
-        """End what stands ready."""
+        """End the standby process."""
         if self._fit:
             self._say(b"")
             with suppress(subprocess.TimeoutExpired):
@@ -130,7 +130,7 @@ class Standby:
                 self._channel.shutdown(socket.SHUT_WR)
 
     def _ready(self, stop: Stop, log: FilteringBoundLogger) -> bool:
-        """Wait until it stands ready; whether trials may be forked from it."""
+        """Wait until the standby process is ready; whether trials may be forked from it."""
         if self._fit is None:
             if (word := self._answer(stop)) is None:
                 self._give_up(log)
@@ -142,7 +142,7 @@ class Standby:
         return bool(self._fit)
 
     def _answer(self, stop: Stop | None) -> dict[str, Any] | None:
-        """What it says next; None where it says nothing for too long.
+        """Its next message; None if it does not answer in time.
 
         Raises:
             Interrupted: a stop was requested meanwhile.
@@ -166,7 +166,7 @@ class Standby:
         return word is not None and "begun" not in word
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
-        """What it says next, waited for so long at the most; None where it says nothing, {} where it has ended."""
+        """Its next message within a time limit; None if there is none, {} if it has exited."""
         while b"\n" not in self._heard:
             if not select.select([self._channel], [], [], seconds)[0]:
                 return None

@@ -39,7 +39,7 @@ from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 DECISION_TIMEOUT_S = 60.0
-# What a resumed trial may be given anew; all else is what it was begun with. Its epochs may grow.
+# What may change when a trial is resumed; everything else is fixed at its start. Its epochs may be raised.
 MAY_CHANGE_ON_RESUME = (
     "experiments",
     "trial.id",
@@ -136,7 +136,7 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
 
 
 def trial_config(overrides: Sequence[str]) -> Config:
-    """The configuration of the trial that `trial.id` names, as saved with it, but for what may change on a resume.
+    """The configuration saved with the trial `trial.id`, with the changes that are allowed on a resume.
 
     Raises:
         ConfigError: there is no such trial, or an override would change what the trial was started with.
@@ -179,7 +179,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
 
 
 def allow_more_epochs(folder: Path, config: Config) -> None:
-    """Take note that a trial is to train more epochs than it was begun with; nothing where it is not.
+    """Extend a trial to more epochs than it was started with; do nothing if it is not extended.
 
     Raises:
         ConfigError: it is finished and its training state was not kept.
@@ -225,9 +225,9 @@ def open_store(folder: Path, config: Config, log: Any, *, writes: bool = True) -
 
 
 class TrialRun:
-    """A trial as seen by a process that trains it: the first, which holds its lock, or one that follows the first.
+    """A trial as seen by a process that trains it: the first one, which holds its lock, or a follower.
 
-    Who follows has no lock and writes nothing, to no file and not to the terminal.
+    A follower has no lock and writes nothing, neither to files nor to the terminal.
 
     Attributes:
         peers: the trial's processes, once they have met. stepped: whether this start has done an optimizer step.
@@ -318,8 +318,8 @@ class TrialRun:
         return budget
 
     def decision(self, epoch: int) -> Decision:
-        """What the driver's pruner says after this epoch. It waits for it; a replayed epoch finds what was said before.
-        Who follows does not look: the first process tells it.
+        """The decision of the driver's pruner after this epoch, which it waits for; a repeated epoch reuses the
+        recorded one. A follower gets it from the first process.
 
         Raises:
             Interrupted: a signal came, or the driver has been silent for a minute.

@@ -45,7 +45,7 @@ class NotTakenError(RedSM5Error):
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether MLflow answers that it does not take what it was asked."""
+    """Whether MLflow rejects the request."""
     return getattr(error, "error_code", None) in _OF_ONE
 
 

@@ -67,7 +67,7 @@ def _opened(folder: Path) -> int:
 
 @lru_cache(maxsize=64)
 def written(uri: str, experiments: Path) -> str:
-    """An address as it stands in the folder's files: without a password, a database in the folder relative to it."""
+    """An address as the folder's files store it: without a password; a database in the folder is relative to it."""
     database, folder = database_of(uri), experiments.resolve()
     if database and database.resolve().is_relative_to(folder):
         return f"{SQLITE}{database.resolve().relative_to(folder)}"
@@ -105,9 +105,9 @@ def artifact_folder(location: str | None) -> Path | None:
 
 
 def settle(database: Path, artifacts: Path) -> None:
-    """Have the artifacts of this folder lie in `artifacts`, whatever paths they had before the folder came here.
+    """Point MLflow's artifact locations of this folder to `artifacts`, whatever paths they had before the folder moved.
 
-    All of it is one transaction, and none where nothing is to be done.
+    It is one transaction, and none if nothing needs to change.
 
     Raises:
         sqlite3.Error: the database cannot be read, or not written where it must be.

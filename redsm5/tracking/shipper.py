@@ -92,7 +92,7 @@ class Left:
 
 
 class _Trouble:
-    """Says once that something fails, and once that it does no more. Refused trials are named, up to SAID of them."""
+    """Logs a failure once, and its end once. Rejected trials are named, up to SAID of them."""
 
     def __init__(self, uri: str, log: Log, lost: str, found: str) -> None:
         self._uri, self._log, self._lost, self._found = uri, log, lost, found
@@ -212,15 +212,17 @@ class Shipper(threading.Thread):
         retry(stop=stop_after_attempt(LAST_TRIES))(self._ship_all)
 
     def _ship_all(self) -> bool:
-        """One round over all trials; whether it is to be the last one, if no more is to come.
+        """One round over all trials; whether it was the last one, if no more rows come.
 
-        A trial that is refused keeps no other waiting. Whatever else fails ends the round, and its trial is the last of
-        the next one.
+        A rejected trial does not hold back others. Any other failure ends the round, and its trial comes last in the
+        next.
         """
         failed, others_at_work, away = False, False, None
         try:
             tracker = self._opened()
-        except Exception as error:  # whatever MLflow's many back-ends raise, training goes on and the journal keeps all
+        except (
+            Exception
+        ) as error:  # whatever MLflow's many back-ends raise, training continues and the journal keeps everything
             failed, away = True, self._metrics_trouble.note(error, None)
         for folder in () if away else list(self._folders):
             try:

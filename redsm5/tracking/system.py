@@ -135,6 +135,6 @@ def _gpu(device: "torch.device") -> dict[str, float]:
     from torch import cuda
 
     levels: dict[str, float] = {"system_gpu_memory_bytes": cuda.memory_reserved(device)}
-    with suppress(Exception):  # nvidia-ml-py may be missing, and NVML fails in many ways; training goes on
+    with suppress(Exception):  # nvidia-ml-py may be missing, and NVML fails in many ways; training continues
         levels["system_gpu_utilization_percent"] = cuda.utilization(device)
     return levels

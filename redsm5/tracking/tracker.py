@@ -23,7 +23,7 @@ from redsm5.tracking.access import NotTakenError, in_trash, is_refusal
 from redsm5.tracking.journal import JournalReader
 
 BATCH_ROWS = 1000  # MLflow's limit for one log_batch
-BATCH_PARAMS = 100  # likewise
+BATCH_PARAMS = 100  # MLflow's limit, too
 VALUE_CHARS = 6000  # MLflow's limit for a parameter's value; a tag's is higher
 OLDER_LIMITS = (500, 250)  # those of servers before 2.8 and 1.28
 REQUEST_TIMEOUT_S = 20
@@ -242,7 +242,7 @@ class Tracker:
         return self._confirm(folder, Shipped(tracking_uri="", run_id=self._run_id(record, config)))
 
     def _exists(self, run_id: str) -> bool:
-        """Whether MLflow has the run; it has not where its database was deleted and made anew."""
+        """Whether MLflow has the run; not if its database was deleted and recreated."""
         from mlflow import MlflowException
 
         try:

@@ -69,7 +69,7 @@ class StorageScreen(FolderScreen):
         self.put("largest-text", largest(view, self.query_one("#largest").size.width or 60))
         head(self.query_one("#largest"), "by study, by trial")
         machine = self.query_one("#machine")
-        if machine.size.width:  # there is room for it
+        if machine.size.width:  # it fits on the screen
             lines = machinepanels.strip(view.machine, machine.size.width)
             self.put("machine", lines, machinepanels.title(view.machine))
 

@@ -79,7 +79,7 @@ class TrialsScreen(FolderScreen):
             self._made_of = made_of
             self.run_worker(self._arrange(view), exclusive=True, group="rows")
         elif trials.active:
-            table.refresh()  # their times go on
+            table.refresh()  # running times advance
         self.put("counts", self._counts(view))
         self._detail()
 
