@@ -5,7 +5,7 @@ is a `ConfigError` that names the key, the value, what is allowed and the neares
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,7 +17,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from redsm5.errors import ConfigError, nearest
+from redsm5 import files, migrations, paths
+from redsm5.documents import unreadable
+from redsm5.errors import ConfigError, InputError, nearest
+from redsm5.jsonio import dumps, loads
 from redsm5.overrides import (
     ADDRESSES,
     CONF_DIR,
@@ -96,9 +99,6 @@ class Config(Section):
             )
         return self
 
-
-# Keys that older snapshots lack: the value that was in effect then, whatever the default is now.
-LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
 
 # Of a group, the key that tells its choices apart.
 IDENTITIES = {"model": "model.model_id", "data": "data.source"}
@@ -221,17 +221,73 @@ def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
 
 def snapshot_of(config: Config) -> dict[str, Any]:
     """The configuration as it is saved, reported and tracked: without the passwords in addresses."""
-    snapshot = config.model_dump(mode="json")
+    snapshot = {migrations.SCHEMA: migrations.CONFIG_SCHEMA} | config.model_dump(mode="json")
     for section, key in (address.split(".") for address in ADDRESSES):
         if snapshot[section][key] is not None:
             snapshot[section][key] = redact_address(snapshot[section][key])
     return snapshot
 
 
-def as_begun(config: Config, snapshot: Mapping[str, Any], *, named: Collection[str] = ()) -> Config:
-    """The configuration, with the values of LEGACY for keys that a snapshot lacks and that were not named."""
-    lacking = {key: value for key, value in LEGACY.items() if key not in flatten(snapshot) and key not in named}
-    return with_parameters(config, lacking) if lacking else config
+SECTIONS = ("data", "model", "train", "retention", "search", "study")
+
+
+def from_snapshot(snapshot: Mapping[str, Any], experiments: Path | None = None) -> Config:
+    """The configuration that was saved, by whatever version up to this one.
+
+    Args:
+        snapshot: as it stands in its file.
+        experiments: the folder where it lies now, if it may have been moved.
+
+    Raises:
+        NewerSchemaError: a newer version saved it.
+        ConfigError: this version refuses a value of it.
+    """
+    saved = migrations.migrated(migrations.CONFIG, dict(snapshot))
+    if experiments is not None:
+        saved = paths.moved(saved, experiments)
+    return validate({key: value for key, value in saved.items() if key != migrations.SCHEMA})
+
+
+def load_snapshot(folder: Path) -> dict[str, Any] | None:
+    """The configuration in a trial's folder, as this version saves it; None where there is no file. Only its sections
+    are looked at, not their values.
+
+    Raises:
+        InputError: it is damaged, or a newer version wrote it.
+    """
+    path = folder / paths.CONFIG
+    try:
+        document = loads(files.read_bytes(path))
+        if not isinstance(document, dict):
+            raise ValueError("it is not a JSON object")
+        snapshot = migrations.migrated(migrations.CONFIG, document)
+        if not all(isinstance(snapshot.get(section), dict) for section in SECTIONS):
+            raise ValueError("it lacks a section")
+        return snapshot
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise unreadable(path, error) from None
+
+
+def load_config(folder: Path) -> Config:
+    """The configuration in a trial's folder.
+
+    Raises:
+        InputError: it is missing, damaged, or a newer version wrote it.
+    """
+    snapshot = load_snapshot(folder)
+    if snapshot is None:
+        raise InputError("the file is missing", where=str(folder / paths.CONFIG), remedy="Restore it from a copy.")
+    try:
+        return from_snapshot(snapshot, folder.parent)
+    except ConfigError as error:
+        raise InputError(error.what, where=str(folder / paths.CONFIG), remedy="Restore it from a copy.") from None
+
+
+def save_config(folder: Path, config: Config) -> None:
+    """Write the configuration into a trial's folder."""
+    files.write_atomic(folder / paths.CONFIG, dumps(snapshot_of(config), indent=True) + b"\n")
 
 
 def named_keys(overrides: Sequence[str], saved: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:
@@ -257,8 +313,8 @@ def known_keys(config: Config) -> list[str]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two dumped configurations differ, each with both values; an older one has those of LEGACY."""
-    a, b = {**LEGACY, **flatten(before)}, {**LEGACY, **flatten(after)}
+    """The keys in which two dumped configurations differ, each with both values."""
+    a, b = flatten(before), flatten(after)
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 
@@ -343,13 +399,13 @@ def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A dumped configuration with dotted keys; a search space counts as one value."""
+    """A dumped configuration with dotted keys; a search space counts as one value, and the schema's number as none."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name != "search.space":
             flat |= flatten(value, f"{name}.")
-        else:
+        elif name != migrations.SCHEMA:
             flat[name] = value
     return flat
 

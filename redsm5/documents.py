@@ -4,16 +4,15 @@ Times are ISO 8601 in UTC with milliseconds. A value that is not finite is one o
 "-Infinity".
 """
 
-import json
-import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from redsm5 import files
+from redsm5 import files, migrations
 from redsm5.errors import InputError
+from redsm5.jsonio import dumps, from_json_number, loads, to_json_number
 
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
@@ -32,47 +31,93 @@ def milliseconds(time: str) -> int:
     return round(datetime.fromisoformat(time).timestamp() * 1000)
 
 
-def to_json_number(value: float | None) -> float | str | None:
-    """A float as it stands in JSON: what is not finite becomes a string, since JSON has no word for it."""
-    if value is None or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def from_json_number(value: Any) -> Any:
-    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
-
-
 Number = Annotated[
     float, BeforeValidator(from_json_number), PlainSerializer(to_json_number, return_type=float | str, when_used="json")
 ]
 
 
 class Record(BaseModel):
-    """A document that we own: a key that we do not know is an error, so that files and code cannot drift apart."""
+    """A part of a document that we own: a key that we do not know is an error, so that files and code cannot drift."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+
+
+class Document(Record):
+    """A JSON file of ours, or a line of a JSON Lines file.
+
+    Attributes:
+        schema_number: `schema` in the file; redsm5/migrations.py leads to it from the older ones.
+    """
+
+    schema_number: Literal[1] = Field(default=1, alias=migrations.SCHEMA)
+
+    @classmethod
+    def form(cls) -> str:
+        """The name of its steps in redsm5/migrations.py."""
+        return cls.__name__
 
     def to_json(self) -> bytes:
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        """The whole file."""
+        return dumps(self.model_dump(mode="json"), indent=True) + b"\n"
+
+    def to_line(self) -> bytes:
+        """A line, with its newline."""
+        return dumps(self.model_dump(mode="json")) + b"\n"
 
 
-Document = TypeVar("Document", bound=Record)
+D = TypeVar("D", bound=Document)
 
 
-def load(path: Path, kind: type[Document]) -> Document | None:
+def parse(content: bytes | bytearray | dict[str, Any], kind: type[D]) -> D:
+    """A document from its text, or from the JSON object that it is, of whatever version up to this one.
+
+    Raises:
+        NewerSchemaError: a newer version wrote it.
+        ValueError: it is no such document.
+    """
+    document = content if isinstance(content, dict) else loads(content)
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    return kind.model_validate(migrations.migrated(kind.form(), document))
+
+
+def load(path: Path, kind: type[D]) -> D | None:
     """A document from its file; None where there is no such file.
 
     Raises:
-        InputError: it is damaged, or of a version that this code does not read.
+        InputError: it is damaged, or a newer version wrote it.
     """
     try:
-        return kind.model_validate_json(files.read_bytes(path))
+        return parse(files.read_bytes(path), kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
-        raise InputError(
-            "the file is damaged, or was written by another version",
+    except ValueError as error:
+        raise unreadable(path, error) from None
+
+
+def load_lines(path: Path, kind: type[D]) -> list[D]:
+    """The whole lines of a JSON Lines file; a torn last one does not count. None of a file that is not there.
+
+    Raises:
+        InputError: a line is damaged, or a newer version wrote it.
+    """
+    rows = []
+    for number, line in enumerate(files.read_lines(path), 1):
+        try:
+            rows.append(parse(line, kind))
+        except ValueError as error:
+            raise unreadable(path, error, line=number) from None
+    return rows
+
+
+def unreadable(path: Path, error: ValueError, *, line: int | None = None) -> InputError:
+    """What is said of a file that `parse` refuses."""
+    what = f"line {line}" if line else "the file"
+    if isinstance(error, migrations.NewerSchemaError):
+        return InputError(
+            f"a newer version of redsm5 wrote {what}: {error}",
             where=str(path),
-            remedy="Restore it from a copy, or move its folder out of the experiments folder.",
-        ) from None
+            remedy="Install that version or a newer one.",
+        )
+    remedy = "delete the line" if line else "move its folder out of the experiments folder"
+    return InputError(f"{what} is damaged", where=str(path), remedy=f"Restore it from a copy, or {remedy}.")

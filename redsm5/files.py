@@ -8,7 +8,6 @@ symbolic link.
 import ctypes
 import errno
 import fcntl
-import json
 import os
 import stat
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from redsm5.errors import InputError, LockedError
+from redsm5.jsonio import loads
 
 # What flock says where the file system has no locks: NFS without its lock service, Lustre without flock, some FUSE
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -205,7 +205,7 @@ def cut_torn_tail(path: Path) -> int:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where the file is missing or is none."""
     try:
-        document = json.loads(read_bytes(path))
+        document = loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError, NotRegularError, ValueError):
         return None
     return document if isinstance(document, dict) else None
@@ -235,7 +235,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         with open_regular(path) as file:
             for number, line in enumerate(whole_lines(file), 1):
                 try:
-                    rows.append(json.loads(line))
+                    rows.append(loads(line))
                 except ValueError:
                     raise InputError(
                         f"line {number} is damaged",

@@ -29,7 +29,8 @@ _LITTER = re.compile(
     rf"(?:{re.escape(paths.TEMPORARY)}|{re.escape(paths.TRASH)}){CHECKPOINT}(?:-\w+)?"
     rf"|{re.escape(paths.DAMAGED)}{CHECKPOINT}"
 )
-_LOG = rf"{paths.LOGS}(?:/log\.jsonl(?:\.\d{{4}}-\d\d-\d\d\.\d+)?)?"
+_ROTATED = re.compile(rf"{re.escape(paths.LOG)}\.(\d{{4}}-\d\d-\d\d)\.(\d+)")
+_LOG = rf"{paths.LOGS}(?:/(?:{re.escape(paths.LOG)}|{_ROTATED.pattern}))?"
 
 
 def _any(*names: str) -> str:
@@ -58,7 +59,7 @@ _IN_TRIAL = re.compile(
             _any(paths.REPORT, paths.REPORT_PAGE, paths.THRESHOLDS, paths.PREDICTIONS, paths.BUDGET),
             _any(paths.BUDGET_LOCK, paths.LOCK, paths.SHIPPING_LOCK),
             _LOG,
-            rf"{paths.LOGS}/output\.log",
+            rf"{paths.LOGS}/{re.escape(paths.OUTPUT)}",
             rf"{paths.CHECKPOINTS}(?:/(?:{CHECKPOINT}|{_LITTER.pattern})(?:/(?:{_IN_CHECKPOINT.pattern}))?)?",
         )
     )
@@ -82,6 +83,19 @@ def strangers(folder: Path) -> list[Path]:
                 elif entry.is_dir(follow_symlinks=False):
                     stack.append(path)
     return sorted(found)
+
+
+def written_logs(folder: Path) -> list[Path]:
+    """The files in a folder of logs that are written now: the log and, of a trial, what it prints."""
+    in_trial = folder.parent.name.startswith("trial_") and paths.is_ours(folder.parent.name)
+    found = [folder / name for name in ((paths.LOG, paths.OUTPUT) if in_trial else (paths.LOG,))]
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def rotated_logs(folder: Path) -> list[tuple[str, int, Path]]:
+    """Day, number and path of the rotated files in a folder of logs, oldest first."""
+    found = ((_ROTATED.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted((m[1], int(m[2]), path) for m, path in found if m and path.is_file() and not path.is_symlink())
 
 
 def was_never_begun(study: Path) -> bool:

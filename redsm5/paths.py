@@ -22,6 +22,8 @@ MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"
 LOCK = "lock"
 LOGS = "logs"
+LOG = "log.jsonl"
+OUTPUT = "output.log"  # what a trial prints
 
 STUDY = "study.json"
 EVENTS = "events.jsonl"

@@ -7,7 +7,6 @@ Decisions use a process group of their own, on the CPU. It does not wait for a G
 may have to wait for disk space or for the pruner. If a process exits, all who wait for it get an error.
 """
 
-import json
 import os
 from contextlib import suppress
 from datetime import timedelta
@@ -16,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from redsm5.jsonio import dumps, loads
 
 FAULT = "redsm5/fault"
 NO_LIMIT = timedelta(days=30)
@@ -92,13 +93,13 @@ class Ranks:
     def report_fault(self, fault: dict[str, Any]) -> None:
         """Leave a message on why this process exits; only the first process's message counts."""
         with suppress(Exception):  # the launcher may have ended
-            self._notes.compare_set(FAULT, "", json.dumps(fault))
+            self._notes.compare_set(FAULT, "", dumps(fault).decode())
 
     def reported_fault(self) -> dict[str, Any] | None:
         """The message that another process left before it exited; None if it left none."""
         with suppress(Exception):
             if self._notes.check([FAULT]):
-                fault: dict[str, Any] = json.loads(self._notes.get(FAULT))
+                fault: dict[str, Any] = loads(self._notes.get(FAULT))
                 return fault
         return None
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from redsm5.documents import Number, Record, milliseconds
+from redsm5.documents import Document, Number, Record, milliseconds
 
 TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
 StudyState = Literal["running", "paused", "stopped", "completed"]
@@ -25,7 +25,7 @@ class ErrorRecord(Record):
     message: str
 
 
-class TrialRecord(Record):
+class TrialRecord(Document):
     """trial.json: where a trial stands. No outcome and no live lock means that it was killed.
 
     Attributes:
@@ -78,7 +78,7 @@ class StudyBest(Record):
     value: Number
 
 
-class StudyRecord(Record):
+class StudyRecord(Document):
     """study.json: the study as it stands, and the configuration that it was made with.
 
     Attributes:
@@ -99,7 +99,7 @@ class StudyRecord(Record):
     config: dict[str, Any]
 
 
-class StudyIndex(Record):
+class StudyIndex(Document):
     """index.json: all trials of a study in one file, so that a reader need not open a folder for each."""
 
     study_id: str
@@ -107,7 +107,7 @@ class StudyIndex(Record):
     trials: list[TrialRecord]
 
 
-class Event(Record):
+class Event(Document):
     """One line of events.jsonl: a trial of the study changed its state."""
 
     timestamp: str
@@ -117,7 +117,7 @@ class Event(Record):
     message: str | None = None
 
 
-class MetricRow(Record):
+class MetricRow(Document):
     """One line of metrics.jsonl. `step` counts optimizer steps over the whole trial, `epoch` the epochs done."""
 
     trial_id: str
@@ -128,7 +128,7 @@ class MetricRow(Record):
     timestamp: str
 
 
-class Decision(Record):
+class Decision(Document):
     """One line of decisions.jsonl: whether the driver's pruner ends the trial after this epoch."""
 
     epoch: int
@@ -136,7 +136,7 @@ class Decision(Record):
     reason: str | None = None
 
 
-class RetentionRow(Record):
+class RetentionRow(Document):
     """One line of retention.jsonl: what became of a checkpoint, the bytes that it holds now or gave back, and why."""
 
     timestamp: str
@@ -156,7 +156,7 @@ class BudgetEntry(Record):
     bytes: int = 0
 
 
-class BudgetLedger(Record):
+class BudgetLedger(Document):
     """budget.json: by trial_id, what of the study's byte budget is taken. `austere` stands once the disk was low."""
 
     model_config = ConfigDict(frozen=False)
@@ -166,7 +166,7 @@ class BudgetLedger(Record):
     entries: dict[str, BudgetEntry] = {}
 
 
-class Shipped(Record):
+class Shipped(Document):
     """shipped.json: how much of a trial MLflow has confirmed. `bytes` is the journal's length up to these rows.
 
     Attributes:
@@ -184,7 +184,7 @@ class Shipped(Record):
     report: bool | None = None
 
 
-class Manifest(Record):
+class Manifest(Document):
     """manifest.json: what a checkpoint is of, so that nothing else is ever loaded into its place."""
 
     format_version: int

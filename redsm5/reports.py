@@ -1,9 +1,9 @@
 """The documents of evaluations and study summaries, as pydantic models, and the JSON Schemas of all documents."""
 
-import json
 from typing import Any, Literal
 
-from redsm5.documents import Number, Record
+from redsm5.documents import Document, Number, Record
+from redsm5.jsonio import dumps
 from redsm5.records import (
     BudgetLedger,
     Decision,
@@ -75,7 +75,7 @@ class Thresholds(Record):
     weights: str | None = None
 
 
-class TrialThresholds(Record):
+class TrialThresholds(Document):
     """thresholds.json: what was chosen on the validation split, by checkpoint (`memory` where none is written)."""
 
     trial_id: str
@@ -94,7 +94,7 @@ class HardNegativeMetrics(Record):
     evidence_specificity: float | None
 
 
-class PredictionsRecord(Record):
+class PredictionsRecord(Document):
     """predictions.json: what the trial's first best checkpoint said of each post, to compare with on other machines.
 
     `probabilities` has a row for each post, and in it the nine symptoms in the order of `symptoms`.
@@ -119,7 +119,7 @@ class EvaluatedCheckpoint(Record):
     test_metrics: TestMetrics
 
 
-class EvaluationReport(Record):
+class EvaluationReport(Document):
     """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`.
 
     `confidence_intervals` are the 2.5 and 97.5 percentiles of a bootstrap over posts, by the metric's dotted name;
@@ -195,7 +195,7 @@ class StorageSummary(Record):
     budget: int | None
 
 
-class StudySummary(Record):
+class StudySummary(Document):
     """summary.json. `trials` by validation, best first. Paths are relative to the experiments folder; `problems` names
     what could not be read.
     """
@@ -216,7 +216,7 @@ class StudySummary(Record):
 
 
 # The documents that stand alone on disk, and the names of their schemas in redsm5/schemas/.
-SCHEMAS: dict[str, type[Record]] = {
+SCHEMAS: dict[str, type[Document]] = {
     "trial": TrialRecord,
     "study": StudyRecord,
     "index": StudyIndex,
@@ -239,4 +239,4 @@ def schema(name: str) -> str:
     body = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | SCHEMAS[name].model_json_schema(
         mode="serialization"
     )
-    return json.dumps(body, indent=2) + "\n"
+    return dumps(body, indent=True).decode() + "\n"

@@ -76,7 +76,7 @@ class DataConfig(Section):
     split_seed: Seed
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    group_duplicates: bool = False  # where a snapshot lacks it; see LEGACY in redsm5/config.py
+    group_duplicates: bool
     long_posts: Literal["truncate", "window"]
     window_overlap: Annotated[float, Field(ge=0, le=0.9)]
 

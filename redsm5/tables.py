@@ -6,11 +6,10 @@ Nothing is truncated: an id can be copied from a narrow terminal, a pipe or a fi
 import argparse
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redsm5.documents import to_json_number
+from redsm5.jsonio import dumps, finite
 from redsm5.terminal import escaped, one_line
 
 FORMATS = ("table", "json", "csv")
@@ -27,7 +26,7 @@ def add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS
 
 def as_json(document: Any) -> str:
     """JSON, indented; what is not finite becomes a string, as in our files."""
-    return json.dumps(_finite(document), indent=2, allow_nan=False)
+    return dumps(document, indent=True).decode()
 
 
 def as_csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
@@ -78,13 +77,5 @@ def _cell(value: str | float | None) -> str:
 
 def _csv_cell(value: str | float | None) -> Any:
     if not isinstance(value, str):
-        return _finite(value)
+        return finite(value)
     return f"'{escaped(value)}" if value.startswith(COMPUTED) else escaped(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return to_json_number(value) if isinstance(value, float) else value

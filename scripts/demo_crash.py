@@ -5,7 +5,6 @@ random moments, and the same command is run again, until it is done. Then every 
 weights and the test scores are compared, bit by bit.
 """
 
-import json
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 from redsm5 import files, paths
 from redsm5.errors import TrainingError, exit_with_message
 from redsm5.evaluation.reproduction import metrics_of
+from redsm5.jsonio import loads
 from redsm5.terminal import Parser, show
 
 SMALL = ("data.posts=90", "model.max_length=64", "train.epochs=12", "study.trials=2")
@@ -106,7 +106,7 @@ def outcome(experiments: Path) -> dict[str, list[Any]]:
         rows.append(metrics_of(folder))
         sums = sorted(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}"))
         weights.append({p.parent.name: [x for x in p.read_text().splitlines() if paths.WEIGHTS in x] for p in sums})
-        scores.append(json.loads((folder / paths.REPORT).read_bytes())["test_metrics"])
+        scores.append(loads((folder / paths.REPORT).read_bytes())["test_metrics"])
     return {"metrics": rows, "weights": weights, "test scores": scores}
 
 

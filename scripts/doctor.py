@@ -4,7 +4,6 @@ The exit code is 1 if something required does not work, else 0. It must run on a
 standard library, and runs on a Python that is too old for the rest.
 """
 
-import json
 import os
 import sys
 from functools import partial
@@ -19,6 +18,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
 from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
 from redsm5.files import make_private  # noqa: E402
 from redsm5.surroundings import prepare  # noqa: E402
+from redsm5.tables import as_json  # noqa: E402
 from redsm5.terminal import Parser, one_line, show  # noqa: E402
 
 
@@ -51,7 +51,7 @@ def main() -> int:
     fit = all(finding.state != "fail" for finding in found.values())
     if arguments.json:
         checks = [{"name": name, **vars(finding)} for name, finding in found.items()]
-        show(json.dumps({"ok": fit, "checks": checks}, indent=2))
+        show(as_json({"ok": fit, "checks": checks}))
     else:
         for name, finding in found.items():
             show(as_line(name, finding))

@@ -7,7 +7,6 @@ exit code is 0 if the checks pass, else 2.
 """
 
 import argparse
-import json
 import os
 import tempfile
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from redsm5.study.launch import launch_trial, note_ignored
 from redsm5.study.outcomes import draw_report
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import create_trial, find_trial, open_store, read_record, trial_config
+from redsm5.tables import as_json
 from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
 
@@ -62,7 +62,7 @@ def main() -> int:
             raise Interrupted("the repeated training was stopped; run the same command again to restart it")
         training = compare_training(folder, report, paths.trial_dir(into, trial_id))
     told = verdict(report, checkpoint, training)
-    show(json.dumps(told, indent=2) if arguments.json else text(told))
+    show(as_json(told) if arguments.json else text(told))
     return 0 if told["reproduced"] else 2
 
 

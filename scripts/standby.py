@@ -12,7 +12,6 @@ used and nothing has been computed.
 
 import ast
 import gc
-import json
 import os
 import runpy
 import socket
@@ -26,6 +25,7 @@ from typing import NoReturn
 import torch
 from setproctitle import setproctitle
 
+from redsm5.jsonio import dumps, loads
 from redsm5.study.signals import die_with_parent
 from redsm5.surroundings import prepare
 from redsm5.terminal import show
@@ -50,7 +50,7 @@ def main() -> None:
         serve(socket.socket(fileno=own_descriptor(0)))
     sys.stdin.read()  # its end says that the request is there, or that there will be none
     if request := Path(os.environ["REDSM5_REQUEST"]).read_text():
-        become(**json.loads(request))
+        become(**loads(request))
 
 
 def preload() -> None:
@@ -73,7 +73,7 @@ def serve(channel: socket.socket) -> NoReturn:
     """Fork a trial for each request, one after the other, and say how it goes."""
 
     def say(**words: object) -> None:
-        channel.sendall(json.dumps(words).encode() + b"\n")
+        channel.sendall(dumps(words) + b"\n")
 
     say(unfit=(why_not := unfit()))
     if why_not:
@@ -85,7 +85,7 @@ def serve(channel: socket.socket) -> NoReturn:
         if (pid := os.fork()) == 0:
             os.setsid()
             os.close(channel.detach())  # the driver hears its end, which a trial may outlive
-            become(**json.loads(request))
+            become(**loads(request))
         say(begun=pid)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         say(ended=pid)

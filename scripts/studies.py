@@ -9,10 +9,11 @@ from redsm5.study.registry import list_studies, read_studies
 from redsm5.tables import Row, add_format, render
 from redsm5.terminal import Parser, one_line, show
 
-COLUMNS = ("name", "study_id", "state", "finished", "wanted", "best", "best_trial", "bytes", "created_at")
+COLUMNS = ("name", "study_id", "state", "finished", "wanted", "best", "best_trial", "bytes", "logs", "created_at")
 
 
-def row(study: StudyRecord, size: int) -> Row:
+def row(study: StudyRecord, size: int, logs: int) -> Row:
+    """`bytes`: of its checkpoints; `logs`: of its own logs and its trials'."""
     return {
         "name": study.name,
         "study_id": study.study_id,
@@ -22,6 +23,7 @@ def row(study: StudyRecord, size: int) -> Row:
         "best": study.best.value if study.best else None,
         "best_trial": study.best.trial_id if study.best else None,
         "bytes": size,
+        "logs": logs,
         "created_at": study.created_at,
     }
 
@@ -34,7 +36,7 @@ def main() -> int:
     experiments: Path = arguments.experiments
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
-    rows = [row(study, size) for study, size in list_studies(experiments)]
+    rows = [row(*listed) for listed in list_studies(experiments)]
     for damaged in read_studies(experiments)[1]:
         show(f"skipped: {one_line(damaged.error.where)}: {one_line(damaged.error.what)}", error=True)
     show(render(arguments.format, COLUMNS, rows, empty=f"No studies in {one_line(experiments)} yet: run `just hpo`."))

@@ -5,13 +5,14 @@ import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files, paths
+from redsm5.config import load_snapshot
 from redsm5.errors import InputError, Interrupted, TrainingError, exit_with_message
 from redsm5.redaction import REDACTED, redact
+from redsm5.study.registry import read_studies
 from redsm5.study.signals import StopRequest
 from redsm5.study.trial import read_record
 from redsm5.terminal import Parser, show
@@ -27,41 +28,22 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[st
 
     They go where their study's last run said, or else where their own configuration says.
     """
-    studies = {folder.name: _config(folder / paths.STUDY) for folder in paths.study_dirs(experiments)}
+    studies = {record.study_id: record.config for record in read_studies(experiments)[0]}
     by_uri: dict[str, list[Path]] = defaultdict(list)
     unreadable = 0
     for folder in paths.trial_dirs(experiments):
         try:
-            record, document = read_record(folder), files.read_json(folder / paths.CONFIG)
-            config = record and (studies.get(f"study_{record.study_id}") or _whole(document, folder))
+            record = read_record(folder)
+            config = record and (studies.get(record.study_id or "") or load_snapshot(folder))
         except (InputError, OSError) as error:
             reason, where = (error.what, error.where) if isinstance(error, InputError) else (error.strerror, folder)
             log.warning("a trial cannot be shipped", reason=reason, where=str(where))
             unreadable += 1
             continue
         if config:
-            uri = paths.moved(config, experiments)["study"].get("tracking_uri")
-            by_uri[uri or local.own_uri(experiments)].append(folder)
+            config = paths.moved(config, experiments)
+            by_uri[config["study"].get("tracking_uri") or local.own_uri(experiments)].append(folder)
     return by_uri, unreadable
-
-
-def _whole(config: Any, folder: Path) -> dict[str, Any]:
-    """A saved configuration, if it says of what study it is.
-
-    Raises:
-        InputError: it does not.
-    """
-    if not (isinstance(config, dict) and isinstance(config.get("study"), dict)):
-        raise InputError("the file is missing, damaged, or of another version", where=str(folder / paths.CONFIG))
-    return config
-
-
-def _config(study: Path) -> dict[str, Any] | None:
-    """The configuration with which a study was last run; None where its record does not say."""
-    try:
-        return _whole((files.read_json(study) or {}).get("config"), study.parent)
-    except (InputError, OSError):
-        return None
 
 
 def what_is_left(left: list[Left]) -> str:

@@ -7,11 +7,9 @@ import pytest
 from redsm5.config import (
     CONF_DIR,
     LAUNCH_DIR,
-    LEGACY,
     Config,
     compose,
     differences,
-    flatten,
     known_keys,
     validate,
     with_parameters,
@@ -143,14 +141,6 @@ def test_several_faults_are_named_at_once() -> None:
         compose(["train.epochs=0", "model.max_length=100", "data.posts=1"])
     for key in ("train.epochs=0", "model.max_length=100", "data.posts=1"):
         assert key in str(caught.value)
-
-
-def test_what_a_snapshot_lacks_is_read_as_in_older_versions() -> None:
-    raw = compose([]).model_dump()
-    for key in LEGACY:
-        section, name = key.split(".")
-        assert raw[section].pop(name) != LEGACY[key], "else there is nothing to tell apart"
-    assert LEGACY.items() <= flatten(validate(raw).model_dump()).items()
 
 
 def test_a_name_that_is_like_none_has_no_nearest() -> None:

@@ -1,6 +1,5 @@
 """Control files for the study's driver, and the commands that clean up and summarize."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import paths
+from redsm5.documents import parse
+from redsm5.jsonio import loads
 from tui.parameters import Importance
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -48,7 +49,7 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
     """
     said = _run("cleanup", "--experiments", str(experiments), "--format", "json", *flags)
     try:
-        document = json.loads(said)
+        document = loads(said)
     except ValueError:
         document = None
     if not isinstance(document, dict):
@@ -64,7 +65,7 @@ def importance(experiments: Path, study_id: str) -> Importance:
     """
     said = _run("summarize", "--json", "--experiments", str(experiments), "--", study_id)
     try:
-        return Importance.model_validate_json(said)
+        return parse(said, Importance)
     except ValueError as error:
         raise OSError("summarize printed no result") from error
 

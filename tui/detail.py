@@ -1,12 +1,12 @@
 """One trial in detail: its metrics, checkpoints, configuration, log and report, followed as they grow."""
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from redsm5 import paths
+from redsm5.jsonio import loads
 from redsm5.records import Decision, MetricRow, RetentionRow, TrialRecord
 from redsm5.reports import EvaluationReport
 from tui.files import Documents, Lines, read_object, records
@@ -181,7 +181,7 @@ def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
 def log_line(raw: bytes) -> LogLine | None:
     """A line of the log: its time, its severity, and its message with the context behind it."""
     try:
-        line = json.loads(raw)
+        line = loads(raw)
         if not isinstance(line, dict):
             return None
         severity = str(line.get("severity", "INFO")).upper()

@@ -4,23 +4,21 @@ A file may be missing, half written, replaced, not a regular file, or endless. A
 keeps the content that was read last. An unchanged file is not read again.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from pydantic import ValidationError
-
-from redsm5.documents import Record
+from redsm5.documents import Document, Record, parse
 from redsm5.files import open_regular
+from redsm5.jsonio import loads
 
 MAX_INDEX = 1 << 28  # bytes: one of 100,000 trials is 80 MB
 MAX_TAIL = 1 << 24  # bytes: no other document is longer, and of longer lines only the end is read
 MAX_LINE = 1 << 16  # bytes: no line of ours comes near it
 LARGEST = 1 << 62  # no count of ours comes near it
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Document)
 Signature = tuple[int, int, int]
 
 
@@ -28,7 +26,7 @@ class Documents:
     """JSON documents by path. `unreadable` holds those that are there but are not what they should be."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[Signature | None, Record | None]] = {}
+        self._known: dict[Path, tuple[Signature | None, Document | None]] = {}
         self.unreadable: set[Path] = set()
 
     def get(self, path: Path, kind: type[R], most: int = MAX_TAIL) -> R | None:
@@ -58,7 +56,7 @@ class Documents:
             size = os.fstat(file.fileno()).st_size
             content = file.read(most) if size <= most else b""  # which is no document either
         try:
-            document = kind.model_validate_json(content)
+            document = parse(content, kind)
             if not plausible(document):
                 raise ValueError("numbers without measure")
         except (ValueError, RecursionError, MemoryError):
@@ -121,8 +119,8 @@ def records(lines: Iterable[bytes], kind: type[R]) -> Iterator[R]:
     """The lines that are such records; a stranger's is skipped."""
     for line in lines:
         try:
-            record = kind.model_validate_json(line)
-        except (ValidationError, RecursionError):
+            record = parse(line, kind)
+        except (ValueError, RecursionError):
             continue
         if plausible(record):
             yield record
@@ -132,7 +130,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object of any shape; None where there is none that can be read."""
     try:
         with open_regular(path) as file:
-            document = json.loads(file.read(MAX_TAIL))
+            document = loads(file.read(MAX_TAIL))
     except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

@@ -5,7 +5,6 @@ trials. The file may be missing, foreign, half written or read-only: then the ap
 it, the last writer wins, separately for each folder, for the layout and for the notes.
 """
 
-import json
 import os
 import tempfile
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from redsm5.files import open_regular
+from redsm5.jsonio import dumps, loads
+from redsm5.migrations import SCHEMA
 from tui import text
 
 LARGEST = 1 << 25  # bytes: as many notes as are kept, each as long as it may be
@@ -151,7 +152,7 @@ def read(path: Path | None) -> Content:
     try:
         with open_regular(path) as file:
             data = file.read(LARGEST + 1)
-        document = json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LARGEST else None
+        document = loads(data) if len(data) <= LARGEST else None
     except (FileNotFoundError, NotADirectoryError):
         return Content()
     except (OSError, ValueError, RecursionError, MemoryError):
@@ -176,6 +177,7 @@ def write(path: Path, content: Content) -> None:
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     document = {
+        SCHEMA: 1,
         "folders": {path: asdict(here) for path, here in [*content.folders.items()][-MOST_FOLDERS:]},
         "layout": content.layout,
         "notes": dict([*content.notes.items()][-MOST_NOTES:]),
@@ -183,7 +185,7 @@ def write(path: Path, content: Content) -> None:
     fd, scratch = tempfile.mkstemp(prefix=".terminal-", dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
+            file.write(dumps(document, indent=True))
             file.flush()
             os.fsync(fd)
         if content.unreadable:

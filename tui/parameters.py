@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from pydantic import ConfigDict
 
-from redsm5.documents import Record
+from redsm5.documents import Document
 from redsm5.records import TrialRecord
-from redsm5.reports import ParameterImportance
+from redsm5.reports import ParameterImportance, StudySummary
 from tui import text
 from tui.files import LARGEST
 from tui.reader import Trials, score
@@ -28,7 +28,7 @@ T = TypeVar("T")
 NUMBERS = frozenset({int, float, type(None)})  # types of which an axis of numbers is made
 
 
-class Importance(Record):
+class Importance(Document):
     """What is read of summary.json: when it was made, of which trials, and how much each parameter matters."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -37,6 +37,10 @@ class Importance(Record):
     generated_at: str
     counts: dict[str, int]
     parameter_importance: dict[str, ParameterImportance]
+
+    @classmethod
+    def form(cls) -> str:
+        return StudySummary.form()
 
     @property
     def completed(self) -> int:

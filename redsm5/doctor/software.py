@@ -1,7 +1,6 @@
 """Checks of installed software: Python, locked packages, PyTorch and GPUs, and optional programs."""
 
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 
 from redsm5 import environment
 from redsm5.doctor import Finding
+from redsm5.jsonio import loads
 
 OLDEST = (3, 11)
 SHOWN = 4  # names of packages in one line
@@ -145,7 +145,7 @@ def check_cuda(python: str = sys.executable) -> Finding:
     if probe.returncode:
         why = (probe.stderr.strip().splitlines() or [f"it exited with {probe.returncode}"])[-1]
         return Finding("fail", f"PyTorch cannot be imported: {why}", SETUP)
-    return judge_cuda(json.loads(probe.stdout.splitlines()[-1]))
+    return judge_cuda(loads(probe.stdout.splitlines()[-1]))
 
 
 def judge_cuda(seen: dict[str, Any]) -> Finding:

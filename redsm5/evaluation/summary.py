@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from redsm5 import files, paths
-from redsm5.documents import load, milliseconds, now
+from redsm5.documents import load, load_lines, milliseconds, now
 from redsm5.errors import InputError
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.studypage import render_summary, scored
@@ -143,7 +143,7 @@ def _read_trial(found: StudyFiles, trial_id: str, folder: Path) -> None:
 
 
 def _journal(folder: Path) -> list[RetentionRow]:
-    rows = [RetentionRow.model_validate(row) for row in files.read_lines(folder / paths.RETENTION)]
+    rows = load_lines(folder / paths.RETENTION, RetentionRow)
     for row in rows:
         milliseconds(row.timestamp)  # a ValueError where it is no time
     return rows

@@ -160,9 +160,12 @@ class Budget:
     def _load(self) -> BudgetLedger:
         """The ledger from its file; where there is none that can be read, from the trials on disk."""
         try:
-            ledger = BudgetLedger.model_validate(files.read_json(self._path))
+            ledger = load(self._path, BudgetLedger)
+        except InputError:
+            ledger = None
+        if ledger:
             known = self._in_index()
-        except ValueError:
+        else:
             if self._path.exists():
                 self._log("budget.json cannot be read: it is rebuilt from the files on disk")
             ledger = BudgetLedger(max_total_size=self._max)
@@ -174,13 +177,13 @@ class Budget:
     def _in_index(self) -> list[str]:
         """The trials that the study's index names: in one file, not one for each of them."""
         index = files.read_json(self._path.with_name(paths.INDEX)) or {"trials": []}
-        return [row["trial_id"] for row in index["trials"]]
+        return [row["trial_id"] for row in index["trials"] if isinstance(row, dict) and "trial_id" in row]
 
     def _on_disk(self) -> list[str]:
         if self._study_id is None:
             return []
         records = [(f, files.read_json(f / paths.TRIAL)) for f in paths.trial_dirs(self._experiments)]
-        return [f.name.removeprefix("trial_") for f, r in records if r and r["study_id"] == self._study_id]
+        return [f.name.removeprefix("trial_") for f, r in records if r and r.get("study_id") == self._study_id]
 
     def _write(self, ledger: BudgetLedger, reserved: int) -> None:
         ledger.entries[self._trial_id] = BudgetEntry(reserved=reserved, bytes=self._own_bytes())

@@ -10,7 +10,6 @@ With several processes per trial, the first one saves. Its checkpoint has the ra
 the same in each. So a trial can be resumed only with the same number of processes.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -30,17 +29,18 @@ from redsm5 import code_version, paths
 from redsm5.config import Config
 from redsm5.documents import now
 from redsm5.errors import IncompatibleCheckpointError
+from redsm5.jsonio import dumps, from_json_number, loads
+from redsm5.migrations import CHECKPOINT_FORMAT, SCHEMA, legacy_of
 from redsm5.model import MultiTaskModel, architecture, head_config
 from redsm5.ranks import ALONE, Ranks
 from redsm5.records import Best, Manifest
 from redsm5.storage import tensors as tensor_files
 from redsm5.storage.randomness import Generators, random_generators, set_random_generators
 from redsm5.storage.store import (
-    FORMAT_VERSION,
     CheckpointStore,
     Content,
     DamagedCheckpoint,
-    parse_manifest,
+    load_verified,
     read_verified,
 )
 from redsm5.storage.tensors import TensorFile
@@ -114,7 +114,7 @@ class Identity:
         }
         theirs = {
             "architecture": manifest.architecture,
-            "head configuration": manifest.head_config,
+            "head configuration": {**legacy_of("model", self.head_config), **manifest.head_config},
             "data fingerprint": manifest.data_fingerprint,
         }
         different = [f"{k}: checkpoint {theirs[k]}; here {ours[k]}" for k in ours if ours[k] != theirs[k]]
@@ -162,12 +162,13 @@ class TrainingState:
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "progress": asdict(self.progress),
             **words,
+            SCHEMA: 1,
             "other_processes": [words for _, words in others],
         }
         return {
             paths.WEIGHTS: self._fill(paths.WEIGHTS, self.model.state_dict()),
             paths.STATE_TENSORS: self._fill(paths.STATE_TENSORS, tensors),
-            paths.STATE_JSON: json.dumps(state_json).encode(),
+            paths.STATE_JSON: dumps(state_json),
         }
 
     def _fill(self, name: str, tensors: Mapping[str, Tensor]) -> memoryview:
@@ -185,13 +186,13 @@ class TrainingState:
             DamagedCheckpoint: a file is malformed; nothing was changed.
         """
         tensors = tensor_files.read(contents[paths.STATE_TENSORS])
-        plain = json.loads(contents[paths.STATE_JSON])
+        plain = loads(contents[paths.STATE_JSON])
         load_weights(self.model, contents)
         self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
         self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
         self._set_rates()
         if self.scaler and plain["scaler"]:
-            self.scaler.load_state_dict(plain["scaler"])
+            self.scaler.load_state_dict({name: from_json_number(value) for name, value in plain["scaler"].items()})
         self.progress = Progress(**plain["progress"])
         if index := self.ranks.index:
             own = f"process.{index}."
@@ -282,7 +283,7 @@ def save(
         return
     progress = state.progress
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=CHECKPOINT_FORMAT,
         code_version=code_version(),
         trial_id=identity.trial_id,
         architecture=identity.architecture,
@@ -317,18 +318,20 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
     """
     if not state.ranks.first:
         if chosen := state.ranks.of_first(""):
-            state.unpack(read_verified(store.folder / chosen))
+            folder = store.folder / chosen
+            state.unpack(load_verified(read_verified(folder), folder)[1])
         return state.progress
     had_any = bool(store.names())
     resumable = sorted((c for c in store.checkpoints() if c.resumable), key=lambda c: (c.step, not c.mid_epoch))
     for checkpoint in reversed(resumable):
         folder = store.folder / checkpoint.name
         try:
-            contents = read_verified(folder)
+            verified = read_verified(folder)
         except DamagedCheckpoint as error:
             store.quarantine(checkpoint.name, str(error))
             continue
-        identity.check(parse_manifest(contents[paths.MANIFEST], folder), str(folder))
+        manifest, contents = load_verified(verified, folder)
+        identity.check(manifest, str(folder))
         _check_processes(contents, state.ranks.count, str(folder))
         try:
             state.unpack(contents)
@@ -345,7 +348,7 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
 
 
 def _check_processes(contents: Mapping[str, bytearray], count: int, where: str) -> None:
-    before = 1 + len(json.loads(contents[paths.STATE_JSON]).get("other_processes", []))
+    before = 1 + len(loads(contents[paths.STATE_JSON]).get("other_processes", []))
     if before != count:
         raise IncompatibleCheckpointError(
             f"the checkpoint was saved by {before} processes, each with its own random state; this run has {count}",
@@ -361,8 +364,7 @@ def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
         DamagedCheckpoint: it does not verify.
         IncompatibleCheckpointError: it is of another model or other data.
     """
-    contents = read_verified(folder)
-    manifest = parse_manifest(contents[paths.MANIFEST], folder)
+    manifest, contents = load_verified(read_verified(folder), folder)
     identity.check(manifest, str(folder))
     load_weights(model, contents)
     return manifest

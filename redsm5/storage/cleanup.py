@@ -1,7 +1,8 @@
 """Finds and deletes reclaimable files in an experiments folder.
 
-- litter: checkpoints that are half written, retired or quarantined; files that no SHA256SUMS lists; and training states
-  and checkpoints that a finished trial was killed before it could delete;
+- litter: checkpoints that are half written, retired or quarantined; files that no SHA256SUMS lists; training states and
+  checkpoints that a finished trial was killed before it could delete; and logs of older versions beyond the limit of a
+  folder of logs (redsm5/tracking/logs.py), of which the newest lines are kept;
 - orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder was
   deleted;
 - evictable: what the budget would evict next, in its order; never from an unfinished trial, and never a study's best.
@@ -25,6 +26,7 @@ from shutil import rmtree
 from typing import Any, Literal, get_args
 
 from redsm5 import files, owned, paths
+from redsm5.config import load_snapshot
 from redsm5.documents import load
 from redsm5.errors import NO_ROOM, IncompatibleCheckpointError, InputError
 from redsm5.records import FINISHED, TrialRecord
@@ -37,6 +39,7 @@ from redsm5.storage.store import (
     listed_digests,
     read_checkpoint,
 )
+from redsm5.tracking.logs import FILES, MAX_BYTES, bound, excess_bytes
 
 Kind = Literal["litter", "orphan", "evictable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -114,6 +117,11 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
     for folder in paths.study_dirs(experiments):
         if not (folder / paths.STUDY).exists() and not owned.was_never_begun(folder):
             found.skipped.append((folder, f"it has no {paths.STUDY}: a study without its record is not touched"))
+            continue
+        for item in _too_long_logs(folder):
+            if execute:
+                bound(item.path)
+            found.items.append(replace(item, deleted=execute))
     trials = []
     for folder in paths.trial_dirs(experiments):
         with _passing_over(folder, found), _free(folder, create=execute):
@@ -205,7 +213,15 @@ def _look(folder: Path) -> _Trial:
         committed.append(checkpoint)
     if record:
         _look_at_committed(trial, record, committed)
+    trial.items += _too_long_logs(folder)
     return trial
+
+
+def _too_long_logs(folder: Path) -> list[Item]:
+    """What a study's or a trial's logs take beyond their bound. Who writes to a study's is not disturbed."""
+    logs = folder / paths.LOGS
+    excess = excess_bytes(logs)
+    return [Item("litter", logs, excess, f"logs beyond {FILES} × {MAX_BYTES / 1e6:.0f} MB")] if excess else []
 
 
 def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Checkpoint]) -> None:
@@ -244,7 +260,10 @@ def _record(folder: Path) -> TrialRecord | None:
 
 def _policy(folder: Path) -> Policy:
     """The retention policy of the trial's own configuration; keep everything if that cannot be read."""
-    retention: dict[str, Any] | None = (files.read_json(folder / paths.CONFIG) or {}).get("retention")
+    try:
+        retention: dict[str, Any] | None = (load_snapshot(folder) or {}).get("retention")
+    except InputError:
+        retention = None
     if retention is None:
         return Policy(keep_all=True)
     return Policy(**{f.name: retention[f.name] for f in fields(Policy) if f.name in retention})
@@ -291,7 +310,9 @@ def _delete(trial: _Trial) -> None:
         return
     files.fsync_dir(folder)  # its record may be in the cache alone
     for item in trial.items:
-        if item.checkpoint is None and owned.is_litter(item.path):
+        if item.path == folder / paths.LOGS:
+            bound(item.path)
+        elif item.checkpoint is None and owned.is_litter(item.path):
             if not item.path.name.startswith(paths.DAMAGED):
                 owned.remove_checkpoint(item.path)
         elif item.checkpoint is None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from redsm5 import files, owned, paths
-from redsm5.documents import Number
+from redsm5 import owned, paths
+from redsm5.documents import Number, load_lines
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.records import RetentionAction, RetentionRow
 from redsm5.storage.store import STATE_FILES, DamagedCheckpoint, listed_digests, read_manifest
@@ -42,8 +42,7 @@ class CheckpointHistory:
 def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
     """All of a trial's checkpoints, oldest first. One that was quarantined and trained again has a row for each."""
     rows: dict[str, list[RetentionRow]] = defaultdict(list)
-    for line in files.read_lines(trial_dir / paths.RETENTION):
-        row = RetentionRow.model_validate(line)
+    for row in load_lines(trial_dir / paths.RETENTION, RetentionRow):
         rows[row.checkpoint].append(row)
     folder = trial_dir / paths.CHECKPOINTS
     there = list(folder.iterdir()) if folder.is_dir() else []

@@ -10,7 +10,6 @@ This module handles names, bytes and policies; redsm5/storage/checkpoint.py defi
 """
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -19,15 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from redsm5 import files, owned, paths
-from redsm5.documents import now
+from pydantic import ValidationError
+
+from redsm5 import files, migrations, owned, paths
+from redsm5.documents import load_lines, now, parse
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.records import Manifest, RetentionAction, RetentionRow
 from redsm5.storage.retention import Checkpoint, Policy, best, plan
 
-FORMAT_VERSION = 1
 STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
 PIECE = 1 << 20  # bytes read and hashed at once: while they are in the CPU's cache
@@ -91,15 +91,20 @@ def parse_manifest(content: bytes | bytearray, folder: Path) -> Manifest:
     Raises:
         IncompatibleCheckpointError: another version of this code wrote it, in another format.
     """
+    return load_verified({paths.MANIFEST: content}, folder)[0]
+
+
+def load_verified(contents: Mapping[str, bytes | bytearray], folder: Path) -> tuple[Manifest, Mapping[str, Any]]:
+    """A checkpoint's description and its files, as this version writes them, from bytes that have been verified.
+
+    Raises:
+        IncompatibleCheckpointError: another version of this code wrote it, in a format that this one does not read.
+    """
     try:
-        found = json.loads(content).get("format_version")
-        if found != FORMAT_VERSION:
-            raise ValueError(f"the checkpoint has format version {found}; this code reads {FORMAT_VERSION}")
-        return Manifest.model_validate_json(content)
-    except (ValueError, AttributeError) as error:
-        what = (
-            str(error).splitlines()[0] if "format version" in str(error) else f"{paths.MANIFEST} has unexpected fields"
-        )
+        converted = migrations.converted(contents)
+        return parse(converted[paths.MANIFEST], Manifest), converted
+    except ValueError as error:
+        what = f"{paths.MANIFEST} has unexpected fields" if isinstance(error, ValidationError) else str(error)
         raise IncompatibleCheckpointError(
             what, where=str(folder), remedy="Use the version of redsm5 that wrote it, or start a new trial."
         ) from None
@@ -189,7 +194,7 @@ class CheckpointStore:
         owned.refuse_links(trial_dir)
         files.make_dir(self.folder)
         files.cut_torn_tail(self._rows)
-        self._said = {row["checkpoint"]: (row["action"], row["reason"]) for row in files.read_lines(self._rows)}
+        self._said = {row.checkpoint: (row.action, row.reason) for row in load_lines(self._rows, RetentionRow)}
         self._remove_litter()
 
     def names(self) -> list[str]:
@@ -369,4 +374,4 @@ class CheckpointStore:
             bytes=size,
             reason=reason,
         )
-        files.append_durable(self._rows, row.model_dump_json().encode() + b"\n")
+        files.append_durable(self._rows, row.to_line())

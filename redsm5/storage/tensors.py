@@ -6,7 +6,6 @@ format is https://huggingface.co/docs/safetensors: 8 bytes with the length of th
 tensors one after the other.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from redsm5.files import PAGE
+from redsm5.jsonio import dumps, loads
 from redsm5.storage.store import DamagedCheckpoint
 
 NAMES = {
@@ -46,7 +46,7 @@ class TensorFile:
             size = tensor.numel() * tensor.element_size()
             header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
             at += size
-        text = json.dumps(header, separators=(",", ":")).encode()
+        text = dumps(header)
         text += b" " * (-(8 + len(text)) % ALIGNMENT)
         size = 8 + len(text) + at
         memory = torch.empty(size + PAGE, dtype=torch.uint8, pin_memory=pinned)
@@ -80,7 +80,7 @@ def read(content: bytearray) -> dict[str, Tensor]:
     if not 0 < size <= min(len(content) - 8, MAX_HEADER):
         raise DamagedCheckpoint(f"a safetensors file of {len(content)} bytes has a header of {size}")
     try:
-        header = json.loads(bytes(content[8 : 8 + size]))
+        header = loads(content[8 : 8 + size])
         header.pop("__metadata__", None)
         spans = sorted((*entry["data_offsets"], _bytes(entry)) for entry in header.values())
         at = 0

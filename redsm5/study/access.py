@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import hub, paths
-from redsm5.config import Config, as_begun
+from redsm5.config import Config
 from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable
 from redsm5.errors import HubAccessError, HubUnavailableError, Interrupted
 from redsm5.sections import CategoricalParameter
@@ -29,7 +29,7 @@ class Admitted(NamedTuple):
     """What a study starts or resumes with.
 
     Attributes:
-        config: as asked for; of a study that an older version began, with what that one did (`redsm5.config.LEGACY`).
+        config: as asked for.
         counts, fingerprint: of its posts and splits.
         remarks: what is to be said of them before the first trial, each with facts.
     """
@@ -49,15 +49,12 @@ def admit(config: Config, stop: StopRequest) -> Admitted:
             may yet give them.
         Interrupted: a signal came while it waited.
     """
-    models, asked = model_ids(config), config.data
-    record = find_study(Path(config.experiments), config.study.name)
-    if record:
-        config = as_begun(config, record.config)
+    models = model_ids(config)
     while True:
         try:
             hub.check_access(config.data, models, config.model.revision)
             splits = load_learnable(config.data)
-            return Admitted(config, splits.counts, splits.fingerprint, _remarks(splits, config.data != asked))
+            return Admitted(config, splits.counts, splits.fingerprint, _remarks(splits, config.data.group_duplicates))
         except AWAITED as error:
             experiments = Path(config.experiments)
             record = find_study(experiments, config.study.name)
@@ -68,12 +65,12 @@ def admit(config: Config, stop: StopRequest) -> Admitted:
             wait_for_hub(error.message(), config, models, board, stop, log)
 
 
-def _remarks(splits: Splits, older: bool) -> list[tuple[str, dict[str, Any]]]:
+def _remarks(splits: Splits, together: bool) -> list[tuple[str, dict[str, Any]]]:
     remarks: list[tuple[str, dict[str, Any]]] = []
     if few := few_positives(splits):
         remarks.append((FEW_POSITIVES, few))
-    if older and (copies := splits.counts["duplicate_posts"]):
-        told = "the study started before duplicate posts were grouped; it keeps its own splits"
+    if not together and (copies := splits.counts["duplicate_posts"]):
+        told = "duplicates of a post may be in different splits, since data.group_duplicates is false"
         remarks.append((told, {"duplicate_posts": copies}))
     return remarks
 

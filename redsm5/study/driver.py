@@ -15,9 +15,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from redsm5 import files, owned, paths
-from redsm5.config import Config
+from redsm5.config import Config, load_config
+from redsm5.documents import load_lines
 from redsm5.errors import ConfigError, DiskError, InputError, Interrupted
-from redsm5.records import FINISHED, ErrorRecord, TrialRecord
+from redsm5.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.study import claims, pruning, search, space
 from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
 from redsm5.study.control import BY_HAND, Control
@@ -175,7 +176,7 @@ class Driver:
             self._pass_over("study", damaged.error)
         known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
         self.board.refresh(known)
-        told = {line["trial_id"]: line["state"] for line in files.read_lines(self.folder / paths.EVENTS)}
+        told = {event.trial_id: event.state for event in load_lines(self.folder / paths.EVENTS, Event)}
         for trial_id in known:
             if trial_id in self.board.unreadable:
                 self._pass_over("trial", self.board.unreadable[trial_id])
@@ -272,7 +273,7 @@ class Driver:
             if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
                 self.log.warning(
                     f"trial {number} exited without recording an outcome",
-                    output=str(folder / paths.LOGS / "output.log"),
+                    output=str(folder / paths.LOGS / paths.OUTPUT),
                 )
             record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)
@@ -281,7 +282,7 @@ class Driver:
                 continue
             begun = before.started_at or has_begun(self.board, but=trial_id)
             if begun and record.error and record.error.kind in AWAITED_KINDS:
-                needs = Config.model_validate(files.read_json(folder / paths.CONFIG))
+                needs = load_config(folder)
                 ended = self.control.asked(paths.STOP_NOW, paths.STOP)
                 wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, ended, self.log)
                 places.pop()

@@ -15,7 +15,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files, paths
-from redsm5.config import Config, with_parameters
+from redsm5.config import Config, load_config, with_parameters
 from redsm5.errors import TrainingError
 from redsm5.records import TrialRecord
 from redsm5.study.faults import RESUMABLE_KINDS
@@ -77,7 +77,7 @@ class Failures:
         if trained := self._trained():
             self._log.info(f"checking whether trial {trained.number}, which was trained before, still starts")
             folder = paths.trial_dir(Path(self._config.experiments), trained.trial_id)
-            config = Config.model_validate(files.read_json(folder / paths.CONFIG))
+            config = load_config(folder)
             if trains(with_parameters(config, {"launch": self._config.launch}), stop):
                 return True
             raise TrainingError(

@@ -247,7 +247,7 @@ def trains(config: Config, stop: Stop) -> bool:
         Interrupted: a stop was requested meanwhile.
     """
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
-        after = _train_briefly(config, scratch, stop, output=Path(scratch) / "output.log", seconds=TRY_S)
+        after = _train_briefly(config, scratch, stop, output=Path(scratch) / paths.OUTPUT, seconds=TRY_S)
     if stop.requested:
         raise Interrupted("stopped while checking whether training starts")
     return after.state == "completed"

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5 import files, owned, paths
 from redsm5.config import Config
-from redsm5.documents import now
+from redsm5.documents import load_lines, now
 from redsm5.errors import InputError, Interrupted, TrainingError
 from redsm5.records import FINISHED, Decision, ErrorRecord, TrialRecord
 from redsm5.study.trial import open_store, read_record, write_record
@@ -52,7 +52,7 @@ def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **ch
 
 def note_pruned(folder: Path, record: TrialRecord, reason: str) -> TrialRecord:
     """Record that a trial is pruned at its current epoch: as a decision, like a pruner's, and then as its outcome."""
-    if all(line["epoch"] != record.epoch for line in files.read_lines(folder / paths.DECISIONS)):
+    if all(decision.epoch != record.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)):
         append_decision(folder, Decision(epoch=record.epoch, prune=True, reason=reason))
     changes = {"state": "pruned", "exit_code": 0, "error": None, "finished_at": now()}
     record = record.model_copy(update=changes)
@@ -63,7 +63,7 @@ def note_pruned(folder: Path, record: TrialRecord, reason: str) -> TrialRecord:
 def append_decision(folder: Path, decision: Decision) -> None:
     """Add a line to the trial's decisions, durably."""
     files.cut_torn_tail(folder / paths.DECISIONS)
-    files.append_durable(folder / paths.DECISIONS, decision.model_dump_json().encode() + b"\n")
+    files.append_durable(folder / paths.DECISIONS, decision.to_line())
 
 
 def note_repeated(folder: Path, record: TrialRecord, original: TrialRecord) -> TrialRecord:

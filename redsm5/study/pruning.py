@@ -7,10 +7,10 @@ from pathlib import Path
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 
-from redsm5 import files, paths
+from redsm5 import paths
 from redsm5.config import Config
-from redsm5.documents import from_json_number
-from redsm5.records import Decision
+from redsm5.documents import load_lines
+from redsm5.records import Decision, MetricRow
 from redsm5.sections import CategoricalParameter
 from redsm5.study.outcomes import append_decision
 from redsm5.study.trial import read_record
@@ -101,11 +101,11 @@ def decide(study: optuna.Study, config: Config, number: int, folder: Path) -> No
     After the last epoch it never does: that would save nothing, and the trial would have no report.
     """
     frozen = study.get_trials(deepcopy=False)[number]
-    decided = {line["epoch"] for line in files.read_lines(folder / paths.DECISIONS)}
-    for row in files.read_lines(folder / paths.METRICS):
-        if row["metric"] != config.study.metric or row["epoch"] in decided:
+    decided = {decision.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)}
+    for row in load_lines(folder / paths.METRICS, MetricRow):
+        value, epoch = row.value, row.epoch
+        if row.metric != config.study.metric or epoch in decided:
             continue
-        value, epoch = float(from_json_number(row["value"])), int(row["epoch"])
         trial = optuna.Trial(study, frozen._trial_id)
         if math.isfinite(value) and epoch not in frozen.intermediate_values:
             trial.report(value, epoch)

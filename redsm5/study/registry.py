@@ -10,19 +10,18 @@ from typing import Any, NamedTuple
 
 from redsm5 import files, owned, paths
 from redsm5.config import (
-    LEGACY,
     MAY_CHANGE,
     Config,
     compose,
     differences,
     flatten,
+    from_snapshot,
     named_keys,
     snapshot_of,
-    validate,
     with_parameters,
 )
 from redsm5.data import resources
-from redsm5.documents import load, now
+from redsm5.documents import load, now, parse
 from redsm5.errors import ConfigError, InputError
 from redsm5.overrides import ADDRESSES
 from redsm5.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
@@ -77,17 +76,23 @@ def find_study(experiments: Path, name: str) -> StudyRecord | None:
     return next((record for record in records if record.name == name), None)
 
 
-def list_studies(experiments: Path) -> list[tuple[StudyRecord, int]]:
-    """All studies that can be read, oldest first, with the bytes that their trials' checkpoints take on disk now.
+def list_studies(experiments: Path) -> list[tuple[StudyRecord, int, int]]:
+    """All studies that can be read, oldest first, with the bytes that their trials' checkpoints take on disk now, and
+    those that logs take, the study's own and its trials'.
 
     Takes no lock.
     """
-    sizes: Counter[str | None] = Counter()
+    sizes, logs = Counter[str | None](), Counter[str | None]()
     for folder in paths.trial_dirs(experiments):
         if document := files.read_json(folder / paths.TRIAL):  # the study of a damaged one is unknown
-            sizes[document.get("study_id")] += files.tree_bytes(folder / paths.CHECKPOINTS)
+            study_id = document.get("study_id")
+            sizes[study_id] += files.tree_bytes(folder / paths.CHECKPOINTS)
+            logs[study_id] += files.tree_bytes(folder / paths.LOGS)
     records, _ = read_studies(experiments)
-    return [(record, sizes[record.study_id]) for record in sorted(records, key=lambda record: record.created_at)]
+    for study_id in (record.study_id for record in records):
+        logs[study_id] += files.tree_bytes(paths.study_dir(experiments, study_id) / paths.LOGS)
+    by_age = sorted(records, key=lambda record: record.created_at)
+    return [(record, sizes[record.study_id], logs[record.study_id]) for record in by_age]
 
 
 def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
@@ -105,7 +110,8 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     found = find_study(experiments, asked.study.name)
     if found is None:
         return asked, {}
-    saved = validate(paths.moved(found.config, experiments)).model_dump(mode="json")
+    begun = from_snapshot(found.config, experiments)
+    saved = begun.model_dump(mode="json")
     wanted = snapshot_of(asked)
     named = named_keys(overrides, saved, wanted)
     differ = differences(saved, wanted)
@@ -115,7 +121,7 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
         raise _other_configuration(found.name, refused)
     # Of an address, what was typed counts, with its password, which the study does not keep.
     changes = {key: flatten(asked.model_dump(mode="json"))[key] for key in named & set(MAY_CHANGE)}
-    config = with_parameters(validate(saved), {**changes, "experiments": asked.experiments, "dry_run": asked.dry_run})
+    config = with_parameters(begun, {**changes, "experiments": asked.experiments, "dry_run": asked.dry_run})
     for key in ADDRESSES:
         if key not in named and REDACTED in str(flatten(saved)[key]):
             raise ConfigError(
@@ -168,9 +174,7 @@ def open_study(config: Config) -> StudyRecord:
     _remove_litter(experiments)
     snapshot = snapshot_of(config)
     found = find_study(experiments, config.study.name)
-    if found is not None:
-        snapshot = _as_old_as(found.config, snapshot)
-    else:
+    if found is None:
         found = new_study(config)
         files.make_dir(paths.study_dir(experiments, found.study_id) / paths.CONTROL)
     changed = {
@@ -182,16 +186,6 @@ def open_study(config: Config) -> StudyRecord:
     space.check_study_data(usable, found.enqueued)
     trials = found.trials.model_copy(update={"wanted": space.wanted(usable, found.enqueued)})
     return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
-
-
-def _as_old_as(before: dict[str, Any], snapshot: dict[str, Any]) -> dict[str, Any]:
-    """The snapshot without the keys of LEGACY that the one before lacks: the study stays known as an older one."""
-    begun, values = flatten(before), flatten(snapshot)
-    gone = [key for key, value in LEGACY.items() if key not in begun and values[key] == value]
-    return {
-        section: {k: v for k, v in keys.items() if f"{section}.{k}" not in gone} if isinstance(keys, dict) else keys
-        for section, keys in snapshot.items()
-    }
 
 
 def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
@@ -273,9 +267,9 @@ class Scoreboard:
         for record in records:
             known = self._rows.get(record.trial_id)
             if known is None or known[0] is not record:
-                known = self._rows[record.trial_id] = (record, record.model_dump_json().encode())
+                known = self._rows[record.trial_id] = (record, record.to_line().rstrip())
             rows.append(known[1])
-        head = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=[]).model_dump_json().encode()
+        head = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=[]).to_line().rstrip()
         return head.removesuffix(b"]}") + b"\n" + b",\n".join(rows) + b"\n]}\n"
 
     def _version(self) -> tuple[int, int] | None:
@@ -298,7 +292,7 @@ class Scoreboard:
             for row in index["trials"]:
                 if row["trial_id"] not in self.trials:
                     with suppress(ValueError):  # of another version: its own record is what counts
-                        self.trials[row["trial_id"]] = TrialRecord.model_validate(row)
+                        self.trials[row["trial_id"]] = parse(row, TrialRecord)
             self._seen = version
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 

@@ -8,7 +8,6 @@ The driver and the standby process talk over a socket, which is the latter's sta
 passes on no other descriptor. Everything that it prints goes to a file.
 """
 
-import json
 import os
 import select
 import signal
@@ -25,6 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5 import paths
 from redsm5.config import Config
 from redsm5.errors import Interrupted
+from redsm5.jsonio import dumps, loads
 from redsm5.study import launch
 from redsm5.study.launch import POLL_S, Launched
 from redsm5.study.signals import Stop
@@ -82,14 +82,14 @@ class Standby:
             Interrupted: a stop was requested before anything stood ready.
         """
         folder = paths.trial_dir(Path(self.config.experiments), trial_id)
-        output = (folder / paths.LOGS / "output.log").absolute()
+        output = (folder / paths.LOGS / paths.OUTPUT).absolute()
         os.close(launch.open_output(output))
         if self.process.poll() is not None and self._fit is not False:
             log.warning("the standby process exited; restarting it", output=self._last_words())
             self._channel.close()
             self._start()
         arguments = launch.trial_arguments(self.config, trial_id)
-        request = json.dumps({"arguments": arguments, "output": str(output)}).encode() + b"\n"
+        request = dumps({"arguments": arguments, "output": str(output)}) + b"\n"
         if self._several:
             self._request.write_bytes(request)
             launched = Launched.of(folder, self.process)
@@ -178,7 +178,7 @@ class Standby:
                 return {}
             self._heard += read
         line, _, self._heard = self._heard.partition(b"\n")
-        word: dict[str, Any] = json.loads(line)
+        word: dict[str, Any] = loads(line)
         return word
 
     def _last_words(self) -> str:

@@ -4,7 +4,6 @@
 atomically, and durable before the process exits. No outcome and no live lock means that the process was killed.
 """
 
-import json
 import os
 import sys
 import time
@@ -17,16 +16,17 @@ from typing import Any, Self
 from redsm5 import files, owned, paths
 from redsm5.config import (
     Config,
-    as_begun,
     compose,
     differences,
+    from_snapshot,
+    load_snapshot,
     named_keys,
     plain_values,
+    save_config,
     snapshot_of,
-    validate,
     with_parameters,
 )
-from redsm5.documents import load, now
+from redsm5.documents import load, load_lines, now
 from redsm5.errors import ConfigError, Interrupted, LockedError
 from redsm5.records import FINISHED, Decision, ErrorRecord, Event, TrialRecord, TrialState
 from redsm5.storage.budget import Budget, reservation
@@ -62,8 +62,7 @@ def create_trial(
     trial_id = trial_id or str(uuid.uuid4())
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     files.make_dir(folder)
-    snapshot = snapshot_of(config) | {"trial": {"id": trial_id}}
-    files.write_atomic(folder / paths.CONFIG, json.dumps(snapshot, indent=2).encode() + b"\n")
+    save_config(folder, with_parameters(config, {"trial.id": trial_id}))
     record = TrialRecord(
         trial_id=trial_id,
         study_id=study_id,
@@ -121,8 +120,8 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     study = paths.study_dir(folder.parent, record.study_id)
     said = record.duplicate_of and f"duplicate of {record.duplicate_of}, not trained again"
     if record.state == "pruned" and not said:
-        decisions = files.read_lines(folder / paths.DECISIONS)
-        said = next((line["reason"] for line in reversed(decisions) if line["prune"]), None)
+        decisions = load_lines(folder / paths.DECISIONS, Decision)
+        said = next((decision.reason for decision in reversed(decisions) if decision.prune), None)
     event = Event(
         timestamp=now(),
         trial_id=record.trial_id,
@@ -132,7 +131,7 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     )
     with files.Lock(study / paths.LOCK):
         files.cut_torn_tail(study / paths.EVENTS)
-        files.append_durable(study / paths.EVENTS, event.model_dump_json().encode() + b"\n")
+        files.append_durable(study / paths.EVENTS, event.to_line())
 
 
 def trial_config(overrides: Sequence[str]) -> Config:
@@ -148,7 +147,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
         asked = compose(overrides)
         trial_id, experiments = asked.trial.id, asked.experiments
     folder = paths.trial_dir(Path(str(experiments)), trial_id)
-    saved = files.read_json(folder / paths.CONFIG)
+    saved = load_snapshot(folder)
     saved = saved and paths.moved(saved, Path(str(experiments)))
     if saved is None or not (folder / paths.TRIAL).exists():
         raise ConfigError(
@@ -156,9 +155,8 @@ def trial_config(overrides: Sequence[str]) -> Config:
             remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
         )
     if asked is None:  # to compose what these words are plain without takes 0.1 s
-        asked = with_parameters(validate(saved), values or {})
+        asked = with_parameters(from_snapshot(saved), values or {})
     named = named_keys(overrides, saved, asked.model_dump(mode="json"))
-    asked = as_begun(asked, saved, named=named)
 
     def changes(now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {key: both for key, both in differences(saved, now).items() if key in named}
@@ -175,7 +173,7 @@ def trial_config(overrides: Sequence[str]) -> Config:
             f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
             remedy="Leave these out, or start a new trial without trial.id. Only train.epochs may be raised.",
         )
-    return with_parameters(validate(saved), {key: after for key, (_, after) in changed.items()})
+    return with_parameters(from_snapshot(saved), {key: after for key, (_, after) in changed.items()})
 
 
 def allow_more_epochs(folder: Path, config: Config) -> None:
@@ -207,7 +205,7 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
             raise LockedError(f"trial {record.trial_id} is being trained", remedy="Stop it first, or wait for its end.")
-        files.write_atomic(folder / paths.CONFIG, json.dumps(snapshot_of(config), indent=2).encode() + b"\n")
+        save_config(folder, config)
         write_record(folder, record.model_copy(update={"epochs": config.train.epochs}))
 
 
@@ -329,9 +327,9 @@ class TrialRun:
         deadline = running_time() + DECISION_TIMEOUT_S
         while True:
             wait_while_driver_is_stopped(self.stop, self.log.info)
-            for line in files.read_lines(self.folder / paths.DECISIONS):
-                if line["epoch"] == epoch:
-                    return Decision.model_validate(line)
+            for decision in load_lines(self.folder / paths.DECISIONS, Decision):
+                if decision.epoch == epoch:
+                    return decision
             if self.stop.requested or running_time() > deadline:
                 silent = "" if self.stop.requested else f"; the driver did not answer for {DECISION_TIMEOUT_S:.0f} s"
                 raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")

@@ -7,14 +7,12 @@ differs is logged as a determinism fault, except for `system_*`, which depends o
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import SupportsFloat, TypeVar
+from typing import SupportsFloat
 
 from redsm5 import files, paths
-from redsm5.documents import now
-from redsm5.errors import InputError, NotFiniteError
+from redsm5.documents import load_lines, now, parse, unreadable
+from redsm5.errors import NotFiniteError
 from redsm5.records import MetricRow
-
-T = TypeVar("T")
 
 
 def read_metrics(trial_dir: Path) -> list[MetricRow]:
@@ -24,19 +22,9 @@ def read_metrics(trial_dir: Path) -> list[MetricRow]:
         InputError: a line is damaged.
     """
     rows: dict[tuple[str, int], MetricRow] = {}
-    for line in files.read_lines(trial_dir / paths.METRICS):
-        row = _row(MetricRow.model_validate, line, trial_dir / paths.METRICS)
+    for row in load_lines(trial_dir / paths.METRICS, MetricRow):
         rows.setdefault((row.metric, row.step), row)
     return list(rows.values())
-
-
-def _row(parse: Callable[[T], MetricRow], line: T, path: Path) -> MetricRow:
-    try:
-        return parse(line)
-    except ValueError:
-        raise InputError(
-            "a line is not a metric", where=str(path), remedy="Restore the file from a copy, or delete the line."
-        ) from None
 
 
 class JournalReader:
@@ -79,15 +67,20 @@ class JournalReader:
                 if len(self._next) == limit:
                     break
                 try:
-                    row = _row(MetricRow.model_validate_json, line, self._path)
-                except InputError:
+                    row = parse(line, MetricRow)
+                except ValueError as error:
                     if self._next_bytes > self.bytes:  # what is before it first
                         break
-                    raise
+                    raise unreadable(self._path, error, line=self._line()) from None
                 if (row.metric, row.step) not in self._seen:
                     self._next.setdefault((row.metric, row.step), row)
                 self._next_bytes = file.tell()
         return self._next_bytes > self.bytes
+
+    def _line(self) -> int:
+        """The number of the line that comes next."""
+        with files.open_regular(self._path) as file:
+            return 1 + file.read(self.bytes).count(b"\n")
 
     def advance(self) -> None:
         """Leave the piece behind."""
@@ -125,7 +118,7 @@ class Journal:
                 trial_id=self._trial_id, metric=metric, step=step, epoch=epoch, value=value, timestamp=timestamp
             )
             self._values[(metric, step)] = value
-            self._pending.append(row.model_dump_json().encode() + b"\n")
+            self._pending.append(row.to_line())
         elif known != value and not (math.isnan(known) and math.isnan(value)) and not metric.startswith("system_"):
             self._log("determinism fault: a replayed value differs", metric=metric, step=step, first=known, now=value)
 

@@ -1,13 +1,14 @@
 """Logs: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
 
-A line of the file is {"timestamp", "severity", "message", "context"}. The file is rotated at midnight UTC or at 1 GB,
-and 14 rotated files are kept. Several processes may write to the same file. An error in logging, such as a full disk,
-never reaches the calling code. Output of `logging` and `warnings` is logged here as well.
+A line of the file is {"timestamp", "severity", "message", "context"}. The file is rotated at midnight UTC or at 50 MB.
+The log folder of a study or a trial takes at most three times that, including the trial's output (output.log): the
+oldest rotated files are deleted, and those of more than 14 days; of the output the newest part is kept. Several
+processes may write to the same log. An error in logging, such as a full disk, never reaches the calling code. Output of
+`logging` and `warnings` is logged here as well.
 """
 
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -22,14 +23,16 @@ from typing import Any, cast
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import files
-from redsm5.documents import now, to_json_number
+from redsm5 import files, owned, paths
+from redsm5.documents import now
+from redsm5.jsonio import dumps, to_json_number
+from redsm5.migrations import SCHEMA
 from redsm5.redaction import REDACTED, SECRET_KEY, redact
 from redsm5.terminal import one_line, show
 
-FILE = "log.jsonl"
-MAX_BYTES = 1_000_000_000
-KEPT = 14
+MAX_BYTES = 50_000_000  # of a file
+FILES = 3  # of that size in a folder
+KEPT = 14  # rotated ones, however small
 
 
 def _plain(value: Any, key: str = "") -> Any:
@@ -58,7 +61,11 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
     files.make_dir(path.parent)
     if path.parent.is_symlink():
         raise files.NotRegularError(path.parent, "it is a symbolic link, which is not followed")
+    rotated = False
     while True:
+        if rotated:  # not before its lock is released, which `bound` takes as well
+            with suppress(OSError):
+                bound(path.parent, max_bytes)
         fd = files.open_own(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             with suppress(OSError):  # a file system without locks: lines are still appended whole
@@ -69,6 +76,7 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
             day = _day(fd, status)
             if _is_due(status, day, len(line), max_bytes):
                 _rotate(path, day)
+                rotated = True
                 continue
             if status.st_size and os.pread(fd, 1, status.st_size - 1) != b"\n":
                 line = b"\n" + line  # what a crash tore stays on a line of its own
@@ -100,19 +108,79 @@ def _day(fd: int, status: os.stat_result) -> str:
 
 
 def _rotate(path: Path, day: str) -> None:
-    """Rename the file to log.jsonl.<day>.<number> and delete the oldest beyond KEPT."""
-    number = max((n for d, n, _ in _rotated(path) if d == day), default=0) + 1
+    """Rename the file to log.jsonl.<day>.<number>."""
+    number = max((n for d, n, _ in owned.rotated_logs(path.parent) if d == day), default=0) + 1
     path.rename(path.with_name(f"{path.name}.{day}.{number:03d}"))
-    for _, _, old in _rotated(path)[:-KEPT]:
-        old.unlink(missing_ok=True)
 
 
-def _rotated(path: Path) -> list[tuple[str, int, Path]]:
-    """Day, number and path of the rotated files, oldest first."""
-    found = (
-        (re.fullmatch(r"(\d{4}-\d\d-\d\d)\.(\d+)", p.name[len(path.name) + 1 :]), p) for p in path.parent.iterdir()
-    )
-    return sorted((m[1], int(m[2]), p) for m, p in found if m and p.name.startswith(path.name))
+# ---------------------------------------------------------------------------------------------------------------------
+# the bound of a folder
+
+
+def excess_bytes(folder: Path) -> int:
+    """The bytes of a folder's logs beyond its bound, which `bound` would free; what is not ours does not count."""
+    return sum(size - left for _, size, left in _excess(folder, MAX_BYTES))
+
+
+def bound(folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Delete and cut the logs of a folder that are beyond its bound, which older versions left; others may write there.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for path, _, left in _excess(folder, max_bytes):
+        with suppress(FileNotFoundError):  # another process was first
+            if left:
+                _keep_newest(path, max_bytes)
+            else:
+                path.unlink()
+
+
+def _excess(folder: Path, max_bytes: int) -> list[tuple[Path, int, int]]:
+    """The files that are to shrink or to go: path, bytes, and how many of them stay at the most."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    written = owned.written_logs(folder)
+    today = now()[:10]  # a day to come is of a clock that was wrong, and would be the newest for ever
+    ages = sorted(owned.rotated_logs(folder), key=lambda known: (known[0] <= today, known))
+    rotated = [path for _, _, path in ages][::-1]
+    others = len({path.name for path in written} | {paths.LOG})
+    room = (FILES - others) * max_bytes  # those that are written now may yet grow as long as they may be
+    found = []
+    for path in written + rotated:
+        size = files.file_bytes(path)
+        left = size if size <= max_bytes else max_bytes // 2
+        if path in rotated:
+            if left > room or path in rotated[KEPT:]:
+                left = room = 0  # nor is an older one kept
+            room -= left
+        if left < size:
+            found.append((path, size, left))
+    return found
+
+
+def _keep_newest(path: Path, max_bytes: int) -> None:
+    """Cut a file that is too long to its newest lines, half as long as it may be. In place: others append to it.
+
+    They are copied to its beginning before it is cut: a crash between the two leaves them at its end as well.
+    """
+    fd = files.open_own(path, os.O_RDWR)
+    try:
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        read = os.fstat(fd).st_size
+        if read <= max_bytes:
+            return  # another process was first
+        tail = os.pread(fd, max_bytes // 2, read - max_bytes // 2)
+        tail, end = tail[tail.find(b"\n") + 1 :], 0
+        while tail:
+            end += (written := os.pwrite(fd, tail, end))
+            tail = tail[written:]
+            if not tail:
+                read += len(tail := os.pread(fd, max_bytes, read))  # what has been appended meanwhile
+        os.ftruncate(fd, end)
+    finally:
+        os.close(fd)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -129,9 +197,9 @@ def open_logs(folder: Path | None, *, terminal: bool = True, max_bytes: int = MA
     Args:
         folder: where log.jsonl is written, with mode 0600; made with 0700 where missing. None for no file.
         terminal: whether to write to standard error.
-        max_bytes: the size at which the file is rotated.
+        max_bytes: the size at which the file is rotated; the folder's logs take at most three times that.
     """
-    output = _Output(folder / FILE if folder else None, terminal, max_bytes)
+    output = _Output(folder / paths.LOG if folder else None, terminal, max_bytes)
     log = cast(
         FilteringBoundLogger,
         structlog.wrap_logger(
@@ -149,7 +217,7 @@ class _Output:
 
     def __init__(self, path: Path | None, terminal: bool, max_bytes: int) -> None:
         self._path, self._terminal, self._max_bytes = path, terminal, max_bytes
-        self._failing = False
+        self._failing = self._bounded = False
 
     def write(self, /, event: object, level: str, exc_info: Any = None, **context: Any) -> None:
         # Everything is caught: a broken __str__ or a closed terminal is no reason to lose a night's training.
@@ -165,15 +233,24 @@ class _Output:
         try:
             if exc_info:
                 facts["exception"] = redact(_traceback(exc_info))
-            record = {"timestamp": now(), "severity": level.upper(), "message": message, "context": facts}
-            line = json.dumps(record, allow_nan=False).encode() + b"\n"
+            record = {SCHEMA: 1, "timestamp": now(), "severity": level.upper(), "message": message, "context": facts}
+            line = dumps(record) + b"\n"
             _append(self._path, line, self._max_bytes)
             self._failing = False
+            with suppress(OSError):
+                self._bound()
         except Exception as error:
             if self._terminal and not self._failing:
                 with suppress(OSError, ValueError):
-                    show(_terminal_line("the log file cannot be written", "warning", {"why": error}), error=True)
+                    show(_terminal_line("the log file cannot be written", "warning", {"why": str(error)}), error=True)
             self._failing = True
+
+    def _bound(self) -> None:
+        """Once what an older version left; and always what the trial prints, which is not rotated."""
+        assert self._path
+        if not self._bounded or files.file_bytes(self._path.with_name(paths.OUTPUT)) > self._max_bytes:
+            self._bounded = True
+            bound(self._path.parent, self._max_bytes)
 
     info = warning = error = critical = write
 
@@ -188,7 +265,7 @@ def _shown(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, str) and re.fullmatch(r"[^\s\"=]+", value):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return dumps(value).decode()
 
 
 def _traceback(exc_info: Any) -> str:

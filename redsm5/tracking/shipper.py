@@ -23,7 +23,9 @@ from tenacity import (
 
 from redsm5 import files, paths
 from redsm5.config import Config
-from redsm5.errors import LockedError, RedSM5Error
+from redsm5.documents import load
+from redsm5.errors import InputError, LockedError, RedSM5Error
+from redsm5.records import Shipped
 from redsm5.redaction import redact
 from redsm5.tracking import local
 from redsm5.tracking.access import of_one_trial, remedy
@@ -44,11 +46,11 @@ def tracking_uri(config: Config) -> str:
 
 def _confirmed_bytes(folder: Path, uri: str) -> int:
     """How much of a trial's journal this MLflow has confirmed."""
-    document = files.read_json(folder / paths.SHIPPED)
-    if document is None or not local.is_meant(str(document.get("tracking_uri")), uri, folder):
+    try:
+        shipped = load(folder / paths.SHIPPED, Shipped)
+    except InputError:
         return 0
-    confirmed = document.get("bytes")
-    return confirmed if isinstance(confirmed, int) else 0
+    return shipped.bytes if shipped and local.is_meant(shipped.tracking_uri, uri, folder) else 0
 
 
 def waiting_bytes(folder: Path, uri: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from redsm5 import files, paths
-from redsm5.config import flatten
+from redsm5.config import flatten, load_snapshot
 from redsm5.documents import load, milliseconds
 from redsm5.errors import InputError, LockedError
 from redsm5.records import FINISHED, Shipped, TrialRecord
@@ -102,9 +102,9 @@ class Tracker:
             NotTakenError: MLflow refuses this trial.
         """
         with self._alone(folder):
-            record, config = load(folder / paths.TRIAL, TrialRecord), files.read_json(folder / paths.CONFIG)
-            if record is None or config is None or not isinstance(config.get("study"), dict):
-                raise InputError("the file is missing or damaged", where=str(folder / paths.CONFIG))
+            record, config = load(folder / paths.TRIAL, TrialRecord), load_snapshot(folder)
+            if record is None or config is None:
+                raise InputError("the file is missing", where=str(folder / paths.CONFIG))
             if folder.name != paths.trial_dir(folder.parent, record.trial_id).name:
                 raise InputError(f"it is of trial {record.trial_id}", where=str(folder / paths.TRIAL))
             shipped = self._cursor(folder, record, config)
@@ -225,13 +225,11 @@ class Tracker:
 
     def _saved(self, folder: Path) -> Shipped | None:
         """What shipped.json says, if it is of this MLflow."""
-        document = files.read_json(folder / paths.SHIPPED)
-        if document is None or not local.is_meant(str(document.get("tracking_uri")), self.uri, folder):
-            return None
         try:
-            return Shipped.model_validate(document)
-        except ValueError:  # damaged, or another version's: what has arrived is found in MLflow
+            shipped = load(folder / paths.SHIPPED, Shipped)
+        except InputError:  # damaged, or another version's: what has arrived is found in MLflow
             return None
+        return shipped if shipped and local.is_meant(shipped.tracking_uri, self.uri, folder) else None
 
     def _cursor(self, folder: Path, record: TrialRecord, config: dict[str, Any]) -> Shipped:
         """Where shipping stands; the beginning, where MLflow or the run is another than the last time."""

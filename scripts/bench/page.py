@@ -25,7 +25,7 @@ from redsm5.terminal import Parser, show
 
 HERE = Path(__file__).parent
 BENCHES = ("sample", "between", "checkpoint", "storage", "throughput", "journal", "shipping", "resume", "terminal")
-APART = ("soak",)  # it takes an hour or less, and is run when asked for
+APART = ("soak", "serialization")  # run when asked for: one takes an hour or less, the other has no peer
 INCH_A_BAR = 0.26
 
 

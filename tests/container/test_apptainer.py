@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from redsm5 import __version__
+
 ROOT = Path(__file__).parent.parent.parent
 SANDBOX = Path(os.environ.get("APPTAINER_SANDBOX", ROOT.parent / "shared" / "tools" / "apptainer-sandbox"))
 CACHE = Path(os.environ.get("APPTAINER_SANDBOX_CACHE", "~/.cache/redsm5-apptainer")).expanduser()
@@ -92,7 +94,8 @@ def test_a_study_runs_in_the_image(image: str, folder: Path) -> None:
         data = "data=csv data.dir=data"  # relative to the folder that one is in
     sandboxed(f"cd ~/{folder.name} && {RUN} {image} hpo study.trials=2 train.epochs=2 {data}")
     assert [trial["state"] for trial in records(folder, "trial_*/trial.json")] == ["completed", "completed"]
-    assert {report["code_version"] for report in records(folder, "trial_*/evaluation_report.json")} == {"0.1.0+gabc123"}
+    reports = records(folder, "trial_*/evaluation_report.json")
+    assert {report["code_version"] for report in reports} == {f"{__version__}+gabc123"}
     assert (folder / "experiments" / "mlflow.db").stat().st_size > 0
     assert "completed" in sandboxed(f"cd ~/{folder.name} && {RUN} {image} studies")
 

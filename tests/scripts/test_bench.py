@@ -41,3 +41,16 @@ def test_the_page_has_a_plot_and_the_table_of_each_benchmark_whose_figures_are_k
     assert "(performance/ratios.png)" in page
     assert (folder / "ratios.png").read_bytes().startswith(b"\x89PNG")
     assert page.count("## ") == 1
+
+
+def test_the_files_are_generated_once_and_measured_again_and_again(tmp_path: Path) -> None:
+    words = ("--trials", "12", "--rounds", "1", "--keep", "kept", "--json", "figures.json")
+    for _ in range(2):  # the second finds the folders of the first
+        printed = run("serialization", *words, cwd=tmp_path).stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    names = [row[""] for row in figures["rows"]]
+    assert names[:4] == ["open", "first count", "poll", "trial records"]
+    assert {"journal, an epoch", "index of 12", "index of 12, without fsync", "just studies"} <= {*names}
+    assert all(name in printed for name in names)
+    assert all(row["CPU, ms"] != "0" for row in figures["rows"])
+    assert len(list((tmp_path / "kept").glob("*/trial_*"))) == 24

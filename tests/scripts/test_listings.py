@@ -48,6 +48,9 @@ def experiments(tmp_path: Path) -> Path:
 
 def test_studies_are_listed_with_their_best_and_what_they_take_on_disk(script: Run, experiments: Path) -> None:
     size = files.tree_bytes(paths.trial_dir(experiments, TRIAL) / paths.CHECKPOINTS)
+    for folder in (paths.trial_dir(experiments, TRIAL), paths.study_dir(experiments, STUDY)):
+        files.make_dir(folder / paths.LOGS)
+        (folder / paths.LOGS / "log.jsonl").write_bytes(bytes(1234))
     done = script("studies.py", "--experiments", experiments, "--format", "json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == [
@@ -60,10 +63,15 @@ def test_studies_are_listed_with_their_best_and_what_they_take_on_disk(script: R
             "best": 0.5,
             "best_trial": TRIAL,
             "bytes": size,
+            "logs": 2468,
             "created_at": "2026-01-31T12:00:00.000Z",
         }
     ]
     assert size > 0
+    table = script("studies.py", "--experiments", experiments).stdout.splitlines()
+    assert (table[0].split()[-3:], table[1].split()[-2]) == (["logs", "created", "at"], "2,468")
+    (row,) = csv.DictReader(io.StringIO(script("studies.py", "--experiments", experiments, "--format", "csv").stdout))
+    assert row["logs"] == "2468"
 
 
 def test_a_trial_s_checkpoints_are_listed_kept_and_gone(script: Run, experiments: Path) -> None:

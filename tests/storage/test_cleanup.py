@@ -2,17 +2,20 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from redsm5 import files, owned, paths
+from redsm5.config import compose, snapshot_of
 from redsm5.records import FINISHED, Best, RetentionRow, TrialRecord
 from redsm5.storage import cleanup as cleanup_module
 from redsm5.storage.cleanup import Found, Item, cleanup
@@ -40,6 +43,11 @@ def experiments(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@cache
+def saved_config() -> dict[str, Any]:
+    return snapshot_of(compose([]))
+
+
 class Trial:
     """A trial's folder as its process leaves it: `epochs` full checkpoints, and nothing dropped at the end."""
 
@@ -63,7 +71,8 @@ class Trial:
         best = None if score is None else Best(epoch=1, value=score)
         record = record_of(self.id, study_id, state=state, best=best, number=number, bytes=10**9)
         files.write_atomic(self.folder / paths.TRIAL, record.to_json())
-        (self.folder / paths.CONFIG).write_text(json.dumps({"retention": {"keep_last_n": 1, **retention}}))
+        config = {**saved_config(), "retention": {"keep_last_n": 1, **retention}}
+        (self.folder / paths.CONFIG).write_text(json.dumps(config))
         (self.folder / paths.METRICS).write_text("{}\n")
         if state == "completed":
             (self.folder / paths.REPORT).write_text("{}\n")
@@ -170,6 +179,51 @@ def test_a_file_that_no_sums_list_is_litter_and_the_checkpoint_verifies_as_befor
     assert_cleaned(experiments)
     assert read_verified(folder).keys() == listed_digests(folder).keys()
     assert {p.name for p in folder.iterdir()} == {paths.SUMS, *listed_digests(folder)}
+
+
+def long_logs(folder: Path, *names: str) -> Path:
+    """Files of 60 MB, most of it holes, with a line that begins in the middle and two at the end."""
+    files.make_dir(folder / paths.LOGS)
+    for name in names:
+        with (folder / paths.LOGS / name).open("wb") as file:
+            for place, text in ((35_000_050, b"\n"), (60_000_000, b"\nlast but one\nlast\n")):
+                file.seek(place)
+                file.write(text)
+    return folder / paths.LOGS
+
+
+def test_logs_that_an_older_version_left_beyond_their_bound_are_litter_in_trials_and_studies(experiments: Path) -> None:
+    rotated = [f"log.jsonl.2026-01-{day:02d}.001" for day in range(1, 15)]
+    of_trial = long_logs(
+        Trial(experiments, "completed").finish().folder, *rotated, "log.jsonl", "output.log", "mine.log"
+    )
+    of_study = long_logs(paths.study_dir(experiments, STUDY), *rotated, "output.log")
+    (of_study / "log.jsonl").write_text("short\n")
+    (of_study.parent / paths.STUDY).write_text("{}")
+    found = cleanup(experiments)
+    assert [(item.kind, item.path) for item in found.items if item.path.name == paths.LOGS] == [
+        ("litter", of_study),
+        ("litter", of_trial),
+    ]
+    assert_cleaned(experiments)
+    ours = [path for path in of_trial.iterdir() if path.name != "mine.log"]
+    assert sum(path.stat().st_size for path in ours) <= 150_000_000
+    assert {path.name for path in ours} >= {"log.jsonl", "output.log", rotated[-1]}
+    assert all(path.read_bytes().endswith(b"last\n") for path in ours)
+    assert (of_trial / "mine.log").stat().st_size > 60_000_000
+    assert (of_study / "output.log").stat().st_size > 60_000_000, "no name of ours in a study's folder"
+    assert (of_study / "log.jsonl").read_text() == "short\n"
+    assert rotated[0] not in os.listdir(of_study)
+
+
+def test_the_logs_of_a_trial_that_is_at_work_are_its_own_to_bound(
+    experiments: Path, hold: Callable[[Trial], None]
+) -> None:
+    trial = Trial(experiments, "running")
+    folder = long_logs(trial.folder, "log.jsonl", "output.log")
+    hold(trial)
+    assert unneeded(cleanup(experiments, execute=True)) == []
+    assert files.tree_bytes(folder) > 120_000_000
 
 
 @pytest.mark.parametrize("state", sorted(FINISHED))

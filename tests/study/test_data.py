@@ -18,6 +18,7 @@ from redsm5.data.synthesize import write_csvs
 from redsm5.errors import ConfigError, InputError, Interrupted
 from redsm5.study.driver import Driver
 from redsm5.study.launch import dry_run
+from redsm5.study.registry import study_config
 from redsm5.study.trial import trial_config
 from tests.e2e.conftest import run
 
@@ -83,7 +84,7 @@ def test_a_new_study_keeps_copies_together_and_counts_them(config: Config, monke
     counts = next(context for message, context in said.items() if "trials are done" in message)
     assert (counts["duplicate_posts"], counts["duplicate_groups"]) == (60, 30)
     assert said[FEW]["PSYCHOMOTOR"] == "train 1, validation 0, test 0"
-    assert not [message for message in said if "started before" in message]
+    assert not [message for message in said if "duplicates of a post may" in message]
     splits = load_splits(config.data)
     assert driver.board.study.data_fingerprint == splits.fingerprint
     train, validation = ({post.text.strip().casefold() for post in part} for part in (splits.train, splits.validation))
@@ -102,8 +103,9 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
     fingerprint = document["data_fingerprint"]
     assert fingerprint == load_splits(before.data).fingerprint != load_splits(config.data).fingerprint
 
+    words = ["data=csv", f"data.dir={config.data.dir}", f"experiments={config.experiments}", "study.trials=3"]
     for _ in range(2):
-        driver = ended(Driver(config))
+        driver = ended(Driver(study_config(words)[0]))
         assert driver.folder == first.folder
         assert driver.board.study.data_fingerprint == fingerprint
         claimed = driver._next_trial()
@@ -112,9 +114,11 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
         claim.release()
         trial = trial_config([f"trial.id={trial_id}", f"experiments={config.experiments}"])
         assert load_splits(trial.data).fingerprint == fingerprint
-        assert json.loads(path.read_bytes())["config"] == document["config"]
+        assert json.loads(path.read_bytes())["config"]["data"]["group_duplicates"] is False
     said = logged(driver, monkeypatch)
-    assert [context for message, context in said.items() if "started before" in message] == [{"duplicate_posts": 60}]
+    assert [context for message, context in said.items() if "duplicates of a post may" in message] == [
+        {"duplicate_posts": 60}
+    ]
 
 
 def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config: Config) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime
 
 import pytest
 
+from redsm5 import files
 from redsm5.documents import TIME_PATTERN
 from redsm5.redaction import redact
 from redsm5.tracking import logs
@@ -230,24 +231,125 @@ def test_the_file_is_private(tmp_path):
     assert stat.S_IMODE((tmp_path / "a" / "logs" / "log.jsonl").stat().st_mode) == 0o600
 
 
-def test_rotated_by_size_no_line_is_lost(tmp_path):
-    log = open_logs(tmp_path, terminal=False, max_bytes=1000)
-    for n in range(50):
+def test_rotated_by_size_no_line_is_lost_within_the_bound(tmp_path):
+    log = open_logs(tmp_path, terminal=False, max_bytes=3000)
+    for n in range(80):
         log.info("x", n=n)
     found = [*sorted(tmp_path.glob("log.jsonl.*")), tmp_path / "log.jsonl"]
-    assert 2 < len(found) <= 15
-    assert all(path.stat().st_size <= 1000 for path in found)
+    assert len(found) == 3
+    assert all(path.stat().st_size <= 3000 for path in found)
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in found)
-    assert [json.loads(line)["context"]["n"] for path in found for line in path.open()] == list(range(50))
+    assert [json.loads(line)["context"]["n"] for path in found for line in path.open()] == list(range(80))
 
 
-def test_fourteen_are_kept_the_newest(tmp_path):
-    log = open_logs(tmp_path, terminal=False, max_bytes=1)
-    for n in range(30):
+def test_a_folder_of_logs_never_takes_more_than_three_files_of_50_mb(tmp_path):
+    """Measured after every line; the newest lines are there, without a gap."""
+    assert logs.MAX_BYTES == 50_000_000
+    log = open_logs(tmp_path, terminal=False, max_bytes=1000)
+    for n in range(200):
         log.info("x", n=n)
+        assert files.tree_bytes(tmp_path) <= 3 * 1000
+    found = [*sorted(tmp_path.glob("log.jsonl.*")), tmp_path / "log.jsonl"]
+    assert len(found) == 3
+    kept = [json.loads(line)["context"]["n"] for path in found for line in path.open()]
+    assert kept == list(range(kept[0], 200))
+    assert len(kept) > 15
+
+
+def test_quiet_days_are_kept_for_two_weeks(tmp_path, monkeypatch):
+    log = open_logs(tmp_path, terminal=False)
+    for day in range(1, 31):
+        with monkeypatch.context() as patch:
+            patch.setattr(logs, "now", lambda day=day: f"2020-01-{day:02d}T12:00:00.000Z")
+            log.info("x", day=day)
     rotated = sorted(tmp_path.glob("log.jsonl.*"))
-    assert len(rotated) == 14
-    assert [json.loads(path.read_text())["context"]["n"] for path in rotated] == list(range(15, 29))
+    assert [json.loads(path.read_text())["context"]["day"] for path in rotated] == list(range(16, 30))
+
+
+def trial_logs(tmp_path):
+    folder = tmp_path / "trial_00000000-0000-4000-8000-000000000001" / "logs"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_what_a_trial_prints_counts_and_is_cut_while_the_trial_still_prints(tmp_path):
+    """As the driver starts it: what is printed is appended to output.log, which the trial keeps open."""
+    folder = trial_logs(tmp_path)
+    log = open_logs(folder, terminal=False, max_bytes=1000)
+    with (folder / "output.log").open("ab", buffering=0) as printed:
+        for n in range(300):
+            printed.write(b"printed %d\n" % n)
+            log.info("x", n=n)
+            assert files.tree_bytes(folder) <= 3 * 1000
+    assert sorted(path.name for path in folder.iterdir())[::2] == ["log.jsonl", "output.log"]
+    numbers = [int(line.split()[1]) for line in (folder / "output.log").read_text().splitlines()]
+    assert numbers == list(range(numbers[0], 300))
+    assert len(numbers) > 30
+
+
+def test_what_an_older_version_left_beyond_the_bound_goes_with_the_first_line(tmp_path):
+    """Files of up to 1 GB, and 14 of them: the newest lines stay, and what is not ours does."""
+    folder = trial_logs(tmp_path)
+    line = '{"timestamp": "2026-01-%02dT12:00:00.000Z", "severity": "INFO", "message": "x", "context": {"n": %d}}\n'
+    for day in range(1, 15):
+        (folder / f"log.jsonl.2026-01-{day:02d}.001").write_text("".join(line % (day, n) for n in range(100)))
+    (folder / "log.jsonl").write_text("".join(line % (15, n) for n in range(100)))
+    (folder / "output.log").write_text("".join(f"printed {n}\n" for n in range(1000)))
+    others = [folder / name for name in ("mine.log", "log.jsonl.bak", "log.jsonl.2026-01-01.001.gz")]
+    for other in others:
+        other.write_text("x" * 5000)
+    (tmp_path / "precious").write_text("x" * 5000)
+    (folder / "log.jsonl.2026-01-01.002").symlink_to(tmp_path / "precious")
+    open_logs(folder, terminal=False, max_bytes=4000).info("x")
+    own = [path for path in folder.iterdir() if path not in others and not path.is_symlink()]
+    assert sum(path.stat().st_size for path in own) <= 3 * 4000
+    assert [json.loads(row)["context"] for row in (folder / "log.jsonl").open()] == [{}]
+    rows = [json.loads(row) for row in (folder / "log.jsonl.2026-01-15.001").open()]
+    assert [row["context"]["n"] for row in rows] == list(range(100 - len(rows), 100))
+    assert len(rows) >= 15
+    assert (folder / "output.log").read_text().endswith("printed 998\nprinted 999\n")
+    assert all(other.stat().st_size == 5000 for other in others)
+    assert (tmp_path / "precious").stat().st_size == 5000
+    assert (folder / "log.jsonl.2026-01-01.002").is_symlink()
+
+
+def test_older_files_go_without_a_gap_though_nothing_is_rotated_today(tmp_path):
+    """A short old one does not outlive a newer one that has no room."""
+    sizes = {"2020-01-01.001": 10, "2020-01-02.001": 1500, "2020-01-02.002": 900, "2020-01-10.001": 1000}
+    for name, size in sizes.items():
+        (tmp_path / f"log.jsonl.{name}").write_text("x" * (size - 1) + "\n")
+    open_logs(tmp_path, terminal=False, max_bytes=1000).info("x")
+    left = {path.name.removeprefix("log.jsonl."): path.stat().st_size for path in tmp_path.glob("log.jsonl.*")}
+    assert left == {"2020-01-02.002": 900, "2020-01-10.001": 1000}
+    (tmp_path / "log.jsonl.2020-01-02.002").write_text("x" * 1000 + "\n" + "x" * 100 + "\n")
+    (tmp_path / "log.jsonl.2020-01-01.001").write_text("x")
+    open_logs(tmp_path, terminal=False, max_bytes=1000).info("x")
+    left = {path.name.removeprefix("log.jsonl."): path.stat().st_size for path in tmp_path.glob("log.jsonl.*")}
+    assert left == {"2020-01-01.001": 1, "2020-01-02.002": 101, "2020-01-10.001": 1000}
+
+
+def test_what_is_named_as_output_in_a_study_s_folder_is_somebody_s(tmp_path):
+    (tmp_path / "output.log").write_text("x\n" * 5000)
+    open_logs(tmp_path, terminal=False, max_bytes=1000).info("x")
+    assert (tmp_path / "output.log").stat().st_size == 10_000
+
+
+def test_a_process_that_is_killed_as_it_cuts_a_log_loses_no_line_that_was_to_stay(tmp_path, monkeypatch):
+    """Dies at each write and at the cut itself; the next one finishes, and every line that stays is whole."""
+    folder = trial_logs(tmp_path)
+    newest = [f"printed {n}" for n in range(900, 1000)]
+    for call in ("pwrite", "ftruncate"):
+        (folder / "output.log").write_text("".join(f"printed {n}\n" for n in range(1000)))
+        pid = os.fork()
+        if pid == 0:
+            setattr(logs.os, call, lambda *_: os._exit(9))
+            open_logs(folder, terminal=False, max_bytes=4000).info("x")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        assert (folder / "output.log").read_text().splitlines()[-100:] == newest
+        open_logs(folder, terminal=False, max_bytes=4000).info("x")
+        assert (folder / "output.log").read_text().splitlines()[-100:] == newest
+        assert (folder / "output.log").stat().st_size <= 4000
 
 
 def test_rotated_at_midnight(tmp_path, monkeypatch):
@@ -277,21 +379,35 @@ def test_clocks_that_jump_and_disagree_rotate_nothing_away(tmp_path, monkeypatch
     assert [json.loads(line)["context"]["n"] for path in found for line in path.open()] == list(range(60))
 
 
+@pytest.mark.parametrize(("before", "after"), [("2099-12-31", None), (None, "1970-01-01")])
+def test_a_clock_that_jumped_and_came_back_costs_no_new_line_its_place(tmp_path, monkeypatch, before, after):
+    """Files that say a day to come are as old as can be: else they would outlive all that is written from now on."""
+    log = open_logs(tmp_path, terminal=False, max_bytes=1000)
+    for day in (before, after):
+        with monkeypatch.context() as patch:
+            if day:
+                patch.setattr(logs, "now", lambda day=day: f"{day}T12:00:00.000Z")
+            for n in range(40):
+                log.info("x", n=n, of=day)
+    found = [json.loads(line)["context"] for path in tmp_path.iterdir() for line in path.open()]
+    assert sorted(line["n"] for line in found if line["of"] == after)[-15:] == list(range(25, 40))
+
+
 def test_other_files_in_the_folder_stay(tmp_path):
     others = [tmp_path / name for name in ("output.log", "log.jsonl.bak", "other.jsonl.2020-01-01.001")]
     for path in others:
         path.write_text("x")
-    log = open_logs(tmp_path, terminal=False, max_bytes=1)
+    log = open_logs(tmp_path, terminal=False, max_bytes=200)
     for _ in range(20):
         log.info("x")
-    assert all(path.exists() for path in others)
+    assert all(path.read_text() == "x" for path in others)
 
 
 def test_many_writers_lose_no_line(tmp_path):
     """Each thread has its own logger, as each process would: they share nothing but the file."""
 
     def write(worker):
-        log = open_logs(tmp_path, terminal=False, max_bytes=4000)
+        log = open_logs(tmp_path, terminal=False, max_bytes=14_000)
         for n in range(40):
             log.info("x" * 50, worker=worker, n=n)
 

@@ -14,8 +14,10 @@ from redsm5 import paths
 from redsm5.documents import timestamp
 from redsm5.records import RetentionRow
 from tui import storage
-from tui.reader import Reader
+from tui.reader import Reader, Snapshot
+from tui.screens.storage import going
 from tui.storage import WINDOW_MS, Move, StorageReader, kinds_of, used_over_time
+from tui.view import View
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True, database=None)
 
@@ -229,3 +231,9 @@ def test_a_prune_is_seen_as_a_step_down():
     until = WINDOW_MS * 2
     heights = used_over_time(100, [Move(until - WINDOW_MS, 0, 1), Move(until - WINDOW_MS // 2, -300, 1)], until, 4)
     assert heights == [400, 400, 400, 100]
+
+
+def test_what_cleanup_would_take_of_a_study_s_logs_is_named(tmp_path):
+    path = paths.study_dir(tmp_path, "11111111-2f3a-4b5c-8d7e-9f0a1b2c3d4e") / paths.LOGS
+    found = {"items": [{"kind": "litter", "path": str(path), "bytes": 5, "reason": "logs beyond"}], "freed": 5}
+    assert "study 11111111 logs " in going(found, "", View(Snapshot(tmp_path))).plain

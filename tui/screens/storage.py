@@ -132,6 +132,9 @@ def _trial(item: dict[str, Any]) -> str:
 
 def _place(item: dict[str, Any], numbers: dict[str, str]) -> str:
     trial = _trial(item)
+    if not trial:  # a study's logs
+        *_, folder, rest = ["", *str(item.get("path", "")).split("/")]
+        return text.clean(f"study {folder.removeprefix('study_')[:8]} {rest}", 40)
     rest = str(item.get("path", "")).rsplit(f"{trial}/", 1)[-1].removeprefix("checkpoints/")
     name = numbers.get(trial) or text.clean(trial, 14)
     return text.clean(f"trial {name} {'checkpoints' if rest == 'checkpoints' else rest}", 40)

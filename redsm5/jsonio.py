@@ -1,0 +1,67 @@
+"""All reading and writing of JSON, with orjson.
+
+The standard library handles what orjson does not support: text with lone surrogates (a path whose bytes are not UTF-8),
+integers of more than 64 bits, a bare NaN in a foreign file. JSON that is hashed or seeds a generator is always written
+by the standard library, since its bytes must not change.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+
+def dumps(value: Any, *, indent: bool = False) -> bytes:
+    """A value as JSON in UTF-8, keys in their order, without a newline at its end.
+
+    Values that are not finite become the strings "NaN", "Infinity", "-Infinity": JSON has no word for them.
+
+    Raises:
+        TypeError: something in it is neither of JSON's types nor one of their Python likes.
+    """
+    value = finite(value)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None)
+    except TypeError:
+        return json.dumps(value, indent=2 if indent else None).encode()
+
+
+def loads(content: bytes | bytearray | memoryview | str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply.
+    """
+    try:
+        return orjson.loads(content)
+    except ValueError:
+        text = content if isinstance(content, str) else bytes(content)
+        try:
+            return json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def finite(value: Any) -> Any:
+    """The value, with strings in the place of what is not finite, however deep."""
+    if isinstance(value, float):
+        return to_json_number(value)
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def to_json_number(value: float | None) -> float | str | None:
+    """A float as it stands in JSON: what is not finite becomes a string."""
+    if value is None or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def from_json_number(value: Any) -> Any:
+    """A value from JSON, where it may be the string of a float that is not finite."""
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
