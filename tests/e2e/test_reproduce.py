@@ -148,7 +148,7 @@ def test_a_trial_is_trained_again_elsewhere_and_equals_itself_to_the_bit(uninter
     words = ["--experiments", str(uninterrupted), "--into", str(tmp_path), "--json"]
     told = json.loads(run("reproduce.py", trial_id, *words).partition("\n{")[2].join(["{", ""]))
     assert told["identical"]
-    assert told["same_environment"]
+    assert told["same_environment"], told["environment_differences"]
     assert told["checkpoint"]["largest_difference"] < TOLERANCE
     assert len(list(tmp_path.glob("trial_*/evaluation_report.html"))) == 1
     assert (
