@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from redsm5 import files, paths
-from redsm5.config import Config, compose
+from redsm5.config import Config, compose, load_config
 from redsm5.errors import Interrupted, exit_with_message
 from redsm5.records import Manifest
 from redsm5.storage.budget import reservation
@@ -68,7 +68,7 @@ class SmallStudy(Driver):
         super().run(standby)
 
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
-        saved = Config.model_validate(files.read_json(folder / paths.CONFIG))
+        saved = load_config(folder)
         config = saved.model_copy(update={"experiments": str(folder.parent)})
         with suppress(SystemExit):
             train(TrialRun.open(config), self._saver)
