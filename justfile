@@ -1,9 +1,9 @@
-# Every command that a person types; `just` alone lists them. Arguments go through unchanged, exit codes come back so.
+# All commands; `just` alone lists them. Arguments and exit codes are passed on unchanged.
 
 set positional-arguments
 set shell := ["sh", "-cu"]
 
-# Whole paths: in a container the commands run in the folder that one is in, not in this one (containers/entrypoint).
+# Absolute paths: in a container the commands run in the current folder, not in this one (containers/entrypoint).
 python := quote(justfile_directory() / ".venv/bin/python")
 scripts := quote(justfile_directory() / "scripts")
 extras := "[dev,postgresql]"
@@ -21,9 +21,9 @@ help:
 [no-exit-message]
 setup:
     #!/bin/sh
-    # The stamp names what was installed, and where: a virtual environment cannot be moved. It is written last.
+    # The stamp records what was installed, and where: a virtual environment cannot be moved. It is written last.
     set -eu
-    unset PYTHONWARNINGS  # pip warns of itself, which is no error
+    unset PYTHONWARNINGS  # pip's own warnings must not become errors
     stamp="{{ sha256_file('constraints.txt') }} {{ sha256_file('pyproject.toml') }} $PWD"
     up_to_date() { [ -x {{ python }} ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ]; }
     refuse() { printf 'error: %s\n  %s\n' "$1" "$2" >&2; exit 1; }
@@ -45,10 +45,10 @@ setup:
     {{ python }} -c 'import pip, sys; sys.exit(sys.prefix == sys.base_prefix)' 2>/dev/null &&
         grep -qsF "$PWD/.venv" .venv/bin/activate || "$python3" -m venv --clear .venv
     {{ python }} -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.{{ extras }}' ||
-        refuse "the installation failed, see above" "Mend the cause (network? disk?) and run the command again: it goes on from here."
+        refuse "the installation failed, see above" "Fix the cause (network? disk?) and run the command again: it continues from here."
     printf '%s\n' "$stamp" >.venv/stamp
 
-# Run or continue a study: just hpo study.name=night study.trials=100 model=mental_bert data=csv data.dir=DIR
+# Run or resume a study: just hpo study.name=night study.trials=100 model=mental_bert data=csv data.dir=DIR
 [no-exit-message]
 hpo *overrides: setup
     @exec {{ python }} {{ scripts }}/hpo.py "$@"
@@ -58,7 +58,7 @@ hpo *overrides: setup
 train *overrides: setup
     @exec {{ python }} {{ scripts }}/launch.py "$@"
 
-# Evaluate a trial's kept best checkpoints again: just evaluate --trial-id <uuid> [--split test]
+# Evaluate a trial's best checkpoints again: just evaluate --trial-id <uuid> [--split test]
 [no-exit-message]
 evaluate *flags: setup
     @exec {{ python }} {{ scripts }}/evaluate.py "$@"
@@ -68,7 +68,7 @@ evaluate *flags: setup
 reproduce *flags: setup
     @exec {{ python }} {{ scripts }}/reproduce.py "$@"
 
-# Train the baseline, TF-IDF with linear SVMs, on the same splits, and report it alike
+# Train the baseline, TF-IDF with linear SVMs, on the same splits, with the same report
 [no-exit-message]
 baseline *overrides: setup
     @exec {{ python }} {{ scripts }}/baseline.py "$@"
@@ -78,17 +78,17 @@ baseline *overrides: setup
 studies *flags: setup
     @exec {{ python }} {{ scripts }}/studies.py "$@"
 
-# Summarize a study as JSON and as a page: just summary [NAME|UUID]; without one, the newest
+# Summarize a study as JSON and as a page: just summary [NAME|UUID]; default: the newest
 [no-exit-message]
 summary *flags: setup
     @exec {{ python }} {{ scripts }}/summarize.py "$@"
 
-# List a trial's checkpoints, kept or gone, and why: just checkpoints <uuid> [--format table|json|csv]
+# List a trial's checkpoints, kept or deleted, and why: just checkpoints <uuid> [--format table|json|csv]
 [no-exit-message]
 checkpoints *flags: setup
     @exec {{ python }} {{ scripts }}/checkpoints.py "$@"
 
-# Show what takes room and need not: just cleanup [--execute [--evict]]; nothing is deleted without --execute
+# Show reclaimable disk space: just cleanup [--execute [--evict]]; nothing is deleted without --execute
 [no-exit-message]
 cleanup *flags: setup
     @exec {{ python }} {{ scripts }}/cleanup.py "$@"
@@ -98,15 +98,15 @@ cleanup *flags: setup
 sync *flags: setup
     @exec {{ python }} {{ scripts }}/sync.py "$@"
 
-# See whether all that a study needs works here: just doctor [--json] [--experiments DIR]; runs before setup, too
+# Check that what a study needs works here: just doctor [--json] [--experiments DIR]; runs without setup, too
 [no-exit-message]
 doctor *flags:
     #!/bin/sh
-    # not `setup`: what the doctor is asked about may be just that
+    # does not depend on `setup`, which may be what is broken
     [ -x {{ python }} ] && exec {{ python }} {{ scripts }}/doctor.py "$@"
     exec "${PYTHON:-python3}" scripts/doctor.py "$@"
 
-# Watch the experiments in the terminal
+# Monitor and control the studies in the terminal
 [no-exit-message]
 tui *flags: setup
     @exec {{ python }} -m tui "$@"
@@ -121,32 +121,32 @@ mlflow *flags: setup
 test *args: setup
     @exec {{ python }} -m pytest {{ parallel }} -m "not long and not container and not cluster" "$@"
 
-# Run the tests, those that take long too
+# Run the tests, including the long ones
 [no-exit-message]
 test-long *args: setup
     @exec {{ python }} -m pytest {{ parallel }} -m "not container and not cluster" "$@"
 
-# Build the images as their files say, and run studies in them (needs what tests/container says)
+# Build the images and run studies in them (for requirements see tests/container)
 [no-exit-message]
 test-container *args: setup
     @exec {{ python }} -m pytest -m container tests/container "$@"
 
-# Run the job files of containers/slurm on a real Slurm (needs what tests/slurm/conftest.py says)
+# Run the job files of containers/slurm on a real Slurm (for requirements see tests/slurm/conftest.py)
 [no-exit-message]
 test-slurm *args: setup
     @exec {{ python }} -m pytest -m cluster tests/slurm "$@"
 
-# Watch a study being killed with SIGKILL again and again, and end as if it had not been
+# Kill a study with SIGKILL repeatedly, and compare its results with an uninterrupted study
 [no-exit-message]
 demo-crash *flags: setup
     @exec {{ python }} {{ scripts }}/demo_crash.py "$@"
 
-# Build the image for Docker: just container-build [--build-arg DEVICE=cuda]; DOCKER=podman for another
+# Build the image for Docker: just container-build [--build-arg DEVICE=cuda]; DOCKER=podman uses Podman
 [no-exit-message]
 container-build *flags:
     @exec {{ docker }} build -f containers/Dockerfile -t redsm5 --build-arg "REVISION=$(git describe --always --dirty '--exclude=*')" "$@" .
 
-# Run a command in it, as you: just container-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--gpus all"
+# Run a command in the image, as you: just container-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--gpus all"
 [no-exit-message]
 [script("sh", "-eu")]
 container-run *command:
@@ -164,7 +164,7 @@ container-run *command:
 apptainer-build *flags:
     @exec apptainer build --build-arg "revision=$(git describe --always --dirty '--exclude=*')" "$@" redsm5.sif containers/redsm5.def
 
-# Run a command in it: just apptainer-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--bind DIR"
+# Run a command in the image: just apptainer-run hpo study.trials=50; REDSM5_DATA=DIR is /data, RUN_FLAGS="--bind DIR"
 [no-exit-message]
 [script("sh", "-eu")]
 apptainer-run *command:
@@ -173,7 +173,7 @@ apptainer-run *command:
     [ ! -e /dev/nvidiactl ] || set -- --nv "$@"
     exec apptainer run ${RUN_FLAGS:-} "$@"
 
-# Measure beside peers, and make a page of all; or one benchmark alone: just bench checkpoint
+# Run all benchmarks and write a page with the results; or run one: just bench checkpoint
 [no-exit-message]
 [script("sh", "-eu")]
 bench *words: setup
@@ -187,7 +187,7 @@ lint: setup
     .venv/bin/black --check --quiet --diff .
     .venv/bin/lint-imports --no-logo
 
-# Sort imports, mend what can be mended, format
+# Sort imports, fix what ruff can fix, format
 format: setup
     .venv/bin/ruff check --fix .
     .venv/bin/black .
@@ -196,19 +196,24 @@ format: setup
 typecheck: setup
     .venv/bin/mypy
 
-# Write redsm5/schemas/ anew from the models in redsm5/records.py and reports.py; --check only compares
+# Write redsm5/schemas/ from the models in redsm5/records.py and reports.py; --check only compares
 [no-exit-message]
 schemas *flags: setup
     @exec {{ python }} {{ scripts }}/schemas.py "$@"
 
-# All that CI runs: lint, typecheck, schemas, tests with their coverage
+# List every user-visible string with its place: just strings [--docstrings modules|all] [WORD ...]
+[no-exit-message]
+strings *flags: setup
+    @exec {{ python }} {{ scripts }}/strings.py "$@"
+
+# Everything that CI runs: lint, typecheck, schemas, tests with coverage
 check: lint typecheck (schemas "--check")
     {{ python }} -m pytest {{ parallel }} -m "not long and not container and not cluster" --cov --cov-report=term
 
-# Renew the lock after a change of dependencies; needs poetry and poetry-plugin-export
+# Update the lock after a change of dependencies; needs poetry and poetry-plugin-export
 lock:
     poetry lock
-    # torch pins its CUDA libraries itself; the first pattern of a marker only repeats requires-python
+    # torch pins its CUDA libraries itself; the first marker pattern only repeats requires-python
     poetry export --all-extras --without-hashes \
         | sed -E -e '/^(-|nvidia-[^m]|cuda-|triton)/d' -e 's/ ; python_version >= "3.11" and python_version < "4.0"( and )?/ ; /' \
             -e 's/ ; $//' -e 's/^([^=]+)\[[^]]*\]/\1/' >constraints.txt

@@ -14,9 +14,8 @@ except PackageNotFoundError:  # a checkout before `just setup`, where `just doct
 
 @cache
 def code_version() -> str:
-    """The version of this code, with the commit where that is known: 1.2.3+g1a2b3c4.
-
-    A checkout knows it from git, an image from REDSM5_REVISION, which is set as it is built.
+    """The version of this code, with the commit if known: 1.2.3+g1a2b3c4. A checkout gets it from git, an image from
+    REDSM5_REVISION, which its build sets.
     """
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():

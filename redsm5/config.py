@@ -1,8 +1,7 @@
-"""The validated configuration: composed by Hydra from redsm5/conf, checked by the models of
-redsm5/sections.py, saved with each trial.
+"""The validated configuration: composed by Hydra from redsm5/conf, checked by redsm5/sections.py, saved per trial.
 
-Whatever is wrong with it (an unknown key or group, a wrong type, a value out of range, a conditional field missing or
-out of place) is one `ConfigError` that names the key, the value, what is allowed and the nearest known name.
+Every mistake (an unknown key or group, a wrong type, a value out of range, a conditional field missing or out of place)
+is a `ConfigError` that names the key, the value, what is allowed and the nearest known name.
 """
 
 import re
@@ -56,15 +55,16 @@ def launch_settings(launch: str) -> Mapping[str, Any]:
     """A file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
     if not isinstance(settings, dict):
-        raise ConfigError(f"accelerate_configs/{launch}.yaml has no key: value lines", remedy="cpu.yaml shows some.")
+        raise ConfigError(f"accelerate_configs/{launch}.yaml contains no settings", remedy="cpu.yaml is an example.")
     return {str(key): value for key, value in settings.items()}
 
 
 class Config(Section):
     """Everything that a trial depends on.
 
-    `launch` names a file of accelerate_configs/; `dry_run` trains a few steps and writes nothing but its log.
-    `symptoms` describes each symptom in words, by its name in the data; with binary_pairs the encoder reads them.
+    `launch` is the name of a file of accelerate_configs/; `dry_run` trains a few steps and writes only its log.
+    `symptoms` describes each symptom in words, by its name in the data; with binary_pairs the encoder reads the
+    descriptions.
     """
 
     experiments: Annotated[str, Field(min_length=1)]
@@ -81,7 +81,7 @@ class Config(Section):
 
     @property
     def on_cpu(self) -> bool:
-        """Whether `launch` trains on the processor."""
+        """Whether `launch` trains on the CPU."""
         return bool(launch_settings(self.launch)["use_cpu"])
 
     @model_validator(mode="after")
@@ -89,12 +89,12 @@ class Config(Section):
         known = sorted(p.stem for p in LAUNCH_DIR.glob("*.yaml"))
         if self.launch not in known:
             raise ConfigError(
-                f"launch={self.launch} is no file of accelerate_configs/{nearest(self.launch, known)}",
+                f"unknown launch configuration launch={self.launch}{nearest(self.launch, known)}",
                 remedy=f"Allowed: {', '.join(known)}.",
             )
         if self.train.mixed_precision == "fp16" and self.on_cpu:
             raise ConfigError(
-                f"train.mixed_precision=fp16 with launch={self.launch}: a CPU has no such arithmetic",
+                f"train.mixed_precision=fp16 with launch={self.launch}: fp16 is not supported on a CPU",
                 remedy="Choose launch=gpu, or train.mixed_precision=bf16 or no.",
             )
         return self
@@ -120,10 +120,10 @@ MAY_CHANGE = (
 
 
 def compose(overrides: Sequence[str]) -> Config:
-    """The configuration that these Hydra overrides ask for, checked whole, its search space included.
+    """The configuration for these Hydra overrides, validated, search space included.
 
-    A value that is given for a key of the search space is meant: it is fixed, and leaves the space, unless the space is
-    given as well. What is typed for a text field is its text (redsm5/overrides.py).
+    A key of the search space that is given a value is fixed: it is removed from the space, unless the space is given as
+    well. Text fields take the text as typed (redsm5/overrides.py).
 
     Raises:
         ConfigError: whatever is wrong with it; also, where it would hold a secret.
@@ -146,7 +146,9 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _composed(words: Sequence[str]) -> dict[Any, Any]:
-    """The tree that Hydra makes of the words, resolved; no secret of the environment is in it, but in an address."""
+    """The tree that Hydra composes from the words, resolved; secrets of the environment are in it only as parts of
+    addresses.
+    """
     try:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             with stand_ins() as names:
@@ -163,8 +165,8 @@ def _composed(words: Sequence[str]) -> dict[Any, Any]:
 
 
 def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The values by their keys, where all words are key=value and mean the same whatever they are composed with; else
-    None: one chooses a group, adds, deletes, refers to another key, lists choices, or is merged with what is there.
+    """The values by key, if all words are plain key=value assignments. None if one of them chooses a group, adds,
+    deletes, refers to another key, lists choices, or is merged with existing values.
     """
     if not all(re.match(r"[\w.]+=[^$]*$", word) and not is_group(word) for word in overrides):
         return None
@@ -175,7 +177,7 @@ def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
-    """Where a conditional field is missing whose values are searched, the configuration begins with the first."""
+    """Give a missing conditional field that is searched the first value of its search space."""
     flat = flatten(raw)
     for key, (parent, asks) in CONDITIONS.items():
         if asks(flat.get(parent)) and flat.get(key) is None and isinstance(parameter := space.get(key), dict):
@@ -193,14 +195,14 @@ def validate(raw: Mapping[Any, Any]) -> Config:
     except ValidationError as error:
         faults = [_fault(e["type"], e["loc"], e.get("input"), e["msg"]) for e in error.errors()]
         raise ConfigError(
-            "\n".join(dict.fromkeys(faults)), remedy="The keys and their values are described in redsm5/sections.py."
+            "\n".join(dict.fromkeys(faults)), remedy="redsm5/sections.py describes the keys and their values."
         ) from None
 
 
 def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
-    """The configuration with these values, from dotted keys, in the place of its own.
+    """The configuration with these values, given by dotted keys.
 
-    A conditional field whose condition they end goes with it, unless it is among them.
+    A conditional field whose condition no longer holds is reset, unless it is among the values.
     """
     raw = config.model_dump()
     ended = {
@@ -218,7 +220,7 @@ def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
 
 
 def snapshot_of(config: Config) -> dict[str, Any]:
-    """The configuration as it is saved, reported and tracked: without the passwords that addresses may hold."""
+    """The configuration as it is saved, reported and tracked: without the passwords in addresses."""
     snapshot = {migrations.SCHEMA: migrations.CONFIG_SCHEMA} | config.model_dump(mode="json")
     for section, key in (address.split(".") for address in ADDRESSES):
         if snapshot[section][key] is not None:
@@ -257,7 +259,7 @@ def load_snapshot(folder: Path) -> dict[str, Any] | None:
     try:
         document = loads(files.read_bytes(path))
         if not isinstance(document, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         snapshot = migrations.migrated(migrations.CONFIG, document)
         if not all(isinstance(snapshot.get(section), dict) for section in SECTIONS):
             raise ValueError("it lacks a section")
@@ -289,10 +291,10 @@ def save_config(folder: Path, config: Config) -> None:
 
 
 def named_keys(overrides: Sequence[str], saved: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:
-    """The dotted keys that the words of a command name, for something that was begun with a saved configuration.
+    """The dotted keys that a command names, for a study or trial that was started with a saved configuration.
 
-    A word that chooses a group names all its keys, unless it chooses again the model or the source of the posts that
-    were chosen then: its other keys may have another default in this version, which is not what was asked for.
+    A word that chooses a group names all keys of the group, unless it repeats the saved choice of the model or of the
+    posts' source: the defaults of the other keys may differ in this version, which is not what was asked for.
     """
     before, after = flatten(saved), flatten(asked)
     named = set[str]()
@@ -323,7 +325,8 @@ def check_space(config: Config) -> None:
     for key in space:
         if key.split(".")[0] not in ("model", "train"):
             raise ConfigError(
-                f"search.space names {key}{nearest(key, searchable)}", remedy="A search varies keys of model and train."
+                f"search.space names {key}{nearest(key, searchable)}",
+                remedy="Only keys of model and train can be searched.",
             )
     _check_conditions(config)
     for key, parameter in space.items():
@@ -335,7 +338,7 @@ def check_space(config: Config) -> None:
 
 
 def _check_conditions(config: Config) -> None:
-    """Refuse a condition on what is not drawn before, or on a value that never comes up."""
+    """Refuse a condition on a parameter that is not declared before, or on a value that is never proposed."""
     space, known = config.search.space, known_keys(config)
     above: list[str] = []
     for key, parameter in space.items():
@@ -343,14 +346,14 @@ def _check_conditions(config: Config) -> None:
             if parent not in above and (parent in space or parent not in known):
                 near = nearest(parent, [*above, *(name for name in known if name not in space)])
                 raise ConfigError(
-                    f"search.space: {key} depends on {parent}, which does not stand above it{near}",
-                    remedy="Name a parameter that stands above it, or another key of the configuration.",
+                    f"search.space: {key} depends on {parent}, which must be declared before it{near}",
+                    remedy=f"Declare {parent} before it, or use another key of the configuration.",
                 )
             never = [value for value in allowed if parent in space and not space[parent].holds_value(value)]
             if never:
                 raise ConfigError(
-                    f"search.space: {key} is drawn with {parent}={never[0]}, which is never proposed",
-                    remedy=f"Name values that {parent} has in the search space.",
+                    f"search.space: {key} is conditional on {parent}={never[0]}, which the search never proposes",
+                    remedy=f"Use values that {parent} has in the search space.",
                 )
         above.append(key)
 
@@ -367,13 +370,13 @@ def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bo
 
 
 def as_choice(value: Any) -> Any:
-    """A value as a search space has it: a set of methods is one word."""
+    """A value as the search space has it: a list of methods is joined into one word."""
     return "+".join(value) if isinstance(value, list) else value
 
 
 def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """A point of the search space with these values: conditions are met, all else has its first value, and what is not
-    drawn beside them is None.
+    """A point of the search space with these values: conditions hold, other parameters have their first value, and
+    parameters that are not sampled with them are None.
     """
     space = config.search.space
     values = dict(fixed)

@@ -1,4 +1,4 @@
-"""What all JSON documents of ours share: times, numbers that may not be finite, and that no unknown key passes.
+"""What all our JSON documents share: times, numbers that may not be finite, rejection of unknown keys.
 
 Times are ISO 8601 in UTC with milliseconds. A value that is not finite is one of the strings "NaN", "Infinity",
 "-Infinity".
@@ -77,7 +77,7 @@ def parse(content: bytes | bytearray | dict[str, Any], kind: type[D]) -> D:
     """
     document = content if isinstance(content, dict) else loads(content, strict=True)
     if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return kind.model_validate(migrations.migrated(kind.form(), document))
 
 
@@ -119,5 +119,5 @@ def unreadable(path: Path, error: ValueError, *, line: int | None = None) -> Inp
             where=str(path),
             remedy="Install that version or a newer one.",
         )
-    remedy = "cut the line" if line else "move its folder out of the experiments folder"
+    remedy = "delete the line" if line else "move its folder out of the experiments folder"
     return InputError(f"{what} is damaged", where=str(path), remedy=f"Restore it from a copy, or {remedy}.")

@@ -1,10 +1,10 @@
-"""Which variables of a person's environment reach the processes that train: none that could change a result.
+"""Decides which of a user's environment variables training processes inherit: none that could change a result.
 
-accelerate, torch and the libraries below them take settings from the environment, some in the place of those that the
-configuration gives them; a launcher's rank or address makes a process wait for others that never come. Of the names
-that belong to them only those of INHERITED go through: paths, caches, memory, devices, networks, logs. What else they
-need is set from the configuration (redsm5/study/launch.py). All other variables of a person go through untouched. The
-standard library is all that this needs.
+accelerate, torch and the libraries below them read settings from the environment, and some override the configuration;
+a launcher's rank or address makes a process wait for peers that never connect. Of the variables of these libraries only
+those in INHERITED are passed on: paths, caches, memory, devices, networks, logs. Other settings of theirs come from the
+configuration (redsm5/study/launch.py). All other variables are passed on unchanged. This module needs only the standard
+library.
 """
 
 import os
@@ -86,16 +86,14 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean(environ: MutableMapping[str, str]) -> None:
-    """Remove what could change a result. What was set stays, for it may have been set for this process; libraries that
-    are loaded already have seen the rest.
-    """
+    """Remove the variables that could change a result. Libraries that are already loaded have read them before."""
     for name in removed(environ):
         del environ[name]
 
 
 def start_over() -> None:
-    """Run this command again without what could change a result, for one that computes in this very process; nothing
-    where there is nothing such. Python's -O and -OO are, too: transformers cannot do without its docstrings.
+    """Restart this command without the variables that could change a result, for commands that compute in this process;
+    do nothing if there are none. Also without Python's -O and -OO, since transformers needs its docstrings.
     """
     if not removed(os.environ) and not sys.flags.optimize:
         return

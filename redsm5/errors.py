@@ -1,7 +1,7 @@
-"""Errors that a person can cause or must act on, each with an exit code and a remedy.
+"""Errors that a user can cause or must act on, each with an exit code and a remedy.
 
-They are raised where the cause is known and turned into one message in one place (`exit_with_message`); the codes are
-those of the README: 0 done, 1 refused, 2 training failed, 3 disk or budget, 4 no valid checkpoint, 75 interrupted.
+They are raised where the cause is known, and printed in one place (`exit_with_message`). The exit codes are those of
+the README: 0 done, 1 refused, 2 training failed, 3 disk or budget full, 4 no valid checkpoint, 75 interrupted.
 """
 
 import errno
@@ -19,12 +19,12 @@ from redsm5.surroundings import LIMITS, prepare
 from redsm5.terminal import one_line, show
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, or files that may not be so large
-# The disk's fault and not the trial's: what ran can go on once the disk takes bytes again.
+# Faults of the disk, not of the trial: it can be resumed once the disk is writable again.
 DISK_FAULTS = (*NO_ROOM, errno.EIO, errno.EROFS)
 UNUSABLE_PATH = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENODEV, errno.ENXIO)
 LONG_NAME = 300  # characters of a path in a message
-AGAIN = "run the same command again: it goes on where it was"
+AGAIN = "run the same command again: it resumes where it stopped"
 
 # How like a known name another is that may be meant to be it: a share of its characters, and a number of them.
 MAX_WRONG, MIN_BEGINNING = 0.25, 3
@@ -41,7 +41,7 @@ class RedSM5Error(Exception):
 
     exit_code = 2
     kind = "error"
-    resumable = False  # whether a trial that ends by it goes on later; else it has failed
+    resumable = False  # whether a trial with this error is interrupted and resumed later, or else failed
 
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         self.what, self.where, self.remedy = what, where, remedy
@@ -95,7 +95,7 @@ class LockedError(RedSM5Error):
 
 
 class BudgetMismatchError(ConfigError):
-    """Another worker is at the same study with another budget."""
+    """Another worker of the same study has another budget."""
 
     kind = "budget"
     resumable = True
@@ -110,7 +110,7 @@ class IncompatibleCheckpointError(RedSM5Error):
 
 
 class TrainingError(RedSM5Error):
-    """Training cannot go on: the loss is not finite, memory ran out, an operation failed."""
+    """Training cannot continue: the loss is not finite, memory ran out, an operation failed."""
 
     exit_code = 2
     kind = "training"
@@ -123,7 +123,7 @@ class NotFiniteError(TrainingError):
 
 
 class DiskError(RedSM5Error):
-    """The disk or the byte budget has no room."""
+    """The disk or the byte budget is full."""
 
     exit_code = 3
     kind = "disk"
@@ -138,7 +138,7 @@ class NoCheckpointError(RedSM5Error):
 
 
 class Interrupted(RedSM5Error):
-    """A signal asked the process to stop; what it was doing can be resumed."""
+    """A signal asked the process to stop; its work can be resumed."""
 
     exit_code = 75
     kind = "interrupted"
@@ -150,17 +150,17 @@ def disk_remedy(error: OSError) -> str:
     if error.errno == errno.EFBIG:
         return f"Raise the limit of a file's size (`ulimit -f unlimited`) and {AGAIN}."
     if error.errno == errno.EROFS:
-        return f"Mount it to be written to and {AGAIN}; or name another folder."
+        return f"Remount it read-write and {AGAIN}; or name another folder."
     return f"{'Make room' if error.errno in NO_ROOM else 'Look after the disk (dmesg says more)'} and {AGAIN}."
 
 
 def show_error(error: RedSM5Error) -> None:
-    """Tell a person about an error; of what it quotes, secrets are redacted."""
+    """Print an error; secrets in what it quotes are redacted."""
     show(f"{'interrupted' if isinstance(error, Interrupted) else 'error'}: {_indented(error.message())}", error=True)
 
 
 def _indented(message: str) -> str:
-    """Lines after the first are indented, so that no value that is quoted can begin a message of its own."""
+    """Indent all lines after the first, so that no quoted value can look like a message of its own."""
     return re.sub(r"\n(?! )", "\n  ", redact(message))
 
 
@@ -180,14 +180,14 @@ def closest(name: str, known: Sequence[str]) -> str | None:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Words that name the known name that looks most like this one; empty where none does."""
+    """A suggestion of the most similar known name; empty if none is similar."""
     close = closest(name, known)
     return f"; nearest: {close}" if close else ""
 
 
 def exit_with_message(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code, or an error's message and code: never a traceback, unless it is
-    ours to mend.
+    """Run a script's `main` and exit with its code, or with an error's message and code; a traceback is printed only
+    for a bug in this code.
     """
     prepare()
     sys.excepthook = lambda _, error, __: show(redact("".join(traceback.format_exception(error))), error=True)
@@ -198,13 +198,13 @@ def exit_with_message(main: Callable[[], int]) -> None:
         show_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
-        show("interrupted before anything was begun", error=True)
+        show("interrupted before anything was started", error=True)
         code = Interrupted.exit_code
-    except BrokenPipeError:  # who read our output has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would say so as it ends
         code = 0
     except MemoryError:
-        show(f"error: there is not enough memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", error=True)
+        show(f"error: out of memory\n  {LIMITS[errno.ENOMEM]} and {AGAIN}.", error=True)
         code = TrainingError.exit_code
     except (OSError, RuntimeError) as error:
         if (told := _told(error)) is None:
@@ -215,11 +215,11 @@ def exit_with_message(main: Callable[[], int]) -> None:
 
 
 def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
-    """The message and exit code of what the system refuses; None where the fault may be ours."""
+    """The message and exit code of a system error; None if it may be a bug in this code."""
     if not isinstance(error, OSError):
         if "can't start new thread" not in str(error):
             return None
-        error = OSError(errno.EAGAIN, "no other thread can be started (or too little memory is left for one)")
+        error = OSError(errno.EAGAIN, "cannot start another thread (thread limit reached, or too little memory)")
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     shown = redact(one_line(f"{name[:LONG_NAME]}{'…' * (len(name) > LONG_NAME)}"))
     what = f"{error.strerror}: {shown}" if name else f"{error.strerror}"
@@ -234,13 +234,16 @@ def _told(error: OSError | RuntimeError) -> tuple[str, int] | None:
         elif not name and "temporary" in what:
             remedy = "Set TMPDIR to a folder that you can write to."
         elif not name:  # only what asks for the folder that one is in has no name to tell
-            what, remedy = "the folder that this was started in is gone", "Go to another one, and run it there."
+            what, remedy = (
+                "the current folder no longer exists",
+                "Change to an existing folder and run the command there.",
+            )
         return f"{what}\n  {remedy}", InputError.exit_code
     return None
 
 
 def _owner(name: str) -> str | None:
-    """Whose the file is, or the folder that hides it; None where it is ours."""
+    """The owner of the file, or of the folder that hides it; None if that is this user."""
     for path in (name, *map(str, Path(name).parents)) if name else ():
         with suppress(OSError):
             owner = os.stat(path).st_uid

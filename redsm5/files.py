@@ -1,7 +1,8 @@
 """Files that survive a crash: atomic replacement, appended lines, locks between processes.
 
-After `write_atomic` returns, power loss leaves the new content; before that, the old one. A reader never sees half.
-Only regular files are read, so that a pipe never makes us wait, and nothing is written or locked through a link.
+After `write_atomic` returns, a power failure leaves the new content; before that, it leaves the old or the new content,
+never a mixture. Only regular files are read, so that a pipe cannot block us, and nothing is written or locked through a
+symbolic link.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ PIECE = 1 << 20  # bytes read at once
 
 
 class NotRegularError(InputError, OSError):
-    """In the place of a file lies something else: a pipe, a device, a folder, or a link where none may be."""
+    """The path is not a regular file: a pipe, a device, a folder, or a link where none is allowed."""
 
     kind = "not_regular"
     resumable = True
@@ -61,7 +62,7 @@ def _open(path: Path, flags: int) -> int:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise NotRegularError(path, "it is a symbolic link, and is not followed") from None
+            raise NotRegularError(path, "it is a symbolic link, which is not followed") from None
         if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe that nobody reads, a socket; a folder
             raise NotRegularError(path) from None
         raise
@@ -108,9 +109,9 @@ def make_dir(folder: Path) -> None:
 def write_durable(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Write a new file and fsync it. Its name is durable only once its folder is.
 
-    A large content that begins on a page of memory goes past the page cache, where the file system lets it: to fill
-    fresh pages there takes several times as long as to write them (1.3 GB: 0.4 s past it, 1.7 to 3.6 s through it), and
-    pushes out what the training reads.
+    Large contents at page-aligned addresses bypass the page cache, if the file system allows it: filling fresh cache
+    pages takes several times as long as writing (1.3 GB: 0.4 s direct, 1.7 to 3.6 s through the cache), and evicts what
+    the training reads.
     """
     view = memoryview(content)
     with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
@@ -151,7 +152,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         write_durable(temporary, content)
     except NotRegularError:
-        raise  # what lies there is somebody's
+        raise  # the existing file is not ours
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -239,7 +240,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                     raise InputError(
                         f"line {number} is damaged",
                         where=str(path),
-                        remedy="Restore the file from a copy, or cut the line.",
+                        remedy="Restore the file from a copy, or delete the line.",
                     ) from None
     except FileNotFoundError:
         return []
@@ -316,11 +317,11 @@ class Lock:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            if device in _have_locks:  # a mark would keep out nobody who holds a lock
+            if device in _have_locks:  # a mark would not exclude a process that holds a lock
                 raise LockedError(
-                    f"the file system gives no lock ({error.strerror}), though it did before",
+                    f"the file system no longer provides locks ({error.strerror})",
                     where=str(self.path),
-                    remedy="Look after its server (`just doctor` tests it), and run the same command again.",
+                    remedy="Check the file server (`just doctor` tests it), and run the same command again.",
                 ) from None
             return self._put_mark()
         _have_locks.add(device)
@@ -341,7 +342,7 @@ class Lock:
         if not self.acquire(timeout_s=60.0):
             remedy = "Wait for it to end, or stop it."
             if self.mark.exists():
-                remedy += f" If it ended with its machine, remove {self.mark}."
+                remedy += f" If its machine crashed, remove {self.mark}."
             raise LockedError(f"{self.path} is held by another process", remedy=remedy)
         return self
 
@@ -354,7 +355,7 @@ _have_locks: set[int] = set()  # the devices on which flock has worked
 
 
 def _machine() -> str:
-    """What tells where a process can be looked for: the boot of this machine, and the namespace of its processes."""
+    """What identifies where a process can be looked for: this machine's boot, and its PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
@@ -369,7 +370,7 @@ def _started(pid: int) -> str:
 
 
 def _has_ended(mark: Path) -> bool:
-    """Whether the process that a mark names ran on this machine and does not any more."""
+    """Whether the process that a mark names ran on this machine and has exited."""
     try:
         machine, pid, started = mark.read_text().rsplit(maxsplit=2)
     except (FileNotFoundError, ValueError):

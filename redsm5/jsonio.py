@@ -1,8 +1,8 @@
-"""How this project reads and writes JSON: orjson, in one place.
+"""All reading and writing of JSON, with orjson.
 
-What orjson cannot express, the standard library does, as it did before orjson came: text with lone surrogates (a path
-whose bytes are no UTF-8), integers of more than 64 bits, bare NaN in a file of somebody else's. What is hashed or seeds
-a generator keeps the standard library's text for good, since its bytes must not change.
+The standard library handles what orjson does not support: text with lone surrogates (a path whose bytes are not UTF-8),
+integers of more than 64 bits, a bare NaN in a foreign file. JSON that is hashed or seeds a generator is always written
+by the standard library, since its bytes must not change.
 """
 
 import json

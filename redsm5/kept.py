@@ -1,9 +1,9 @@
-"""What the checkpoints of a study took over time, from the retention journals of its trials.
+"""Disk usage of a study's checkpoints over time, from the retention journals of its trials.
 
-A row says `keep` with a checkpoint's bytes, or `strip`, `delete` with the bytes that go; one that keeps more than the
-checkpoint was known to hold is a new save. After a save the journal tells of the older checkpoints first, though the
-new one was on disk before they went; here it comes before them. What keeping everything would hold counts each
-checkpoint once, whole.
+A row says `keep` with a checkpoint's bytes, or `strip` or `delete` with the bytes freed; a `keep` row with more bytes
+than the checkpoint had before is a new save. After a save the journal lists older checkpoints first, although the new
+one was on disk before they were deleted; here the new one comes first. The figure for keeping everything counts each
+checkpoint once, in full.
 """
 
 from collections import defaultdict
@@ -50,7 +50,7 @@ def changes(journal: Sequence[RetentionRow]) -> list[Moment]:
     for row in journal:
         time, before, whole_before = milliseconds(row.timestamp), held[row.checkpoint], whole[row.checkpoint]
         saved = row.action == "keep" and row.bytes > before
-        left = {"keep": row.bytes, "strip": max(before - row.bytes, 0)}  # else deleted, or damaged and set aside
+        left = {"keep": row.bytes, "strip": max(before - row.bytes, 0)}  # else deleted, or damaged and quarantined
         held[row.checkpoint] = left.get(row.action, 0)
         at = len(found)
         if saved:

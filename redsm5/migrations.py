@@ -1,9 +1,9 @@
-"""What older versions wrote, as this one reads it: pure steps from each schema number to the next.
+"""Migrations of documents from older versions: pure functions from each schema number to the next.
 
-Every JSON document, and every line of a JSON Lines file, has `schema`: the number of its form. A file without one is of
-number 0, from before there were numbers. Older ones are migrated in memory, and written anew only when they change;
-newer ones are refused with a message. A change of a document's fields adds a step here, raises the number of its class
-(redsm5/records.py, redsm5/reports.py) or CONFIG_SCHEMA, and leaves a golden folder in tests/golden.
+Every JSON document, and every line of a JSON Lines file, has `schema`, the number of its format; without one it is 0.
+Older documents are migrated in memory, and rewritten only when they change; newer ones are refused with a message. A
+change of a document's fields adds a migration here, increments the number of its class (redsm5/records.py,
+redsm5/reports.py) or CONFIG_SCHEMA, and adds a golden folder to tests/golden.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ Step = Callable[[Document], Document]
 
 CONFIG = "Config"
 CONFIG_SCHEMA = 1
-# Of each key that came after schema 0: the value that does what was done before there was such a key.
+# Keys that were added after schema 0: the value with the behaviour of the versions before.
 LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
 SCHEMA = "schema"
 
@@ -59,7 +59,7 @@ def migrated(kind: str, document: Document) -> Document:
     steps = STEPS.get(kind, FIRST)
     number = document.get(SCHEMA, 0)
     if type(number) is not int or number < 0:
-        raise ValueError(f"schema {number!r} is no number")
+        raise ValueError(f"schema {number!r} is not a number")
     if number > len(steps):
         by = document.get("code_version")
         raise NewerSchemaError(

@@ -1,13 +1,13 @@
-"""The words of a command line, key=value, on their way to Hydra: text is what was typed, and none tells a secret.
+"""Command-line overrides (key=value) for Hydra: text fields take the text as typed, and secrets are refused.
 
-Hydra's grammar makes numbers, booleans and lists of what looks like them, and refuses what it has no rule for. What is
-typed for a text field is its text, verbatim: 007, 1_000, 1.10, true, 20261130, André, `posts (old)`. There are three
-exceptions. What is quoted is what stands between the quotes. `${...}` refers to another key or to the environment.
-`null` is no value: none for a field that may be without one, refused for one that may not. The word itself is quoted:
-'study.name="null"'.
+Hydra's grammar parses numbers, booleans and lists, and rejects characters that it does not know. A text field takes
+what was typed, verbatim: 007, 1_000, 1.10, true, 20261130, André, `posts (old)`. There are three exceptions: quotes
+around a value are removed; `${...}` refers to another key or to the environment; `null` means no value, and is refused
+for a field that needs one. To pass the word itself, quote it: 'study.name="null"'.
 
-A configuration is saved with each trial. So no value of a variable that is a secret may come into it, neither by
-`${oc.env:...}` nor as what the shell made of $HF_TOKEN, but as the password of an address, which is not saved.
+The configuration is saved with each trial, so it must not contain the value of a secret environment variable, neither
+through `${oc.env:...}` nor through the shell's $HF_TOKEN. The exception is the password of an address, which is not
+saved.
 """
 
 import os
@@ -36,12 +36,12 @@ UNMISTAKABLE = 16  # characters: what is shorter must stand as a word of its own
 
 
 def is_group(word: str) -> bool:
-    """Whether the word chooses a file of a group of the configuration."""
+    """Whether the word chooses a config group's file."""
     return (CONF_DIR / word.partition("=")[0]).is_dir()
 
 
 def parsed(words: Sequence[str]) -> list[Override]:
-    """The words as Hydra reads them.
+    """The words as parsed by Hydra.
 
     Raises:
         ConfigError: it cannot.
@@ -55,10 +55,10 @@ def parsed(words: Sequence[str]) -> list[Override]:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuse what is no override, names an unknown choice of a group, or cannot be read."""
+    """Refuse what is not an override, names an unknown choice of a group, or cannot be read."""
     for word in words:
         if "=" not in word and not word.startswith("~"):
-            raise ConfigError(f"{word!r} is no override", remedy="Write key=value, for example train.epochs=10.")
+            raise ConfigError(f"{word!r} is not an override", remedy="Write key=value, for example train.epochs=10.")
         if not is_group(word):
             continue
         group, _, choice = word.partition("=")
@@ -85,7 +85,7 @@ def _between_quotes(value: str) -> str:
 
 
 def as_typed(words: Sequence[str], model: type[BaseModel]) -> list[str]:
-    """The words, with those quoted that give a text field of `model` something that Hydra would not take for text."""
+    """The words, quoted where a text field of `model` is given a value that Hydra would not parse as text."""
     return [_as_typed(word, model) for word in words]
 
 
@@ -149,8 +149,8 @@ def values_of(words: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def stand_ins() -> Iterator[dict[str, str]]:
-    """For the length of the block, each variable that is a secret holds something else, by its name: so it is seen
-    where it would come to stand, whatever way it takes.
+    """A context in which each secret environment variable has a recognizable placeholder as its value, so that it can
+    be found in the configuration however it got there.
     """
     real = secret_variables()
     names = {name: f"value-of-{name}-{secrets.token_hex(8)}" for name in real}
@@ -162,7 +162,7 @@ def stand_ins() -> Iterator[dict[str, str]]:
 
 
 def refuse_stand_ins(seen: Any, real: Any, names: Mapping[str, str], key: str = "") -> None:
-    """Refuse a configuration in which a stand-in has come to stand, but as the password of an address.
+    """Refuse a configuration that contains a placeholder, except as the password of an address.
 
     Args:
         seen: the configuration, resolved with the stand-ins. real: the same without.
@@ -186,7 +186,7 @@ def refuse_stand_ins(seen: Any, real: Any, names: Mapping[str, str], key: str = 
 
 def _secret_error(key: str, name: str) -> ConfigError:
     return ConfigError(
-        f"{key} would hold the value of {name}, a secret, and the configuration is saved with each trial",
-        remedy=f"Leave {name} out of it: what needs a secret reads it from the environment. Only the password in the "
-        f"addresses {' and '.join(ADDRESSES)} may be one, for it is not saved.",
+        f"{key} contains the value of {name}, a secret, but the configuration is saved with each trial",
+        remedy=f"Remove {name}: secrets are read from the environment. Only the password in {' and '.join(ADDRESSES)} "
+        "may refer to one, since it is not saved.",
     )

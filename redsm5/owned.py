@@ -1,9 +1,9 @@
-"""What in an experiments folder is ours, and so may be deleted: the one place that decides.
+"""Decides what in an experiments folder redsm5 owns, and so may delete. No other module decides this.
 
-Ours are the folders `study_<uuid>` and `trial_<uuid>`, and in them what has a name that we make; whatever else lies
-there, and every link, is somebody's and stays. A folder goes as a whole only where all in it is ours. Nothing is ever
-deleted through a link, with one exception: `checkpoints` of a trial may be a link to another disk where it was one
-before the trial's first start, which the trial's record then says.
+Owned are the folders `study_<uuid>` and `trial_<uuid>`, and in them the names that redsm5 writes; everything else, and
+every symbolic link, belongs to the user and stays. A folder is deleted only if it contains nothing but owned files.
+Nothing is deleted through a link, with one exception: a trial's `checkpoints` may be a link to another disk if it was
+one before the trial's first start, which the trial's record then says.
 """
 
 import os
@@ -16,7 +16,7 @@ from redsm5.errors import InputError
 
 
 class NotOursError(InputError):
-    """What lies in the place of a folder of ours leads elsewhere, or is somebody's."""
+    """A folder of redsm5's is replaced by a link or by a file of somebody else."""
 
     kind = "not_ours"
     resumable = True
@@ -39,7 +39,7 @@ def _any(*names: str) -> str:
     return rf"(?:{joined})(?:\.held)?|\.(?:{joined})\.tmp"
 
 
-# What lies in a folder, by its name or, deeper, by its path from there.
+# What a folder contains, by name or, in subfolders, by relative path.
 _IN_CHECKPOINT = re.compile(_any(*CHECKPOINT_FILES))
 _IN_STUDY = re.compile(
     "|".join(
@@ -67,7 +67,7 @@ _IN_TRIAL = re.compile(
 
 
 def strangers(folder: Path) -> list[Path]:
-    """What lies in a study's, a trial's or a checkpoint's folder that is not ours, links included; sorted."""
+    """What is in a study's, a trial's or a checkpoint's folder that redsm5 does not own, links included; sorted."""
     name = folder.name.removeprefix(paths.TRASH)
     known = _IN_CHECKPOINT
     if paths.is_ours(name):
@@ -99,7 +99,7 @@ def rotated_logs(folder: Path) -> list[tuple[str, int, Path]]:
 
 
 def was_never_begun(study: Path) -> bool:
-    """Whether a study's folder is what is left where a process was killed as it made it: no record, and no trial."""
+    """Whether a study's folder was left by a process that was killed while creating it: no record, and no trial."""
     index = files.read_json(study / paths.INDEX)
     made = {paths.LOCK, paths.CONTROL, f".{paths.STUDY}.tmp", f".{paths.INDEX}.tmp"}
     if index is not None and not index.get("trials"):
@@ -109,13 +109,13 @@ def was_never_begun(study: Path) -> bool:
 
 
 def is_litter(path: Path) -> bool:
-    """Whether this is a folder of a checkpoint that is half written, retired and not wholly gone, or set aside."""
+    """Whether this is a folder of a checkpoint that is half written, retired and not wholly gone, or quarantined."""
     return _LITTER.fullmatch(path.name) is not None and not path.is_symlink() and path.is_dir()
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether this is a checkpoint's folder of ours, whole or not: a folder of that name in which something else lies,
-    and nothing that a checkpoint has, is somebody's.
+    """Whether this is the folder of an owned checkpoint, complete or not. A folder of that name that contains other
+    files and none of a checkpoint's is not owned.
     """
     if not re.fullmatch(CHECKPOINT, path.name) or path.is_symlink() or not path.is_dir():
         return False
@@ -124,16 +124,16 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint's files and its folder, which stays where something else lies in it."""
+    """Delete a checkpoint's files, and its folder unless it contains other files."""
     for path in own_files(folder):
         path.unlink(missing_ok=True)
-    with suppress(OSError):  # somebody's file is in it
+    with suppress(OSError):  # it contains a file that is not ours
         folder.rmdir()
 
 
 def move_checkpoint(folder: Path, target: Path) -> None:
-    """Give a checkpoint another name, at once. What is not ours in it stays where it is; then file after file moves,
-    its list first, so that what a crash leaves of it does not verify.
+    """Rename a checkpoint, atomically. If it contains other files, those stay and the checkpoint's files are moved one
+    by one, SHA256SUMS first, so that a partly moved checkpoint does not verify.
     """
     if not strangers(folder) and not target.exists():
         folder.rename(target)
@@ -142,7 +142,7 @@ def move_checkpoint(folder: Path, target: Path) -> None:
     for path in own_files(folder):
         path.rename(target / path.name)
     files.fsync_dir(folder)
-    with suppress(OSError):  # somebody's file is in it
+    with suppress(OSError):  # it contains a file that is not ours
         folder.rmdir()
 
 
@@ -160,14 +160,14 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def refuse_in_place_of_folder(path: Path) -> None:
-    """Refuse what lies where a checkpoint's folder is to be, unless it is a folder.
+    """Refuse a path where a checkpoint's folder must be created, if it exists and is not a folder.
 
     Raises:
         NotOursError: it is a link or a file.
     """
     if path.is_symlink() or not path.is_dir():
         raise NotOursError(
-            "it is not a folder, and a checkpoint is to be saved there", where=str(path), remedy="Move it away."
+            "a checkpoint must be saved there, but it is not a folder", where=str(path), remedy="Move it away."
         )
 
 
@@ -187,9 +187,9 @@ def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
     for path in (folder, *(folder / name for name in (paths.LOGS, paths.CONTROL, paths.CLAIMS))):
         if path.is_symlink():
             raise NotOursError(
-                f"it is a symbolic link to {os.readlink(path)}, and nothing is written or deleted through one",
+                f"it is a symbolic link to {os.readlink(path)}; redsm5 does not follow symbolic links",
                 where=str(path),
-                remedy="Put the folder itself in the place of the link.",
+                remedy="Replace the link with the folder itself.",
             )
     link = folder / paths.CHECKPOINTS
     if not link.is_symlink():
@@ -198,9 +198,9 @@ def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
     noted = (files.read_json(folder / paths.TRIAL) or {}).get("checkpoints_at")
     if not (begins and os.path.isdir(target) and not os.listdir(target)) and noted != target:
         raise NotOursError(
-            f"it is a symbolic link to {os.readlink(link)}, which was not there as the trial began",
+            f"it is a symbolic link to {os.readlink(link)}, which did not exist when the trial started",
             where=str(link),
-            remedy="Put the folder itself in the place of the link. Only before its first start may a trial's "
-            "checkpoints be linked, to an empty folder.",
+            remedy="Replace the link with the folder itself. A trial's checkpoints may only be "
+            "linked before its first start, to an empty folder.",
         )
     return target

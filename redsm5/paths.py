@@ -1,4 +1,4 @@
-"""The names of everything in an experiments folder: the one place that spells them.
+"""The names of all files in an experiments folder, defined in one place.
 
 ```
 experiments/
@@ -60,7 +60,7 @@ STATE_JSON = "training_state.json"
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 
-# Before the name of a checkpoint: half written; retired and not wholly removed; damaged and set aside
+# Before the name of a checkpoint: half written; retired and not wholly removed; damaged and quarantined
 TEMPORARY = ".tmp-"
 TRASH = ".trash-"
 DAMAGED = ".damaged-"
@@ -106,9 +106,9 @@ def _dirs(experiments: Path, prefix: str) -> list[Path]:
 
 
 def moved(saved: Mapping[str, Any], experiments: Path) -> dict[str, Any]:
-    """A saved configuration as it reads where its experiments folder is now: what lies in the folder has gone with it.
+    """A saved configuration with paths adapted to where its experiments folder is now.
 
-    Of other than absolute paths only the databases are known for what they are.
+    Besides absolute paths, only database URLs are adapted.
     """
     before, here = str(saved.get("experiments") or "").rstrip("/"), str(experiments)
 

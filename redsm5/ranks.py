@@ -1,11 +1,10 @@
-"""The processes that train one trial together: what they tell each other, beside the gradients.
+"""Communication between the processes that train one trial together, besides the gradients.
 
-Each takes its share of every batch (redsm5/data/batches.py). The first one decides and writes; the others follow. Where
-a trial has one process, nothing here sends, waits or changes a number.
+Each takes its share of every batch (redsm5/data/batches.py). The first one decides and writes; the others follow. In a
+trial with one process, nothing here sends, waits or changes a number.
 
-What decisions need goes through a group of its own, on the processor: it does not wait for a GPU, and a process may let
-the others wait in it for as long as it takes (for room on the disk, for the pruner). The end of a process ends all
-waiting for it, with an error.
+Decisions use a process group of their own, on the CPU. It does not wait for a GPU, and it has no timeout: the others
+may have to wait for disk space or for the pruner. If a process exits, all who wait for it get an error.
 """
 
 import os
@@ -86,18 +85,18 @@ class Ranks:
         return values
 
     def part(self) -> None:
-        """The end of what they do together; each goes on, or ends, by itself."""
+        """End the communication; each process continues, or exits, on its own."""
         if self.count > 1:
             dist.barrier(group=self._control)
             dist.destroy_process_group()
 
     def report_fault(self, fault: dict[str, Any]) -> None:
-        """Leave word of why this process ends; the first one to do so is heard."""
+        """Leave a message on why this process exits; only the first process's message counts."""
         with suppress(Exception):  # the launcher may have ended
             self._notes.compare_set(FAULT, "", dumps(fault).decode())
 
     def reported_fault(self) -> dict[str, Any] | None:
-        """What another process left before it ended; None where it ended without a word."""
+        """The message that another process left before it exited; None if it left none."""
         with suppress(Exception):
             if self._notes.check([FAULT]):
                 fault: dict[str, Any] = loads(self._notes.get(FAULT))

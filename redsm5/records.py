@@ -1,6 +1,6 @@
-"""The documents of trials and studies, as pydantic models; `redsm5/reports.py` has those of their evaluation.
+"""The JSON documents of trials and studies, as pydantic models; those of evaluations are in `redsm5/reports.py`.
 
-Reads nothing but JSON and imports no numerical library, so that the terminal app opens at once.
+It imports no numerical library, so that the terminal app starts fast.
 """
 
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Secrets out of what is shown, logged and saved. The standard library is all that it needs."""
+"""Removes secrets from what is shown, logged and saved. Needs only the standard library."""
 
 import os
 import re
@@ -51,8 +51,8 @@ _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def redact(text: str) -> str:
-    """The text with "[redacted]" in the place of tokens, API keys, Bearer headers, passwords in URLs, e-mails, and of
-    what the environment holds as a secret, which a server's answer may repeat.
+    """The text with "[redacted]" in place of tokens, API keys, Bearer headers, passwords in URLs, e-mail addresses, and
+    values of secret environment variables, which a server's response may repeat.
     """
     for name in _SECRET_VARIABLES:
         if len(value := os.environ.get(name, "")) >= SHORTEST:
@@ -63,8 +63,8 @@ def redact(text: str) -> str:
 
 
 def redact_address(address: str) -> str:
-    """A URL as it may be saved: without its password, whatever characters that has, and without all that `redact`
-    knows. Of a secret in the place of the password, what is left depends on nothing of it.
+    """A URL as it may be saved: without its password, whatever characters it has, and without everything that `redact`
+    removes. The result does not depend on a secret used as the password.
     """
     scheme, mark, rest = address.partition("://")
     if not mark:

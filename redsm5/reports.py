@@ -1,4 +1,4 @@
-"""What an evaluation and a study's summary say, as pydantic models; and the JSON Schemas of all our documents."""
+"""The documents of evaluations and study summaries, as pydantic models, and the JSON Schemas of all documents."""
 
 from typing import Any, Literal
 

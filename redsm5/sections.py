@@ -1,7 +1,7 @@
-"""The sections of the configuration: every key, what it means and what it allows.
+"""The sections of the configuration: every key, its meaning and its allowed values.
 
-A field that has a meaning only beside another one (focal_gamma with a focal loss) is required where that one has the
-value, and refused where it has not. `redsm5/config.py` composes the sections and turns what is refused into a message.
+A conditional field (focal_gamma, with a focal loss) is required where its condition holds, and refused where it does
+not. `redsm5/config.py` composes the sections and formats the errors.
 """
 
 import re
@@ -42,9 +42,9 @@ class Section(BaseModel):
 def require(key: str, value: Any, needed: bool, because: str) -> None:
     """Refuse a field that is missing though its condition holds, or given though it does not."""
     if needed and value is None:
-        raise ConfigError(f"{key} is missing: {because} needs it", remedy=f"Add {key}=...")
+        raise ConfigError(f"{key} is required by {because}", remedy=f"Add {key}=...")
     if not needed and value is not None:
-        raise ConfigError(f"{key}={value} has no meaning with {because}", remedy=f"Leave {key} out.")
+        raise ConfigError(f"{key}={value} has no effect with {because}", remedy=f"Leave {key} out.")
 
 
 def _check_conditions(section: Section, name: str) -> None:
@@ -166,7 +166,7 @@ class AugmentationConfig(Section):
         if "back_translation" in self.methods and self.translation_models is None:
             require(f"{key}.translation_models", None, True, f"{key}.methods={names}")
         if len(set(self.methods)) < len(self.methods):
-            raise ConfigError(f"{key}.methods={names} names one twice", remedy="Name each once.")
+            raise ConfigError(f"{key}.methods={names} names a method twice", remedy="Name each once.")
         return self
 
 
@@ -177,10 +177,11 @@ class TrainConfig(Section):
         batch_size: posts a batch, over all processes of the trial together, so that it means the same on any machine:
             of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
         group_by_length: put posts of like length into a batch, else any: less padding, but batches that differ more.
-        max_tokens: of a forward, padded, in one process; a batch that has more is computed in parts that add up to the
-            same loss and gradient, but a post's windows are not parted. null: no limit.
-        part_cost: a batch is parted, too, where that saves so many tokens of padding for each part, and so are the
-            windows of a part; null: 32 on a processor, and on a GPU, which is for large parts, any number is too few.
+        max_tokens: limit of a micro-batch, padding included, in one process. A larger batch is split into
+            length-bucketed micro-batches with the same total loss and gradient; the windows of one post are not split.
+            null: no limit.
+        part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split
+            where that saves more padding than it costs. null: 32 on a CPU; on a GPU, no batch is split to save padding.
         learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
             `layer_wise_lr_decay` of the rate of the layer above.
         adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
@@ -233,7 +234,7 @@ def _parse_size(value: object) -> object:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
     if match is None:
-        raise ValueError(f"{value!r} is no size. Give bytes, or words such as 10GB, 500MB, 8GiB.")
+        raise ValueError(f"{value!r} is not a size. Give bytes, or a size such as 10GB, 500MB, 8GiB.")
     number, prefix, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
 
@@ -309,9 +310,9 @@ class RangeParameter(Section):
     @model_validator(mode="after")
     def _range_is_one(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low={self.low} is above high={self.high}. Exchange the two.")
+            raise ValueError(f"low={self.low} is above high={self.high}. Swap them.")
         if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low} with log: true. A logarithmic range starts above 0.")
+            raise ValueError(f"low={self.low} with log: true. A logarithmic range must start above 0.")
         if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
             raise ValueError(f"low={self.low}, high={self.high} with type: int. Use whole numbers.")
         return self
@@ -380,7 +381,7 @@ class StudyConfig(Section):
             return self
         if "loss" in self.metric:
             raise ConfigError(
-                f"study.metric={self.metric} is a loss, and the metric is maximized",
+                f"study.metric={self.metric} is a loss, but the metric is maximized",
                 remedy=f"Choose a score: {', '.join(VALIDATION_METRICS)}.",
             )
         raise ConfigError(

@@ -1,8 +1,7 @@
-"""What a process finds around it, made fit for the work before that begins.
+"""Makes a process's surroundings usable before its work starts.
 
-Its standard streams are open, and a terminal that goes away ends nothing. Names of files beyond ASCII are read as
-UTF-8, whatever the locale says. A warning warns, and is no error. What the system refuses because of a limit has a
-remedy.
+Its standard streams are open, and losing the terminal does not end it. File names beyond ASCII are read as UTF-8,
+whatever the locale. Warnings are shown, but never raised. Errors caused by system limits get a remedy.
 """
 
 import errno
@@ -34,18 +33,18 @@ def prepare() -> None:
 
 
 def open_to_all(folder: Path) -> str | None:
-    """What to do where everybody on this machine can write to a folder, and so remove or replace what is in it."""
+    """The remedy if all users of this machine can write to a folder, and so remove or replace its content."""
     return f"chmod go-w {shlex.quote(str(folder))}" if folder.is_dir() and folder.stat().st_mode & 0o002 else None
 
 
 def note_open_to_all(folder: Path, warn: Callable[..., object]) -> None:
     """Warn of a folder that everybody on this machine can write to."""
     if remedy := open_to_all(folder):
-        warn("everybody on this machine can write to the experiments folder", remedy=remedy)
+        warn("all users of this machine can write to the experiments folder", remedy=remedy)
 
 
 def _open_standard_streams() -> None:
-    """Where one was closed (`2>&-`), the next file that is opened would get its number, and what is printed."""
+    """Open closed standard streams (`2>&-`): otherwise the next opened file would get the number, and all output."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -68,7 +67,7 @@ def _use_utf8() -> None:
 
 
 def _let_warnings_warn() -> None:
-    """PYTHONWARNINGS=error would have a library that warns of itself end a training, or keep metrics from MLflow."""
+    """With PYTHONWARNINGS=error, a library's warning would end a training, or keep metrics from MLflow."""
     strict = [entry for entry in warnings.filters if entry[0] == "error"]
     for entry in strict:
         warnings.filters.remove(entry)  # type: ignore[attr-defined]
@@ -85,7 +84,7 @@ def _is_error(word: str) -> bool:
 
 
 class _Lasting(io.FileIO):
-    """A descriptor whose other end may go away: what cannot be written there is dropped."""
+    """A descriptor whose other end may close: what cannot be written is dropped."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:

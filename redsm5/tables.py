@@ -1,6 +1,6 @@
-"""Rows on the terminal or for a program: one way to print them as a table, as JSON, or as CSV.
+"""Prints rows as a table, as JSON or as CSV.
 
-Nothing is ever cut: an id can be copied from a narrow terminal, a pipe or a file, whichever the form.
+Nothing is truncated: an id can be copied from a narrow terminal, a pipe or a file, in every format.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""The one place that writes to the terminal: what a terminal would obey is shown, never sent.
+"""The only module that writes to the terminal: control characters are shown escaped, never sent.
 
-A study's name, a reason, a path or an error may come from a file that somebody else wrote. In it, escape sequences and
-other control characters, characters that hide or turn the line around, and half characters are written as JSON writes
-them (`\\u001b`), so that JSON stays JSON. Neither does what the terminal's encoding lacks end anything. The standard
-library is all that it needs.
+A study's name, a reason, a path or an error may come from a file that somebody else wrote. Escape sequences and other
+control characters, invisible and direction-changing characters, and lone surrogates are written as JSON escapes
+(`\\u001b`), so that JSON stays valid. Characters that the terminal's encoding lacks raise no error. This module needs
+only the standard library.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def show(text: str, *, error: bool = False) -> None:
         try:
             stream.write(_encodable(escaped(text), stream.encoding or "utf-8") + "\n")
             stream.flush()
-        except BrokenPipeError:  # who read it has gone, as `head` does: nothing more is for anybody
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe: drop the rest
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -69,7 +69,7 @@ def _in_encoding(found: "re.Match[str]", encoding: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose messages, which quote what was typed, come out here too."""
+    """An `ArgumentParser` that prints through this module, since its messages quote what was typed."""
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))

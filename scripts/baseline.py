@@ -1,4 +1,4 @@
-"""Train the baseline, TF-IDF with linear SVMs, on the same splits, and report it alike: `just baseline [overrides]`."""
+"""Train the baseline (TF-IDF with linear SVMs) on the same splits and report it: `just baseline [overrides]`."""
 
 import json
 import sys

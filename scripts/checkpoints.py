@@ -12,11 +12,12 @@ from redsm5.tables import add_format, render
 from redsm5.terminal import Parser, show
 
 COLUMNS = tuple(field.name for field in fields(CheckpointHistory))
+SHOWN = {"set_aside": "quarantine"}  # the word for an action, where it is another than on disk
 
 
 def main() -> int:
     parser = Parser(prog="just checkpoints", description=__doc__)
-    parser.add_argument("trial_id", metavar="UUID", help="of the trial, as in the name of its folder")
+    parser.add_argument("trial_id", metavar="UUID", help="the trial's UUID, as in the name of its folder")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser)
     arguments = parser.parse_args()
@@ -29,6 +30,8 @@ def main() -> int:
             f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
         )
     rows = [asdict(checkpoint) for checkpoint in checkpoint_history(folder)]
+    if arguments.format == "table":  # JSON and CSV give the action as retention.jsonl has it
+        rows = [row | {"action": SHOWN.get(row["action"], row["action"])} for row in rows]
     empty = f"Trial {trial_id} has had no checkpoints: the first comes after an epoch, unless retention.enabled=false."
     show(render(arguments.format, COLUMNS, rows, empty=empty))
     return 0

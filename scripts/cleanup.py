@@ -1,4 +1,4 @@
-"""Show what takes room and need not; with --execute, delete it: `just cleanup [--execute [--evict]]`."""
+"""Show reclaimable disk space; with --execute, delete it: `just cleanup [--execute [--evict]]`."""
 
 import argparse
 import os
@@ -44,7 +44,7 @@ def text(told: dict[str, Any]) -> str:
         if told["items"]
         else [f"Nothing to clean up in {one_line(told['experiments'])}."]
     )
-    lines += [f"passed over: {one_line(row['path'])}: {one_line(row['reason'])}" for row in told["skipped"]]
+    lines += [f"skipped: {one_line(row['path'])}: {one_line(row['reason'])}" for row in told["skipped"]]
     for kind, total in told["totals"].items():
         if total["items"]:
             lines.append(
@@ -55,7 +55,7 @@ def text(told: dict[str, Any]) -> str:
         lines.append("Nothing was deleted: `just cleanup --execute` deletes litter and orphans.")
     if not told["evicted"] and totals["evictable"]["items"]:
         lines.append(
-            "What is evictable stays, until the budget needs its room or `just cleanup --execute --evict` takes it."
+            "Evictable checkpoints stay until the budget needs space; `just cleanup --execute --evict` deletes them."
         )
     return "\n".join(lines)
 
@@ -63,7 +63,9 @@ def text(told: dict[str, Any]) -> str:
 def main() -> int:
     parser = Parser(prog="just cleanup", description=__doc__)
     parser.add_argument("--execute", action="store_true", help="delete litter and orphans")
-    parser.add_argument("--evict", action="store_true", help="with --execute: what the budget would take next as well")
+    parser.add_argument(
+        "--evict", action="store_true", help="with --execute: also delete what the budget would evict next"
+    )
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser, ("table", "json"))
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
-"""See for yourself: a study is killed with SIGKILL again and again, and ends as one that was not: `just demo-crash`.
+"""Kill a study with SIGKILL repeatedly, and compare its results with an uninterrupted study: `just demo-crash`.
 
-Two small studies run in a temporary folder. The first is left alone. Of the second, all processes are killed at random
-moments, and the same command is given again, until it is done. Then every metric but `system_*`, the weights that are
-kept and the test scores are compared, bit by bit.
+Two small studies run in a temporary folder. The first is not interrupted. All processes of the second are killed at
+random moments, and the same command is run again, until it is done. Then every metric except `system_*`, the kept
+weights and the test scores are compared, bit by bit.
 """
 
 import os
@@ -28,14 +28,14 @@ HPO = Path(__file__).with_name("hpo.py")
 def main() -> int:
     parser = Parser(prog="just demo-crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=None, help="of the moments")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the random kill times")
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="redsm5-") as folder:
         alone, killed = Path(folder) / "alone", Path(folder) / "killed"
-        show("A study that nothing interrupts …")
+        show("Running a study without interruption …")
         finish(alone)
-        show(f"The same study, to be killed {arguments.kills} times …")
+        show(f"Running the same study, to be killed {arguments.kills} times …")
         for turn in range(1, arguments.kills + 1):
             study = start(killed)
             wait_for_training(killed, study)
@@ -44,7 +44,7 @@ def main() -> int:
             count = kill_all(killed)
             study.wait()
             if over:
-                show("  it was done before the next kill")
+                show("  it finished before the next kill")
                 break
             show(f"  {turn}: kill -9 of {count} processes; {standing(killed)}")
         finish(killed)
@@ -96,7 +96,7 @@ def records(experiments: Path) -> list[tuple[Path, dict[str, Any]]]:
 def standing(experiments: Path) -> str:
     """How far the study had come."""
     trials = [f"trial {r['number']} {r['state']}, epoch {r['epoch']} of {r['epochs']}" for _, r in records(experiments)]
-    return "; ".join(trials) or "no trial had begun"
+    return "; ".join(trials) or "no trial had started"
 
 
 def outcome(experiments: Path) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
-"""See whether all that a study needs works here: `just doctor [--json] [--experiments DIR] [--tracking-uri URI]`.
+"""Check that what a study needs works here: `just doctor [--json] [--experiments DIR] [--tracking-uri URI]`.
 
-The exit code is 1 where something that is needed does not work, else 0. Whatever is broken, this must still run: with
-the standard library alone, and on a Python that is too old for the rest.
+The exit code is 1 if something required does not work, else 0. It must run on a broken installation: it needs only the
+standard library, and runs on a Python that is too old for the rest.
 """
 
 import os
@@ -26,7 +26,7 @@ def main() -> int:
     make_private()
     parser = Parser(prog="just doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
-    parser.add_argument("--tracking-uri", help="MLflow's address; without it, where the studies' last runs shipped")
+    parser.add_argument("--tracking-uri", help="MLflow's address; default: the one that the studies used last")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments

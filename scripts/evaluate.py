@@ -1,4 +1,4 @@
-"""Evaluate a trial's kept best checkpoints again: `just evaluate --trial-id UUID [--split test]`."""
+"""Evaluate a trial's best checkpoints again: `just evaluate --trial-id UUID [--split test]`."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def main() -> int:
     if not config.retention.enabled:
         raise ConfigError(
             f"trial {arguments.trial_id} was trained with retention.enabled=false: it has no checkpoint to evaluate",
-            remedy=f"What it reached stands in {folder / paths.REPORT}.",
+            remedy=f"Its metrics are in {folder / paths.REPORT}.",
         )
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:

@@ -1,4 +1,4 @@
-"""Run or continue a study: `just hpo [overrides]`."""
+"""Run or resume a study: `just hpo [overrides]`."""
 
 import sys
 

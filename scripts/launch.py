@@ -1,4 +1,4 @@
-"""Train one trial and ship its metrics: `just train [overrides]`; with trial.id=UUID, go on with that trial."""
+"""Train one trial and ship its metrics: `just train [overrides]`; trial.id=UUID resumes that trial."""
 
 import sys
 from pathlib import Path
@@ -47,11 +47,11 @@ def main() -> int:
         if not (folder / paths.REPORT_PAGE).exists():  # it was trained by processes that a scheduler started
             draw_report(folder, log)
         ship(folder, config, stop, log)
-        log.info(f"trial {record.state} already: nothing to do", report=str(folder / paths.REPORT))
+        log.info(f"the trial is already {record.state}: nothing to do", report=str(folder / paths.REPORT))
         return 0
     with try_lock(folder / paths.LOCK) as free:
         if not free:
-            raise LockedError(f"trial {trial_id} is being worked on by another process", remedy="Wait for its end.")
+            raise LockedError(f"trial {trial_id} is in use by another process", remedy="Wait for it to end.")
     refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
     note_open_to_all(folder.parent, log.warning)
@@ -76,14 +76,16 @@ def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLog
     """Ship the trial's metrics to MLflow, and say so where something is left."""
     uri = tracking_uri(config)
     if REDACTED in uri:
-        log.warning("the password of MLflow's address is not saved: `just sync --tracking-uri` ships the metrics")
+        log.warning("the password in MLflow's address is not saved: ship the metrics with `just sync --tracking-uri`")
         return
     shipper = Shipper(uri, Path(config.experiments) / paths.MLFLOW_ARTIFACTS, log.warning)
     shipper.watch(folder)
     shipper.start()
     left = shipper.close(hurried=lambda: stop.requested)
     if left or shipper.failing:
-        log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left, reports=shipper.reports)
+        log.warning(
+            "some metrics or reports are not in MLflow yet: `just sync` ships them", rows=left, reports=shipper.reports
+        )
 
 
 exit_with_message(main)

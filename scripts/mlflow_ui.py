@@ -18,12 +18,12 @@ def main() -> int:
     experiments = Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments"))
     database, artifacts = experiments / paths.MLFLOW_DB, experiments.resolve() / paths.MLFLOW_ARTIFACTS
     if not database.is_file():
-        raise InputError(f"{database} is not there", remedy="Run `just hpo` first, or set REDSM5_EXPERIMENTS.")
+        raise InputError(f"{database} does not exist", remedy="Run `just hpo` first, or set REDSM5_EXPERIMENTS.")
     make_private()
     try:
         local.settle(database, artifacts)
     except (sqlite3.Error, OSError, LockedError) as error:  # a read-only folder, say: the rest can be looked at
-        show(f"warning: reports may not be shown, if the folder was moved: {one_line(error)}", error=True)
+        show(f"warning: if the folder was moved, reports may be missing: {one_line(error)}", error=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local.own_uri(experiments)]
     command += ["--default-artifact-root", artifacts.as_uri()]  # else beside wherever this was started
     command += ["--host", "127.0.0.1", "--workers", "1", *sys.argv[1:]]

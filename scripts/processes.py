@@ -1,7 +1,7 @@
-"""`accelerate launch` of several processes for one trial, which tells in a line how they ended, without a traceback.
+"""`accelerate launch` of several processes for one trial; a failure is reported in one line, without a traceback.
 
-Asked to stop, it passes that on and waits for them, and that is no failure: the trial's record says what became of it.
-Where one of them dies, it ends the others.
+A request to stop is passed on to the processes, and their exit is then no failure: the trial's record has the outcome.
+If one of them dies, the others are terminated.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """Train a trial again from its snapshot and compare every metric: `just reproduce UUID [--into DIR] [--data-dir DIR]`.
 
-Two things are judged. The kept checkpoint is evaluated here, and its probabilities are compared with those on record:
-they may differ by 1e-4 at most, on any machine. The trial is trained anew, elsewhere, and every metric of every step is
-compared: on a machine and with libraries like those on record each must be equal to the bit; elsewhere the differences
-are only told. The exit code is 0 where what must hold holds, else 2.
+There are two checks. The kept checkpoint is evaluated here, and its probabilities may differ from those on record by at
+most 1e-4, on any machine. The trial is trained again, elsewhere, and every metric of every step is compared: with the
+same machine and libraries all must be bit-identical; otherwise differences are reported, but do not fail the check. The
+exit code is 0 if the checks pass, else 2.
 """
 
 import argparse
@@ -31,13 +31,15 @@ from redsm5.tracking.logs import open_logs
 
 def main() -> int:
     parser = Parser(prog="just reproduce", description=__doc__)
-    parser.add_argument("trial_id", metavar="UUID", help="of a completed trial, as in the name of its folder")
+    parser.add_argument("trial_id", metavar="UUID", help="UUID of a completed trial, as in the name of its folder")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument(
-        "--into", type=Path, help="keep the repeated trial in this experiments folder; default: nowhere"
+        "--into", type=Path, help="keep the repeated trial in this experiments folder; default: delete it"
     )
-    parser.add_argument("--data-dir", help="where the CSVs are here, if the trial read them from another folder")
-    parser.add_argument("--launch", help="a file of accelerate_configs/; default: the trial's own")
+    parser.add_argument("--data-dir", help="the folder of the CSVs, if the trial read them from another one")
+    parser.add_argument(
+        "--launch", help="a launch configuration, by its name in accelerate_configs/; default: the trial's own"
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     arguments = parser.parse_args()
     files.make_private()
@@ -53,11 +55,11 @@ def main() -> int:
         files.make_dir(into)
         again = validate({**config.model_dump(), "experiments": str(into.absolute()), "trial": {"id": None}})
         trial_id = create_trial(again).trial_id
-        log.info("training it again", folder=str(paths.trial_dir(into, trial_id)))
+        log.info("training the trial again", folder=str(paths.trial_dir(into, trial_id)))
         launch_trial(again, trial_id).attend(stop)
         draw_report(paths.trial_dir(into, trial_id), log)
         if stop.requested:
-            raise Interrupted("the repeated training was stopped; run the same command again to begin anew")
+            raise Interrupted("the repeated training was stopped; run the same command again to restart it")
         training = compare_training(folder, report, paths.trial_dir(into, trial_id))
     told = verdict(report, checkpoint, training)
     show(as_json(told) if arguments.json else text(told))
@@ -87,12 +89,12 @@ def compare_checkpoint(folder: Path, config: Config) -> dict[str, Any]:
     """Evaluate the kept checkpoint here, and hold its probabilities against those on record."""
     before, record = load(folder / paths.PREDICTIONS, PredictionsRecord), read_record(folder)
     if before is None or record is None:
-        return {"compared": False, "reason": f"{paths.PREDICTIONS} is not there"}
+        return {"compared": False, "reason": f"{paths.PREDICTIONS} is missing"}
     if not (folder / paths.CHECKPOINTS / before.checkpoint).is_dir():
         return {"compared": False, "reason": f"checkpoint {before.checkpoint} was not kept"}
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
-            return {"compared": False, "reason": "another process is at the trial"}
+            return {"compared": False, "reason": "another process is using the trial"}
 
         from redsm5.evaluation.report import evaluate_again  # takes seconds to import
 

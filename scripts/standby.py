@@ -1,13 +1,13 @@
-"""Stand ready to train trials: accelerate launch scripts/standby.py, started by the driver (redsm5/study/standby.py).
+"""The standby process, which forks trials with everything imported (driver's side: redsm5/study/standby.py).
 
-What scripts/train.py imports takes longer than the training of a small trial, and is imported here once. One process
-then forks a child for each request, in a session of its own, and says when it has ended, by itself or by any signal. It
-hears and speaks on the socket that it gets as its standard input; what the imports print is no part of that. Several
-processes that are to train together cannot be forked, since they have found each other already: they become the trial
-of the one request that they get, and the next ones are started meanwhile.
+Importing what scripts/train.py needs takes longer than training a small trial, and is done here once. For each request
+one process forks a child, in a session of its own, and reports when it has exited, by itself or by a signal. It
+communicates over the socket that is its standard input; what the imports print goes elsewhere. Several processes that
+train one trial together cannot be forked, since they are already connected: they become the trial of the one request
+that they get, and the next ones are started meanwhile.
 
-A child differs from a fresh process in its imports alone: it is forked while there is one thread, no device has been
-touched and nothing has been computed.
+A child differs from a fresh process only in its imports: it is forked while there is one thread, no device has been
+used and nothing has been computed.
 """
 
 import ast
@@ -96,9 +96,9 @@ def unfit() -> str:
     """Why no trial may be forked from this process; empty where one may."""
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
-        return f"{threads} threads run after the imports"
+        return f"{threads} threads are running after the imports"
     touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return "CUDA is in use after the imports" if touched else ""
+    return "CUDA is initialized after the imports" if touched else ""
 
 
 def become(arguments: list[str], output: str | None) -> NoReturn:

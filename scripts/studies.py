@@ -38,7 +38,7 @@ def main() -> int:
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     rows = [row(*listed) for listed in list_studies(experiments)]
     for damaged in read_studies(experiments)[1]:
-        show(f"passed over: {one_line(damaged.error.where)}: {one_line(damaged.error.what)}", error=True)
+        show(f"skipped: {one_line(damaged.error.where)}: {one_line(damaged.error.what)}", error=True)
     show(render(arguments.format, COLUMNS, rows, empty=f"No studies in {one_line(experiments)} yet: run `just hpo`."))
     return 0
 

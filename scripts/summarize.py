@@ -1,4 +1,4 @@
-"""Summarize a study, as JSON and as a page: `just summary [STUDY] [--experiments DIR] [--json]`; else the newest."""
+"""Summarize a study (default: the newest) as JSON and as a page: `just summary [STUDY] [--json]`."""
 
 import errno
 import os

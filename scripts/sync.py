@@ -1,4 +1,4 @@
-"""Ship the metrics that wait in the journals to MLflow: `just sync [--experiments DIR] [--tracking-uri URI]`."""
+"""Ship metrics that wait in the journals to MLflow: `just sync [--experiments DIR] [--tracking-uri URI]`."""
 
 import os
 import shlex
@@ -54,22 +54,22 @@ def what_is_left(left: list[Left]) -> str:
         [f"{rows} rows still wait in the journals" if rows > 1 else "1 row still waits in its journal"] if rows else []
     )
     said += [f"{reports} report{'s' * (reports > 1)} not sent"] if reports else []
-    said += [f"the end of {ends} run{'s' * (ends > 1)} not noted"] if ends else []
+    said += [f"the end of {ends} run{'s' * (ends > 1)} not recorded"] if ends else []
     by_reason: dict[str | None, list[str]] = defaultdict(list)
     for trial in left:
         by_reason[trial.reason].append(trial.what)
     lines = []
     for reason, trials in list(by_reason.items())[:SHOWN]:
         lines += [*trials[:SHOWN], *([f"and {len(trials) - SHOWN} more"] if len(trials) > SHOWN else [])]
-        lines += [f"  {line}" for line in (reason or "not tried after what else failed").splitlines()]
-    lines += [f"and {len(by_reason) - SHOWN} reasons more"] if len(by_reason) > SHOWN else []
+        lines += [f"  {line}" for line in (reason or "not tried after the failures above").splitlines()]
+    lines += [f"and {len(by_reason) - SHOWN} more reasons"] if len(by_reason) > SHOWN else []
     return "\n  ".join([", ".join(said), *lines])
 
 
 def main() -> int:
     parser = Parser(prog="just sync", description=__doc__)
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
-    parser.add_argument("--tracking-uri", help="where to ship; without it, where the study's last run shipped")
+    parser.add_argument("--tracking-uri", help="MLflow's address; default: the one that the study used last")
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
     files.make_private()
@@ -86,7 +86,7 @@ def main() -> int:
     for uri, folders in by_uri.items():
         if REDACTED in uri:
             raise InputError(
-                f"the password of {uri} is not saved with the study", remedy="Give the address with --tracking-uri."
+                f"the password of {uri} is not saved with the study", remedy="Pass the address with --tracking-uri."
             )
         shipper = Shipper(uri, experiments / paths.MLFLOW_ARTIFACTS, log.warning)
         for folder in folders:
@@ -96,16 +96,18 @@ def main() -> int:
         left += shipper.left()
         away += [shipper.away or "it does not answer"] if shipper.failing and not left else []
     if stop.requested:
-        raise Interrupted(f"{what_is_left(left) if left else 'not all was looked at'}\n  Run `{again}` again to go on.")
+        raise Interrupted(
+            f"{what_is_left(left) if left else 'not all trials were checked'}\n  Run `{again}` again to continue."
+        )
     if left or away:
-        said = what_is_left(left) if left else "it cannot be asked: " + "\n    ".join(away[0].splitlines())
+        said = what_is_left(left) if left else "MLflow cannot be reached: " + "\n    ".join(away[0].splitlines())
         raise TrainingError(
-            f"MLflow has not got everything: {said}",
-            remedy=f"Start MLflow, or mend what it says above, and run `{again}` again: it tries all of it again.",
+            f"some metrics or reports are not in MLflow yet: {said}",
+            remedy=f"Start MLflow, or fix the causes above, and run `{again}` again: it tries everything again.",
         )
     if unreadable:
         raise InputError(
-            f"{unreadable} of the trials cannot be read, and are named above; all others are in MLflow",
+            f"{unreadable} of the trials cannot be read (named above); all others are in MLflow",
             remedy="Restore their files from a copy, or move their folders out of the experiments folder.",
         )
     show(f"{sum(map(len, by_uri.values()))} trials: every metric is in MLflow")

@@ -1,8 +1,8 @@
 """Train one trial whose folder exists: accelerate launch scripts/train.py trial.id=UUID experiments=DIR.
 
-`just train` and `just hpo` make the folder and launch this. It trains until the trial has its outcome in trial.json;
-run again, it goes on where it was, and does nothing if the trial is finished. Several processes train one trial
-together: each with its share of every batch, and the first one decides, writes, and reports.
+`just train` and `just hpo` create the folder and launch this script. It trains until trial.json has an outcome; run
+again, it resumes, or does nothing if the trial is finished. Several processes can train one trial together: each takes
+its share of every batch, and the first one decides, writes and reports.
 """
 
 import sys
@@ -73,7 +73,7 @@ with trial.outcome(), Saver() as saver:
     trial.peers = ranks = Ranks()
     set_numerics(config.train.deterministic)
     if slow_in_bf16(accelerator.device, config.train.mixed_precision):
-        trial.log.warning("this processor computes bf16 by way of other types: train.mixed_precision=no is far faster")
+        trial.log.warning("this CPU emulates bf16: train.mixed_precision=no is far faster")
     seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights
 
     splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
@@ -128,9 +128,9 @@ with trial.outcome(), Saver() as saver:
         model.train()
         losses = StepLosses(journal, epochs_done=at.epochs_done)
         with epoch_progress(epoch, config.train.epochs, len(train_batches), at.batches_done, shown=ranks.first) as bar:
-            for parts in skip_first_batches(train_batches, at.batches_done):
+            for micro_batches in skip_first_batches(train_batches, at.batches_done):
                 with accelerator.accumulate(model):
-                    loss = forward_backward(accelerator, model, parts, loss_of, adversary)
+                    loss = forward_backward(accelerator, model, micro_batches, loss_of, adversary)
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
                     optimizer.step()

@@ -45,7 +45,7 @@ BAD = {
     "a negative seed": (["study.seed=-1"], ["study.seed=-1", "at least 0"]),
     "nothing to keep": (["retention.keep_last_n=-1"], ["retention.keep_last_n=-1", "at least 0"]),
     "no member of the list": (["train.mixed_precision=fp8"], ["train.mixed_precision=fp8", "'fp16' or 'bf16'"]),
-    "csv without its folder": (["data=csv"], ["data.dir is missing", "data.source=csv", "Add data.dir=..."]),
+    "csv without its folder": (["data=csv"], ["data.dir is required", "data.source=csv", "Add data.dir=..."]),
     "a folder for invented posts": (["data.dir=/x"], ["data.dir=/x", "data.source=synthetic", "Leave data.dir out"]),
     "a count of posts with csv": (
         ["data=csv", "data.dir=/x", "data.posts=99"],
@@ -75,7 +75,7 @@ BAD = {
     ),
     "space: a key that no search varies": (
         ["search.space={study.seed:{type:int,low:1,high:2}}"],
-        ["search.space", "study.seed", "A search varies keys of model and train"],
+        ["search.space", "study.seed", "Only keys of model and train can be searched"],
     ),
     "space: an end out of range": (
         [RATE % (0.1, 2, "false")],
@@ -83,11 +83,11 @@ BAD = {
     ),
     "space: low above high": (
         [RATE % (0.2, 0.1, "false")],
-        ["search.space", "train.learning_rate", "low=0.2", "high=0.1", "Exchange the two"],
+        ["search.space", "train.learning_rate", "low=0.2", "high=0.1", "Swap them"],
     ),
     "space: log from 0": (
         [RATE % (0, 0.1, "true")],
-        ["search.space", "train.learning_rate", "low=0", "A logarithmic range starts above 0"],
+        ["search.space", "train.learning_rate", "low=0", "A logarithmic range must start above 0"],
     ),
     "space: int between": (
         ["search.space={train.epochs:{type:int,low:1.5,high:4}}"],
@@ -104,19 +104,19 @@ BAD = {
             "search.space={train.patience:{type:int,low:1,high:2,when:{train.schedule:cosine}},"
             "train.schedule:{type:categorical,choices:[linear,cosine]}}"
         ],
-        ["search.space", "train.patience", "train.schedule", "above it"],
+        ["search.space", "train.patience", "train.schedule", "declared before it"],
     ),
     "space: a condition on nothing": (
         ["search.space={train.focal_gamma:{type:float,low:1,high:5,when:{train.loss_functio:focal}}}"],
-        ["search.space", "train.loss_functio", "above it", "nearest: train.loss_function"],
+        ["search.space", "train.loss_functio", "declared before it", "nearest: train.loss_function"],
     ),
     "space: a condition that never holds": (
         [f"search.space={{{LOSS},train.focal_gamma:{{type:float,low:1,high:5,when:{{train.loss_function:hybrid}}}}}}"],
-        ["search.space", "train.loss_function=hybrid", "never proposed"],
+        ["search.space", "train.loss_function=hybrid", "never proposes"],
     ),
     "space: a choice without what it needs": (
         [f"search.space={{{LOSS}}}"],
-        ["search.space", "train.focal_gamma is missing", "train.loss_function=focal"],
+        ["search.space", "train.focal_gamma is required", "train.loss_function=focal"],
     ),
     "space: an unknown distribution": (
         ["search.space={train.epochs:{type:normal,low:1,high:2}}"],

@@ -301,7 +301,7 @@ def test_a_mark_of_another_machine_stands_and_the_refusal_names_it(
     lock.mark.write_text(mark)
     assert not lock.acquire()
     monkeypatch.setattr(files.time, "monotonic", iter(range(0, 10_000, 100)).__next__)
-    with pytest.raises(LockedError, match=f"If it ended with its machine, remove {lock.mark}"), lock:
+    with pytest.raises(LockedError, match=f"If its machine crashed, remove {lock.mark}"), lock:
         pass
 
 
@@ -316,7 +316,7 @@ def test_a_file_system_that_gave_locks_before_is_not_taken_for_one_without(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "flock", refuse)
-    with pytest.raises(LockedError, match=r"gives no lock \(No locks available\), though it did before"):
+    with pytest.raises(LockedError, match=r"no longer provides locks \(No locks available\)"):
         files.Lock(tmp_path / "lock").acquire()
     assert not list(tmp_path.glob("*.held"))
 

@@ -197,11 +197,11 @@ def no_such_file(server: HubServer) -> None:
     [
         (no_token, HubAccessError, "gated, and there is no token (1 try, last status 401)", "hf auth login"),
         (expired_token, HubAccessError, "expired or been revoked (1 try, last status 401)", "settings/tokens"),
-        (terms_not_accepted, HubAccessError, "not been given access (1 try, last status 403)", "accept its terms on"),
-        (weak_token, HubAccessError, "does not permit to read it (1 try, last status 403)", "settings/tokens"),
+        (terms_not_accepted, HubAccessError, "account has no access (1 try, last status 403)", "accept its terms on"),
+        (weak_token, HubAccessError, "may not read it (1 try, last status 403)", "settings/tokens"),
         (no_such_repository, HubError, "no such repository", "Check data.repo_id"),
         (no_such_revision, HubError, "no such revision (1 try, last status 404)", "Set data.revision"),
-        (listed_but_not_there, HubError, "is not there (1 try, last status 404)", "another revision"),
+        (listed_but_not_there, HubError, "is missing (1 try, last status 404)", "another revision"),
         (no_such_file, HubError, "has no redsm5_annotations.csv", "files are listed on"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_token_of_the_environment_is_named_since_a_login_would_not_help(
     server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_old")
-    with pytest.raises(HubAccessError, match="a login does not count while HF_TOKEN is set"):
+    with pytest.raises(HubAccessError, match="HF_TOKEN takes precedence over a login"):
         hub.data_files(DATA)
 
 
@@ -251,19 +251,19 @@ def test_offline_nothing_is_asked_for_and_the_message_says_so(
     ("fault", "words"),
     [
         (Fault(REVISION, status=429), "too many requests (5 tries, last status 429)"),
-        (Fault(REVISION, status=500), "the Hub is in trouble (5 tries, last status 500)"),
-        (Fault(TREE, status=503), "the Hub is in trouble (5 tries, last status 503)"),
-        (Fault(HEAD, status=502), "the Hub is in trouble (5 tries, last status 502)"),
-        (Fault(STORE, status=504), "the Hub is in trouble (5 tries, last status 504)"),
-        (Fault(STORE, status=403), "the Hub is in trouble (5 tries, last status 403)"),  # its signed address is too old
-        (Fault(REVISION, hang=True), "no answer in time (5 tries)"),
-        (Fault(TREE, hang=True), "no answer in time (5 tries)"),
-        (Fault(HEAD, hang=True), "no answer in time (5 tries)"),
-        (Fault(STORE, hang=True), "no answer in time (5 tries)"),
-        (Fault(TREE, cut=9), "the connection was cut (5 tries)"),
-        (Fault(STORE, cut=0), "the connection was cut (5 tries)"),
-        (Fault(STORE, cut=2000), "the connection was cut (5 tries)"),
-        (Fault(REVISION, status=200), "incomplete, or not the Hub's (5 tries)"),
+        (Fault(REVISION, status=500), "server error (5 tries, last status 500)"),
+        (Fault(TREE, status=503), "server error (5 tries, last status 503)"),
+        (Fault(HEAD, status=502), "server error (5 tries, last status 502)"),
+        (Fault(STORE, status=504), "server error (5 tries, last status 504)"),
+        (Fault(STORE, status=403), "server error (5 tries, last status 403)"),  # its signed address is too old
+        (Fault(REVISION, hang=True), "timeout (5 tries)"),
+        (Fault(TREE, hang=True), "timeout (5 tries)"),
+        (Fault(HEAD, hang=True), "timeout (5 tries)"),
+        (Fault(STORE, hang=True), "timeout (5 tries)"),
+        (Fault(TREE, cut=9), "the connection was lost (5 tries)"),
+        (Fault(STORE, cut=0), "the connection was lost (5 tries)"),
+        (Fault(STORE, cut=2000), "the connection was lost (5 tries)"),
+        (Fault(REVISION, status=200), "incomplete, or not from the Hub (5 tries)"),
     ],
     ids=lambda value: str(value) if isinstance(value, Fault) else "",
 )
@@ -329,7 +329,7 @@ def test_a_file_that_begins_anew_after_each_cut_is_given_up(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     server.serves_parts = False
     server.faults.append(Fault(STORE, cut=2500))
-    with pytest.raises(HubUnavailableError, match="the connection was cut"):
+    with pytest.raises(HubUnavailableError, match="the connection was lost"):
         hub.data_files(DATA)
     assert len(server.asked(STORE)) == 10  # of each try, the first request and the one for the rest
 
@@ -344,7 +344,7 @@ def test_no_token_and_no_signed_address_is_in_a_message_or_a_log(
     with pytest.raises(HubUnavailableError) as caught:
         hub.data_files(DATA)
     assert len(caplog.messages) == 4
-    assert f"dataset {REDSM5} at revision main: status 500 (try 1 of 5); the next try is in 1 s" in caplog.messages
+    assert f"dataset {REDSM5} at revision main: status 500 (attempt 1 of 5); retrying in 1 s" in caplog.messages
     for secret in (TOKEN, "Signature"):
         assert secret not in caught.value.message() + caplog.text
 
@@ -445,7 +445,7 @@ def test_a_folder_and_tiny_never_touch_the_hub(
 
 def test_a_folder_that_is_not_there_is_no_name_of_the_hub(server: HubServer, tmp_path: Path) -> None:
     for name in (str(tmp_path / "gone"), "../gone", "a b/c"):
-        with pytest.raises(InputError, match="no such folder, and no model of the Hub"):
+        with pytest.raises(InputError, match="not a valid model name of the Hub"):
             hub.model_files(name)
     assert server.requests == []
 

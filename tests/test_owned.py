@@ -119,7 +119,7 @@ def test_what_is_not_ours_is_found_at_any_depth_and_every_link_is_none(tmp_path:
 # checkpoints in which somebody's file lies
 
 
-@pytest.mark.parametrize("way", ["retention", "finish", "set aside", "eviction", "cleanup", "training state"])
+@pytest.mark.parametrize("way", ["retention", "finish", "quarantined", "eviction", "cleanup", "training state"])
 def test_somebodys_file_in_a_checkpoint_stays_where_it_is(experiments: Path, way: str) -> None:
     trial = make_trial(experiments)
     store = store_of(trial)
@@ -130,16 +130,16 @@ def test_somebodys_file_in_a_checkpoint_stays_where_it_is(experiments: Path, way
     elif way == "finish":
         store.policy = Policy()
         store.finish()
-    elif way == "set aside":
-        store.set_aside("epoch-0001", "damaged")
+    elif way == "quarantined":
+        store.quarantine("epoch-0001", "damaged")
         assert (trial / paths.CHECKPOINTS / ".damaged-epoch-0001" / paths.WEIGHTS).exists()
-        store.drop_set_aside()
+        store.drop_quarantined()
     elif way == "eviction":
         record = record_of(trial.name.removeprefix("trial_"), ID, state="failed")
         free_trial(trial, record, states_only=False, reason="budget", log=lambda *_, **__: None)
     elif way == "cleanup":
         found = cleanup(experiments, execute=True, evict=True)
-        assert (precious, "it is not ours, and is left alone; its bytes count") in found.skipped
+        assert (precious, "not written by redsm5: it is not touched, but its bytes count") in found.skipped
     else:
         store.strip(read_checkpoint(precious.parent), "weights suffice")
         (precious.parent / paths.WEIGHTS).unlink()
@@ -154,7 +154,7 @@ def test_an_epoch_that_is_saved_again_beside_somebodys_file_verifies(experiments
     store = store_of(trial)
     folder = trial / paths.CHECKPOINTS / "epoch-0001"
     (folder / "notes.txt").write_bytes(PRECIOUS)
-    store.set_aside("epoch-0001", "damaged")
+    store.quarantine("epoch-0001", "damaged")
     assert store.checkpoints() == []
     store.commit(manifest_of(trial.name.removeprefix("trial_"), 1, 0.5), contents(7))
     assert read_verified(folder)[paths.WEIGHTS] == contents(7)[paths.WEIGHTS]
@@ -162,17 +162,17 @@ def test_an_epoch_that_is_saved_again_beside_somebodys_file_verifies(experiments
     assert not list(trial.glob("checkpoints/.tmp-*"))
 
 
-def test_somebodys_file_in_what_was_set_aside_stays_when_that_happens_again(experiments: Path) -> None:
+def test_somebodys_file_in_what_was_quarantined_stays_when_that_happens_again(experiments: Path) -> None:
     trial = make_trial(experiments, epochs=1)
     store = store_of(trial)
-    store.set_aside("epoch-0001", "damaged")
+    store.quarantine("epoch-0001", "damaged")
     precious = trial / paths.CHECKPOINTS / ".damaged-epoch-0001" / "notes.txt"
     precious.write_bytes(PRECIOUS)
     store.commit(manifest_of(trial.name.removeprefix("trial_"), 1, 0.5), contents(7))
-    store.set_aside("epoch-0001", "damaged again")
+    store.quarantine("epoch-0001", "damaged again")
     assert store.names() == []
     assert (precious.parent / paths.WEIGHTS).read_bytes() == contents(7)[paths.WEIGHTS]
-    store.drop_set_aside()
+    store.drop_quarantined()
     assert [path.name for path in precious.parent.iterdir()] == ["notes.txt"]
 
 
@@ -193,7 +193,7 @@ def test_a_file_in_the_place_of_a_checkpoint_is_refused_and_the_trial_can_go_on(
     trial = make_trial(experiments, epochs=1)
     (trial / paths.CHECKPOINTS / "epoch-0002").write_bytes(PRECIOUS)
     store = store_of(trial)
-    with pytest.raises(owned.NotOursError, match=r"epoch-0002: it is not a folder") as refused:
+    with pytest.raises(owned.NotOursError, match=r"epoch-0002: a checkpoint must be saved there") as refused:
         store.commit(manifest_of(trial.name.removeprefix("trial_"), 2, 0.5), contents(2))
     assert refused.value.resumable
     assert (trial / paths.CHECKPOINTS / "epoch-0002").read_bytes() == PRECIOUS
@@ -210,7 +210,7 @@ def test_a_trial_of_a_study_that_is_gone_stays_if_somebodys_file_lies_in_it(expe
     found = cleanup(experiments, execute=True)
     assert everything(kept) == before | {paths.LOCK: b""}
     assert not gone.exists()
-    assert found.skipped == [(kept, "it would go, but what is not ours lies in it: notes.txt")]
+    assert found.skipped == [(kept, "not deleted, since it contains files that redsm5 did not write: notes.txt")]
 
 
 def test_a_study_behind_a_link_that_leads_nowhere_now_is_not_gone(experiments: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_study_whose_index_has_trials_was_begun(experiments: Path) -> None:
     study.mkdir()
     (study / paths.INDEX).write_text('{"trials": [{}]}')
     assert not owned.was_never_begun(study)
-    assert (study, f"it has no {paths.STUDY}: a study that lost its record is left alone") in cleanup(
+    assert (study, f"it has no {paths.STUDY}: a study without its record is not touched") in cleanup(
         experiments, execute=True
     ).skipped
 
@@ -289,7 +289,7 @@ def test_linked_checkpoints_are_supported_from_the_first_start_on(experiments: P
     (trial / paths.CHECKPOINTS).rmdir()
     (trial / paths.CHECKPOINTS).symlink_to(scratch)
     assert owned.refuse_links(trial, begins=True) == os.path.realpath(scratch)
-    with pytest.raises(owned.NotOursError, match="was not there as the trial began"):
+    with pytest.raises(owned.NotOursError, match="did not exist when the trial started"):
         store_of(trial)
     record = record_of(trial.name.removeprefix("trial_"), ID, checkpoints_at=str(scratch))
     files.write_atomic(trial / paths.TRIAL, record.to_json())
@@ -314,7 +314,7 @@ def test_a_trial_does_not_begin_with_checkpoints_linked_to_what_is_no_empty_fold
     if state == "full":
         (tmp_path / "target").mkdir()
         (tmp_path / "target" / "mine").touch()
-    with pytest.raises(owned.NotOursError, match="Only before its first start"):
+    with pytest.raises(owned.NotOursError, match="may only be linked before its first start"):
         owned.refuse_links(trial, begins=True)
 
 
@@ -324,6 +324,6 @@ def test_a_folder_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> 
     if name:
         folder.mkdir()
     (folder / name).symlink_to(tmp_path)
-    with pytest.raises(owned.NotOursError, match="Put the folder itself in the place of the link") as refused:
+    with pytest.raises(owned.NotOursError, match="Replace the link with the folder itself") as refused:
         owned.refuse_links(folder)
     assert str(folder / name) in str(refused.value)

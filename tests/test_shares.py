@@ -1,7 +1,7 @@
-"""What a batch comes to in parts, and in the shares of several processes: the whole batch's loss and gradients.
+"""Loss and gradients of a batch do not depend on its micro-batches, nor on how processes share it.
 
-The parts of a process add up to its share, and the mean of the shares, which DistributedDataParallel takes, is the
-whole batch's; here the shares are computed one after the other. Shapes: see the modules.
+The micro-batches of a process add up to its share, and the mean of the shares, which DistributedDataParallel takes, is
+the whole batch's. The shares are computed one after the other here. Shapes: see the modules.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from redsm5.config import Config, compose
 from redsm5.data import Splits, load_splits
-from redsm5.data.batches import UNDIVIDED, Batch, Collator, Parting, collate, eval_loader, parts_of
+from redsm5.data.batches import WHOLE_BATCH, Batch, Collator, MicroBatching, collate, eval_loader, micro_batches_of
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
@@ -58,13 +58,13 @@ class Trained:
         return [self.posts[position] for position in positions]
 
     def plain(self, examples: list[Example]) -> Batch:
-        """The batch as it is, undivided: all means are over what is in it."""
+        """The whole batch at once: all means are over its own items."""
         return collate(examples, self.pad_id, self.config.model.max_length)
 
-    def parted(
-        self, examples: list[Example], share: tuple[int, int] = (0, 1), parting: Parting = UNDIVIDED
+    def micro_batched(
+        self, examples: list[Example], share: tuple[int, int] = (0, 1), micro_batching: MicroBatching = WHOLE_BATCH
     ) -> list[Batch]:
-        return Collator(self.pad_id, self.config.model.max_length, share, parting)(examples)
+        return Collator(self.pad_id, self.config.model.max_length, share, micro_batching)(examples)
 
     def loss_of(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         return multitask_loss(outputs, batch, self.criteria_loss, self.config.train.task_weights)
@@ -72,7 +72,7 @@ class Trained:
     def step(self, *batches: list[Batch]) -> tuple[float, dict[str, Tensor]]:
         """The sum of the batches' losses, and every parameter's gradient of them and of the adversary's.
 
-        Each batch comes in parts; an optimizer step takes several batches where it accumulates.
+        Each batch is a list of micro-batches; with gradient accumulation a step takes several batches.
         """
         self.model.zero_grad()
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=len(batches))
@@ -104,36 +104,38 @@ def trained(splits: Splits, head: str, form: str, loss: str) -> Trained:
 
 
 @pytest.mark.parametrize(("head", "form", "loss"), CHOICES)
-def test_parts_and_shares_come_to_the_whole_batch(splits: Splits, head: str, form: str, loss: str) -> None:
-    """Of a batch of six in parts, in parts whose windows stand in groups, in parts of two shares, and of one of two in
-    three shares, one of which is empty.
+def test_micro_batches_and_shares_come_to_the_whole_batch(splits: Splits, head: str, form: str, loss: str) -> None:
+    """A batch of six: in micro-batches, also with grouped windows, and in two shares of micro-batches. A batch of two:
+    in three shares, one of which is empty.
     """
     one = trained(splits, head, form, loss)
-    examples, budget = one.examples(0, 3, 5, 7, 8, 11), Parting(200)
-    assert len(parts_of(examples, budget)) > 2
+    examples, budget = one.examples(0, 3, 5, 7, 8, 11), MicroBatching(200)
+    assert len(micro_batches_of(examples, budget)) > 2
     expected = one.step([one.plain(examples)])
-    close(one.step(one.parted(examples)), expected)
-    close(one.step(one.parted(examples, (0, 1), budget)), expected)
-    grouped = one.parted(examples, (0, 1), Parting(part_cost=16))
+    close(one.step(one.micro_batched(examples)), expected)
+    close(one.step(one.micro_batched(examples, (0, 1), budget)), expected)
+    grouped = one.micro_batched(examples, (0, 1), MicroBatching(part_cost=16))
     assert any("group_1_ST0" in part for part in grouped)
     close(one.step(grouped), expected)
-    close(mean([one.step(one.parted(examples, (index, 2), budget)) for index in range(2)]), expected)
+    close(mean([one.step(one.micro_batched(examples, (index, 2), budget)) for index in range(2)]), expected)
     two = one.examples(1, 4)
-    close(mean([one.step(one.parted(two, (index, 3), budget)) for index in range(3)]), one.step([one.plain(two)]))
+    close(
+        mean([one.step(one.micro_batched(two, (index, 3), budget)) for index in range(3)]), one.step([one.plain(two)])
+    )
 
 
-def test_parts_accumulate_as_whole_batches_do(splits: Splits) -> None:
+def test_micro_batches_accumulate_as_whole_batches_do(splits: Splits) -> None:
     one = trained(splits, "biaffine", "multi_label", "focal")
     batches = [one.examples(0, 3, 5, 8), one.examples(1, 2, 11)]
     whole = one.step(*([one.plain(batch)] for batch in batches))
-    close(one.step(*(one.parted(batch, (0, 1), Parting(200)) for batch in batches)), whole)
+    close(one.step(*(one.micro_batched(batch, (0, 1), MicroBatching(200)) for batch in batches)), whole)
 
 
 def test_a_share_is_every_nth_post_and_knows_the_whole_batch_s_counts(splits: Splits) -> None:
     one = trained(splits, "start_end_linear", "multi_label", "bce")
     examples = one.examples(2, 3, 5, 7, 11)
     known = sum(sum(window.known) for example in examples for window in example.item.windows)
-    shares = [part for index in range(2) for part in one.parted(examples, (index, 2))]
+    shares = [part for index in range(2) for part in one.micro_batched(examples, (index, 2))]
     assert [share["index_N"].tolist() for share in shares] == [[2, 5, 11], [3, 7]]
     for share in shares:
         assert (float(share["item_count"]), float(share["known_count"])) == (2.5, known / 2)
@@ -146,7 +148,7 @@ def test_where_no_evidence_is_known_nothing_is_divided_by_zero(splits: Splits) -
         for window in example.item.windows:
             window.known[:], window.spans[:] = [False] * 9, []
     close(
-        mean([one.step(one.parted(examples, (index, 2), Parting(200))) for index in range(2)]),
+        mean([one.step(one.micro_batched(examples, (index, 2), MicroBatching(200))) for index in range(2)]),
         one.step([one.plain(examples)]),
     )
 
@@ -167,11 +169,13 @@ class Several(Ranks):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_predictions_do_not_depend_on_how_posts_are_put_together(splits: Splits, form: str) -> None:
-    """Neither on parts nor on processes, with stand-ins about; the loss is that of all posts as one batch."""
+    """Neither on micro-batches nor on processes, with placeholder items; the loss is that of all posts as one batch."""
     one = trained(splits, "start_end_linear", form, "weighted_bce")
     everyone = one.examples(*range(len(one.posts)))
     whole = predict(one.model, [[one.plain(everyone)]], one.posts, one.loss_of)
-    apart = predict(one.model, eval_loader(one.posts, 5, one.pad_id, parting=Parting(200)), one.posts, one.loss_of)
+    apart = predict(
+        one.model, eval_loader(one.posts, 5, one.pad_id, micro_batching=MicroBatching(200)), one.posts, one.loss_of
+    )
     before: list[Any] = []
     of_shares = [
         predict(one.model, eval_loader(one.posts, 2, one.pad_id, (r, 3)), one.posts, one.loss_of, Several(r, 3, before))

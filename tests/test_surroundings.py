@@ -159,7 +159,10 @@ def test_the_folder_that_one_is_in_is_gone(tmp_path: Path) -> None:
     here.mkdir()
     done = python("def main():\n    os.rmdir(os.getcwd())\n    return len(os.getcwd())", cwd=here)
     assert done.returncode == 1
-    assert done.stderr == "error: the folder that this was started in is gone\n  Go to another one, and run it there.\n"
+    assert (
+        done.stderr
+        == "error: the current folder no longer exists\n  Change to an existing folder and run the command there.\n"
+    )
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

@@ -1,1 +1,1 @@
-"""The terminal app. It reads an experiments folder and nothing else, so it may be opened and closed at any time."""
+"""The terminal app. It only reads an experiments folder, so it can be opened and closed at any time."""

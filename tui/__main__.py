@@ -15,7 +15,7 @@ ONCE_S = 0.5  # spent on counting bytes before the overview is printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(prog="just tui", description="Look at an experiments folder while it is written.")
+    parser = Parser(prog="just tui", description="Monitor an experiments folder while studies run.")
     parser.add_argument(
         "--experiments",
         type=Path,
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the experiments folder (default: %(default)s; environment REDSM5_EXPERIMENTS)",
     )
     parser.add_argument("--once", action="store_true", help="print the overview as plain text and exit")
-    parser.add_argument("--read-only", action="store_true", help="give no orders: no pause, stop, prune or cleanup")
+    parser.add_argument("--read-only", action="store_true", help="disable pause, stop, prune and cleanup")
     args = parser.parse_args(argv)
     if args.once:
         return print_once(args.experiments)
@@ -47,7 +47,9 @@ def print_once(experiments: Path) -> int:
     snapshot = Reader(experiments).read()
     if not snapshot.exists:
         raise InputError(
-            "no such folder", where=str(experiments), remedy="Name another with --experiments, or run `just hpo`."
+            "no such folder",
+            where=str(experiments),
+            remedy="Pass another folder with --experiments, or run `just hpo`.",
         )
     study = snapshot.study.study_id if snapshot.study else None
     counted = StorageReader(experiments).look(study, snapshot.trials, ONCE_S)

@@ -1,4 +1,4 @@
-"""The app: keys, screens, and the look at the folder that all of them show, taken anew each second."""
+"""The app: keys, screens, and the snapshot of the folder that all screens show, refreshed every second."""
 
 import asyncio
 import gc
@@ -48,7 +48,7 @@ MOST_MARKED = 8
 MOST_AT_WORK = 8  # trials whose newest metrics stand beside the machine's
 FOLLOWED = 16  # trials whose folders are kept in mind
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
-HURRIED_S = 0.01  # the same, where somebody waits for the look
+HURRIED_S = 0.01  # the same, when the user waits for the snapshot
 SWITCHED_S = 0.01  # until another screen is painted
 NEVER = 1_000_000  # of the youngest collections
 COLLECT_S, IDLE_S = 60.0, 5.0  # from one full collection of garbage to the next; without a key, before one
@@ -75,7 +75,7 @@ class TerminalApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(key), f"switch_mode('{mode}')", mode.capitalize()) for key, mode in enumerate(MODES, 1)),
         Binding("s", "next_study", "Study", show=False),
-        Binding("p", "order('pause')", "Pause or go on", show=False),
+        Binding("p", "order('pause')", "Pause or resume", show=False),
         Binding("e", "order('stop')", "End after this trial", show=False),
         Binding("E", "order('stop-now')", "Stop now", show=False),
         Binding("x", "order('prune')", "Prune the trial", show=False),
@@ -88,7 +88,7 @@ class TerminalApp(App[None]):
         Binding("S", "picture", "Screenshot", show=False),
         Binding("less_than_sign", "widen(4)", "Wider", show=False, key_display="<"),
         Binding("greater_than_sign", "widen(-4)", "Narrower", show=False, key_display=">"),
-        Binding("0", "widen(0)", "As it was", show=False),
+        Binding("0", "widen(0)", "Default width", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
@@ -134,7 +134,7 @@ class TerminalApp(App[None]):
                 await asyncio.to_thread(self.memory.save, here)
             except OSError as error:
                 self._remembers = False
-                why = f"Nothing will be remembered: {text.clean(str(self.memory.path))}: {error.strerror or error}"
+                why = f"The app's state cannot be saved: {text.clean(str(self.memory.path))}: {error.strerror or error}"
                 self.notify(why, severity="warning", markup=False)
 
     async def _watch_folder(self) -> None:
@@ -285,7 +285,7 @@ class TerminalApp(App[None]):
 
         def answered(note: str | None) -> None:
             if note is not None and not self.memory.note(trial.trial_id, note):
-                self.notify("There are too many notes: empty some others.", severity="warning")
+                self.notify("There are too many notes: delete some others.", severity="warning")
             self.hurry()
 
         self.push_screen(NoteScreen(text.number(trial), self.memory.notes.get(trial.trial_id, "")), answered)
@@ -324,7 +324,7 @@ class TerminalApp(App[None]):
                 yield command
         for mode in self.MODES:
             yield SystemCommand(
-                mode.capitalize(), f"Show the screen {mode}", partial(self.run_action, f"switch_mode('{mode}')")
+                mode.capitalize(), f"Show screen {mode}", partial(self.run_action, f"switch_mode('{mode}')")
             )
         for order, (title, meaning) in ORDERS.items():
             yield SystemCommand(title, meaning, partial(self.action_order, order))
@@ -338,11 +338,13 @@ class TerminalApp(App[None]):
         """Ask, and once it is confirmed, order something of the driver or have the folder cleaned up."""
         view = self.view
         if view is None or view.snapshot.study is None:
-            self.notify("There is no study to order anything of.", severity="warning")
+            self.notify("There is no study to control.", severity="warning")
             return
         if not view.writable:
-            why = "it was started with --read-only" if self.read_only else "the study's folder cannot be written to"
-            self.notify(f"No orders from here: {why}.", severity="warning")
+            why = (
+                "the app was started with --read-only" if self.read_only else "the study's folder cannot be written to"
+            )
+            self.notify(f"Control is disabled: {why}.", severity="warning")
             return
         if refused := refusal(what, view):
             self.notify(refused, severity="warning", markup=False)
@@ -359,12 +361,12 @@ class TerminalApp(App[None]):
         try:
             result = await asyncio.to_thread(do)
         except OSError as error:
-            self.notify(f"It failed: {error.strerror or error}", severity="error", markup=False)
+            self.notify(f"Failed: {error.strerror or error}", severity="error", markup=False)
         else:
             if isinstance(result, dict):
                 totals = result.get("totals", {})
                 freed = sum(kind.get("deleted_bytes", 0) for kind in totals.values())
                 self.cleanups += 1
-                done = f"{done}: {text.size(freed)} freed, {len(result.get('skipped', []))} passed over."
+                done = f"{done}: {text.size(freed)} freed, {len(result.get('skipped', []))} skipped."
             self.notify(done, markup=False)
         self.hurry()

@@ -1,4 +1,4 @@
-"""Orders to the study's driver, as files that it obeys, and the commands that clean up and summarize."""
+"""Control files for the study's driver, and the commands that clean up and summarize."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise OSError("cleanup did not say what it found")
+        raise OSError("cleanup printed no result")
     return summed(document)
 
 
@@ -67,7 +67,7 @@ def importance(experiments: Path, study_id: str) -> Importance:
     try:
         return parse(said, Importance)
     except ValueError as error:
-        raise OSError("summarize did not say what it found") from error
+        raise OSError("summarize printed no result") from error
 
 
 def _run(script: str, *arguments: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One trial in full: its metrics, checkpoints, configuration, log and report, followed as they grow."""
+"""One trial in detail: its metrics, checkpoints, configuration, log and report, followed as they grow."""
 
 import os
 from dataclasses import dataclass, field
@@ -168,7 +168,7 @@ def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
         elif row.action == "strip":
             held, state = max(held - row.bytes, 0), "weights"
         else:
-            held, state = 0, "gone" if row.action == "delete" else "set aside"
+            held, state = 0, "gone" if row.action == "delete" else "quarantined"
     last = rows[-1]
     if held and not os.path.isdir(
         folder / paths.CHECKPOINTS / Path(last.checkpoint).name

@@ -1,4 +1,4 @@
-"""The table of trials as a file for spreadsheets: full keys, raw values, and no cell that a spreadsheet would run."""
+"""The table of trials as CSV: full keys, raw values, and no cell that a spreadsheet would run as a formula."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def write(folder: Path, snapshot: Snapshot, ids: Sequence[str], notes: Mapping[s
     metric = study.metric if study else "objective"
     own = ["number", "state", metric, "best_epoch", "epoch", "epochs", "created_at", "started_at", "finished_at"]
     own += ["active_seconds", "bytes", "resumes", "error"]
-    with path.open("x", encoding="utf-8", newline="") as file:  # never through a link that lies there already
+    with path.open("x", encoding="utf-8", newline="") as file:  # never through an existing link
         table = csv.writer(file)
         table.writerow([cell(title) for title in (*own, *keys, "id", "note")])
         for trial_id in ids:

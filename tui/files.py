@@ -1,7 +1,7 @@
-"""Reading files that others write, or wrote to harm: bounded, never blocking, never raising for what stands in them.
+"""Reads files that others write, perhaps maliciously: bounded, never blocking, never raising for their content.
 
-A file may be missing, half written, replaced, not a file at all, or endless. What cannot be read is marked; what could
-be read a moment ago keeps its last content. What has not changed is not read again.
+A file may be missing, half written, replaced, not a regular file, or endless. A file that cannot be read is marked, and
+keeps the content that was read last. An unchanged file is not read again.
 """
 
 import os
@@ -37,7 +37,9 @@ class Documents:
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if known is None or known[0] != signature:
                 known = (signature, self._read(path, kind, most) or (known[1] if known else None))
-                self._known[path] = known  # not where it could not be opened: that may be mended, and the file the same
+                self._known[path] = (
+                    known  # not if it could not be opened: permissions may be fixed without changing the file
+                )
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
             self.unreadable.discard(path)

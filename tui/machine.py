@@ -1,7 +1,7 @@
-"""What the machine that the app runs on does: processor, memory, disk and GPUs, over the last minutes.
+"""Samples the CPU, memory, disk and GPUs of the machine that the app runs on.
 
-Here and not in redsm5/tracking/system.py, whose sampler is about a trial's own process and journal. A sample takes
-0.2 ms without a GPU. psutil and NVML are imported at the first one, in the thread that reads.
+Separate from redsm5/tracking/system.py, which samples a trial's own process into its journal. A sample takes 0.2 ms
+without a GPU. psutil and NVML are imported at the first sample, in the reading thread.
 """
 
 import os
@@ -17,8 +17,8 @@ from typing import Any
 from redsm5 import paths
 
 KEPT_S = 300.0
-SELDOM_S = 5.0  # between two samples that nobody sees
-SEEN_S = 0.9  # and at least between two that somebody sees, however often the app looks
+SELDOM_S = 5.0  # between two samples while the screen is not shown
+SEEN_S = 0.9  # minimum between two samples while it is shown
 MOST_GPUS = 16
 LOCKS = Path("/proc/locks")
 
@@ -91,7 +91,7 @@ class Machine:
         now = time.monotonic()
         if not self._cores:
             self._begin()
-            self._last = now  # of the processor and the disk, only a time between two looks tells anything
+            self._last = now  # of the CPU and the disk, only a time between two looks tells anything
         if now - self._last >= (SEEN_S if seen else SELDOM_S):
             self._last = now
             self._samples.append(self._sample(now))

@@ -1,4 +1,4 @@
-"""What the machine does, as lines of text: charts of the last minutes in blocks, and the trials at work on it."""
+"""The Machine screen's panels as lines of text: charts of the last minutes, and the trials running on the machine."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ Of = Callable[[Sample], float | None]
 Write = Callable[[float], str]
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WAITING = "measuring…"
-# The columns of the trials at work: the metric without `system_`, and what stands above it.
+# The columns of the running trials: the metric without `system_`, and its heading.
 COLUMNS = (
     ("steps_per_second", "steps"),
     ("cpu_percent", "cpu"),
@@ -80,7 +80,7 @@ def title(machine: MachineView) -> str:
     return f"machine {text.clean(machine.host, 30)}".rstrip()
 
 
-def processor(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
+def cpu(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
     """The chart, and what stands in the frame."""
     if not machine.samples:
         return Text(WAITING, DIM), ""
@@ -105,7 +105,7 @@ def disk(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
         return Text(WAITING, DIM), ""
     now = machine.samples[-1]
     if now.written is None and now.read is None:
-        return Text("the system does not tell what its disks do", DIM), ""
+        return Text("disk activity is not available on this system", DIM), ""
     above = max((rows - 1) // 2, 1)
     page = chart(machine.samples, lambda s: s.written, width, above, None, rate).append("\n")
     page.append_text(chart(machine.samples, lambda s: s.read, width, max(rows - 1 - above, 1), None, rate))
@@ -118,7 +118,7 @@ def gpus(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
         return Text(WAITING, DIM), ""
     found = machine.samples[-1].gpus
     if not found:
-        return Text("no GPU that an NVIDIA driver knows", DIM), ""
+        return Text("no NVIDIA GPU found", DIM), ""
     page, each = Text(), max((rows - 1) // len(found) - 1, 0)
     for n, gpu in enumerate(found):
         name = text.clean(gpu.name.removeprefix("NVIDIA "), max(width - 32, 4))
@@ -173,7 +173,7 @@ def at_work(view: View, width: int) -> tuple[Text, str]:
     """The trials that run on this machine with the newest of what they measured, and what stands above them."""
     active, here = view.snapshot.trials.active, view.machine.here
     shown = [t for t in active if here is None or t.trial_id in here]
-    named = "trials at work" if here is None else "trials at work on this machine"
+    named = "running trials" if here is None else "trials running on this machine"
     fitting = COLUMNS[: max((width - 18) // 11, 1)]
     page = Text()
     if shown:
@@ -186,7 +186,7 @@ def at_work(view: View, width: int) -> tuple[Text, str]:
             told = measured(name, series.values[-1])[1] if series and series.values else "–"
             page.append(f"{told:>11}")
     if not shown:
-        page.append("no trial is at work here", DIM)
+        page.append("no trial is running here", DIM)
     if elsewhere := len(active) - len(shown):
-        page.append(f"\n{text.trials(elsewhere)} at work elsewhere", DIM)
+        page.append(f"\n{text.trials(elsewhere)} running elsewhere", DIM)
     return page, named

@@ -1,8 +1,8 @@
-"""What the app remembers across restarts, in one file of the reader's own, never in the experiments folder.
+"""What the app remembers across restarts, in one file of the user's own, never in the experiments folder.
 
-Of each experiments folder the study and the trial that were looked at, marks and pin; of all together the layout and
-the notes on trials. The file may be missing, foreign, half written or not to be written: then the app works without it.
-Where two apps write it, the folder, the layout and the notes that the last one changed stand as that one left them.
+Per experiments folder: the selected study and trial, marks and pin; for all together: the layout and the notes on
+trials. The file may be missing, foreign, half written or read-only: then the app works without it. If two apps write
+it, the last writer wins, separately for each folder, for the layout and for the notes.
 """
 
 import os

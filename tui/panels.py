@@ -1,4 +1,4 @@
-"""The overview's panels as lines of text, functions of what was read and the time, so that `--once` prints the same."""
+"""The Overview's panels as lines of text: pure functions of the snapshot and the time, so `--once` prints the same."""
 
 from datetime import timedelta
 
@@ -24,7 +24,7 @@ def title(snapshot: Snapshot) -> Text:
 
 
 def status(snapshot: Snapshot) -> Text:
-    """State of the study, what was ordered, and how far it is."""
+    """The study's state, pending control files, and its progress."""
     if snapshot.study is None:
         return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
     begun = len(snapshot.trials) - snapshot.trials.counts["queued"]
@@ -35,12 +35,12 @@ def status(snapshot: Snapshot) -> Text:
 
 
 def orders(snapshot: Snapshot) -> str:
-    """What stands in the control folder and is not done yet, in words."""
+    """The pending control files, in words."""
     if snapshot.study is None or snapshot.study.state == "completed":
         return ""
     words = {STOP_NOW: "stopping now", STOP: "stops after this trial"}
     paused = snapshot.study.state == "paused" and not snapshot.trials.active
-    words[PAUSE] = "by your order" if paused else "pausing"
+    words[PAUSE] = "as requested" if paused else "pausing"
     said = [words[name] for name in words if name in snapshot.orders]
     said += ["pruning" for name in snapshot.orders if name.startswith(PRUNE)][:1]
     return ", ".join(said)
@@ -61,14 +61,14 @@ def empty(snapshot: Snapshot) -> Text:
     if snapshot.error:
         return Text.assemble(
             f"{clean(str(snapshot.experiments))} cannot be read: {clean(snapshot.error)}.\n\n",
-            "Mend its permissions, or name another folder: ",
+            "Fix its permissions, or use another folder: ",
             ("just tui --experiments DIR", "bold"),
             justify="center",
         )
     return Text.assemble(
         f"No experiments in {clean(str(snapshot.experiments))} yet: run ",
         ("`just hpo`", "bold"),
-        "\n\nThis view fills by itself once the first trial begins.",
+        "\n\nThis view fills once the first trial starts.",
         justify="center",
     )
 
@@ -140,7 +140,7 @@ def pace(view: View, *, words: bool = False) -> Text:
         if count := snapshot.trials.counts[name]:
             line.append(f"{count:,} ").append_text(state(name, word=words)).append("   ")
     if not line:
-        line.append("no trial has ended yet", DIM)
+        line.append("no trial has finished yet", DIM)
     ended, first, last = snapshot.trials.span
     hours = (time_of(last) - time_of(first)).total_seconds() / 3600 if first and last else 0.0
     if hours > 0:
@@ -168,7 +168,7 @@ def leader(snapshot: Snapshot) -> Text:
 
 
 def happening(view: View, most: int = 3) -> Text:
-    """The trial at work in three lines, or several in one each; where there is none, why, and what to do next."""
+    """The running trial in three lines, or several in one line each; if none is running, why, and what to do next."""
     active = view.snapshot.trials.active
     if not active:
         return Text(_idle(view))
@@ -178,7 +178,7 @@ def happening(view: View, most: int = 3) -> Text:
         _at_work(view, trial)[0].append(f"  {value(trial.best.value)}" if trial.best else "") for trial in active[:most]
     ]
     if len(active) > most:
-        lines.append(Text(f"and {len(active) - most} more at work", DIM))
+        lines.append(Text(f"and {len(active) - most} more running", DIM))
     return Text("\n").join(lines)
 
 
@@ -190,12 +190,12 @@ def _idle(view: View) -> str:
     if study.state == "completed":
         return "The study is done. 4 shows the report of its best trial; `just summary` makes its page."
     if PAUSE in snapshot.orders:
-        return "Paused by your order: p lets it go on."
+        return "Paused as requested: p resumes it."
     queued = [t for t in snapshot.trials[-100:] if t.state == "queued"]
     if queued and (view.now - time_of(queued[-1].created_at)).total_seconds() < STARTS_WITHIN_S:
         return f"Trial {number(queued[-1])} is starting."
     held = f" {waiting} interrupted:" if waiting else ""
-    return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` goes on."
+    return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` resumes it."
 
 
 def _at_work(view: View, trial: TrialRecord) -> list[Text]:
@@ -221,7 +221,7 @@ def _at_work(view: View, trial: TrialRecord) -> list[Text]:
 
 
 def lately(view: View) -> list[Text]:
-    """What the trials came to, and what became of the checkpoints of the one at work, newest first."""
+    """The latest results of trials, and changes of the running trial's checkpoints, newest first."""
     lines: list[tuple[str, Text]] = []
     for event in view.snapshot.events:
         if event.state in PASSING:

@@ -1,7 +1,7 @@
-"""What the completed trials say about the parameters: which matter, which values the best of them have.
+"""What completed trials say about the parameters: their importance, and the values of the best trials.
 
-How much each matters is what `just summary` found (fANOVA; see redsm5/evaluation/importance.py), from the study's
-summary.json or from that command: nothing here computes it.
+The importance is that of `just summary` (fANOVA; see redsm5/evaluation/importance.py), from the study's summary.json or
+from that command; it is not computed here.
 """
 
 import math

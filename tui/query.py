@@ -1,10 +1,10 @@
-"""What a person types to filter trials: words, comparisons and patterns, with `or`, `!` and parentheses between them.
+"""The filter language for trials: words, comparisons and patterns, with `or`, `!` and parentheses.
 
-`gated` finds it in any cell, `"two words"` as they stand; `head=gated` in one column; `lr<5e-5`, `val_f1>=0.4` compare
-numbers; `mlp_*` and `head=mlp_*` are about a cell from end to end; `~^mlp`, `head~^mlp`, `head!~^mlp` are regular
-expressions. `!` excludes what follows it. All of them must hold; `gated or linear` (or `|`) takes either, and
-bind less. A column's name may be cut short, and a full key's last part serves as well. Nothing that is typed is an
-error: what is half typed asks for nothing yet, and what is no pattern is looked for as it stands.
+`gated` matches in any cell, `"two words"` a phrase; `head=gated` in one column; `lr<5e-5`, `val_f1>=0.4` compare
+numbers; `mlp_*` and `head=mlp_*` match a whole cell; `~^mlp`, `head~^mlp`, `head!~^mlp` are regular expressions. `!`
+negates what follows. Terms are joined by and, which binds tighter than `or` (or `|`). A column's name may be
+abbreviated, and the last part of a full key works too. No input is an error: an incomplete term is ignored, and an
+invalid pattern is searched for literally.
 """
 
 import fnmatch
@@ -42,7 +42,7 @@ Finds = Callable[[object], bool]
 
 
 class Pattern:
-    """A regular expression, whatever the case; what is none, or takes too long, is looked for as it stands."""
+    """A regular expression, whatever the case; what is none, or takes too long, is searched for literally."""
 
     def __init__(self, typed: str) -> None:
         import regex  # only once a pattern is typed; `re` knows no time limit
@@ -57,7 +57,7 @@ class Pattern:
         try:
             self._search = regex.compile(self.typed, regex.IGNORECASE).search
         except Exception as error:  # whatever it says of what is half typed
-            self._give_up(f"is no pattern ({getattr(error, 'msg', '') or type(error).__name__})")
+            self._give_up(f"is not a regex ({getattr(error, 'msg', '') or type(error).__name__})")
 
     def finds(self, value: object) -> bool:
         cell = str(value)[:LONGEST_CELL]
@@ -76,7 +76,7 @@ class Pattern:
         return found
 
     def _give_up(self, why: str) -> None:
-        self._search, self.told = None, f"{self.typed} {why}: looked for as it stands"
+        self._search, self.told = None, f"{self.typed} {why}: searched for literally"
 
 
 class Query:
@@ -97,7 +97,7 @@ class Query:
         return self._test is None or self._test(row)
 
     def those(self, items: Iterable[T], row: Callable[[T], Row]) -> list[T]:
-        """The items whose rows are asked for; anew where a pattern was given up on the way."""
+        """The items whose rows match; evaluated again if a pattern was given up on the way."""
         items = [*items]
         while True:
             before = self.told, [pattern.told for pattern in self._patterns]

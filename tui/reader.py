@@ -1,7 +1,7 @@
-"""What an experiments folder says, read without a lock while others write it.
+"""Reads an experiments folder without a lock while others write it.
 
-Of a study of thousands of trials the index is read once; from then on the study's events say which trials changed, and
-only those are opened again, besides those at work.
+The index of a large study is read once; afterwards the study's events say which trials changed, and only those and the
+running ones are read again.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""What the trials hold on disk, by kind, and how that came about; gathered bit by bit: it opens every folder.
+"""The trials' bytes on disk by kind, and their history; collected step by step, since it opens every folder.
 
-The bytes are those on disk (st_size). What everything written would take, had nothing been deleted, and the moves come
-from the trials' retention journals.
+Sizes are st_size. The size if nothing had been deleted, and the writes and deletions, come from the trials' retention
+journals.
 """
 
 import os
@@ -22,7 +22,7 @@ LOOK_AGAIN_S = 60.0  # at a trial that is over and still has checkpoints: they m
 SETTLED_NS = 2e9  # the time of a change is no finer than a tick of the clock, on some disks a second
 WINDOW_MS = 6 * 3600 * 1000
 KINDS = ("weights", "training state", "temporary", "logs", "other")
-RECENT = 1000  # trials at work are among the newest so many
+RECENT = 1000  # running trials are among this many newest ones
 MOST_FILES = 20_000  # of one trial's folder
 
 

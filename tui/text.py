@@ -1,6 +1,6 @@
-"""How things are written on the screen: numbers with units, states with symbols, and nothing that a terminal obeys.
+"""Formatting: numbers with units, states with symbols, and no control characters.
 
-What stands in files may be hostile: `clean` takes every control character out of it, and nothing is parsed as markup.
+The content of files may be hostile: `clean` removes every control character, and nothing is parsed as markup.
 """
 
 import math

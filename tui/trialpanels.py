@@ -1,4 +1,4 @@
-"""One trial's panels as lines of text: what it is, what it was made with, its checkpoints, its log, the machine."""
+"""The Trial screen's panels as lines of text: state, configuration, checkpoints, log, system metrics."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) ->
     if detail.pruned and trial.state == "pruned":
         line.append(f"\n✂ {text.clean(detail.pruned)}", "yellow")
     if trial.duplicate_of:
-        line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}: not trained again", "yellow")
+        line.append(f"\nduplicate of {text.clean(trial.duplicate_of, 60)}, not trained again", "yellow")
     for problem in detail.problems:
         line.append(f"\n! {text.clean(problem)}", "yellow")
     return line
@@ -43,12 +43,12 @@ def remedy(view: View, detail: TrialDetail) -> str:
     kind = error.kind if error else ""
     if detail.record.state == "interrupted":
         name = text.clean(view.snapshot.study.name) if view.snapshot.study else ""
-        return f"just hpo study.name={name} goes on with it" if name else "just train trial.id=… goes on with it"
+        return f"just hpo study.name={name} resumes it" if name else "just train trial.id=… resumes it"
     return {
         "not_finite": "lower train.learning_rate, or train.mixed_precision=no",
-        "out_of_memory": "lower train.batch_size, and raise train.accumulation_steps as much",
+        "out_of_memory": "lower train.batch_size, and raise train.accumulation_steps to match",
         "timeout": "raise study.trial_timeout in a new study, or lower train.epochs",
-        "disk": "just cleanup --execute, or a larger retention.max_total_size",
+        "disk": "just cleanup --execute, or raise retention.max_total_size",
         "killed": "see logs/output.log in its folder; the system may have been out of memory",
     }.get(kind, "see its log below, and logs/output.log in its folder")
 

@@ -1,4 +1,4 @@
-"""What all screens show: one look at the folder, made in a thread and never changed after that."""
+"""What all screens show: one snapshot of the folder, made in a thread and immutable afterwards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

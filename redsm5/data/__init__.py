@@ -1,8 +1,8 @@
-"""From configuration to posts: read, download or synthesize, align, split; once, and from the cache after that.
+"""From configuration to posts: read, download or synthesize, align and split them; later calls read the cache.
 
-`load_splits` is what training sees, `load_learnable` what it begins with; the test posts come from `load_test`, which
-only evaluation calls. What needs torch or transformers is in `redsm5.data.tokenize` and `redsm5.data.batches`, and is
-imported from there.
+`load_splits` returns the posts for training, `load_learnable` also checks that they can be learned from. `load_test`
+returns the test posts; only the evaluation calls it. What needs torch or transformers is in `redsm5.data.tokenize` and
+`redsm5.data.batches`; import it from there.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ def load_learnable(config: "DataConfig") -> Splits:
         raise InputError(
             f"no post has a symptom: none of {splits.counts['annotations']} annotations has status 1",
             where="data",
-            remedy="Look at the columns status and DSM5_symptom of the annotations.",
+            remedy="Check the columns status and DSM5_symptom of the annotations.",
         )
     for name, aim in (("train", "learned from"), ("validation", "chosen by")):
         if not any(splits.positives[name]):
@@ -102,7 +102,7 @@ def load_learnable(config: "DataConfig") -> Splits:
 
 
 def few_positives(splits: Splits) -> dict[str, str]:
-    """The symptoms that fewer than FEW posts of a split have, and of how many posts; to be told before training."""
+    """The symptoms that fewer than FEW posts of a split have, with their numbers of posts; logged before training."""
     columns = {symptom: {name: n[c] for name, n in splits.positives.items()} for c, symptom in enumerate(SYMPTOMS)}
     return {
         symptom: ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -133,14 +133,14 @@ def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
 
 
 def _key(config: "DataConfig") -> str | None:
-    """What the posts and their splits depend on; None where that cannot be read, as `_read` will say."""
+    """The cache key of the posts and their splits; None if a file cannot be read, which `_read` then reports."""
     source: list[str | int | None] = [config.posts, config.seed]
     if config.source != "synthetic":
         if (folder := _folder(config)) is None:
             return None
         names = (POSTS_FILE, ANNOTATIONS_FILE)
         try:
-            if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
+            if not all((folder / name).is_file() for name in names):  # reading a pipe may block
                 return None
             source = [_digest(folder / name) for name in names]
         except OSError:
@@ -164,7 +164,7 @@ def _folder(config: "DataConfig") -> Path | None:
 def _read(config: "DataConfig") -> Corpus:
     if config.source != "synthetic":
         if (folder := _folder(config)) is None:
-            raise InputError("no folder is given", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
+            raise InputError("no folder is set", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
         return read_corpus(folder)
     if config.posts is None or config.seed is None:
         raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")

@@ -1,7 +1,7 @@
-"""Where in a post an annotated sentence stands: exactly, after normalization, or approximately.
+"""Finds an annotated sentence in its post: exactly, after normalization, or by fuzzy matching.
 
 The annotators' sentences are not always verbatim: quotes were straightened, whitespace was collapsed, some were edited.
-Whatever method finds the sentence, the offsets returned are those of the original text.
+The offsets returned always refer to the original text.
 """
 
 import unicodedata
@@ -32,9 +32,8 @@ class Alignment(NamedTuple):
 
 
 def align(sentence: str, text: str) -> Alignment | None:
-    """The first place of `sentence` in `text` in characters, or None if nothing there resembles it enough.
-
-    Places that begin and end at a word's boundary are preferred to those inside a word.
+    """The first match of `sentence` in `text`, in characters, or None if nothing is similar enough. Matches at word
+    boundaries are preferred.
     """
     sentence = sentence.strip()
     if not sentence:

@@ -1,12 +1,12 @@
-"""Augmentation: in each epoch some evidence sentences of the training posts are other words for the same.
+"""Data augmentation: rewords some evidence sentences of the training posts in each epoch.
 
-A sentence is changed alone. Every other character of the post stays, and every span still covers its sentence. What a
-post becomes is a pure function of (seed, epoch, post), whatever posts stand beside it.
+Only the sentence changes. All other characters of the post stay, and every span still covers its sentence. The result
+is a pure function of (seed, epoch, post), whatever the other posts are.
 
-synonym, insert and swap are three of the four operations of EDA (Wei & Zou 2019, section 2; deletion might take away
-the evidence), char_perturb is the synthetic noise of Belinkov & Bisk 2018, and back_translation follows Sennrich et al.
-2016. They are written here because nlpaug's last release is of July 2022, and TextAttack (0.3.11, August 2026) draws
-from the random state of the whole process and brings flair, pandas and language_tool_python along.
+synonym, insert and swap are three of the four operations of EDA (Wei & Zou 2019, section 2; deletion could remove the
+evidence). char_perturb is the synthetic noise of Belinkov & Bisk 2018. back_translation follows Sennrich et al. 2016.
+They are implemented here because nlpaug's last release is of July 2022, and TextAttack (0.3.11, August 2026) uses the
+global random state and depends on flair, pandas and language_tool_python.
 """
 
 import json
@@ -127,7 +127,7 @@ def _spliced(text: str, edits: Sequence[Edit]) -> str:
 
 
 def _edit_words(sentence: str, edit: WordEdit, rng: random.Random) -> str:
-    """The sentence with edited words; what stands between them (spaces, punctuation, emoji) stays."""
+    """The sentence with edited words; everything between them (spaces, punctuation, emoji) stays."""
     matches = list(WORD.finditer(sentence))
     words = [match[0] for match in matches]
     if words:
@@ -146,21 +146,21 @@ def _back_translated(sentence: str, translate: Callable[[str], str | None]) -> s
 
 
 def _synonym(words: list[str], count: int, rng: random.Random) -> None:
-    """Replace words by synonyms of theirs."""
+    """Replace words by synonyms."""
     known = [place for place, word in enumerate(words) if synonyms(word)]
     for place in rng.sample(known, min(count, len(known))):
         words[place] = _cased_like(words[place], rng.choice(synonyms(words[place])))
 
 
 def _insert(words: list[str], count: int, rng: random.Random) -> None:
-    """Put synonyms of some words behind any words."""
+    """Insert synonyms of some words at random positions."""
     known = [word for word in words if synonyms(word)]
     for _ in range(count if known else 0):
         words[rng.randrange(len(words))] += f" {rng.choice(synonyms(rng.choice(known)))}"
 
 
 def _swap(words: list[str], count: int, rng: random.Random) -> None:
-    """Exchange two words, `count` times; a capital letter at the beginning stays there."""
+    """Swap two words, `count` times; a capital letter at the start of the sentence stays there."""
     for _ in range(count):
         one = rng.randrange(len(words))
         others = [place for place, word in enumerate(words) if word.lower() != words[one].lower()]
@@ -174,7 +174,7 @@ def _swap(words: list[str], count: int, rng: random.Random) -> None:
 
 
 def _char_perturb(words: list[str], count: int, rng: random.Random) -> None:
-    """One typing error in each of some words, at an inner letter."""
+    """Make one typing error in each of some words, at an inner letter."""
     long_enough = [place for place, word in enumerate(words) if _inner_letters(word)]
     for place in rng.sample(long_enough, min(count, len(long_enough))):
         words[place] = _mistyped(words[place], rng)

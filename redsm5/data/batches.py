@@ -1,15 +1,15 @@
-"""Batches of encoded posts: which go together, and how a batch is split so that little of it is padding.
+"""Batches of encoded posts: which posts form a batch, and how a batch is split into micro-batches with little padding.
 
-Which posts go together is a pure function of (seed, epoch) and the posts' lengths, so there is no state to save. A
-batch comes as a list of parts, each for a forward and backward of its own; their losses add up to the batch's.
+The batches are a pure function of (seed, epoch) and the posts' lengths, so there is no sampler state to save. A batch
+is a list of micro-batches, each with its own forward and backward pass; their losses add up to the batch's loss.
 
-Shapes: N items in a part, S sequences (the items' windows), W windows of an item at the most, T tokens (of the longest
-sequence, rounded up), C outputs an item, G gold spans, M sentences. The loaders are plain torch
-DataLoaders, to be given to `on_device`. After that set the epoch on the loader that comes back:
-`loader.set_epoch(epoch)`; Accelerate passes it on to the batches' order and keeps it in `skip_first_batches`.
+Shapes: N items in a micro-batch, S sequences (the items' windows), W windows of an item at most, T tokens (of the
+longest sequence, rounded up), C outputs per item, G gold spans, M sentences. The loaders are plain torch DataLoaders;
+pass them to `on_device`, then call `set_epoch(epoch)` on the loader that it returns. Accelerate passes the epoch on to
+the batch sampler and keeps it in `skip_first_batches`.
 
-Several processes go through the same batches together, each with its share (index, count) of every batch: the posts at
-index, index + count, ... of it. So a batch is the same one, whatever the number of processes.
+With several processes, all iterate over the same batches, and each takes its share (index, count) of every batch: the
+posts at index, index + count, ... So the batches do not depend on the number of processes.
 """
 
 import math
@@ -28,9 +28,9 @@ from redsm5.config import Config
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.packed import Item
 
-PAD_TO_MULTIPLE = 8  # what tensor cores want
-CHUNK = 64  # batches whose posts are sorted by length together: the more, the less padding, and the less chance
-PROCESSOR_PART_COST = 32  # tokens: what a forward and backward takes there besides those for its tokens
+PAD_TO_MULTIPLE = 8  # tensor cores are fastest on multiples of 8
+CHUNK = 64  # batches whose posts are sorted by length together: more means less padding and less shuffling
+CPU_PART_COST = 32  # tokens: the fixed cost of a forward and backward pass on a CPU
 
 Batch = dict[str, Tensor]
 Share = tuple[int, int]
@@ -39,12 +39,12 @@ Share = tuple[int, int]
 def training_batches(
     widths: Sequence[int], batch_size: int, seed: int, epoch: int, *, by_length: bool
 ) -> list[list[int]]:
-    """The positions of each batch of an epoch: a permutation of all, cut up; the last one drawn may be smaller.
+    """The positions of each batch of an epoch: a random permutation cut into batches; the last one may be smaller.
 
-    By length, the permutation is cut into chunks first, each of which is sorted by `widths`, the longest first; what
-    has the same width stays in the order that was drawn. Then the batches' order is drawn.
+    With `by_length`, the permutation is first cut into chunks and each chunk is sorted by `widths`, longest first
+    (stable), then cut into batches, which are shuffled.
     """
-    # Seeds next to each other give unrelated orders only if mixed: epoch 1 of seed 0 must not be epoch 0 of seed 1.
+    # Mix seed and epoch, so that epoch 1 of seed 0 is not epoch 0 of seed 1.
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     order = torch.randperm(len(widths), generator=generator).tolist()
     if not by_length:
@@ -55,7 +55,7 @@ def training_batches(
 
 
 class EpochBatches(Sampler[list[int]]):
-    """The `training_batches` of a data set, as encoded when iterated, for the epoch that is set."""
+    """A batch sampler: the `training_batches` of the epoch that was set, from the data set as it is when iterated."""
 
     def __init__(self, dataset: EncodedPosts, batch_size: int, seed: int, *, by_length: bool) -> None:
         self.dataset, self.batch_size, self.seed, self.by_length = dataset, batch_size, seed, by_length
@@ -86,37 +86,41 @@ def _padded(length: int) -> int:
 
 
 @dataclass(frozen=True)
-class Parting:
-    """How a batch is split.
+class MicroBatching:
+    """How a batch is split into micro-batches.
 
     Attributes:
-        max_tokens: of a part, padded, unless it is a single item, which the model can only read whole; None: any.
-        part_cost: what a part costs beside its tokens, in tokens; None: too much to split what need not be.
+        max_tokens: limit of a micro-batch, padding included; a single item is never split. None: no limit.
+        part_cost: fixed cost of a micro-batch, in tokens. None: split only where `max_tokens` requires it.
     """
 
     max_tokens: int | None = None
     part_cost: int | None = None
 
 
-UNDIVIDED = Parting()
+WHOLE_BATCH = MicroBatching()
 
 
-def parts_of(examples: Sequence[Example], parting: Parting) -> list[list[Example]]:
-    """The examples in parts of like length, the longest first: of all ways to cut that order, the one that costs the
-    fewest tokens, with padding and `part_cost` for each part.
+def micro_batches_of(examples: Sequence[Example], micro_batching: MicroBatching) -> list[list[Example]]:
+    """The examples in length-bucketed micro-batches, longest first.
+
+    Of all ways to cut the sorted examples it takes the cheapest, in tokens: padding included, plus `part_cost` for each
+    micro-batch.
     """
-    if parting == UNDIVIDED:
+    if micro_batching == WHOLE_BATCH:
         return [list(examples)] if examples else []
     order = sorted(examples, key=lambda example: -width(example.item))
     widths, counts = [width(example.item) for example in order], [len(example.item.windows) for example in order]
-    most = math.inf if parting.max_tokens is None else parting.max_tokens
-    part_cost = sum(counts) * max(widths, default=0) if parting.part_cost is None else parting.part_cost
+    most = math.inf if micro_batching.max_tokens is None else micro_batching.max_tokens
+    part_cost = sum(counts) * max(widths, default=0) if micro_batching.part_cost is None else micro_batching.part_cost
     return [order[begin:end] for begin, end in _cheapest_cut(widths, counts, most, part_cost)]
 
 
 def _cheapest_cut(widths: Sequence[int], counts: Sequence[int], most: float, cost: int) -> list[tuple[int, int]]:
-    """Where each piece begins and ends, of all ways to cut rectangles of falling widths into pieces: the one that comes
-    to the least, each piece being as wide as its first and costing so much in itself; none of several is over `most`.
+    """(begin, end) of each piece of the cheapest cut of rows sorted by falling width.
+
+    A piece costs `cost` plus its rows times the width of its first row. A piece of several rows has at most `most`
+    tokens.
     """
     before = [0, *accumulate(counts)]
     costs, begins = [0], [0]  # of the first 0, 1, ...: the least cost, and where its last piece begins
@@ -133,10 +137,10 @@ def _cheapest_cut(widths: Sequence[int], counts: Sequence[int], most: float, cos
 
 
 def groups_of(items: Sequence[Item], max_length: int, part_cost: int | None) -> list[tuple[int, int]]:
-    """(sequences, width) of each group of the items' windows, the widest first: the encoder reads a group at a time.
+    """(sequences, width) of each length bucket of the items' windows, widest first; the encoder reads one at a time.
 
-    Where posts have several windows, the last is as long as it happens to be. Windows are put together as posts are in
-    `parts_of`; where that does not pay, or `part_cost` is None, or each has one window, there is one group.
+    A post's last window may be shorter than the others, so windows are bucketed as posts are in `micro_batches_of`.
+    There is one group where that saves nothing, where `part_cost` is None, or where each item has one window.
     """
     count_of = Counter(_padded(len(window.input_ids)) for item in items for window in item.windows)
     widths = sorted(count_of, reverse=True)
@@ -149,7 +153,7 @@ def groups_of(items: Sequence[Item], max_length: int, part_cost: int | None) -> 
 
 @dataclass(frozen=True)
 class Counts:
-    """What losses are averaged over: items, and outputs whose evidence is known."""
+    """The divisors of the mean losses: the number of items, and of outputs whose evidence is known."""
 
     items: int
     known: int
@@ -161,41 +165,41 @@ class Counts:
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes the parts of a batch, or of a share of it, from the whole batch's examples.
+    """Makes the micro-batches of a batch, or of one share of it, from the whole batch's examples.
 
     Attributes:
         share: (index, count): which share, of how many.
-        parting: how it is split.
-        counts: what the losses are divided by, where it is not the batch's own counts.
+        micro_batching: how the share is split.
+        counts: the losses' divisors, where they are not the batch's own counts.
     """
 
     pad_id: int
     max_length: int
     share: Share = (0, 1)
-    parting: Parting = UNDIVIDED
+    micro_batching: MicroBatching = WHOLE_BATCH
     counts: Counts | None = None
 
-    def parts(self, examples: Sequence[Example]) -> list[list[Example]]:
-        """This share's examples; none where there are fewer than shares."""
-        return parts_of(examples[self.share[0] :: self.share[1]], self.parting)
+    def micro_batches(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """This share's examples; an empty list where there are fewer examples than shares."""
+        return micro_batches_of(examples[self.share[0] :: self.share[1]], self.micro_batching)
 
     def __call__(self, examples: Sequence[Example]) -> list[Batch]:
-        """The parts, each as `collate` has it, with item_count and known_count: float32 scalars, the items, and the
-        outputs whose evidence is known, of the whole batch, divided by the number of shares.
+        """The micro-batches, each as from `collate`, plus item_count and known_count (float32 scalars): the whole
+        batch's items, and its outputs whose evidence is known, divided by the number of shares.
 
-        Losses divide by them. So the sum of the parts' losses and gradients is the share's, and the mean of the
-        shares', which DistributedDataParallel takes, is the whole batch's. An empty share holds a stand-in, since each
-        process takes part in each step: an item of position -1, whose counts are infinite, so that its loss and its
+        Losses divide by them. So the losses and gradients of the micro-batches add up to the share's, and the mean over
+        the shares, which DistributedDataParallel takes, is the whole batch's. An empty share gets a placeholder item,
+        since each process takes part in each step: its position is -1 and its counts are infinite, so that its loss and
         gradients are 0.
         """
         counts = self.counts or Counts.of([example.item for example in examples])
         divisors = (counts.items / self.share[1], max(counts.known, 1) / self.share[1])
-        parts = self.parts(examples)
-        if not parts:
-            divisors, parts = (math.inf, math.inf), [[Example(-1, examples[0].item)]]
+        micro_batches = self.micro_batches(examples)
+        if not micro_batches:
+            divisors, micro_batches = (math.inf, math.inf), [[Example(-1, examples[0].item)]]
         divided_by = dict(zip(("item_count", "known_count"), map(torch.tensor, divisors), strict=True))
-        cost = self.parting.part_cost
-        return [collate(part, self.pad_id, self.max_length, part_cost=cost) | divided_by for part in parts]
+        cost = self.micro_batching.part_cost
+        return [collate(some, self.pad_id, self.max_length, part_cost=cost) | divided_by for some in micro_batches]
 
 
 def collate(examples: Sequence[Example], pad_id: int, max_length: int, *, part_cost: int | None = None) -> Batch:
@@ -206,8 +210,8 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int, *, part_c
     where the encoder has them. windows_NW: which sequences are the item's windows, -1 where it has fewer than others.
     spans_G4: gold evidence, rows (sequence, output, first token, last token). known_SC: whether an output's evidence
     in this sequence is known. sentences_M3: rows (sequence, first token, last token). group_k_ST0, where there are
-    several `groups_of` the windows: empty, and as large as the group that its sequences and their first tokens are; a
-    shape is known without waiting for the device.
+    several `groups_of` the windows: an empty tensor of the group's shape (sequences, tokens), since a shape can be read
+    without waiting for the device.
     """
     items = [example.item for example in examples]
     windows = [window for item in items for window in item.windows]
@@ -258,7 +262,7 @@ def _windows_of(items: Sequence[Item], order: Sequence[int]) -> Tensor:
 
 
 def _rows(rows: Sequence[Sequence[tuple[int, ...]]], width: int) -> Tensor:
-    flat = [row for part in rows for row in part]
+    flat = [row for chunk in rows for row in chunk]
     return torch.tensor(flat, dtype=torch.long).reshape(len(flat), width)
 
 
@@ -270,62 +274,71 @@ def train_loader(
     share: Share = (0, 1),
     *,
     by_length: bool = False,
-    parting: Parting = UNDIVIDED,
+    micro_batching: MicroBatching = WHOLE_BATCH,
 ) -> DataLoader[Example]:
-    """All items in the epoch's `training_batches`, each a list of parts whose losses add up to the batch's."""
+    """All items in the epoch's `training_batches`, each a list of micro-batches whose losses add up to the batch's."""
     batches = EpochBatches(dataset, batch_size, seed, by_length=by_length)
-    return _loader(dataset, batches, Collator(pad_id, dataset.max_length, share, parting))
+    return _loader(dataset, batches, Collator(pad_id, dataset.max_length, share, micro_batching))
 
 
 def eval_loader(
-    dataset: EncodedPosts, batch_size: int, pad_id: int, share: Share = (0, 1), *, parting: Parting = UNDIVIDED
+    dataset: EncodedPosts,
+    batch_size: int,
+    pad_id: int,
+    share: Share = (0, 1),
+    *,
+    micro_batching: MicroBatching = WHOLE_BATCH,
 ) -> DataLoader[Example]:
-    """All items, the longest first, in batches as `train_loader` has them, but the losses of all add up to that of the
-    whole data set as one batch.
+    """All items, longest first, in batches like those of `train_loader`; the losses of all batches add up to the mean
+    loss of the data set.
     """
     order = sorted(range(len(dataset)), key=lambda position: -width(dataset.items[position]))
     counts = Counts.of(dataset.items)
-    return _loader(dataset, _cut(order, batch_size), Collator(pad_id, dataset.max_length, share, parting, counts))
+    return _loader(
+        dataset, _cut(order, batch_size), Collator(pad_id, dataset.max_length, share, micro_batching, counts)
+    )
 
 
-def parting_of(config: Config) -> Parting:
-    """As configured; where that says nothing, splitting pays on a processor, and not on a GPU."""
+def micro_batching_of(config: Config) -> MicroBatching:
+    """As configured. By default a batch is split to save padding on a CPU, but not on a GPU."""
     cost = config.train.part_cost
-    return Parting(config.train.max_tokens, PROCESSOR_PART_COST if cost is None and config.on_cpu else cost)
+    return MicroBatching(config.train.max_tokens, CPU_PART_COST if cost is None and config.on_cpu else cost)
 
 
 def loaders(
     train_set: EncodedPosts, validation_set: EncodedPosts, config: Config, pad_id: int, share: Share
 ) -> tuple[DataLoader[Example], DataLoader[Example]]:
-    """What a trial trains on and validates on, as configured."""
-    train, parting = config.train, parting_of(config)
+    """The training and the validation loader of a trial, as configured."""
+    train, micro_batching = config.train, micro_batching_of(config)
     by_length = train.group_by_length
     return (
-        train_loader(train_set, train.batch_size, train.seed, pad_id, share, by_length=by_length, parting=parting),
-        eval_loader(validation_set, train.batch_size, pad_id, share, parting=parting),
+        train_loader(
+            train_set, train.batch_size, train.seed, pad_id, share, by_length=by_length, micro_batching=micro_batching
+        ),
+        eval_loader(validation_set, train.batch_size, pad_id, share, micro_batching=micro_batching),
     )
 
 
 def useful_tokens(loader: DataLoader[Example]) -> float:
-    """The share of this process's tokens, in one pass over the loader, that are no padding."""
+    """The fraction of this process's tokens, in one pass over the loader, that are not padding."""
     dataset, collator = loader.dataset, loader.collate_fn
     assert isinstance(dataset, EncodedPosts)
     assert isinstance(collator, Collator)
     useful = padded = 0
     for positions in loader.batch_sampler or ():
-        for part in collator.parts([dataset[position] for position in positions]):
-            items = [example.item for example in part]
+        for micro_batch in collator.micro_batches([dataset[position] for position in positions]):
+            items = [example.item for example in micro_batch]
             useful += sum(len(window.input_ids) for item in items for window in item.windows)
-            groups = groups_of(items, collator.max_length, collator.parting.part_cost)
+            groups = groups_of(items, collator.max_length, collator.micro_batching.part_cost)
             padded += sum(sequences * tokens for sequences, tokens in groups)
     return useful / max(padded, 1)
 
 
 def on_device(loader: DataLoader[Example], device: torch.device) -> DataLoaderShard:
-    """The loader as Accelerate has it, its batches on the device. The shares are its own: it is left as it is.
+    """The loader as Accelerate's, with its batches on the device. It shares batches out itself, so Accelerate does not.
 
-    To a GPU they are copied from pinned memory while it computes: nobody waits for a copy, and since the loop does not
-    wait for the GPU either, the next batch is made and sent while it is at the last one.
+    Batches are copied to a GPU from pinned memory while it computes. The loop does not wait for the GPU either, so the
+    next batch is collated and copied during the current step.
     """
     loader.pin_memory = device.type == "cuda"
     return prepare_data_loader(loader, device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True)
@@ -337,7 +350,7 @@ def _loader(dataset: EncodedPosts, batches: Any, collator: Collator) -> DataLoad
         batch_sampler=batches,
         collate_fn=collator,
         num_workers=0,
-        # A DataLoader draws a number whenever it is iterated. From a generator of its own, an epoch that is resumed in
-        # the middle leaves torch's global one (dropout) where an uninterrupted epoch would.
+        # A DataLoader draws a random number whenever it is iterated. With a generator of its own it does not advance
+        # torch's global one (dropout), so that an epoch resumed in the middle sees the same random numbers.
         generator=torch.Generator().manual_seed(0),
     )

@@ -1,9 +1,9 @@
-"""What was made of the posts once, kept on disk for the next trial: nothing is aligned, split or tokenized twice.
+"""Cache of processed posts on disk, so that trials do not align, split or tokenize the same posts again.
 
-An entry is found by a key, the SHA-256 of all that it was made from, the code among it: what is found is never stale.
-Its name ends with the SHA-256 of its bytes; bytes that do not have it are removed and made anew. Entries hold posts,
-which are private: they lie in the user's own cache folder, readable by that user alone, and never in an experiments
-folder. Without a folder that can be written, or without room on the disk, there is no cache and nothing else changes.
+The key of an entry is the SHA-256 of everything that it was made from, code included, so an entry is never stale. Its
+file name ends with the SHA-256 of its content; a file that does not match is deleted and rebuilt. Entries contain
+posts, which are private: they are stored in the user's own cache folder, readable by that user only, and never in an
+experiments folder. If the folder is not writable or the disk is full, nothing is cached, and results are the same.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def find(key: str) -> mmap.mmap | None:
 
 
 def keep(key: str, content: bytes) -> None:
-    """Keep these bytes, whole or not at all, whoever else does so at the same time; nothing where that cannot be."""
+    """Store these bytes atomically, whoever else does so at the same time; do nothing if that is not possible."""
     with suppress(OSError, RuntimeError):
         where = folder()
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _mapped(path: Path) -> mmap.mmap | None:
 
 
 def _make_room(where: Path, size: int) -> bool:
-    """Remove what was last used longest ago, as far as so many bytes need it; whether they may be written."""
+    """Remove the least recently used entries to make space for so many bytes; whether they may be written."""
     now, entries = time.time(), list[tuple[float, int, Path]]()
     for path in where.iterdir():
         with suppress(FileNotFoundError):  # another process removed it

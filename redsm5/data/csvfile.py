@@ -1,7 +1,7 @@
-"""The records of a CSV file as people have it: separated by commas, semicolons, tabs or bars, with Excel's `sep=` line.
+"""Reads the records of a CSV file, separated by commas, semicolons, tabs or bars, with or without Excel's `sep=` line.
 
-What only bears the name .csv (a workbook, an archive, a page, a pointer, another encoding) is an InputError that says
-what it is and what to do. No message holds what stands in a field, nor in the header: without one, that is a post.
+A file that is not CSV (a workbook, an archive, a web page, a Git LFS pointer, another encoding) is an InputError that
+says what it is and what to do. No message quotes a field or a header: without a header line, the first line is a post.
 """
 
 import codecs
@@ -70,7 +70,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         else:
             yield line, dict(zip(header, row, strict=True))
     if header is None:
-        raise InputError("the file is empty", where=str(path), remedy=f"It needs the columns {', '.join(columns)}.")
+        raise InputError("the file is empty", where=str(path), remedy=f"It must have the columns {', '.join(columns)}.")
 
 
 def at(path: Path, line: int) -> str:
@@ -109,8 +109,8 @@ def _check_header(header: list[str], columns: Sequence[str], path: Path, line: i
 def _decode(path: Path) -> str:
     """The file's text with line breaks as \\n; a byte order mark is dropped, since Excel writes one."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # to read a pipe may take for ever
-            raise InputError("it is no regular file", where=str(path), remedy="Put the CSV file itself there.")
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may block
+            raise InputError("it is not a regular file", where=str(path), remedy="Put the CSV file itself there.")
         data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         raise InputError("the file is missing", where=str(path), remedy="Put both CSV files into data.dir.") from None
@@ -135,7 +135,7 @@ def _decode(path: Path) -> str:
 
 
 def _refuse_foreign(data: bytes, path: Path) -> None:
-    """Refuse what is no CSV, or is one in UTF-16 or UTF-32, by how it begins."""
+    """Refuse a file that is not CSV, or is CSV in UTF-16 or UTF-32, by its first bytes."""
     what, remedy = next(((what, remedy) for magic, what, remedy in _FOREIGN if data.startswith(magic)), ("", ""))
     first = data[:1000].lstrip()[:1]
     if encoding := _wide_encoding(data):
@@ -143,15 +143,15 @@ def _refuse_foreign(data: bytes, path: Path) -> None:
     elif data and not data.strip(b"\0"):
         what, remedy = "nothing but NUL bytes", "Its content is lost: copy or export it again."
     elif first == b"<":
-        what, remedy = "an HTML or XML page, such as that of a login", "Download the file itself."
+        what, remedy = "an HTML or XML page, such as a login page", "Download the file itself."
     elif first in (b"{", b"["):
-        what, remedy = "JSON, such as a server's answer", "Download the file itself, or write its table as CSV UTF-8."
+        what, remedy = "JSON, such as a server's response", "Download the file itself, or write its table as CSV UTF-8."
     if what:
         raise InputError(f"the file is {what}, not CSV text in UTF-8", where=str(path), remedy=_command(remedy, path))
 
 
 def _wide_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32, where the bytes begin with its mark, or every other one of them, or nearly so, is NUL."""
+    """UTF-16 or UTF-32, if the bytes start with its byte order mark, or if about every other byte is NUL."""
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -168,5 +168,5 @@ def _line_of(data: bytes, position: int) -> int:
 
 
 def _command(remedy: str, path: Path) -> str:
-    """A remedy whose command works when pasted, whatever the path holds."""
+    """A remedy whose command works when pasted, whatever the path contains."""
     return remedy.replace("{path}", shlex.quote(str(path))).replace("{folder}", shlex.quote(str(path.parent)))

@@ -1,9 +1,9 @@
-"""Which posts are copies of others: equal once quotes, dashes, case and spaces are set aside, or nearly so.
+"""Finds duplicate posts: equal up to quotes, dashes, case and whitespace, or nearly equal.
 
-Nearly equal are two posts of twenty words or more that have 70 % of their sequences of three words in common. MinHash
-(Broder 1997) in bands finds 99 % of the pairs that are just that like, and 99.99 % of those that have 80 % in common;
-what it offers is counted out. Nothing is drawn: the same posts have the same copies everywhere. 1,484 posts of ReDSM5's
-lengths take 0.4 s of a processor's core, 20,000 take 11 s.
+Two posts of twenty words or more are nearly equal if they share 70 % of their word trigrams. MinHash with banding
+(Broder 1997) finds 99 % of the pairs at exactly 70 %, and 99.99 % of those at 80 %; each candidate pair is then checked
+exactly. Nothing is random: the same posts have the same duplicates everywhere. 1,484 posts of ReDSM5's lengths take 0.4
+s of a CPU core, 20,000 take 11 s.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class _Groups:
 
 
 def _triples(texts: Sequence[str], positions: Iterable[int]) -> Iterator[tuple[int, Hashes]]:
-    """The hashes of a text's sequences of three words, each once; none of short texts."""
+    """The hashes of a text's word trigrams, each once; none for short texts."""
     known: dict[str, int] = {}
     for position in positions:
         words = re.findall(r"\w+", texts[position])
@@ -82,7 +82,7 @@ def _alike(a: Hashes, b: Hashes) -> bool:
 
 
 def _buckets(triples: dict[int, Hashes]) -> Iterator[list[int]]:
-    """Positions of posts that agree in a band of their signatures, and so may be alike; in the order of positions."""
+    """Groups of posts whose signatures agree in a band, and which may be duplicates; in the order of positions."""
     positions = list(triples)
     signatures = [
         _signatures([triples[position] for position in positions[start : start + AT_ONCE]])

@@ -1,10 +1,10 @@
-"""Posts as what the encoder reads, with all that a trial needs to know of them: labels, evidence, the way back.
+"""Posts encoded as the model's input, with what a trial needs to know of them: labels, evidence, character offsets.
 
-An item is what the model gives one answer for: a post with its nine symptoms (multi_label), or a pair of a post and one
-symptom, whose description the encoder reads before the post (binary_pairs). An item is read in one window of tokens, or
-in several that overlap (`long_posts: window`). Evidence is a range of tokens (first, last), both inclusive.
+An item is the unit that gets one prediction: a post with its nine symptoms (multi_label), or a pair of a post and a
+symptom, whose description comes before the post (binary_pairs). An item has one window of tokens, or several
+overlapping ones (`long_posts: window`). Evidence is a range of tokens (first, last), both inclusive.
 
-Shapes: P posts, N items, C outputs an item (9 or 1).
+Shapes: P posts, N items, C outputs per item (9 or 1).
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class EncodedPosts(Dataset[Example]):
         self._given_items = self.items
 
     def encode(self, posts: Sequence[Post]) -> None:
-        """Take these posts in the place of those given: the same ones, some of them augmented."""
+        """Replace the posts by these: the same ones, some of them augmented."""
         changed = [p for p, (post, given) in enumerate(zip(posts, self._given, strict=True)) if post is not given]
         items = list(self._given_items)
         each = len(items) // len(posts)
@@ -88,7 +88,7 @@ class EncodedPosts(Dataset[Example]):
 
     @property
     def lost_spans(self) -> int:
-        """How much of the aligned evidence lies whole in no window."""
+        """The number of aligned evidence spans that no window contains completely."""
         return sum(item.lost for item in self.items)
 
     def _key(self) -> str:
@@ -143,7 +143,7 @@ class EncodedPosts(Dataset[Example]):
             room = max_length - taken - tokenizer.num_special_tokens_to_add(pair=True)
             if room < MIN_ROOM:
                 raise ConfigError(
-                    f"the description symptoms.{name} has {taken} tokens, which leaves the post no room in "
+                    f"the description symptoms.{name} has {taken} tokens, which leaves too few for the post with "
                     f"model.max_length={max_length}",
                     remedy="Raise model.max_length, or shorten the description.",
                 )
@@ -207,7 +207,7 @@ class EncodedPosts(Dataset[Example]):
 def identity(tokenizer: "PreTrainedTokenizerFast") -> str:
     """The SHA-256 of what a tokenizer makes its tokens with."""
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # left over from the call before, and set anew by the next
+    backend.no_truncation()  # left over from the previous call; the next one sets it again
     backend.no_padding()
     said = (backend.to_str(), repr(tokenizer), tokenizer.model_input_names, tokenizer.split_special_tokens)
     return hashlib.sha256(repr(said).encode()).hexdigest()
@@ -223,7 +223,7 @@ class _Read:
         self.offsets[self.first : self.end] = encoding.offsets[self.first : self.end]
         starts_ends = self.offsets[self.first : self.end]
         self._starts, self._ends = [s for s, _ in starts_ends], [e for _, e in starts_ends]
-        # What lies before the first token or after the last is whitespace, unless the post goes on there.
+        # Before the first token and after the last is whitespace, unless the post continues there.
         self._shown = (self._starts[0], self._ends[-1]) if of_post and cutting else (0, length)
 
     def whole(self, start: int, end: int) -> bool:

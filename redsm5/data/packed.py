@@ -1,9 +1,9 @@
-"""Encoded posts as a few flat arrays, in the bytes of a safetensors file, and the items and windows read from them.
+"""Encoded posts as a few flat arrays in a safetensors file, and the items and windows read from them.
 
-The arrays are views of the bytes, which may be those of a mapped file; an item is made when it is asked for.
+The arrays are views of the file's bytes, which may be memory-mapped; items are created on access.
 
-Shapes: N items, C outputs an item (9 or 1), S windows, T tokens of all windows, G spans, M sentences. `starts` arrays
-have one element more than there are rows: row i has what lies in [starts[i], starts[i + 1]).
+Shapes: N items, C outputs per item (9 or 1), S windows, T tokens of all windows, G spans, M sentences. A `starts` array
+has one element more than there are rows: row i is [starts[i], starts[i + 1]).
 """
 
 import json
@@ -94,7 +94,7 @@ def pack(items: Sequence[Item]) -> bytes:
 
 
 class PackedItems(Sequence[Item]):
-    """The items that `pack` packed, each made anew whenever it is asked for."""
+    """The items packed by `pack`, each created on access."""
 
     def __init__(self, content: Any) -> None:
         self._arrays = arrays = _arrays(memoryview(content))
@@ -144,7 +144,7 @@ def _starts(rows: Iterable[Sequence[Any] | NDArray[Any]]) -> NDArray[np.int64]:
 
 
 def _arrays(content: memoryview) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file as views: the library copies what is not in a file of its own.
+    """The arrays of a safetensors file as views; the library would copy them unless they are in a file of their own.
 
     The format is https://huggingface.co/docs/safetensors: 8 bytes with the length of the header, the header in JSON,
     then the arrays.

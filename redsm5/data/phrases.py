@@ -1,7 +1,7 @@
-"""The sentences that synthetic posts are made of. Invented, plain and restrained; no real post was used.
+"""The sentences of synthetic posts. All are invented, plain and restrained; no real post was used.
 
-`{term}` is a symptom's own vocabulary; the other slots are shared by all sentences. A symptom's `absent` sentences use
-the same terms about other people, the past or as a denial, so that a term alone does not give the label away.
+`{term}` is a symptom's own vocabulary; all sentences share the other slots. A symptom's `absent` sentences use the same
+terms about other people, about the past or in a denial, so that a term alone does not reveal the label.
 """
 
 from typing import NamedTuple

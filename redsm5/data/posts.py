@@ -1,6 +1,6 @@
-"""What a post is once it has been read: text, nine labels, and the evidence for them as character offsets.
+"""The types of a post: text, nine labels, and the evidence for them as character offsets.
 
-Everything downstream (splits, tokens, metrics) works on these types; nobody else looks at the CSV files.
+Everything after reading (splits, tokens, metrics) works on these types and not on the CSV files.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""Reads ReDSM5's two CSV files and checks every row of them.
+"""Reads ReDSM5's two CSV files and checks every row.
 
-What is harmless is accepted (byte order mark, CRLF, additional columns, spaces around ids, repeated rows); all else is
-an InputError that names file, line, value and remedy. No message ever holds a post's text: a value is shown only where
-it has the form of what belongs into its column, since rows may be shifted and columns exchanged.
+Harmless deviations are accepted (byte order mark, CRLF, additional columns, spaces around ids, repeated rows).
+Everything else is an InputError that names file, line, value and remedy. No message contains a post's text: a value is
+quoted only if it has the form that its column requires, since rows may be shifted and columns swapped.
 """
 
 import re
@@ -87,7 +87,7 @@ def _read_posts(path: Path) -> dict[str, str]:
         _required(row, "text", path, line)
         texts[post_id], lines[post_id] = row["text"], line  # not stripped: offsets count from the text as it stands
     if not texts:
-        raise InputError("there are no posts in the file", where=str(path), remedy="Export the data set again.")
+        raise InputError("the file has no posts", where=str(path), remedy="Export the data set again.")
     return texts
 
 
@@ -158,7 +158,7 @@ def _status(row: dict[str, str], path: Path, line: int) -> int:
         raise InputError(
             f"unknown status {ascii(value) if re.fullmatch(_STATUS_FORM, value.casefold()) else _unshown(value)}",
             where=at(path, line),
-            remedy="Use 1 (symptom present) or 0 (looked at and absent).",
+            remedy="Use 1 (symptom present) or 0 (checked and absent).",
         )
     return _STATUSES[value]
 
@@ -167,10 +167,10 @@ def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
     value = row[column].strip()
     if not value or value.casefold() in _MISSING:
         raise InputError(
-            f"{column} is empty" if not value else f"{column} is a word that stands for a missing value",
+            f"{column} is empty" if not value else f"{column} is a placeholder for a missing value",
             where=at(path, line),
             remedy=f"Fill in {column}, or remove the row."
-            + (f" Words that stand for a missing value: {', '.join(_MISSING)}." if value else ""),
+            + (f" Placeholders for a missing value: {', '.join(_MISSING)}." if value else ""),
         )
     return value
 
@@ -180,7 +180,7 @@ def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
 
 
 def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
-    """The error of an annotation whose post is not there; with the id that it may be meant to be, both escaped."""
+    """The error for an annotation without its post; with the id that was probably meant, both escaped."""
     ids = [other for other in known if " " not in other and _is_id(_bare(other))]
     shown = _unshown(post_id)
     if " " not in post_id and _is_id(_bare(post_id)):
@@ -189,7 +189,7 @@ def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
             return InputError(
                 f"post_id {post_id!a} is not in {POSTS_FILE}; nearest: {near!a}",
                 where=where,
-                remedy="Write it as it stands there: zeros, case, quotes and characters that cannot be seen count.",
+                remedy="Use the same spelling: zeros, case, quotes and invisible characters count.",
             )
         if _is_id(post_id) and _shape(post_id) in map(_shape, ids):
             shown = ascii(post_id)
@@ -211,7 +211,7 @@ def _bare(post_id: str) -> str:
 
 
 def _is_id(value: str) -> bool:
-    """Whether a value has the form of an id, and not that of words."""
+    """Whether a value looks like an id and not like text."""
     return re.fullmatch(r"\S{1,40}", value) is not None and (len(value) == 1 or any(c.isdigit() for c in value))
 
 

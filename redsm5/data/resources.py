@@ -1,6 +1,6 @@
-"""What augmentation needs besides the posts (WordNet, translation models), and whether it is on this machine.
+"""Checks whether what augmentation needs (WordNet, translation models) is on this machine.
 
-Apart from the methods themselves, so that the driver can refuse a study before it begins without loading torch.
+Separate from the methods themselves, so that the driver can refuse a study early without importing torch.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ WEIGHTS = tuple(
 
 
 def missing_data(methods: Collection[str], translation_models: Sequence[str] | None) -> dict[str, str]:
-    """The methods of augmentation whose data is not on this machine, each with what to do about it."""
+    """The augmentation methods whose data is not on this machine, each with a remedy."""
     missing = dict[str, str]()
     words = [method for method in methods if method in ("synonym", "insert")]
     if words and wordnet.find() is None:
@@ -42,7 +42,7 @@ def check_available(config: "AugmentationConfig") -> None:
     missing = missing_data(config.methods, config.translation_models)
     if missing:
         raise ConfigError(
-            f"what {' and '.join(missing)} {'needs' if len(missing) == 1 else 'need'} is not on this machine",
+            f"the data for {' and '.join(missing)} is not on this machine",
             where=f"train.augmentation.methods={'+'.join(config.methods)}",
             remedy=" ".join(dict.fromkeys(missing.values())),
         )
@@ -53,7 +53,7 @@ def _remedy(model_id: str) -> str | None:
     try:
         complete = _has(model_id, "config.json") and any(_has(model_id, name) for name in WEIGHTS)
     except ValueError:  # neither a folder nor a name that the Hub would have
-        return f"There is no folder {model_id}; name a folder with a seq2seq model, or one of the Hub."
+        return f"There is no folder {model_id}; use a folder with a seq2seq model, or a model of the Hub."
     if not complete:
         if Path(model_id).is_dir():
             return f"The folder {model_id} lacks config.json or weights; save a seq2seq model there."

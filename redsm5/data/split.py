@@ -1,8 +1,8 @@
-"""Splits by post, stratified over the nine symptoms, and the fingerprint of what came out.
+"""Splits by post, stratified over the nine symptoms, and the fingerprint of the result.
 
-Copies of a post stay together, lest what was learned by heart counts as found (`redsm5.data.duplicates`). The same
-posts and split_seed give the same splits, in whatever order the files list them. The test split is drawn first, so that
-another validation_fraction leaves it as it is.
+Duplicates of a post stay in one split, so that no memorized post is evaluated (`redsm5.data.duplicates`). The same
+posts and split_seed give the same splits, whatever the order of rows in the files. The test split is drawn first, so it
+does not depend on validation_fraction.
 """
 
 import hashlib
@@ -41,7 +41,8 @@ class Assignment:
 
 
 def split(corpus: Corpus, config: "DataConfig") -> Assignment:
-    """Assign every post to train, validation or test; with data.group_duplicates, copies of a post to one of them.
+    """Assign every post to train, validation or test; with data.group_duplicates, all duplicates of a post to the same
+    one.
 
     Raises:
         InputError: too few posts for three splits of these fractions.
@@ -54,7 +55,7 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
     n_test = max(1, round(config.test_fraction * len(groups)))
     n_validation = max(1, round(config.validation_fraction * len(groups)))
     if len(groups) <= n_test + n_validation:
-        different = "" if len(groups) == len(posts) else f", of which {len(groups)} differ,"
+        different = "" if len(groups) == len(posts) else f" ({len(groups)} without duplicates)"
         raise InputError(
             f"{len(posts)} posts{different} are too few for a training, a validation and a test split",
             remedy="Use more posts, or lower data.test_fraction and data.validation_fraction.",

@@ -1,7 +1,7 @@
-"""Invents posts in ReDSM5's shape: the same two files, label frequencies, lengths and irregularities.
+"""Generates synthetic posts in ReDSM5's format: the same two files, label frequencies, lengths and irregularities.
 
-For a first run and for tests without the gated data. What the files hold is a pure function of (posts, seed), byte for
-byte. The frequencies are those that the authors publish; lengths follow a log-normal distribution through their figures
+For a first run and for tests without the gated data set. The files are a pure function of (posts, seed), byte for byte.
+The label frequencies are the published ones; lengths follow a log-normal distribution fitted to the published figures
 (2 to 6,990 words, mean 295).
 """
 
@@ -25,7 +25,7 @@ MIN_WORDS, MAX_WORDS = 2, 6990
 # mean exp(mu + sigma²/2) = 295 words, and the longest of 1,484 posts (3.4 standard deviations) has 6,990.
 LOG_WORDS = NormalDist(mu=5.067, sigma=1.113)
 
-SHORT = 15  # words; a post below that has no room for a sentence about a symptom
+SHORT = 15  # words; a shorter post has no space for a sentence about a symptom
 TWO_SYMPTOMS = 0.4  # of the posts with several symptoms: two of them share a sentence
 NEGATIVE_WITHOUT, NEGATIVE_WITH = 0.6, 0.12  # posts without, with symptoms that have a hard negative
 SPECIAL = 0.02  # posts with a SPECIAL_CASE

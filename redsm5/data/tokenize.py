@@ -1,4 +1,4 @@
-"""The tokenizer of an encoder; for `tiny`, one whose vocabulary is made from the training posts."""
+"""The tokenizer of an encoder; for `tiny`, one whose vocabulary is built from the training posts."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY_SIZE = 2000
-# Of the training posts' characters, besides a-z and 0-9: posts full of emoji or of another script leave room for words.
+# Of the training posts' characters, besides a-z and 0-9: posts full of emoji or of another script leave some for words.
 ALPHABET_SIZE = 150
 
 
@@ -32,7 +32,7 @@ def tokenizer_of(config: Config, train_posts: Sequence[Post]) -> "PreTrainedToke
 def build_tokenizer(
     model_id: str, train_posts: Sequence[Post], revision: str | None = None, *, descriptions: Iterable[str] = ()
 ) -> "PreTrainedTokenizerFast":
-    """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is made from the training posts, and holds the
+    """The tokenizer of `model_id`; for `tiny`, one whose vocabulary is built from the training posts and contains the
     words of the descriptions.
 
     Raises:
@@ -50,13 +50,13 @@ def build_tokenizer(
         raise InputError(
             f"the tokenizer of {model_id} cannot be loaded ({type(error).__name__})",
             where="model.model_id",
-            remedy="Choose another model, or give a local folder with a fast tokenizer beside the weights.",
+            remedy="Choose another model, or give a local folder with a fast tokenizer next to the weights.",
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(
-            f"{model_id} has no fast tokenizer, and only those say which characters a token stands for",
+            f"{model_id} has no fast tokenizer, which is needed to map tokens to characters",
             where="model.model_id",
-            remedy="Choose another encoder, or convert the tokenizer and give the local folder.",
+            remedy="Choose another encoder, or convert the tokenizer and use the local folder.",
         )
     return tokenizer
 
@@ -85,8 +85,8 @@ def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrain
 
 
 def _trained(texts: Iterable[str], descriptions: Iterable[str]) -> Tokenizer:
-    """The tokenizers library can train a WordPiece too, but what it learns differs from process to process (it iterates
-    over hash maps), and then a resumed trial would not read the posts that it began with.
+    """A WordPiece vocabulary trained here, since the tokenizers library's result differs from process to process (it
+    iterates over hash maps), so that a resumed trial would read other tokens.
     """
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
 

@@ -1,8 +1,8 @@
-"""Back-translation (Sennrich et al. 2016, section 3): into another language and back, by two seq2seq models.
+"""Back-translation (Sennrich et al. 2016, section 3): into another language and back, with two seq2seq models.
 
-Each model translates in one direction without being told which, such as those of OPUS-MT. They come from the Hub's
-cache or a folder, never from the network. Beam search draws nothing, and each sentence goes through alone, so what it
-becomes depends on no other sentence.
+Each model translates in one fixed direction, as those of OPUS-MT do. Models are read from the Hub's cache or a folder,
+never from the network. Beam search is deterministic, and sentences are translated one at a time, so a result does not
+depend on other sentences.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ MAX_TOKENS = 256  # longer sentences are not translated
 
 
 def back_translator(models: Sequence[str], device: torch.device | str = "cpu") -> Callable[[str], str | None]:
-    """A function from a sentence to its translation there and back, None where there is none.
+    """A function from a sentence to its back-translation, or None if there is none.
 
-    There is none for a sentence that is too long for the models, or if either of them returns nothing or finds no end.
-    Each sentence is translated once; what became of it stays in memory, and only there.
+    There is none for a sentence that is too long for the models, or if one of them returns nothing or does not
+    terminate. Each sentence is translated once; the result stays in memory only.
 
     Args:
         models: two Hub ids or folders, there and back.
@@ -50,7 +50,7 @@ def _load(model_id: str, device: torch.device | str) -> tuple[Any, Any]:
         raise ConfigError(
             f"the translation model {model_id} cannot be loaded ({type(error).__name__})",
             where="train.augmentation.translation_models",
-            remedy=f"Download it (`hf download {model_id}`), or name a folder that AutoModelForSeq2SeqLM and "
+            remedy=f"Download it (`hf download {model_id}`), or use a folder that AutoModelForSeq2SeqLM and "
             "AutoTokenizer load; tokenizers without a tokenizer.json need `pip install sentencepiece`.",
         ) from error
     return tokenizer, model.to(device).eval()

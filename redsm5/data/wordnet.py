@@ -1,7 +1,7 @@
 """Synonyms from WordNet (Miller 1995), read by NLTK from Debian's wordnet-base or from NLTK's own data.
 
-Finding out whether WordNet is here reads nothing and, where Debian's package is installed, imports nothing. The first
-synonym costs seconds and some 200 MB, the same word a second time nothing.
+Checking whether WordNet is installed reads no data and, with Debian's package, imports nothing. The first synonym takes
+seconds and about 200 MB of memory; repeated words are cached.
 """
 
 import io
@@ -17,7 +17,7 @@ LEXICOGRAPHER_FILES = 45  # lexnames(5WN)
 
 
 def find() -> Any:
-    """Where WordNet is: a folder, or what NLTK calls a path pointer; None if it is not on this machine."""
+    """The location of WordNet: a folder, or an NLTK path pointer; None if it is not on this machine."""
     if all((SYSTEM_FOLDER / name).is_file() for name in FILES):
         return str(SYSTEM_FOLDER)
     import nltk  # takes a second

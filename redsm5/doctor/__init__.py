@@ -1,6 +1,6 @@
-"""What `just doctor` looks at, each check on its own, so that one that hangs or breaks says so and hides no other.
+"""The checks of `just doctor`. They are independent: a check that hangs or fails is reported and hides no other.
 
-Nothing here needs more than the standard library to be imported: the doctor is asked when the environment is broken.
+This package imports nothing but the standard library, since the doctor must run when the environment is broken.
 """
 
 import threading
@@ -37,8 +37,8 @@ Check = Callable[[], Finding]
 
 
 def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict[str, Finding]:
-    """What the checks found, by their names, in their order. They run side by side; none is waited for any longer than
-    `deadline_s`, and one that raises has failed. Secrets are redacted.
+    """The findings of the checks by name, in order. The checks run concurrently; each has `deadline_s`, and one that
+    raises has failed. Secrets are redacted.
     """
     found: dict[str, Finding] = {}
     threads = [
@@ -50,7 +50,7 @@ def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    silent = Finding("fail", f"no answer within {deadline_s:g} s", "Look at what it waits for: a disk, or the network.")
+    silent = Finding("fail", f"no answer within {deadline_s:g} s", "Check what it waits for: a disk, or the network.")
     return {name: found.get(name, silent) for name in checks}
 
 
@@ -58,7 +58,7 @@ def _note(found: dict[str, Finding], name: str, check: Check) -> None:
     try:
         seen = check()
     except Exception as error:  # whatever a broken environment raises is what the doctor is there to say
-        seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and look again.")
+        seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and try again.")
     found[name] = Finding(seen.state, redact(seen.detail), seen.remedy)
 
 

@@ -1,4 +1,4 @@
-"""What the experiments folder's disk can do: room, speed, and what every guarantee of the storage rests on."""
+"""Checks of the experiments folder's disk: free space, speed, and what the storage guarantees depend on."""
 
 import fcntl
 import os
@@ -60,7 +60,7 @@ class Mount:
 
 
 def nearest_folder(experiments: Path) -> Path:
-    """The experiments folder, or what is there of the way to it: the doctor makes none."""
+    """The experiments folder, or its nearest existing parent: the doctor creates none."""
     folder = experiments.resolve()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -90,18 +90,18 @@ def check_folder(experiments: Path) -> Finding:
         return Finding("fail", f"cannot write to {folder}: {error.strerror}", f"Make it writable for you. {ELSEWHERE}")
     mount = mount_of(folder)
     if folder == experiments.resolve() and (remedy := open_to_all(experiments)):
-        return Finding("warn", f"everybody on this machine can write to {folder}", remedy)
+        return Finding("warn", f"all users of this machine can write to {folder}", remedy)
     note = "" if folder == experiments.resolve() else f", of {experiments}, which the first study makes"
     return Finding("ok", f"{folder}{note}" + (f" ({mount.kind})" if mount else ""))
 
 
 def where_writable(check: Callable[[Path], Finding], experiments: Path) -> Finding:
-    """What the check finds, where files can be made at all; `check_folder` says why they cannot."""
+    """The check's findings, if files can be created at all; `check_folder` reports why not."""
     try:
         with scratch(experiments):
             pass
     except OSError:
-        return Finding("note", "not looked at, since nothing can be written there")
+        return Finding("note", "not checked, since nothing can be written there")
     return check(experiments)
 
 
@@ -109,12 +109,12 @@ def check_space(experiments: Path) -> Finding:
     """Whether the disk is too full for a trial under the default retention."""
     usage = shutil.disk_usage(nearest_folder(experiments))
     if not usage.total:
-        return Finding("note", "the file system does not say how large it is")
+        return Finding("note", "the file system does not report its size")
     percent = 100 * usage.free / usage.total
     detail = f"{usage.free / 1e9:,.1f} GB of {usage.total / 1e9:,.1f} GB free ({percent:.0f} %)"
     if percent < LOW_PERCENT and usage.free < LOW_BYTES:
-        remedy = "Make room: `just cleanup` shows what need not be there; or lower retention.min_free_disk_percent."
-        return Finding("fail", f"{detail}; under {LOW_PERCENT:g} % a trial finds no room", remedy)
+        remedy = "Free disk space (`just cleanup` shows reclaimable files), or lower retention.min_free_disk_percent."
+        return Finding("fail", f"{detail}; under {LOW_PERCENT:g} % no trial is started", remedy)
     return Finding("ok", detail)
 
 
@@ -140,10 +140,10 @@ def check_speed(experiments: Path) -> Finding:
     except OSError as error:
         return Finding("fail", f"cannot write: {error.strerror}", ELSEWHERE)
     if written == 0:
-        return Finding("fail", "no room to write anything", ELSEWHERE)
+        return Finding("fail", "the disk is full", ELSEWHERE)
     detail = f"{written / seconds / 1e6:,.0f} MB/s to the disk ({written / 1e6:.0f} MB written, fsync included)"
     if written / seconds < SLOW_BYTES_PER_S:
-        return Finding("warn", detail, f"Saving will hold the training up. {ELSEWHERE}")
+        return Finding("warn", detail, f"Saving will block training. {ELSEWHERE}")
     return Finding("ok", detail)
 
 
@@ -159,16 +159,16 @@ def check_fsync(experiments: Path) -> Finding:
                 latencies.append(time.monotonic() - began)
             files.fsync_dir(probe)
     except OSError as error:
-        return Finding("fail", f"fsync fails: {error.strerror}", f"What is saved here may be lost. {ELSEWHERE}")
+        return Finding("fail", f"fsync fails: {error.strerror}", f"Saved files may be lost. {ELSEWHERE}")
     median = statistics.median(latencies)
-    detail = f"{1000 * median:.2f} ms a journal line (median of {FSYNCS}, at most {1000 * max(latencies):.1f} ms)"
+    detail = f"{1000 * median:.2f} ms per journal line (median of {FSYNCS}, at most {1000 * max(latencies):.1f} ms)"
     if median > SLOW_FSYNC_S:
-        return Finding("warn", detail, f"Each step of the bookkeeping waits so long. {ELSEWHERE}")
+        return Finding("warn", detail, f"Each write to a journal waits that long. {ELSEWHERE}")
     return Finding("ok", detail)
 
 
 def check_rename(experiments: Path) -> Finding:
-    """Whether a file replaces another as a whole, under a reader that has the old one open."""
+    """Whether files are replaced atomically, under a reader that has the old one open."""
     try:
         with scratch(experiments) as probe:
             files.write_atomic(probe / "file", b"old")
@@ -178,13 +178,13 @@ def check_rename(experiments: Path) -> Finding:
     except OSError as error:
         return Finding("fail", f"a file cannot replace another: {error.strerror}", ELSEWHERE)
     if not whole:
-        return Finding("fail", "a file that replaces another changes it under its readers", ELSEWHERE)
-    return Finding("ok", "a file replaces another as a whole")
+        return Finding("fail", "replacing a file is visible to its readers half-way", ELSEWHERE)
+    return Finding("ok", "files are replaced atomically")
 
 
 def check_locks(experiments: Path) -> Finding:
-    """Whether a lock that one process holds keeps another out, and ends with it; on a shared file system, whether it
-    holds on the other machines too, as far as its mount says.
+    """Check that a lock of one process excludes another and is released when it exits; on a shared file system, also
+    whether the mount options make locks local to this machine.
     """
     try:
         with scratch(experiments) as probe:
@@ -200,7 +200,7 @@ def check_locks(experiments: Path) -> Finding:
     mount = mount_of(nearest_folder(experiments))
     if mount and (local := local_locks(mount)):
         return Finding("warn", f"locks work on this machine only: {local}", ONE_WORKER.replace("worker", "machine"))
-    return Finding("ok", "a lock keeps another process out" + (f" ({mount.kind})" if mount else ""))
+    return Finding("ok", "locks work between processes" + (f" ({mount.kind})" if mount else ""))
 
 
 def _seen_by_another(path: Path) -> str:
@@ -213,7 +213,7 @@ def _seen_by_another(path: Path) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S)
     except subprocess.TimeoutExpired:
-        raise TimeoutError(None, "a second process gets no answer") from None
+        raise TimeoutError(None, "a second process does not answer") from None
     return done.stdout.strip() or (done.stderr.strip().splitlines() or ["nothing"])[-1]
 
 

@@ -1,4 +1,4 @@
-"""What is reached over the network: the Hugging Face Hub and MLflow. A token is used, and never shown."""
+"""Checks of network services: the Hugging Face Hub and MLflow. Tokens are used, but never shown."""
 
 import importlib.metadata
 import importlib.util
@@ -22,22 +22,24 @@ def check_hub() -> Finding:
     except ImportError as error:
         return Finding("fail", f"huggingface_hub cannot be imported: {error}", "Run `just setup`.")
     token = get_token()
-    have = "a token is there" if token else "no token"
+    have = "a token is set" if token else "no token"
     if constants.HF_HUB_OFFLINE:
-        return Finding("ok", f"offline (HF_HUB_OFFLINE), only what is in the cache is used; {have}, nothing was asked")
+        return Finding(
+            "ok", f"offline (HF_HUB_OFFLINE), only what is in the cache is used; {have}, no request was sent"
+        )
     if token is None:
         return Finding("note", have, "Needed only for gated data and models (data=hub, mental_bert): `hf auth login`.")
     try:  # not HfApi.whoami, which waits for as long as the Hub is silent
         address, headers = f"{constants.ENDPOINT}/api/whoami-v2", {"Authorization": f"Bearer {token}"}
         answer = get_session().get(address, headers=headers, timeout=REQUEST_S)
     except Exception as error:  # the errors of its HTTP client are not the Hub's own
-        advice = "Look at the network and its proxies; with HF_HUB_OFFLINE=1 only the cache is used."
+        advice = "Check the network and its proxies; with HF_HUB_OFFLINE=1 only the cache is used."
         return Finding("warn", f"{have}; {constants.ENDPOINT} does not answer: {type(error).__name__}", advice)
     if answer.status_code in (401, 403):
         return Finding("warn", f"{have}, and the Hub refuses it ({answer.status_code})", "Renew it: `hf auth login`.")
     if answer.status_code != 200:
         return Finding(
-            "warn", f"{have}; the Hub answers with {answer.status_code}", "What is cached is used; try later."
+            "warn", f"{have}; the Hub answers with {answer.status_code}", "Cached files are used; try again later."
         )
     return Finding("ok", f"logged in as {answer.json()['name']}")
 
@@ -72,19 +74,19 @@ def _addresses(experiments: Path) -> list[str]:
 
 def _look(address: str, experiments: Path) -> Finding:
     if REDACTED in address:
-        remedy = "Give the address: `just doctor --tracking-uri URI`."
+        remedy = "Pass the address: `just doctor --tracking-uri URI`."
         return Finding("note", f"the password of {address} is not saved with the study", remedy)
     if address.startswith(("http://", "https://")):
         return _look_at_server(address.rstrip("/"))
     if not address or address.startswith("sqlite:///"):
         return _look_at_file(Path(address.removeprefix("sqlite:///")) if address else experiments / paths.MLFLOW_DB)
-    return Finding("note", f"{redact_address(address)}: neither a server nor a local file, not looked at")
+    return Finding("note", f"{redact_address(address)}: neither a server nor a local file, not checked")
 
 
 def _look_at_file(database: Path) -> Finding:
     version = importlib.metadata.version("mlflow")
     if not database.exists():
-        return Finding("ok", f"MLflow {version}; the first study makes {database}")
+        return Finding("ok", f"MLflow {version}; the first study creates {database}")
     try:
         connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=REQUEST_S)
         try:
@@ -92,21 +94,23 @@ def _look_at_file(database: Path) -> Finding:
         finally:
             connection.close()
     except (sqlite3.Error, ValueError) as error:
-        remedy = "Move it away: metrics stay in the journals, and `just sync` ships them into a new one."
-        return Finding("fail", f"{database} is no MLflow database: {error}", remedy)
+        remedy = "Move it away: metrics stay in the journals, and `just sync` ships them to a new one."
+        return Finding("fail", f"{database} is not an MLflow database: {error}", remedy)
     spec = importlib.util.find_spec("mlflow")
     package = Path(spec.origin).parent if spec and spec.origin else Path()
     if not list((package / "store" / "db_migrations" / "versions").glob(f"{schema}_*.py")):
         detail = f"{database} has schema {schema}, which MLflow {version} does not know"
-        return Finding("fail", detail, "A newer MLflow made it: install that one, or move the file away.")
+        return Finding("fail", detail, "A newer MLflow created it: install that version, or move the file away.")
     size = database.stat().st_size / 1e6
     return Finding("ok", f"MLflow {version}, {database} ({size:.1f} MB, schema {schema})")
 
 
 def _look_at_server(address: str) -> Finding:
-    """Ask a server as MLflow's client does: the same library, credentials and certificates, all from the environment.
+    """Ask a server as MLflow's client does: with the same library, credentials and certificates, all from the
+    environment.
 
-    What does not mend itself is a failure; a server that is away is a warning, since metrics wait in the journals.
+    What does not resolve itself is a failure; a server that does not answer is a warning, since metrics wait in the
+    journals.
     """
     try:
         import requests
@@ -122,13 +126,13 @@ def _look_at_server(address: str) -> Finding:
     except OSError as error:  # those of requests are OSErrors
         if remedy(str(error)) == NOT_TRUSTED:
             return Finding("fail", f"the certificate of {shown} is not trusted", _sentence(NOT_TRUSTED))
-        away = "Start the server, or mend the address. Until then metrics wait in the journals, and nothing is lost."
+        away = "Start the server, or fix the address. Until then metrics wait in the journals; none is lost."
         return Finding("warn", f"{shown} does not answer: {type(error).__name__}", away)
     status = max(health.status_code, version.status_code)
     if status in (401, 403):
         return Finding("fail", f"{shown} refuses access ({status})", _sentence(REFUSED))
     if status != 200:
-        return Finding("warn", f"{shown} answers with {status}", "Look at the server's log, and at what is before it.")
+        return Finding("warn", f"{shown} answers with {status}", "Check the log of the server, and of its proxy.")
     return Finding("ok", f"{shown} answers: MLflow {version.text.strip()[:40]}")
 
 

@@ -1,4 +1,4 @@
-"""What is installed: Python, the packages of the lock, PyTorch and the GPUs; programs that are useful and optional."""
+"""Checks of installed software: Python, locked packages, PyTorch and GPUs, and optional programs."""
 
 import importlib.metadata
 import os
@@ -19,7 +19,7 @@ OLDEST = (3, 11)
 SHOWN = 4  # names of packages in one line
 PROGRAM_S = 5.0  # a program that says its version takes milliseconds
 TORCH_S = 18.0
-SETUP = "Run `just setup`; if it says nothing, `rm .venv/stamp` first."
+SETUP = "Run `just setup`; if that changes nothing, `rm .venv/stamp` first."
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
@@ -34,12 +34,12 @@ def check_variables(environ: Mapping[str, str] = os.environ) -> Finding:
     """Which variables are set that no training gets to see."""
     ignored = environment.removed(environ)
     if not ignored:
-        return Finding("ok", "no variable is set that could change a training")
+        return Finding("ok", "no environment variable is set that could change training")
     launcher = [name for name in ignored if environment.LAUNCHER.match(name)]
     others = [name for name in ignored if name not in launcher]
     kinds = {"a launcher's rank, size or address": launcher, "settings of the libraries": others}
     detail = "; ".join(f"{kind}: {_some(names)}" for kind, names in kinds.items() if names)
-    return Finding("note", f"ignored, {detail}", "A training is set up by its configuration alone: `unset` them.")
+    return Finding("note", f"ignored, {detail}", "Training is set up by its configuration only: `unset` them.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def check_packages(root: Path) -> Finding:
         from packaging.requirements import Requirement
         from packaging.utils import canonicalize_name
     except ImportError:
-        return Finding("fail", "packaging is missing, and so probably much else", SETUP)
+        return Finding("fail", "the package `packaging` is missing, and probably others", SETUP)
     lines = (root / "constraints.txt").read_text().splitlines()
     locked: dict[str, str] = {}
     for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
@@ -73,8 +73,8 @@ def check_packages(root: Path) -> Finding:
     if missing:
         return Finding("fail", f"missing: {_some(missing)}", SETUP)
     if other:
-        return Finding("warn", f"other than the lock: {_some(other)}", SETUP)
-    return Finding("ok", f"{len(locked)} in the lock, all that are needed are installed as locked")
+        return Finding("warn", f"differ from the lock: {_some(other)}", SETUP)
+    return Finding("ok", f"{len(locked)} in the lock; all required ones are installed in the locked version")
 
 
 def _needed(requirements: list[str]) -> set[str]:
@@ -140,16 +140,16 @@ def check_cuda(python: str = sys.executable) -> Finding:
     try:
         probe = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, timeout=TORCH_S)
     except subprocess.TimeoutExpired:
-        remedy = "Look whether the GPU's driver answers: `nvidia-smi`; on a slow disk, run it again."
+        remedy = "Check whether the GPU's driver answers (`nvidia-smi`); on a slow disk, run the doctor again."
         return Finding("fail", f"PyTorch was not imported within {TORCH_S:g} s", remedy)
     if probe.returncode:
-        why = (probe.stderr.strip().splitlines() or [f"it ended with {probe.returncode}"])[-1]
+        why = (probe.stderr.strip().splitlines() or [f"it exited with {probe.returncode}"])[-1]
         return Finding("fail", f"PyTorch cannot be imported: {why}", SETUP)
     return judge_cuda(loads(probe.stdout.splitlines()[-1]))
 
 
 def judge_cuda(seen: dict[str, Any]) -> Finding:
-    """What the probe's answer means."""
+    """The finding for the probe's answer."""
     head = f"PyTorch {seen['torch']}"
     if seen["gpus"]:
         gpus = ", ".join(
@@ -158,15 +158,15 @@ def judge_cuda(seen: dict[str, Any]) -> Finding:
         return Finding("ok", f"{head}, driver {seen['driver']}: {gpus}")
     if seen["build"] is None and seen["driver"]:
         remedy = "Install the CUDA build of PyTorch in .venv, or use launch=cpu."
-        return Finding("warn", f"{head} is built for CPUs, and there is an NVIDIA driver {seen['driver']}", remedy)
+        return Finding("warn", f"{head} is built for CPUs, but there is an NVIDIA driver {seen['driver']}", remedy)
     if seen["build"] and seen["supports"] and seen["supports"][0] < int(seen["build"].partition(".")[0]):
         supports = ".".join(map(str, seen["supports"]))
         detail = f"{head} is built for CUDA {seen['build']}, the driver {seen['driver']} goes up to {supports}"
         return Finding("warn", detail, "Install a newer NVIDIA driver, or use launch=cpu.")
     if seen["driver"]:
-        remedy = "Look at `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, pass --gpus all or --nv."
-        return Finding("warn", f"{head} finds no GPU, and there is an NVIDIA driver {seen['driver']}", remedy)
-    return Finding("note", f"{head}, no NVIDIA driver: launch=cpu trains on the processor")
+        remedy = "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES; in a container, pass --gpus all or --nv."
+        return Finding("warn", f"{head} finds no GPU, but there is an NVIDIA driver {seen['driver']}", remedy)
+    return Finding("note", f"{head}, no NVIDIA driver: launch=cpu trains on the CPU")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -192,23 +192,21 @@ def check_containers() -> Finding:
         if program in ("docker", "podman") and _says(program, "info") is None:
             silent.append(program)
     if not found:
-        return Finding("note", "neither Docker, Podman nor Apptainer", "Needed only to run in a container.")
+        return Finding("note", "no Docker, Podman or Apptainer", "Only needed to run in a container.")
     if silent:
         detail = f"{', '.join(found)}; {' and '.join(silent)} cannot start containers here"
-        return Finding(
-            "note", detail, f"Start its service, or ask for the right to use it: `{silent[0]} info` says more."
-        )
+        return Finding("note", detail, f"Start its service, or get permission to use it: `{silent[0]} info` says more.")
     return Finding("ok", ", ".join(found))
 
 
 def check_slurm() -> Finding:
     """Whether this is a machine of a Slurm cluster, and its controller answers."""
     if shutil.which("sinfo") is None:
-        return Finding("note", "not here", "Needed only for the job files in containers/slurm.")
+        return Finding("note", "not installed", "Only needed for the job files in containers/slurm.")
     version = _says("sinfo", "--version") or "sinfo"
     partitions = _says("sinfo", "--noheader", "--format=%P %D nodes %T")
     if not partitions:
-        remedy = "`sinfo` says why; its cluster's people know more."
+        remedy = "`sinfo` shows why; or ask the cluster's administrators."
         return Finding("warn", f"{version} is installed, but no controller answers", remedy)
     return Finding("ok", f"{version}: {_some([' '.join(line.split()) for line in partitions.splitlines()])}")
 

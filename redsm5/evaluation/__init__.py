@@ -1,1 +1,1 @@
-"""How good a model is: predictions, metrics, the evaluation report."""
+"""Evaluation of a model: predictions, metrics, the evaluation report."""

@@ -1,8 +1,8 @@
-"""The baseline that a search must beat: TF-IDF and one linear SVM a symptom, as the authors of ReDSM5 trained theirs.
+"""The baseline: TF-IDF and one linear SVM per symptom, trained as the authors of ReDSM5 did.
 
-Words and pairs of words, with sublinear term frequency; scikit-learn's LinearSVC with balanced class weights. Its
-decision value d becomes the probability 1 / (1 + exp(-d)), which is one half where the SVM itself would decide. As
-evidence it offers the post's sentences that the same SVM judges highest.
+Features are word unigrams and bigrams with sublinear term frequency; the classifier is scikit-learn's LinearSVC with
+balanced class weights. The decision value d is mapped to the probability 1 / (1 + exp(-d)), which is one half at the
+SVM's own decision boundary. The evidence is the post's sentences with the highest scores of the same SVM.
 
 Shapes: P posts, M sentences, C = 9 symptoms.
 """
@@ -39,7 +39,7 @@ def fit(posts: Sequence[Post], *, seed: int) -> list[Pipeline | None]:
 
 
 def predictions_of(models: Sequence[Pipeline | None], posts: Sequence[Post]) -> Predictions:
-    """What the SVMs say of these posts; there is no loss."""
+    """The SVMs' predictions for these posts; there is no loss."""
     sentences = [sentences_of(post.text) for post in posts]
     cut = [post.text[start:end] for post, ranges in zip(posts, sentences, strict=True) for start, end in ranges]
     values_PC = _decisions(models, [post.text for post in posts])

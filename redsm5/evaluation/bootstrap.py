@@ -1,7 +1,8 @@
-"""95 % intervals of a report's metrics: the percentile bootstrap over posts (Efron and Tibshirani 1993, chapter 13).
+"""95 % confidence intervals of a report's metrics by the percentile bootstrap over posts.
 
-Posts are drawn with replacement, so that a post's symptoms and sentences stay together. A metric that a sample cannot
-tell (no positives in it) is left out of that sample. The draws are a function of nothing but the number of posts.
+Posts are drawn with replacement (Efron & Tibshirani 1993, chapter 13), so that a post's symptoms and sentences stay
+together. A sample in which a metric is undefined (no positives) does not count for that metric. The samples depend on
+the number of posts only.
 
 Shapes: R samples, P posts, C = 9 symptoms.
 """
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 def confidence_intervals(
     probabilities_PC: Floats, labels_PC: NDArray[np.int64], thresholds_C: Floats, pairs: PairScores
 ) -> dict[str, list[float]]:
-    """[low, high] of each metric by its dotted name in the report; a metric that no sample can tell has none."""
+    """[low, high] of each metric by its dotted name in the report; none if it is undefined in every sample."""
     P = len(labels_PC)
     if P == 0:
         return {}
@@ -97,7 +98,7 @@ def _average_precision(probabilities_P: Floats, truth_P: NDArray[np.bool_], weig
 
 
 def _mean(values_RC: Floats) -> Floats:
-    """Over the symptoms that the sample can tell; NaN where it can tell none."""
+    """The mean over the symptoms that are defined in the sample; NaN where none is."""
     known_RC = np.isfinite(values_RC)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean: Floats = np.where(known_RC, values_RC, 0.0).sum(axis=1) / known_RC.sum(axis=1)

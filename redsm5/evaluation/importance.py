@@ -1,9 +1,9 @@
-"""How much each parameter of a study mattered, by functional ANOVA over its completed trials.
+"""Parameter importance of a study by functional ANOVA over its completed trials.
 
-fANOVA (Hutter, Hoos and Leyton-Brown 2014, section 3) fits a forest to the values and says which share of their
-variance each parameter explains alone; what is left belongs to interactions. It needs every parameter in every trial.
-So the parameters without a condition are judged over the trials that have all of them; a conditional one over those of
-them in which it was drawn, where its share is of the variance among these.
+fANOVA (Hutter, Hoos and Leyton-Brown 2014, section 3) fits a random forest to the objective values and computes the
+share of their variance that each parameter explains alone; interactions explain the rest. It needs a value of every
+parameter in every trial. So unconditional parameters are assessed over the trials that have all of them, and a
+conditional one over those of these trials in which it was sampled; its share refers to the variance among those.
 """
 
 import math
@@ -29,7 +29,7 @@ Values = Mapping[str, Choice]
 def parameter_importance(
     space: Mapping[str, Parameter], trials: Sequence[tuple[Values, float]]
 ) -> dict[str, ParameterImportance]:
-    """The share of each parameter of the space, null with a reason where the trials do not tell.
+    """The importance of each parameter of the space, null with a reason where it cannot be computed.
 
     Args:
         space: what the study searched.
@@ -85,7 +85,7 @@ def _shares(
     try:
         shares = evaluator.evaluate(study, params=list(present))
     except RuntimeError:  # its trees found nothing to split
-        return each(lambda _: None, "the trials do not tell it from chance")
+        return each(lambda _: None, "its effect cannot be told from chance")
     return each(lambda key: float(min(max(shares[key], 0.0), 1.0)))
 
 

@@ -1,6 +1,7 @@
-"""Scores of both tasks from plain arrays and character offsets: no model, no torch.
+"""Metrics of both tasks, computed from plain arrays and character offsets, without a model or torch.
 
-What a split cannot tell (no positive post, no pair with evidence) is None with a reason in `undefined`, never 0 or NaN.
+A metric that is undefined on a split (no positive post, no pair with evidence) is None with a reason in `undefined`,
+never 0 or NaN.
 
 Shapes: P posts, C criteria, G pairs with gold spans, E pairs without, R weightings of the posts.
 """
@@ -103,7 +104,7 @@ def _check(
     if probabilities_PC.shape != labels_PC.shape or not labels_PC.shape[1:] == thresholds_C.shape == criteria:
         raise ValueError(
             f"probabilities {probabilities_PC.shape}, labels {labels_PC.shape}, thresholds {thresholds_C.shape} and "
-            f"{len(symptoms)} symptoms do not fit"
+            f"{len(symptoms)} symptoms do not match"
         )
     if not np.isin(labels_PC, (0, 1)).all():
         raise ValueError("labels are 0 or 1")

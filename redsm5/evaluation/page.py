@@ -1,7 +1,7 @@
-"""A trial's report as a page: evaluation_report.html beside evaluation_report.json, whole in itself.
+"""A trial's report as a self-contained HTML page: evaluation_report.html next to evaluation_report.json.
 
-It is made from the files of the trial's folder alone, needs no script and no network, and escapes whatever stands in
-them. What is missing or damaged beside the report is named on the page; what is undefined stands there with its reason.
+It is made from the files in the trial's folder only, needs no script and no network, and escapes their content. The
+page names files that are missing or damaged, and gives the reason of undefined metrics.
 """
 
 import math
@@ -28,20 +28,26 @@ CRITERIA = {
     "f1_micro": ("F1, micro", "one F1 over the labels of all symptoms together"),
     "f1_weighted": ("F1, weighted", "mean of the symptoms' F1, weighted by their support"),
     "macro_pr_auc": ("PR AUC, macro", "mean average precision, without interpolation"),
-    "precision_macro": ("Precision, macro", "mean over the same symptoms: of the posts said to have it, those that do"),
-    "recall_macro": ("Recall, macro", "mean over the same symptoms: of the posts that have it, those found"),
-    "accuracy": ("Accuracy", "share of posts of which all labels are right"),
+    "precision_macro": (
+        "Precision, macro",
+        "mean over the same symptoms: share of the posts predicted to have it that do",
+    ),
+    "recall_macro": ("Recall, macro", "mean over the same symptoms: share of the posts that have it that are found"),
+    "accuracy": ("Accuracy", "share of posts whose labels are all correct"),
 }
 EVIDENCE = {
     "f1": ("Token F1", "mean over pairs with evidence: F1 between the words predicted and the words annotated"),
     "exact_match": (
         "Exact match",
-        "share of pairs with evidence whose predicted spans are the annotated ones, all and no other",
+        "share of pairs with evidence whose predicted spans are exactly the annotated ones",
     ),
     "char_f1": ("Character F1", "of characters, pooled over pairs with evidence, against all annotated spans"),
-    "char_precision": ("Character precision", "of the predicted characters, those annotated; 0 for none"),
-    "char_recall": ("Character recall", "of the annotated characters, those predicted"),
-    "null_span_accuracy": ("No evidence, rightly", "share of pairs without evidence for which none is predicted"),
+    "char_precision": (
+        "Character precision",
+        "share of the predicted characters that are annotated; 0 where none is predicted",
+    ),
+    "char_recall": ("Character recall", "share of the annotated characters that are predicted"),
+    "null_span_accuracy": ("No evidence, correct", "share of pairs without evidence for which none is predicted"),
 }
 CARDS = ("criteria_matching.f1_macro", "criteria_matching.f1_micro", "evidence_binding.f1")
 FIXED_THRESHOLD = 0.5
@@ -146,7 +152,7 @@ def _journal(folder: Path, found: list[str]) -> list[MetricRow]:
     except InputError as error:
         found.append(f"{paths.METRICS}: {error.what}")
     except ValueError:
-        found.append(f"{paths.METRICS}: a line is no metric")
+        found.append(f"{paths.METRICS}: a line is not a metric")
     return []
 
 

@@ -1,8 +1,7 @@
-"""The figures of the pages, as SVG that stands inside an HTML page.
+"""The figures of the HTML pages, as inline SVG.
 
-Drawn by matplotlib without pyplot, so that nothing stays behind in the process. Text stays text. A colour here is a
-role (`INK`, `ACCENT`, …): the page's stylesheet says what it is, in light, in dark and on paper. The same data give the
-same bytes.
+matplotlib draws them without pyplot, so that the process keeps no global state. Text stays text. Colours are roles
+(`INK`, `ACCENT`, …) that the page's stylesheet defines for light, dark and print. The same data give the same bytes.
 """
 
 import io

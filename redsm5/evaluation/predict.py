@@ -1,6 +1,6 @@
-"""Run a model over posts and say what it sees: probabilities of symptoms, and evidence as characters of the post.
+"""Runs a model over posts: probabilities of symptoms, and evidence as character spans of the post.
 
-Shapes: P posts, N items, S sequences, C outputs an item (9 or 1), K candidates a sequence and output.
+Shapes: P posts, N items, S sequences, C outputs per item (9 or 1), K candidates per sequence and output.
 """
 
 import math
@@ -65,9 +65,9 @@ def predict(
     loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> Predictions:
-    """Run the model, as it is without its wrapper, in evaluation mode over a loader of the data set on its device.
+    """Run the unwrapped model in evaluation mode over a loader of the data set, on its device.
 
-    How the loader puts posts together changes nothing but the rounding of the last digits (padding).
+    The batching affects only the rounding of the last digits (padding).
 
     Args:
         loss_of: the loss of (outputs, batch), a scalar; without it the predictions' loss is NaN.
@@ -76,14 +76,14 @@ def predict(
     model.eval()
     answers: list[_Answer] = []
     losses: list[Tensor] = []
-    for part in chain.from_iterable(loader):
-        outputs = model(part)
+    for micro_batch in chain.from_iterable(loader):
+        outputs = model(micro_batch)
         if loss_of:
-            losses.append(loss_of(outputs, part).double())
-        candidates = model.evidence_head.decode(outputs, part, count=CANDIDATES)
-        answers += _answers(outputs["criteria_logits_NC"], candidates, part, dataset)
+            losses.append(loss_of(outputs, micro_batch).double())
+        candidates = model.evidence_head.decode(outputs, micro_batch, count=CANDIDATES)
+        answers += _answers(outputs["criteria_logits_NC"], candidates, micro_batch, dataset)
     loss = float(ranks.mean(torch.stack(losses).sum())) if losses else math.nan
-    everyones = [answer for part in ranks.gathered(answers) for answer in part]
+    everyones = [answer for some in ranks.gathered(answers) for answer in some]
     return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset, loss)
 
 

@@ -1,4 +1,4 @@
-"""A trial's report: its best checkpoints on the test split, with everything that says how they came about."""
+"""A trial's report: its best checkpoints evaluated on the test split, with their provenance."""
 
 import platform
 import uuid
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from redsm5 import code_version, files, paths
 from redsm5.config import Config, snapshot_of
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
-from redsm5.data.batches import eval_loader, on_device, parting_of
+from redsm5.data.batches import eval_loader, micro_batching_of, on_device
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
 from redsm5.data.tokenize import tokenizer_of
@@ -58,7 +58,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """A checkpoint's predictions of the split's posts, and what they come to with its thresholds."""
+    """A checkpoint's predictions for the split's posts, and the metrics with its thresholds."""
 
     name: str
     manifest: Manifest
@@ -82,7 +82,7 @@ def evaluate_trial(
     """Evaluate the best checkpoint of a trial, and all tied with it. The model's weights are overwritten.
 
     Thresholds are those of the trial's thresholds.json; for a checkpoint that is not in it, they are chosen on the
-    validation split. A damaged checkpoint is set aside; the next best takes its place where none of the best is left.
+    validation split. A damaged checkpoint is quarantined; the next best takes its place where none of the best is left.
     Where checkpoints are turned off, the best weights come from memory.
 
     Raises:
@@ -93,8 +93,8 @@ def evaluate_trial(
     dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
 
     def predictions_on(dataset: EncodedPosts) -> Predictions:
-        parting = parting_of(config)
-        loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id, parting=parting)
+        micro_batching = micro_batching_of(config)
+        loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id, micro_batching=micro_batching)
         ready = accelerator.prepare_model(model, evaluation_mode=True)
         return predict(ready, on_device(loader, accelerator.device), dataset)
 
@@ -191,7 +191,7 @@ def evaluate_again(
     *,
     split: Literal["validation", "test"] = "test",
 ) -> Evaluation:
-    """Evaluate a trial in a process of its own, from what is on disk. The caller holds the trial's lock."""
+    """Evaluate a trial from what is on disk, outside its training process. The caller holds the trial's lock."""
     set_numerics(config.train.deterministic)
     splits = load_splits(config.data)
     tokenizer = tokenizer_of(config, splits.train)
@@ -215,10 +215,10 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
-    """What the bits of a result may depend on, besides the code and the configuration; how many processes trained it
-    is said of several.
+    """What the bits of a result may depend on, besides code and configuration; the number of processes is listed if it
+    is not one.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {
         "device": name,
         "threads": str(torch.get_num_threads()) if device.type == "cpu" else "",
@@ -230,8 +230,8 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
     }
 
 
-def _processor() -> str:
-    """The processor's name; Linux alone tells it."""
+def _cpu() -> str:
+    """The CPU's model name, from Linux's /proc where there is one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -264,14 +264,14 @@ def _load_each(
         best = store.best()
         if not best:
             raise NoCheckpointError(
-                f"trial {identity.trial_id} has no checkpoint that verifies",
-                remedy="Go on with it, `just train trial.id=...`, or train a new trial with the same configuration.",
+                f"trial {identity.trial_id} has no valid checkpoint",
+                remedy="Resume it with `just train trial.id=...`, or train a new trial with the same configuration.",
             )
         for checkpoint in best:
             try:
                 manifest = load_best(store.folder / checkpoint.name, model, identity)
             except DamagedCheckpoint as error:
-                store.set_aside(checkpoint.name, str(error))
+                store.quarantine(checkpoint.name, str(error))
                 continue
             found = True
             yield checkpoint.name, manifest

@@ -1,7 +1,8 @@
-"""Whether a trial was reproduced: its checkpoint's probabilities, and every metric of a training repeated.
+"""Checks whether a trial was reproduced: its checkpoint's probabilities, and every metric of a repeated training.
 
-The same checkpoint's probabilities may differ by TOLERANCE at most, on any machine. A repeated training must be equal
-to the bit where machine, libraries and code are those on record; elsewhere its differences are told and judge nothing.
+The probabilities of the same checkpoint may differ by at most TOLERANCE, on any machine. A repeated training must be
+bit-identical if machine, libraries and code are those on record; elsewhere its differences are reported, but do not
+fail the check.
 """
 
 import math
@@ -22,7 +23,7 @@ SHOWN = 10  # metrics that differ, by name
 def compare_predictions(before: PredictionsRecord, after: PredictionsRecord) -> dict[str, Any]:
     """Hold the probabilities of the same checkpoint on the same posts against each other."""
     if (after.checkpoint, after.post_ids) != (before.checkpoint, before.post_ids):
-        return {"compared": False, "reason": "the posts or the best checkpoint are others than on record"}
+        return {"compared": False, "reason": "the posts or the best checkpoint differ from those on record"}
     pairs = zip(before.probabilities, after.probabilities, strict=True)
     largest = max((abs(a - b) for x, y in pairs for a, b in zip(x, y, strict=True)), default=0.0)
     return {
@@ -38,7 +39,7 @@ def compare_training(folder: Path, report: EvaluationReport, again: Path) -> dic
     """Hold the repeated trial's every metric and its report against those on record."""
     record = load(again / paths.TRIAL, TrialRecord)
     if record is None or record.state != "completed":
-        reason = record.error.message if record and record.error else "it ended without an outcome"
+        reason = record.error.message if record and record.error else "it exited without recording an outcome"
         return {"completed": False, "reason": reason}
     before, after = metrics_of(folder), metrics_of(again)
     different = {key for key in before.keys() | after.keys() if not same(before.get(key), after.get(key))}
@@ -113,18 +114,18 @@ def text(told: dict[str, Any]) -> str:
         equal = training["metrics"] - training["metrics_different"]
         report = "equal" if training["report_equal"] else "different"
         lines.append(
-            f"trained again: {equal} of {training['metrics']} metrics are equal to the bit; the report is {report}"
+            f"trained again: {equal} of {training['metrics']} metrics are bit-identical; the report is {report}"
         )
         for name, gap in list(training["largest_differences"].items())[:SHOWN]:
             lines.append(f"  {one_line(name)}: differs by up to {gap:.3g}")
         before, after = training["validation"]
         lines.append(f"best validation score: {before} on record, {after} here")
         for key, (before, after) in told["environment_differences"].items():
-            lines.append(f"  another {one_line(key)}: {one_line(before)} on record, {one_line(after)} here")
+            lines.append(f"  different {one_line(key)}: {one_line(before)} on record, {one_line(after)} here")
     if told["identical"]:
         lines.append("verdict: reproduced, identical")
     elif told["reproduced"]:
-        lines.append("verdict: reproduced within what holds across machines; the repeated training is judged apart")
+        lines.append("verdict: reproduced within the tolerance across machines; the repeated training is not judged")
     else:
         lines.append("verdict: NOT reproduced")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A study's summary as a page: summary.html in the study's folder, whole in itself, with links to its trials' pages."""
+"""A study's summary as a self-contained HTML page, summary.html in its folder, with links to its trials' pages."""
 
 import math
 from collections.abc import Mapping, Sequence

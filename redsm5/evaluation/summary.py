@@ -1,7 +1,7 @@
 """A study's summary, summary.json and summary.html in its folder, from the records of its trials.
 
-It takes no part in the study and may be made at any time: while it runs, or from a copy of the folder. A file that is
-damaged is named and passed over. The best trial is chosen by validation; the test scores beside it choose nothing.
+It does not affect the study and can be made at any time: while the study runs, or from a copy of the folder. A damaged
+file is named and skipped. The best trial is chosen by validation; test scores are shown, never used to choose.
 """
 
 import math
@@ -60,7 +60,7 @@ class StudyFiles:
         except OSError as error:
             self.problems.append(f"{name}: {error.strerror}")
         except ValueError:
-            self.problems.append(f"{name}: a line is of another version of this code, or damaged")
+            self.problems.append(f"{name}: a line is damaged, or was written by another version")
         return otherwise
 
 
@@ -104,7 +104,7 @@ def write_summary(experiments: Path, study: StudyRecord) -> StudySummary:
 
 
 def make_summary(experiments: Path, study: StudyRecord) -> tuple[StudySummary, list[Moment]]:
-    """A study's summary, and how its storage stood over time; nothing is written."""
+    """A study's summary, and its storage over time; nothing is written."""
     found = read_study(experiments, study)
     moments = storage_over_time(found.journals)
     return summarize(experiments, found, moments), moments
@@ -129,7 +129,7 @@ def _read_trial(found: StudyFiles, trial_id: str, folder: Path) -> None:
     name = f"{folder.name}/{paths.TRIAL}"
     document = found.attempt(name, lambda: files.read_json(folder / paths.TRIAL), None) or {}
     if trial_id not in found.trials and document.get("study_id") != found.study.study_id:
-        return  # another study's; of a damaged one nobody knows whose it is
+        return  # another study's, or damaged, so that its study is unknown
     record = found.attempt(name, lambda: load(folder / paths.TRIAL, TrialRecord), None)
     if record:
         found.trials[trial_id] = record

@@ -1,4 +1,4 @@
-"""A report's figures for a terminal."""
+"""A report as a table for the terminal."""
 
 from redsm5.reports import CHOSEN_BY_VALIDATION, EvaluationReport
 from redsm5.terminal import one_line
@@ -33,18 +33,19 @@ def report_table(report: EvaluationReport) -> str:
         ("criteria_matching", "f1_micro", "          F1 micro"),
         ("criteria_matching", "f1_weighted", "          F1 weighted"),
         ("criteria_matching", "macro_pr_auc", "          PR AUC macro"),
-        ("criteria_matching", "accuracy", "          accuracy (all nine right)"),
+        ("criteria_matching", "accuracy", "          accuracy (all nine correct)"),
         ("evidence_binding", "exact_match", "evidence  exact match"),
         ("evidence_binding", "f1", "          token F1"),
         ("evidence_binding", "char_f1", "          character F1"),
-        ("evidence_binding", "null_span_accuracy", "          no evidence, and none chosen"),
+        ("evidence_binding", "null_span_accuracy", "          no evidence, none predicted"),
     ):
         value = getattr(criteria if task == "criteria_matching" else evidence, name)
         lines.append(f"{label:<40}{headline(task, name, value)}")
     if (hard := report.hard_negatives) and hard.pairs:
         lines.append(
             f"hard negatives ({hard.pairs} pairs)".ljust(40)
-            + f"{figure(hard.criteria_specificity)} said absent, {figure(hard.evidence_specificity).strip()} not chosen"
+            + f"{figure(hard.criteria_specificity)} symptom not predicted, "
+            + f"{figure(hard.evidence_specificity).strip()} evidence not predicted"
         )
     lines.append(CHOSEN_BY_VALIDATION)
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""Where a probability becomes a yes and a span becomes evidence: the thresholds, and how validation chooses them.
+"""Decision thresholds for symptoms and evidence, and how they are chosen on the validation split.
 
-A symptom is present from its threshold on. A post holds evidence for a symptom where the log-odds of some against none
-reach `evidence_null_threshold` (the threshold of SQuAD 2.0, Devlin et al. 2019, section 4.3); of its spans, those count
-whose score reaches `min_span_score`. Only posts of the validation split are ever given to `choose`.
+A symptom is present if its probability reaches its threshold. A post has evidence for a symptom if the log-odds of
+evidence against no evidence reach `evidence_null_threshold` (the threshold of SQuAD 2.0, Devlin et al. 2019, section
+4.3); of its spans, those with a score of at least `min_span_score` count. Only posts of the validation split are passed
+to `choose`.
 
 Shapes: P posts, C = 9 symptoms.
 """
@@ -73,7 +74,7 @@ def chosen_spans(predictions: Predictions, thresholds: Thresholds) -> dict[Pair,
 
 def gold_spans(posts: Sequence[Post]) -> dict[Pair, list[CharSpan]]:
     """The annotated evidence of each (post, symptom). A pair whose symptom is present but whose sentences were not
-    found in the post is left out, since nobody knows where its evidence is.
+    found in the post is left out, since its evidence is unknown.
     """
     gold: dict[Pair, list[CharSpan]] = {}
     for p, post in enumerate(posts):
@@ -124,7 +125,7 @@ def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list
 
 
 def validation_metrics(metrics: TestMetrics) -> dict[str, float]:
-    """The metrics of an epoch by their names in the journal; what is undefined is NaN there."""
+    """The metrics of an epoch by their names in the journal; undefined ones are NaN there."""
     criteria = metrics.criteria_matching.model_dump(exclude={"per_criterion", "undefined"})
     evidence = metrics.evidence_binding.model_dump(exclude={"undefined"})
     named = {f"val_{k}": v for k, v in criteria.items()} | {f"val_evidence_{k}": v for k, v in evidence.items()}
@@ -180,7 +181,7 @@ def _per_class(
     truth_PC: NDArray[np.bool_],
     of_criteria: Callable[[NDArray[np.bool_]], float],
 ) -> NDArray[np.float64]:
-    """One symptom after the other, the others as they are; from each symptom's own best F1."""
+    """Optimize one symptom's threshold after the other, starting from each symptom's own best F1."""
     limits_C = np.full(len(SYMPTOMS), DEFAULT_PROBABILITY)
     with_positives = [c for c in range(len(SYMPTOMS)) if truth_PC[:, c].any()]
     for c in with_positives:

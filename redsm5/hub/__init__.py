@@ -1,7 +1,7 @@
 """Files of the Hugging Face Hub: from its cache without any request, else downloaded.
 
-A file is in the cache whole or not at all, and within a process a revision is always the same commit. What may go
-wrong, and how often a download is tried, is in `redsm5.hub.tries`.
+A file is in the cache completely or not at all, and within a process a revision always means the same commit. Retries
+and error messages are in `redsm5.hub.tries`.
 """
 
 import json
@@ -58,7 +58,7 @@ def model_files(model_id: str, revision: str | None = None) -> Fetched:
 
 
 def commits(data: DataConfig, model: ModelConfig) -> dict[str, str]:
-    """The commits of `data` and `model`, as far as they come from the Hub; what has not been fetched yet is."""
+    """The commits of `data` and `model`, if they come from the Hub; missing ones are fetched."""
     fetched = {}
     if data.source == "hub":
         fetched["data"] = data_files(data)
@@ -68,7 +68,7 @@ def commits(data: DataConfig, model: ModelConfig) -> dict[str, str]:
 
 
 def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | None, *, tries: int = TRIES) -> None:
-    """See that the Hub gives the data and these models, as far as they are not in the cache. Downloads nothing.
+    """Check that the Hub gives access to the data and these models, as far as they are not cached. Downloads nothing.
 
     Raises:
         HubError: it does not.
@@ -90,7 +90,7 @@ def is_local(model_id: str) -> bool:
 
 
 def _dataset(config: DataConfig) -> Source:
-    assert config.repo_id is not None, "the configuration sees to it"
+    assert config.repo_id is not None, "the configuration requires it"
     return Source("dataset", config.repo_id, config.revision or constants.DEFAULT_REVISION, "data.repo_id")
 
 
@@ -99,7 +99,7 @@ def _model(model_id: str, revision: str | None) -> Source:
         validate_repo_id(model_id)
     except HFValidationError:
         raise InputError(
-            "there is no such folder, and no model of the Hub has such a name",
+            "there is no such folder, and it is not a valid model name of the Hub",
             where=f"model.model_id={model_id}",
             remedy="Give a local folder that exists, or owner/name of a model of the Hub.",
         ) from None
@@ -170,7 +170,7 @@ class _Bar(tqdm):
 
 
 def _lacking(folder: Path, source: Source) -> str | None:
-    """What a folder lacks to be used, in words: other programs put parts of a repository into the cache, too."""
+    """What a folder lacks to be usable, in words: other programs also put parts of a repository into the cache."""
     if source.kind == "dataset":
         return next((name for name in DATA_FILES if not (folder / name).is_file()), None)
     if not (folder / "config.json").is_file():

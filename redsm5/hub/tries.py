@@ -1,7 +1,7 @@
-"""Requests to the Hugging Face Hub: how often one is tried, and what a person is told in the end.
+"""Requests to the Hugging Face Hub: how often they are retried, and the error messages.
 
-What the Hub refuses (401, 403, 404) is asked for once; what it cannot give now (429, 5xx, time-outs, connections that
-are cut) is tried `TRIES` times. No message and no log holds a token, nor the address of a file, which may be signed.
+Refusals (401, 403, 404) are not retried; temporary failures (429, 5xx, timeouts, lost connections) are tried `TRIES`
+times. No message and no log contains a token or a file's address, which may be signed.
 """
 
 import logging
@@ -23,7 +23,7 @@ from redsm5.errors import HubAccessError, HubError, HubUnavailableError
 TRIES = 5
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after the first try, the second, ...
 RETRY_AFTER_MAX_S = 120.0  # of what the Hub asks for; its own windows are 5 minutes
-_UNUSABLE = "what came is incomplete, or not the Hub's"
+_UNUSABLE = "the response is incomplete, or not from the Hub"
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -50,7 +50,7 @@ class Source(NamedTuple):
 
 
 class _Failure(Exception):
-    """Why a try failed: in words, and as far as there was an answer, its status and the Hub's own code."""
+    """Why a request failed: in words and, if there was a response, its status and the Hub's own code."""
 
     def __init__(
         self,
@@ -77,15 +77,15 @@ def tried(source: Source, action: Callable[[], Result], tries: int = TRIES) -> R
     """
     if constants.is_offline_mode():
         raise HubError(
-            f"{source} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids to download it",
+            f"{source} is not in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE forbids downloading it",
             where=source.key,
-            remedy="Unset HF_HUB_OFFLINE, or fill the cache where there is a network: "
+            remedy="Unset HF_HUB_OFFLINE, or fill the cache on a machine with a network: "
             f"`hf download {source.repo_id} --repo-type {source.kind} --revision {source.revision}`.",
         )
 
     def warn(state: RetryCallState) -> None:
         failure, wait = state.outcome and state.outcome.exception(), state.next_action and state.next_action.sleep
-        log.warning(f"{source}: {failure} (try {state.attempt_number} of {tries}); the next try is in {wait:g} s")
+        log.warning(f"{source}: {failure} (attempt {state.attempt_number} of {tries}); retrying in {wait:g} s")
 
     retrying = Retrying(
         stop=stop_after_attempt(tries),
@@ -113,7 +113,7 @@ def _once(action: Callable[[], Result]) -> Result:
     try:
         return action()
     except httpx2.HTTPError:
-        raise _Failure("the connection was cut") from None
+        raise _Failure("the connection was lost") from None
     except OSError as error:
         if error.errno is not None:  # the disk's, not the network's
             raise
@@ -159,8 +159,8 @@ class _Client(httpx2.Client):
 
 
 class _Body(httpx2.SyncByteStream):
-    """A body that may be cut. Of a long one huggingface_hub then asks for the rest, and so gets on. Where it would not
-    (the body is short, or began anew), the cut is the end of the try.
+    """A body that may be incomplete. huggingface_hub requests the rest of a long one, and so makes progress. Otherwise
+    (a short body, or one that restarted) the attempt fails.
     """
 
     def __init__(self, stream: httpx2.SyncByteStream, *, resumable: bool) -> None:
@@ -183,10 +183,10 @@ class _Body(httpx2.SyncByteStream):
 
 def _broken(error: httpx2.TransportError) -> _Failure:
     if isinstance(error, httpx2.TimeoutException):
-        return _Failure("no answer in time")
+        return _Failure("timeout")
     if isinstance(error, httpx2.ConnectError | httpx2.ProxyError | httpx2.UnsupportedProtocol):
         return _Failure(f"no connection to {constants.ENDPOINT}")
-    return _Failure("the connection was cut")  # before the answer, or in the middle of a file
+    return _Failure("the connection was lost")  # before the answer, or in the middle of a file
 
 
 def _refused(response: httpx2.Response) -> _Failure:
@@ -213,10 +213,10 @@ def _explained(source: Source, failure: _Failure, tries: int) -> HubError:
     kind: type[HubError] = HubUnavailableError if failure.transient else HubError
     cause, remedy = failure.cause, f"See {source.page}."
     if failure.transient:
-        cause = "too many requests" if failure.status == 429 else "the Hub is in trouble" if failure.status else cause
+        cause = "too many requests" if failure.status == 429 else "server error" if failure.status else cause
         remedy = (
-            "Run the same command again later: whole files that came stay in the cache. Without a network, fill the "
-            "cache elsewhere and set HF_HUB_OFFLINE=1."
+            "Run the same command again later: complete files stay in the cache. Without a network, fill the "
+            "cache on another machine and set HF_HUB_OFFLINE=1."
         )
     elif failure.status in (401, 403):
         kind = HubAccessError
@@ -233,23 +233,23 @@ def _access(source: Source, failure: _Failure) -> tuple[str, str]:
     terms = f"accept its terms on {source.page}"
     from_environment = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
     use_it = (
-        "set HF_TOKEN to it (a login does not count while HF_TOKEN is set), and run the same command again"
+        "set HF_TOKEN to it (HF_TOKEN takes precedence over a login), and run the same command again"
         if from_environment
         else "log in with it (`hf auth login`)"
     )
     if not failure.had_token:
         cause = (
-            "it is gated, and there is no token" if gated else "it is not public, or not there, and there is no token"
+            "it is gated, and there is no token" if gated else "it is private or does not exist, and there is no token"
         )
-        return cause, f"Log in (`hf auth login`), or set HF_TOKEN, and {terms} if it is gated. Check its name, too."
+        return cause, f"Log in (`hf auth login`), or set HF_TOKEN, and {terms} if it is gated. Also check its name."
     if failure.status == 401:
         cause = "the token is not valid, or has expired or been revoked"
-        return cause, f"Make a new token on {constants.ENDPOINT}/settings/tokens and {use_it}."
+        return cause, f"Create a new token on {constants.ENDPOINT}/settings/tokens and {use_it}."
     if gated:
-        cause = "it is gated, and the account of the token has not been given access"
-        return cause, f"With that account, {terms}; some are granted by hand, which takes time."
-    cause = "the token does not permit to read it"
-    remedy = f"Give it the right to read gated repositories on {constants.ENDPOINT}/settings/tokens, or use another."
+        cause = "it is gated, and the token's account has no access"
+        return cause, f"With that account, {terms}; some requests are approved manually, which takes time."
+    cause = "the token may not read it"
+    remedy = f"Allow it to read gated repositories on {constants.ENDPOINT}/settings/tokens, or use another token."
     return cause, remedy
 
 
@@ -258,6 +258,6 @@ def _missing(source: Source, failure: _Failure) -> tuple[str, str]:
     if failure.code == "RevisionNotFound":
         return "there is no such revision", f"Set {section}.revision to a branch, tag or commit of {source.page}."
     if failure.code == "EntryNotFound":
-        return "a file that it should have is not there", f"Look at {source.page}, or choose another revision."
-    remedy = f"Check {source.key}. Of a private one, the token (`hf auth login`, HF_TOKEN) must be that of a member."
-    return "there is no such repository, or the token may not see it", remedy
+        return "a required file is missing", f"See {source.page}, or choose another revision."
+    remedy = f"Check {source.key}. A private repository needs a token of a member (`hf auth login`, HF_TOKEN)."
+    return "there is no such repository, or the token has no access to it", remedy

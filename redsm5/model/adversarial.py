@@ -1,10 +1,10 @@
-"""The adversarial step: train also on each sequence moved a little in the direction that raises its loss the most.
+"""Adversarial training (FGM): each sequence is also trained on with its embeddings moved to increase the loss.
 
-It is FGM after Miyato, Dai and Goodfellow 2017 (section 3), on the encoder's word embeddings as they are, not
-normalized as there. The words' vectors of a sequence are moved, no weight is, so there is nothing to put back; the
-direction does not depend on the length of the gradient, and so neither on accumulation nor on loss scaling.
+It follows Miyato, Dai and Goodfellow 2017 (section 3), on the encoder's word embeddings, which are not normalized here.
+The embeddings of a sequence are moved, not the weights, so nothing must be restored. The direction does not depend on
+the gradient's norm, and so neither on gradient accumulation nor on loss scaling.
 
-Shapes: S sequences, T tokens, H width of the embeddings.
+Shapes: S sequences, T tokens, H embedding size.
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ class EmbeddingAdversary:
 
     @contextmanager
     def attack(self) -> Iterator[None]:
-        """Within it, the forward of the batch whose backward came last is done on the moved vectors.
+        """A context in which the forward pass of the last batch runs on the moved embeddings.
 
         Raises:
             RuntimeError: no forward and backward in training mode came before.
@@ -52,7 +52,7 @@ class EmbeddingAdversary:
         gradients = [clean_STH.grad for clean_STH in self._clean if clean_STH.grad is not None]
         self._clean = []  # its memory is free for the second forward
         if not gradients:
-            raise RuntimeError("an attack needs a forward in training mode and its backward before it")
+            raise RuntimeError("an attack needs a forward pass in training mode, and its backward pass, first")
         self._moves = iter([steepest_move(gradient_STH, self._epsilon) for gradient_STH in gradients])
         del gradients
         try:

@@ -1,6 +1,6 @@
-"""Attention with dropout on a processor, where torch's draws one random number after the other for each weight.
+"""Attention with fast dropout on a CPU, where torch's own draws the random numbers one by one.
 
-Shapes: S sequences, A attention heads, Q and K tokens (queries and keys), D width of a head.
+Shapes: S sequences, A attention heads, Q and K tokens (queries and keys), D size of a head.
 """
 
 from typing import Any
@@ -25,11 +25,11 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' `sdpa`, which it calls but for training with dropout on a processor, not compiled. There it is the
-    same function of another draw: of each random 64-bit number four weights' fates are read, to 1/65,536.
+    """transformers' `sdpa`, except for uncompiled training with dropout on a CPU. There it computes the same function
+    with another random stream: each random 64-bit number decides four weights, to 1/65,536.
 
     That takes a sixth of the time of torch's dropout, which is a quarter of a step where posts are long and the model
-    is small (`just bench throughput`). The mask is as `sdpa` has it: bool (True: is seen), or added. Gives SQAD.
+    is small (`just bench throughput`). The mask is as for `sdpa`: bool (True: visible), or added. Returns SQAD.
     """
     dropped = min(round(dropout * CHANCES), CHANCES - 1)
     causal = kwargs.get("is_causal")

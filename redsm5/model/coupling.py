@@ -1,9 +1,8 @@
-"""The coupling of the two tasks: what the evidence head reads is also seen by the criteria head.
+"""Coupling of the two tasks: the criteria head also reads what the evidence head reads.
 
-The evidence head reads a projection of its own of the encoder's states; the same projection, pooled over the post's
-tokens, joins the vector that the criteria head reads. So one task's hidden layer is an input of the other, and both
-losses reach it, as in stack-propagation (Zhang and Weiss 2016). Shapes: S sequences, T tokens, H hidden,
-D = 2H with concat and else H.
+The evidence head reads its own projection of the encoder's states; the same projection, pooled over the post's tokens,
+is joined to the criteria head's input. So one task's hidden layer is an input of the other, and both losses train it,
+as in stack-propagation (Zhang and Weiss 2016). Shapes: S sequences, T tokens, H hidden, D = 2H with concat and else H.
 """
 
 import torch

@@ -1,12 +1,13 @@
 """A linear-chain conditional random field over each output's tags O, B, I (Lafferty et al. 2001, section 3), exact.
 
-A path gives each token of the post's text a tag; its score is the sum of its tags' emissions and of the transitions
-between neighbours, where the token before the text counts as O. I follows B or I only. Other tokens are no part of it.
+A path assigns a tag to each token of the post's text; its score is the sum of its emissions and of the transitions
+between neighbours, where the token before the text counts as O. I follows B or I only. Other tokens are not in the
+chain.
 
-All that is asked of the chain is asked of one with four states, O being split into BEFORE and AFTER the first span:
-paths of the two chains are one to one, the path without a span is the one that stays in BEFORE, and those with a span
-are those that end elsewhere. A step is a matrix of scores from state to state, which a token that is no part of the
-chain has as the identity, so sequences of different lengths go side by side.
+All quantities are computed on an equivalent chain with four states, in which O is split into BEFORE and AFTER the first
+span: the paths of the two chains correspond one to one, the path without a span stays in BEFORE, and those with a span
+end in another state. A step is a matrix of scores from state to state; tokens that are not in the chain have the
+identity, so that sequences of different lengths can be batched.
 
 Shapes: S sequences, C outputs, T tokens, H hidden, K candidates, G gold spans; 3 tags, 4 states.
 """

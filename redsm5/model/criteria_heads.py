@@ -1,6 +1,6 @@
-"""Criteria heads: from one vector for a sequence to one logit an output, and from an item's windows to the item.
+"""Criteria heads: from a sequence's vector to one logit per output, and from an item's windows to the item's logits.
 
-Shapes: S sequences, N items, W windows an item, D size of the vector, M hidden, C outputs.
+Shapes: S sequences, N items, W windows per item, D size of the vector, M hidden, C outputs.
 """
 
 import torch

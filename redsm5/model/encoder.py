@@ -32,7 +32,7 @@ TINY: dict[str, Any] = {
     # At first its layers add little to what a token is, and it learns from there: over ten seeds its five epochs come
     # to where six came with BERT's 0.02, and none ends where it began.
     "initializer_range": 0.005,
-    # With it, attention takes a path on processors that is twice as slow; of the other, drawing the random numbers is a
+    # With it, attention takes a path on CPUs that is twice as slow; of the other, drawing the random numbers is a
     # tenth of a step, and so small a model does not overfit in the few epochs that it has.
     "attention_probs_dropout_prob": 0.0,
     "hidden_dropout_prob": 0.0,
@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {
 
 
 def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
-    """The encoder as `encode` takes it: without a pooling layer of its own, and with its lowest layers frozen.
+    """The encoder for `encode`: without a pooling layer of its own, and with its lowest layers frozen.
 
     Raises:
         InputError: the model cannot be loaded, is no encoder, has a window shorter than
@@ -50,7 +50,7 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     """
     if config.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise InputError(
-            "flash_attention_2 needs a GPU and the package flash-attn (2.3.3 or newer), which are not both here",
+            "flash_attention_2 needs a GPU and the package flash-attn (2.3.3 or newer); one of them is missing here",
             where="model.attention",
             remedy="Set model.attention=sdpa, or install flash-attn on a machine with a GPU.",
         )
@@ -69,7 +69,7 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
     if config.gradient_checkpointing:
         if not encoder.supports_gradient_checkpointing:
             raise InputError(
-                f"{type(encoder).__name__} cannot recompute its activations",
+                f"{type(encoder).__name__} does not support gradient checkpointing",
                 where="model.gradient_checkpointing=true",
                 remedy="Set model.gradient_checkpointing=false.",
             )
@@ -81,11 +81,10 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
 
 
 def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool) -> list[Tensor]:
-    """The states after the last layer and, with `below`, before them those below it: each states_STH, and float32
-    whatever the encoder's type.
+    """The states after the last layer and, with `below`, also those of the layers below it: each states_STH, float32
+    whatever the encoder's dtype.
 
-    Of groups of sequences (redsm5/data/batches.py) the encoder reads one after the other, each as wide as it is; what
-    lies beyond is 0.
+    Groups of sequences (redsm5/data/batches.py) are read one after the other, each with its own width; the rest is 0.
     """
     inputs = {"input_ids": batch["input_ids_ST"], "attention_mask": batch["attention_mask_ST"]}
     if "token_type_ids_ST" in batch and _takes_token_types(encoder):
@@ -105,9 +104,9 @@ def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool
 
 
 def compile_layers(encoder: PreTrainedModel) -> None:
-    """Compile each of the encoder's layers, for sequences of any number and length, when it is first used.
+    """Compile each of the encoder's layers at first use, for any number and length of sequences.
 
-    What lies around them stays as it is: an adversary looks into the embeddings, and parameters keep their names.
+    The modules around them are unchanged: an adversary accesses the embeddings, and parameters keep their names.
     """
     for layer in _stack(encoder, where="train.compile=true", remedy="Set train.compile=false."):
         layer.compile(dynamic=True)
@@ -125,7 +124,7 @@ def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
         )
     except UnpicklingError:
         raise InputError(
-            "the encoder's .bin holds more than tensors, which may be code that runs as it is read",
+            "the encoder's .bin holds more than tensors, and could run code when it is loaded",
             where=f"model.model_id={config.model_id}",
             remedy="Choose a model with safetensors.",
         ) from None
@@ -143,7 +142,7 @@ def _check_kind(encoder: PreTrainedModel, config: ModelConfig) -> None:
     where = f"model.model_id={config.model_id}"
     if encoder.config.is_encoder_decoder:
         raise InputError(
-            f"{type(encoder).__name__} is an encoder with a decoder",
+            f"{type(encoder).__name__} is an encoder-decoder model",
             where=where,
             remedy="Choose an encoder, such as BERT, RoBERTa or ELECTRA.",
         )
@@ -169,7 +168,7 @@ def _window(encoder: PreTrainedModel) -> int | None:
 
 
 def _takes_token_types(encoder: PreTrainedModel) -> bool:
-    """Whether it tells the first text from the second: RoBERTa has the argument, but one type only."""
+    """Whether it distinguishes two segments: RoBERTa has the argument, but only one type."""
     takes = "token_type_ids" in inspect.signature(encoder.forward).parameters
     return takes and getattr(encoder.config, "type_vocab_size", 2) > 1
 
@@ -208,11 +207,11 @@ def _freeze(encoder: PreTrainedModel, layers: int) -> None:
 
 
 def _stack(encoder: PreTrainedModel, where: str, remedy: str) -> nn.ModuleList:
-    """The encoder's layers; without them, what is asked for at `where` cannot be done."""
+    """The list of the encoder's layers; `where` and `remedy` are for the error if it has none."""
     depth = encoder.config.num_hidden_layers
     stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
     stack = next(stacks, None)
     if stack is None:
         name = type(encoder).__name__
-        raise InputError(f"{name} has no layers of its own for each of its {depth} steps", where=where, remedy=remedy)
+        raise InputError(f"{name} has no list of its {depth} layers", where=where, remedy=remedy)
     return stack

@@ -1,8 +1,8 @@
-"""Evidence heads that score spans: from the encoder's states to the spans of tokens that are an output's evidence.
+"""Evidence heads that score spans: from the encoder's states to the token spans that are evidence for an output.
 
-Token 0 is [CLS] and stands for "no evidence" (Devlin et al. 2019, section 4.3, for SQuAD 2.0). All that a head
-computes is float32. Shapes: S sequences, T tokens, H hidden, C outputs, L the greatest length of a span, G gold spans,
-D size of the biaffine head's vectors (one more with the constant 1).
+Token 0 is [CLS] and means "no evidence" (Devlin et al. 2019, section 4.3, for SQuAD 2.0). Heads compute in float32.
+Shapes: S sequences, T tokens, H hidden, C outputs, L maximum length of a span, G gold spans, D size of the biaffine
+head's vectors (plus one for the constant 1).
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ BIAFFINE_SIZE = 128  # Yu et al. take 150; a multiple of 8 is what tensor cores 
 
 class StartEndHead(nn.Module):
     """A start and an end logit for each token and output (Devlin et al. 2019, section 4.2), from one linear layer or,
-    with `hidden`, from a hidden layer before it.
+    with `hidden`, with a hidden layer before it.
 
-    The last layer has no bias: it would raise all tokens' logits alike, and the softmax would take it out again.
+    The last layer has no bias: it would shift all tokens' logits alike, which the softmax cancels.
     """
 
     def __init__(self, config: ModelConfig, hidden_size: int, outputs: int, *, hidden: bool) -> None:

@@ -1,10 +1,10 @@
-"""The loss of both tasks: the criteria head's is one of five, the evidence head computes its own.
+"""The loss of both tasks: one of five for the criteria head; the evidence head computes its own.
 
-Every criteria loss is, for each output, y L(1) + (1 - y) L(0): what it would be were the symptom present or absent,
-mixed by the label, which label smoothing moves away from 0 and 1. It is computed from logits in float32 or better, so
-that it and its gradient stay finite. What it knows of the symptoms' frequencies comes from the training split alone.
+Every criteria loss is, for each output, y L(1) + (1 - y) L(0): the losses for a present and for an absent symptom,
+weighted by the label y, which label smoothing moves away from 0 and 1. It is computed from logits in float32 or better,
+so that loss and gradient stay finite. Symptom frequencies are those of the training split.
 
-Shapes: N items, C outputs an item, P posts; of tensors over all symptoms, C is 9.
+Shapes: N items, C outputs per item, P posts; in tensors over all symptoms, C is 9.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""One encoder, two heads: which symptoms a post shows, and where.
+"""The model: one encoder with two heads, for the symptoms that a post shows and for their evidence.
 
-Shapes: S sequences, N items, T tokens, H hidden, C outputs an item (the nine symptoms, or one with binary_pairs).
+Shapes: S sequences, N items, T tokens, H hidden, C outputs per item (the nine symptoms, or one with binary_pairs).
 """
 
 import hashlib
@@ -49,9 +49,10 @@ class MultiTaskModel(nn.Module):
         self.evidence_head = build_evidence_head(config, hidden_size=hidden_size, outputs=outputs)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """criteria_logits_NC, evidence_loss (a scalar), and what the evidence head's `decode` takes.
+        """criteria_logits_NC, evidence_loss (a scalar), and the inputs of the evidence head's `decode`.
 
-        The loss is part of it, so that each parameter has its part in every forward, as DistributedDataParallel asks.
+        The loss is computed inside, so that each parameter takes part in every forward pass, as DistributedDataParallel
+        requires.
         """
         layers = encode(self.encoder, batch, below=self.layer_mix is not None)
         states_STH = layers[-1]
@@ -67,9 +68,9 @@ class MultiTaskModel(nn.Module):
 
 
 def architecture(model: MultiTaskModel) -> str:
-    """What must be equal for one model's weights to fit another: the encoder's kind and sizes, and the first digits of
-    a SHA-256 over the name, shape and type of every tensor. No shape tells how many attention heads there are, so that
-    is said where they have not the usual width of 64.
+    """What must be equal for weights to fit a model: the encoder's type and sizes, and the first digits of a SHA-256
+    over the name, shape and dtype of every tensor. The number of attention heads follows from no shape, so it is stated
+    unless a head has the usual size of 64.
     """
     encoder = model.encoder.config
     heads = getattr(encoder, "num_attention_heads", None)

@@ -1,4 +1,4 @@
-"""The optimizer, with a rate for each part of the model, and its learning-rate schedule."""
+"""The optimizer, with learning rates by parameter group, and the learning-rate schedule."""
 
 import math
 import re
@@ -35,7 +35,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
             for rate, decayed in sorted(groups, reverse=True)
         ],
         lr=config.learning_rate,
-        fused=True,  # one pass over each parameter, on processors too
+        fused=True,  # one pass over each parameter, on CPUs too
     )
 
 
@@ -81,7 +81,7 @@ def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: in
 def set_numerics(deterministic: bool) -> None:
     """Ask torch for algorithms whose results do not depend on the run, or for the fastest.
 
-    On processors, numbers below the smallest normal one (1e-38) become zero: computing with them takes many times as
+    On CPUs, numbers below the smallest normal one (1e-38) become zero: computing with them takes many times as
     long, and a model that has collapsed is full of them (measured: the tiny model's steps grew from 17 to 40 ms).
     """
     torch.set_flush_denormal(True)
@@ -93,7 +93,7 @@ def set_numerics(deterministic: bool) -> None:
 
 
 def slow_in_bf16(device: torch.device, mixed_precision: str) -> bool:
-    """Whether this asks a processor for bf16 that has no instructions for it: 17 times slower than float32 was one with
+    """Whether this asks a CPU for bf16 that has no instructions for it: 17 times slower than float32 was one with
     AVX2 alone, 1.6 times faster one with AVX512-BF16.
     """
     has = torch.cpu.get_capabilities()

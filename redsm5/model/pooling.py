@@ -1,7 +1,7 @@
-"""Poolings: from the encoder's states of a sequence's tokens to one vector for the sequence.
+"""Poolings: from the encoder's states of a sequence's tokens to one vector per sequence.
 
-A mask says which tokens take part; the others change nothing, and where none takes part, a mean, maximum or attention
-is a vector of zeros. Shapes: S sequences, T tokens, H hidden.
+A mask selects the tokens; the others have no effect, and where none is selected, mean, maximum and attention return
+zeros. Shapes: S sequences, T tokens, H hidden.
 """
 
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ class MaxPooling(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """The mean of the tokens' states, weighted by how well each meets a learned query (Yang et al. 2016, eq. 6-7).
+    """The mean of the tokens' states, weighted by their similarity to a learned query (Yang et al. 2016, eq. 6-7).
 
-    The query has no bias: it would raise all tokens' scores alike, and the softmax would take it out again.
+    The query has no bias: it would shift all tokens' scores alike, which the softmax cancels.
     """
 
     def __init__(self, hidden_size: int) -> None:

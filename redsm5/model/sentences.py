@@ -1,7 +1,7 @@
-"""The evidence head that ranks a post's own sentences.
+"""The evidence head that ranks the post's own sentences.
 
-Shapes: S sequences, T tokens, H hidden, C outputs, M sentences of the batch, J sentences a sequence (as many as the
-one that has most, and one at least), G gold spans.
+Shapes: S sequences, T tokens, H hidden, C outputs, M sentences of the batch, J sentences per sequence (the maximum over
+the batch, at least one), G gold spans.
 """
 
 import math

@@ -1,10 +1,10 @@
-"""Spans of tokens: their scores in a band, the best that do not overlap, and what all evidence heads share.
+"""Token spans: their scores in a band, the best ones that do not overlap, and helpers of all evidence heads.
 
-A span of a sequence is written (first, last), both tokens in it; in a band it is (first, length - 1). So the order of
-a flattened band is that of (first, last), and the first of several equal ones is meant wherever one is chosen.
+A span of a sequence is (first, last), both inclusive; in a band it is (first, length - 1). So a flattened band is
+ordered by (first, last), and of several equal scores the first span is chosen.
 
-Shapes: S sequences, C outputs a sequence, T tokens, L the greatest length of a span, K candidates, G gold spans,
-X choices (of a softmax, or places where a candidate may be).
+Shapes: S sequences, C outputs per sequence, T tokens, L maximum length of a span, K candidates, G gold spans, X choices
+(of a softmax, or places where a candidate may be).
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""One batch's forward and backward, in the parts that it comes in (redsm5/data/batches.py)."""
+"""Forward and backward pass of one batch, one micro-batch at a time (redsm5/data/batches.py)."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,21 +15,24 @@ LossOf = Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
 def forward_backward(
     accelerator: Accelerator,
     model: nn.Module,
-    parts: Sequence[dict[str, Tensor]],
+    micro_batches: Sequence[dict[str, Tensor]],
     loss_of: LossOf,
     adversary: EmbeddingAdversary,
 ) -> Tensor:
-    """Add the gradient of a batch's loss, and of the adversary's, to the parameters; the loss, without a gradient.
+    """Accumulate the gradients of a batch's loss, and of the adversary's, in the parameters.
 
-    Of several processes, each may have another number of parts: they exchange gradients with their last one only.
+    The processes may have different numbers of micro-batches; they exchange gradients with their last one only.
+
+    Returns:
+        The batch's loss, a scalar, detached.
     """
     losses = []
-    for number, part in enumerate(parts, start=1):
-        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
-            loss = loss_of(model(part), part)
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        with nullcontext() if number == len(micro_batches) else accelerator.no_sync(model):
+            loss = loss_of(model(micro_batch), micro_batch)
             accelerator.backward(loss)
             if adversary:
                 with adversary.attack():
-                    accelerator.backward(loss_of(model(part), part))
+                    accelerator.backward(loss_of(model(micro_batch), micro_batch))
         losses.append(loss.detach())
     return torch.stack(losses).sum()

@@ -1,1 +1,1 @@
-"""Checkpoints on disk: their commit protocol, what is kept of them, and how a trial's state goes in and out."""
+"""Checkpoints on disk: how they are committed, which are kept, how a trial's state is saved and loaded."""

@@ -1,15 +1,15 @@
-"""The byte budget of a study: all its checkpoints together never take more on disk, whoever writes them.
+"""The byte budget of a study: the upper limit of all its checkpoints on disk together, over all workers.
 
-What counts is st_size of everything under `trial_*/checkpoints/` of the study, temporary, retired and damaged files
-included. A trial reserves, before it trains, what its policy may hold at once; before each save it sees to it that the
-checkpoint to come is within its reservation. The ledger, budget.json, is read and replaced under the flock on
-budget.lock, which is never renamed or removed. A reservation stands while its owner holds the trial's lock, and so ends
-with the process, however that ends. The ledger is made anew from the disk when it is missing or cannot be read, and the
-bytes in it are measured again whenever a trial is admitted.
+The size is the sum of st_size of everything under the study's `trial_*/checkpoints/`, temporary, retired and
+quarantined files included. Before a trial trains, it reserves the most that its policy can hold at once; before each
+save, it makes sure that the new checkpoint fits its reservation. The ledger, budget.json, is read and replaced under
+the flock on budget.lock, which is never renamed or removed. A reservation holds while its owner holds the trial's lock,
+and so ends with the process, however that exits. The ledger is rebuilt from the disk when it is missing or unreadable,
+and its sizes are measured again whenever a trial is admitted.
 
-Over the budget, others give way in this order: checkpoints of failed trials, then of pruned ones; training states of
-completed ones; weights of the completed ones with the worst score, whose reports exist. Never a trial that is at work
-or waits to be resumed, and never the best of the study.
+Over budget, checkpoints are evicted in this order: those of failed trials; those of pruned trials; training states of
+completed trials; weights of the completed trials with the worst scores, whose reports exist. Never those of a running
+or interrupted trial, and never the study's best.
 """
 
 import math
@@ -38,9 +38,9 @@ GONE_FIRST = ("failed", "pruned")
 COMMANDS = (
     "just cleanup --execute",
     "delete studies that are no longer needed",
-    "a larger retention.max_total_size",
-    "a smaller retention.min_free_disk_percent",
-    "retention=minimal",
+    "raise retention.max_total_size",
+    "lower retention.min_free_disk_percent",
+    "use retention=minimal",
 )
 
 
@@ -86,7 +86,7 @@ class Budget:
         self._path, self._lock = scope / paths.BUDGET, files.Lock(scope / paths.BUDGET_LOCK)
 
     def admit(self, reserve: int, *, stop_requested: Callable[[], bool]) -> None:
-        """Reserve bytes for this trial; while other trials at work hold the room, wait for it.
+        """Reserve bytes for this trial; wait while other running trials have reserved the space.
 
         Raises:
             DiskError: they do not fit, and no trial at work will give room.
@@ -112,20 +112,22 @@ class Budget:
             others = [trial_id for trial_id in ledger.entries if trial_id != self._trial_id]
             if begin is None:
                 begin = time.monotonic()
-                self._log("no room in the budget yet", needed=reserve, missing=missing)
-            # Who has reserved will give room. Who is at work without, begins or ends, or waits as we do: not for ever.
+                self._log(
+                    "the budget is full: waiting for other trials to release space", needed=reserve, missing=missing
+                )
+            # Trials with a reservation will release space. Others are starting, ending or waiting: wait a while.
             patient = any(ledger.entries[t].reserved for t in others) or (
                 time.monotonic() - begin < GRACE_S and any(map(self._live, others))
             )
             if reserve > self._max or not patient:
                 needed = max(reserve, self._own_bytes())
-                raise self._no_room(needed, self._max - self._taken(ledger), "in retention.max_total_size")
+                raise self._no_room(needed, self._max - self._taken(ledger), "within retention.max_total_size")
             if stop_requested():
-                raise Interrupted("stopped while waiting for room in the budget")
+                raise Interrupted("stopped while waiting for space in the budget")
             time.sleep(POLL_S)
 
     def make_room(self, size: int) -> None:
-        """See to it that `size` bytes more fit into the reservation and onto the disk, before any is written.
+        """Make sure that `size` more bytes fit the reservation and the disk, before any is written.
 
         Raises:
             DiskError: they do not; nothing was written.
@@ -135,7 +137,7 @@ class Budget:
             self._look_at_disk(ledger, size)
             reserved = ledger.entries[self._trial_id].reserved
             wanted = self._own_bytes() + size + SLACK
-            if wanted > reserved:  # ties, or damaged checkpoints that were set aside, take more than was foreseen
+            if wanted > reserved:  # ties, or damaged checkpoints that were quarantined, take more than was foreseen
                 self._measure(ledger)
                 self._evict(ledger, self._missing(ledger, wanted))
                 missing = self._missing(ledger, wanted)
@@ -143,12 +145,12 @@ class Budget:
                     wanted -= self._free_own()
                     missing = self._missing(ledger, wanted)
                 if missing > 0:
-                    raise self._no_room(size, self._max - self._taken(ledger), "in retention.max_total_size")
+                    raise self._no_room(size, self._max - self._taken(ledger), "within retention.max_total_size")
                 reserved = max(reserved, wanted)
             self._write(ledger, reserved)
 
     def release(self) -> None:
-        """The trial is at its end: what it holds is what is on disk."""
+        """Release the reservation at the end of the trial: from now on it counts with its size on disk."""
         with self._lock:
             self._write(self._load(), 0)
 
@@ -165,7 +167,7 @@ class Budget:
             known = self._in_index()
         else:
             if self._path.exists():
-                self._log("budget.json cannot be read: it is made anew from the disk")
+                self._log("budget.json cannot be read: it is rebuilt from the files on disk")
             ledger = BudgetLedger(max_total_size=self._max)
             known = self._on_disk()
         for trial_id in [*known, self._trial_id]:
@@ -201,9 +203,9 @@ class Budget:
         if ledger.max_total_size != self._max:
             if any(entry.reserved for trial_id, entry in ledger.entries.items() if trial_id != self._trial_id):
                 raise BudgetMismatchError(
-                    f"retention.max_total_size={self._max}, but another worker is at this study with "
+                    f"retention.max_total_size={self._max}, but another worker of this study uses "
                     f"{ledger.max_total_size}",
-                    remedy="Give the same, or wait until the other has ended.",
+                    remedy="Use the same value, or wait until the other worker has ended.",
                 )
             ledger.max_total_size = self._max
 
@@ -241,11 +243,11 @@ class Budget:
             with files.try_lock(folder / paths.LOCK) as held:
                 record = self._record(trial_id)
                 if not held or record is None or record.state not in FINISHED:
-                    continue  # somebody evaluates it, or has begun to give it more epochs
+                    continue  # it is being evaluated, or has just been extended
                 try:
                     free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
                 except (NotOursError, NotRegularError, IncompatibleCheckpointError) as error:
-                    self._log("a trial's checkpoints are left alone", where=error.where, reason=error.what)
+                    self._log("the checkpoints of a trial are not touched", where=error.where, reason=error.what)
                 before, left = ledger.entries[trial_id], BudgetEntry(bytes=files.tree_bytes(folder / paths.CHECKPOINTS))
                 freed += before.bytes - left.bytes  # litter that went as its store was opened included
                 ledger.entries[trial_id] = left
@@ -263,14 +265,14 @@ class Budget:
             return load(path, TrialRecord)
         except InputError as error:
             self._log(
-                "a trial's record cannot be read, so nothing of it is evicted", where=str(path), reason=error.what
+                "the record of a trial cannot be read, so nothing of it is evicted", where=str(path), reason=error.what
             )
             return None
 
     def _free_own(self) -> int:
         """Give back what the policy does not protect: damaged checkpoints, and ties; how many bytes it was."""
         before = self._own_bytes()
-        self._store.drop_set_aside()
+        self._store.drop_quarantined()
         self._store.apply_plan(finished=False, tight=True)
         return before - self._own_bytes()
 
@@ -280,10 +282,12 @@ class Budget:
             self._store.policy = austere(self._store.policy)
         if not (low := self._low(size)):
             return
-        self._log("the disk is low: pruning what is not protected", free=low.free, needed=low.needed)
+        self._log("low disk space: deleting checkpoints that are not protected", free=low.free, needed=low.needed)
         self._free_own()
         if low := self._low(size):
-            self._log("the disk is still low: from now on the study keeps one best a trial and no more", free=low.free)
+            self._log(
+                "disk space is still low: from now on the study keeps one best checkpoint per trial", free=low.free
+            )
             ledger.austere = True
             self._store.policy = austere(self._store.policy)
             self._free_own()
@@ -309,11 +313,11 @@ class Budget:
             "largest_files": [{"path": str(path), "bytes": size} for path, size in largest],
             "commands": COMMANDS,
         }
-        self._log("no room for checkpoints", **payload)
+        self._log("not enough space for checkpoints", **payload)
         names = "".join(f"\n    {size:>14,} bytes  {path}" for path, size in largest)
         return DiskError(
-            f"{needed:,} bytes are needed and {max(free, 0):,} are free {where}",
-            remedy=f"The largest files:{names}\n  What helps: {'; '.join(COMMANDS)}.",
+            f"{needed:,} bytes are needed, but only {max(free, 0):,} are free {where}",
+            remedy=f"The largest files:{names}\n  Possible remedies: {'; '.join(COMMANDS)}.",
         )
 
 
@@ -323,7 +327,7 @@ class _Low(NamedTuple):
 
 
 def austere(policy: Policy) -> Policy:
-    """What is kept on a low disk: the resume point of a trial at work, and one best."""
+    """The policy when disk space is low: the resume point of an unfinished trial, and one best checkpoint."""
     return replace(policy, keep_last_n=0, keep_best_k=1, keep_all=False, keep_training_state=False)
 
 
@@ -350,7 +354,7 @@ def _score(record: TrialRecord) -> float:
 def free_trial(
     folder: Path, record: TrialRecord, *, states_only: bool, reason: str, log: Callable[..., object]
 ) -> None:
-    """Take a finished trial's checkpoints, or only their training states, and write down in its record what is left.
+    """Delete a finished trial's checkpoints, or only their training states, and update its record.
 
     The caller holds the trial's lock.
     """
@@ -361,7 +365,7 @@ def free_trial(
             store.delete(checkpoint, reason)
         elif checkpoint.resumable:
             store.strip(checkpoint, reason)
-    store.drop_set_aside()
+    store.drop_quarantined()
     if record.bytes != (left := store.size()):
         files.write_atomic(folder / paths.TRIAL, record.model_copy(update={"bytes": left}).to_json())
 

@@ -1,13 +1,13 @@
-"""What training depends on, to bytes and back: weights, optimizer, schedule, scaler, random generators, progress.
+"""Saves and loads the training state: weights, optimizer, scheduler, scaler, random states, progress.
 
-Tensors go to safetensors, the rest to JSON; nothing is pickled. The bytes are committed by redsm5/storage/store.py.
-Of the package only this module, redsm5/storage/randomness.py and redsm5/storage/tensors.py know tensors.
+Tensors go to safetensors, the rest to JSON; nothing is pickled. redsm5/storage/store.py commits the bytes. In this
+package only this module, redsm5/storage/randomness.py and redsm5/storage/tensors.py handle tensors.
 
-Saving does not stop the training: `save` copies the state into buffers that are allocated once, and a thread hashes,
-writes and commits. At most one save is in flight. The memory that this takes is that of one state.
+Saving does not block training: `save` copies the state into preallocated buffers, and a thread hashes, writes and
+commits them. At most one save is in flight. The buffers take as much memory as one state.
 
-Of several processes that train a trial, the first one saves; its checkpoint has the random generators of all, and all
-else is the same in each. So it goes on in as many processes, and in no other number.
+With several processes per trial, the first one saves. Its checkpoint has the random states of all; everything else is
+the same in each. So a trial can be resumed only with the same number of processes.
 """
 
 import math
@@ -70,7 +70,7 @@ class Progress:
 
     @property
     def best(self) -> Best | None:
-        """The best epoch so far, as it stands in trial.json."""
+        """The best epoch so far, as trial.json has it."""
         if self.best_epoch is None or self.best_score is None:
             return None
         return Best(epoch=self.best_epoch, value=self.best_score)
@@ -120,7 +120,7 @@ class Identity:
         different = [f"{k}: checkpoint {theirs[k]}; here {ours[k]}" for k in ours if ours[k] != theirs[k]]
         if different:
             raise IncompatibleCheckpointError(
-                "the checkpoint is of another model or other data: " + "; ".join(different),
+                "the checkpoint belongs to another model or other data: " + "; ".join(different),
                 where=where,
                 remedy="Start a new trial, or restore the data and configuration that the checkpoint was made with.",
             )
@@ -172,7 +172,7 @@ class TrainingState:
         }
 
     def _fill(self, name: str, tensors: Mapping[str, Tensor]) -> memoryview:
-        """One copy of the tensors into the buffer kept for this file, which is made anew only if they changed shape."""
+        """One copy of the tensors into this file's buffer, which is reallocated only if they changed shape."""
         if name not in self._buffers or not self._buffers[name].fits(tensors):
             self._buffers.pop(name, None)  # before the new one, so that the two are never there at once
             self._buffers[name] = TensorFile(tensors, pinned=any(t.is_cuda for t in tensors.values()))
@@ -180,7 +180,7 @@ class TrainingState:
         return self._buffers[name].content
 
     def unpack(self, contents: Mapping[str, bytearray]) -> None:
-        """Put everything back as it was when it was packed.
+        """Restore everything as it was when it was packed.
 
         Raises:
             DamagedCheckpoint: a file is malformed; nothing was changed.
@@ -201,8 +201,8 @@ class TrainingState:
         set_random_generators(tensors, plain)
 
     def _set_rates(self) -> None:
-        """The learning rates of the step at hand: those that were saved, unless the trial has been given more epochs
-        and so another schedule.
+        """Set the learning rates of the current step: the saved ones, unless the trial was extended and so has another
+        schedule.
         """
         rates = [
             base * factor(self.schedule.last_epoch)
@@ -240,7 +240,7 @@ class Saver:
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the save in flight, and raise what it failed with."""
+        """Wait for the save in flight, and raise its error, if it failed."""
         in_flight, self._in_flight = self._in_flight, None
         if in_flight:
             in_flight.result()
@@ -309,7 +309,7 @@ def save(
 def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]) -> Progress:
     """Load the newest checkpoint that verifies into the state, and return how far it had come.
 
-    A damaged one is set aside and the next older one used; with none left, the trial starts at epoch 0 and says so.
+    A damaged one is quarantined and the next older one used; with none left, the trial starts at epoch 0 and says so.
     Of several processes the first one chooses, and the others load what it has.
 
     Raises:
@@ -328,7 +328,7 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         try:
             verified = read_verified(folder)
         except DamagedCheckpoint as error:
-            store.set_aside(checkpoint.name, str(error))
+            store.quarantine(checkpoint.name, str(error))
             continue
         manifest, contents = load_verified(verified, folder)
         identity.check(manifest, str(folder))
@@ -336,13 +336,13 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         try:
             state.unpack(contents)
         except DamagedCheckpoint as error:
-            store.set_aside(checkpoint.name, str(error))
+            store.quarantine(checkpoint.name, str(error))
             continue
         state.ranks.of_first(checkpoint.name)
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
     if had_any:
-        log("no checkpoint is left that verifies: the trial starts again at epoch 0")
+        log("no valid checkpoint is left: the trial restarts at epoch 0")
     state.ranks.of_first("")
     return state.progress
 
@@ -351,10 +351,9 @@ def _check_processes(contents: Mapping[str, bytearray], count: int, where: str) 
     before = 1 + len(loads(contents[paths.STATE_JSON]).get("other_processes", []))
     if before != count:
         raise IncompatibleCheckpointError(
-            f"the checkpoint is of a training by {before} processes, each with random generators of its own; here it "
-            f"has {count}",
+            f"the checkpoint was saved by {before} processes, each with its own random state; this run has {count}",
             where=where,
-            remedy=f"Go on with {before} processes (launch, REDSM5_PROCESSES), or start a new trial.",
+            remedy=f"Resume with {before} processes (launch, REDSM5_PROCESSES), or start a new trial.",
         )
 
 

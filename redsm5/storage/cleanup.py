@@ -1,18 +1,19 @@
-"""What takes room in an experiments folder and need not, and its removal.
+"""Finds and deletes reclaimable files in an experiments folder.
 
-- litter: checkpoints half written, retired or set aside, files that no SHA256SUMS lists, and what a finished trial did
-  not come to drop: training states and checkpoints that its own configuration does not keep; logs of older versions,
-  beyond what a folder of logs may take (redsm5/tracking/logs.py), whose newest lines stay;
-- orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder is gone;
-- evictable: what the budget would take next, in its order; never of a trial that is not over, nor the best of a study.
+- litter: checkpoints that are half written, retired or quarantined; files that no SHA256SUMS lists; training states and
+  checkpoints that a finished trial was killed before it could delete; and logs of older versions beyond the limit of a
+  folder of logs (redsm5/tracking/logs.py), of which the newest lines are kept;
+- orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder was
+  deleted;
+- evictable: what the budget would evict next, in its order; never from an unfinished trial, and never a study's best.
 
-What is not ours (redsm5/owned.py) is never deleted, and named where it lies in the way: other people's files, folders
-with a name like ours, and everything that is or lies behind a symbolic link.
+Files that redsm5 does not own (redsm5/owned.py) are never deleted, but named if they are in the way: other people's
+files, folders with similar names, and everything that is, or is behind, a symbolic link.
 
-Looking changes nothing. What is deleted, is deleted while the trial's lock is held; a trial whose lock another process
-holds is passed over. Each checkpoint that goes leaves a row in its trial's retention.jsonl, and trial.json says anew
-what is left. Unless a trial's study is gone, no metric, report or configuration of it goes, nor what it would resume
-from while it is unfinished. A crash leaves litter at the most, and doing it again finds nothing.
+A dry run changes nothing. Files are deleted under the trial's lock; a trial that another process has locked is skipped.
+Each deleted checkpoint adds a row to its trial's retention.jsonl, and trial.json is updated. Except where a trial's
+study was deleted, no metric, report or configuration is deleted, nor the resume point of an unfinished trial. A crash
+leaves litter at most; a second run finds nothing more to delete.
 """
 
 import os
@@ -44,15 +45,15 @@ Kind = Literal["litter", "orphan", "evictable"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LITTER = {
     paths.TEMPORARY: "half written",
-    paths.TRASH: "retired, and not wholly removed",
-    paths.DAMAGED: "damaged, and set aside",
+    paths.TRASH: "retired, but not completely removed",
+    paths.DAMAGED: "damaged, quarantined",
 }
 SHOWN = 3  # names of what is not ours, in one sentence
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something that may go.
+    """A reclaimable file or folder.
 
     Attributes:
         reason: why it may.
@@ -73,7 +74,7 @@ class Item:
 
 @dataclass
 class Found:
-    """What was found, and why what was passed over."""
+    """What was found, and what was skipped, with reasons."""
 
     items: list[Item] = field(default_factory=list)
     skipped: list[tuple[Path, str]] = field(default_factory=list)
@@ -96,26 +97,26 @@ class _Trial:
 
 
 class _PassedOver(Exception):
-    """A trial is left as it is; the message says why."""
+    """A trial is skipped; the message says why."""
 
 
 def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) -> Found:
-    """Find what may go. With `execute` litter and orphans are deleted; with `evict` too, what is evictable as well."""
+    """Find reclaimable files. With `execute` litter and orphans are deleted; with `evict` also what is evictable."""
     found = Found()
     for path in sorted(p for p in experiments.iterdir() if not _is_folder_of_ours(p)):
         if path.name.startswith(("study_", "trial_")):
-            what = "a symbolic link" if path.is_symlink() else "no folder of a study or a trial"
-            found.skipped.append((path, f"it is {what}, and is left alone"))
+            what = "a symbolic link" if path.is_symlink() else "not the folder of a study or a trial"
+            found.skipped.append((path, f"it is {what}, and is not touched"))
     for path in sorted(experiments.glob(f"{paths.TRASH}trial_*")):
         with _passing_over(path, found):
             _refuse_strangers(path)
-            item = Item("litter", path, _bytes(path), "a trial, not wholly removed")
+            item = Item("litter", path, _bytes(path), "a partly removed trial")
             if execute:
                 rmtree(path)
             found.items.append(replace(item, deleted=execute))
     for folder in paths.study_dirs(experiments):
         if not (folder / paths.STUDY).exists() and not owned.was_never_begun(folder):
-            found.skipped.append((folder, f"it has no {paths.STUDY}: a study that lost its record is left alone"))
+            found.skipped.append((folder, f"it has no {paths.STUDY}: a study without its record is not touched"))
             continue
         for item in _too_long_logs(folder):
             if execute:
@@ -127,7 +128,9 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
             trial = _look(folder)
             trials.append(trial)
             found.items += trial.items
-            found.skipped += [(path, "it is not ours, and is left alone; its bytes count") for path in trial.strangers]
+            found.skipped += [
+                (path, "not written by redsm5: it is not touched, but its bytes count") for path in trial.strangers
+            ]
             if execute and trial.items:
                 _delete(trial)
                 found.items[-len(trial.items) :] = [replace(item, deleted=True) for item in trial.items]
@@ -142,7 +145,7 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
 
 @contextmanager
 def _passing_over(folder: Path, found: Found) -> Iterator[None]:
-    """Take note of what keeps us from a trial, and go on with the next."""
+    """Record why a trial is skipped, and continue with the next."""
     try:
         yield
     except _PassedOver as error:
@@ -152,7 +155,7 @@ def _passing_over(folder: Path, found: Found) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        reason = "the disk is too full to write down what goes: run it again"  # others may have made room by then
+        reason = "the disk is too full to record the deletion: run cleanup again"  # others may have made room by then
     else:
         return
     found.skipped.append((folder, reason))
@@ -166,7 +169,7 @@ def _free(folder: Path, *, create: bool) -> Iterator[None]:
         return
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
-            raise _PassedOver("a process is at it")
+            raise _PassedOver("a process is using it")
         yield
 
 
@@ -179,7 +182,7 @@ def _look(folder: Path) -> _Trial:
     trial = _Trial(folder, record)
     if record and record.study_id and not os.path.lexists(paths.study_dir(folder.parent, record.study_id)):
         _refuse_strangers(folder)
-        reason = f"its study {record.study_id} is gone: the whole trial goes"
+        reason = f"its study {record.study_id} no longer exists: the whole trial is deleted"
         trial.items.append(Item("orphan", folder, _bytes(folder), reason))
         return trial
     owned.refuse_links(folder)
@@ -241,22 +244,22 @@ def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Check
 
 
 def _record(folder: Path) -> TrialRecord | None:
-    """trial.json; None where neither it nor a configuration is there, from which the trial would go on."""
+    """trial.json; None if neither it nor a configuration exists, with which the trial could resume."""
     try:
         record = load(folder / paths.TRIAL, TrialRecord)
     except InputError as error:  # damaged, or a later version's: no reason to delete anything
-        raise _PassedOver(f"its {paths.TRIAL} is damaged, or not one that this version reads") from error
+        raise _PassedOver(f"its {paths.TRIAL} is damaged, or was written by another version") from error
     if record is None:
         if (folder / paths.CONFIG).exists():
-            raise _PassedOver(f"it has no {paths.TRIAL}, and goes on from its {paths.CONFIG}")
+            raise _PassedOver(f"it has no {paths.TRIAL}, and resumes from its {paths.CONFIG}")
         return None
     if paths.trial_dir(folder.parent, record.trial_id) != folder:
-        raise _PassedOver(f"its {paths.TRIAL} is that of trial {record.trial_id}")
+        raise _PassedOver(f"its {paths.TRIAL} belongs to trial {record.trial_id}")
     return record
 
 
 def _policy(folder: Path) -> Policy:
-    """What the trial's own configuration keeps; everything, where that cannot be read."""
+    """The retention policy of the trial's own configuration; keep everything if that cannot be read."""
     try:
         retention: dict[str, Any] | None = (load_snapshot(folder) or {}).get("retention")
     except InputError:
@@ -267,7 +270,7 @@ def _policy(folder: Path) -> Policy:
 
 
 def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
-    """What the budget would take next, study by study; a trial outside a study is its own."""
+    """What the budget would evict next, by study; a trial outside a study is its own study."""
     studies: dict[str, list[_Trial]] = defaultdict(list)
     for trial in trials:
         if trial.record and (trial.states or trial.weights):
@@ -297,7 +300,7 @@ def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
 
 
 def _delete(trial: _Trial) -> None:
-    """Delete what was found. What needs no row goes first: on a full disk it makes the room for the rows."""
+    """Delete what was found. What needs no row is deleted first: on a full disk that makes space for the rows."""
     folder = trial.folder
     if trial.items[0].path == folder:
         trash = folder.with_name(f"{paths.TRASH}{folder.name}")
@@ -315,7 +318,7 @@ def _delete(trial: _Trial) -> None:
         elif item.checkpoint is None:
             item.path.unlink(missing_ok=True)
     store = CheckpointStore(folder, Policy(), _silent)
-    store.drop_set_aside("cleanup: damaged")
+    store.drop_quarantined("cleanup: damaged")
     for item in trial.items:
         if item.checkpoint and item.states_only:
             store.strip(item.checkpoint, f"cleanup: {item.reason}")
@@ -329,7 +332,7 @@ def _delete(trial: _Trial) -> None:
 def _evict(folder: Path, item: Item) -> None:
     record = _record(folder)
     if record is None or record.state not in FINISHED:
-        raise _PassedOver("it is not over any more")
+        raise _PassedOver("it is no longer finished")
     free_trial(folder, record, states_only=item.states_only, reason=f"cleanup --evict: {item.reason}", log=_silent)
 
 
@@ -338,13 +341,13 @@ def _is_folder_of_ours(path: Path) -> bool:
 
 
 def _refuse_strangers(folder: Path) -> None:
-    """Pass over a folder that would go as a whole, and in which something lies that is not ours."""
+    """Skip a folder that would be deleted as a whole but contains files that redsm5 does not own."""
     if folder.is_symlink() or not folder.is_dir():
-        raise _PassedOver("it is a symbolic link, or no folder")
+        raise _PassedOver("it is a symbolic link, or not a folder")
     if strangers := owned.strangers(folder):
         names = ", ".join(str(path.relative_to(folder)) for path in strangers[:SHOWN])
         more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
-        raise _PassedOver(f"it would go, but what is not ours lies in it: {names}{more}")
+        raise _PassedOver(f"not deleted, since it contains files that redsm5 did not write: {names}{more}")
 
 
 def _bytes(path: Path) -> int:

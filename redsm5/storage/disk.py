@@ -1,9 +1,9 @@
-"""The disk, watched while a trial trains: a line in the log that says how much is free, louder the less it is.
+"""Monitors free disk space while a trial trains: log lines that become more severe as space runs out.
 
-A look is one statvfs; only when there is something to say are the trial's own checkpoints measured, never a larger
-folder. Measured on 2 cores: 5 µs a look, 2.7 ms a line with 100 checkpoints there, which is 0.0005 % of a core with a
-look a minute and a line in ten, and 0.005 % were there a line each time; 1 % is what it may take. Nothing that goes
-wrong here reaches the training.
+A check is one statvfs call. The trial's own checkpoints are measured only when a line is logged, and no larger folder
+ever. Measured on 2 cores: 5 µs per check, 2.7 ms per line with 100 checkpoints, which is 0.0005 % of a core at one
+check a minute and one line in ten, and 0.005 % if every check logged a line; the allowance is 1 %. An error in here
+never reaches the training.
 """
 
 import shutil
@@ -42,14 +42,14 @@ class DiskMonitor:
         self._thread = threading.Thread(target=self._watch, name="disk", daemon=True)
 
     def look(self) -> None:
-        """Look now, and say what there is to say."""
+        """Check the disk now, and log what is due."""
         with suppress(Exception):  # the disk may not answer; the log never raises
             usage = shutil.disk_usage(self._checkpoints.parent)
             percent = 100 * usage.free / usage.total
             level = next((name for under, name in LEVELS if percent < under), INFO)
             if self._due(level):
                 getattr(self._log, level)(
-                    "disk" if level == INFO else "little is free on the disk",
+                    "disk" if level == INFO else "low disk space",
                     free=usage.free,
                     percent=round(percent, 1),
                     checkpoints=files.tree_bytes(self._checkpoints),

@@ -1,6 +1,6 @@
-"""Every checkpoint that a trial ever had, from its retention.jsonl and what is on disk now.
+"""Every checkpoint that a trial ever had, from its retention.jsonl and from what is on disk now.
 
-It reads only and takes no lock, so it may look while the trial trains: what goes in between is told as gone.
+It only reads and takes no lock, so it can run during training: a checkpoint deleted meanwhile is reported as gone.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ class CheckpointHistory:
 
     Attributes:
         score: the study's metric; None in mid-epoch.
-        on_disk: full (it can be resumed from), weights, damaged (it will be set aside), set aside, or gone.
+        on_disk: full (it can be resumed from), weights, damaged (it will be quarantined), quarantined, or gone.
         bytes: on disk now.
         action, reason, time: of the last row of retention.jsonl; None where a crash came before the first.
     """
@@ -40,7 +40,7 @@ class CheckpointHistory:
 
 
 def checkpoint_history(trial_dir: Path) -> list[CheckpointHistory]:
-    """All of a trial's checkpoints, oldest first. One that was set aside and trained anew has a row for each."""
+    """All of a trial's checkpoints, oldest first. One that was quarantined and trained again has a row for each."""
     rows: dict[str, list[RetentionRow]] = defaultdict(list)
     for row in load_lines(trial_dir / paths.RETENTION, RetentionRow):
         rows[row.checkpoint].append(row)
@@ -77,7 +77,7 @@ def _history(folder: Path, rows: Sequence[RetentionRow]) -> CheckpointHistory:
 
 def _on_disk(folder: Path) -> str:
     if folder.name.startswith(paths.DAMAGED):
-        return "set aside"
+        return "quarantined"
     try:
         return "full" if listed_digests(folder).keys() >= STATE_FILES else "weights"
     except DamagedCheckpoint:
@@ -85,7 +85,7 @@ def _on_disk(folder: Path) -> str:
 
 
 def _last_score(rows: Sequence[RetentionRow]) -> float | None:
-    """The row that sets a damaged checkpoint aside knows of no score; those before it do."""
+    """The row that quarantines a damaged checkpoint knows of no score; those before it do."""
     return next((row.score for row in reversed(rows) if row.score is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""The random generators that training draws from, of Python, NumPy and torch: their states as a checkpoint has them."""
+"""The random states of Python, NumPy and torch, as a checkpoint stores them."""
 
 import random
 from collections.abc import Mapping

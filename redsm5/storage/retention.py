@@ -1,8 +1,8 @@
-"""Which checkpoints of a trial stay: a pure function from what there is to what is to be done, with reasons.
+"""Decides which checkpoints of a trial are kept: a pure function from the checkpoints to actions with reasons.
 
 Promises, each with a property test of the same name:
 - of an unfinished trial the newest resumable checkpoint is kept as it is;
-- every checkpoint tied with the best `keep_best_k` scores keeps its weights, as long as there is room;
+- every checkpoint tied with the best `keep_best_k` scores keeps its weights, as long as there is space;
 - what stays after a plan stays after the next one;
 - a score that is None or not finite is never best.
 """
@@ -109,9 +109,9 @@ def plan(checkpoints: Sequence[Checkpoint], policy: Policy, *, finished: bool = 
             reason = f"best {policy.keep_best_k}: {c.score}"
             return Step("strip" if c.resumable else "keep", c, f"{reason}; weights suffice" if c.resumable else reason)
         if c in dropped:
-            return Step("delete", c, f"tied with the best {policy.keep_best_k}, and there is no room for all of them")
+            return Step("delete", c, f"tied with the best {policy.keep_best_k}, but there is no space for all of them")
         if finished:
-            return Step("delete", c, "the trial is finished, and it is not the best")
+            return Step("delete", c, "the trial is finished, and this is not its best checkpoint")
         return Step("delete", c, "superseded" if c.mid_epoch else "neither last nor best")
 
     return [step(c) for c in by_age]

@@ -1,11 +1,12 @@
-"""A trial's checkpoints on disk: either whole and verifiable, or not there.
+"""A trial's checkpoints on disk: complete and verifiable, or absent.
 
-A checkpoint is written into `.tmp-<name>-<random>`, each file hashed while it is written and then fsynced, SHA256SUMS
-last, then the folder is renamed to its name and the parent fsynced. Only after that is an older one retired: renamed to
-`.trash-<name>-<random>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter that
-the next `open` removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without us.
+A checkpoint is written into `.tmp-<name>-<random>`: each file is hashed while it is written, then fsynced, SHA256SUMS
+last. Then the folder is renamed to its final name and the parent is fsynced. Only then is an older one retired: renamed
+to `.trash-<name>-<random>`, then removed. A crash at any point leaves the old or the new checkpoint valid, and litter
+that the next open removes. SHA256SUMS is in coreutils' format: `sha256sum -c SHA256SUMS` verifies a checkpoint without
+redsm5.
 
-This module knows names, bytes and policies; what is in the files is redsm5/storage/checkpoint.py's.
+This module handles names, bytes and policies; redsm5/storage/checkpoint.py defines the content of the files.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from redsm5.storage.retention import Checkpoint, Policy, best, plan
 
 STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
-PIECE = 1 << 20  # bytes read and hashed at once: while they are in the processor's cache
+PIECE = 1 << 20  # bytes read and hashed at once: while they are in the CPU's cache
 HASHERS = 2  # threads: a checkpoint has two large files
 OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
 
@@ -64,7 +65,7 @@ def listed_digests(folder: Path) -> dict[str, str]:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} cannot be read: {error}") from error
     digests = {name.decode(): digest.decode() for digest, name in re.findall(rb"([0-9a-f]{64})  ([\w.]+)\n", text)}
     if sums(digests) != text or digests.keys() not in (WEIGHT_FILES, WEIGHT_FILES | STATE_FILES):
-        raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} is not as it was written")
+        raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} is malformed")
     return digests
 
 
@@ -103,14 +104,14 @@ def load_verified(contents: Mapping[str, bytes | bytearray], folder: Path) -> tu
         converted = migrations.converted(contents)
         return parse(converted[paths.MANIFEST], Manifest), converted
     except ValueError as error:
-        what = f"{paths.MANIFEST} has other fields" if isinstance(error, ValidationError) else str(error)
+        what = f"{paths.MANIFEST} has unexpected fields" if isinstance(error, ValidationError) else str(error)
         raise IncompatibleCheckpointError(
-            what, where=str(folder), remedy="Use the version of the code that wrote it, or start a new trial."
+            what, where=str(folder), remedy="Use the version of redsm5 that wrote it, or start a new trial."
         ) from None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """A committed checkpoint as the plan sees it.
+    """A committed checkpoint as the retention plan needs it.
 
     Raises:
         DamagedCheckpoint: its own description is not what was committed.
@@ -139,7 +140,7 @@ def read_verified(folder: Path) -> dict[str, bytearray]:
 
 
 def _again(read: Callable[[], Read]) -> Read:
-    """What it reads, at the second try if need be: what a disk or a network refuses for a moment is no damage."""
+    """The result of `read`, with one retry: a transient error of a disk or network is not damage."""
     try:
         return read()
     except OSError:
@@ -168,7 +169,7 @@ class CheckpointStore:
     Args:
         trial_dir: the trial's folder.
         policy: what is kept; it may be replaced by a stricter one while the trial runs.
-        log: called with a sentence and its facts for every checkpoint kept, stripped, deleted or set aside.
+        log: called with a sentence and its facts for every checkpoint kept, stripped, deleted or quarantined.
         make_room: called with a number of bytes before any is written; it raises DiskError where they have no room.
         writes: whether this process may; of several that train a trial, only the first does, and the others read.
     """
@@ -197,11 +198,11 @@ class CheckpointStore:
         self._remove_litter()
 
     def names(self) -> list[str]:
-        """The committed checkpoints, in no order that means anything; what else lies there is not ours."""
+        """The names of committed checkpoints, in no particular order; other files in the folder are ignored."""
         return [p.name for p in self.folder.iterdir() if owned.is_checkpoint(p)]
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The committed checkpoints as the plan sees them; one whose own description is damaged is set aside.
+        """The committed checkpoints as the retention plan needs them; one with a damaged manifest is quarantined.
 
         Raises:
             IncompatibleCheckpointError: one is of another format.
@@ -211,7 +212,7 @@ class CheckpointStore:
             try:
                 found.append(read_checkpoint(self.folder / name))
             except DamagedCheckpoint as error:
-                self.set_aside(name, str(error).splitlines()[0])
+                self.quarantine(name, str(error).splitlines()[0])
         return found
 
     def best(self) -> list[Checkpoint]:
@@ -224,7 +225,8 @@ class CheckpointStore:
         return files.tree_bytes(self.folder)
 
     def commit(self, manifest: Manifest, contents: Mapping[str, Content]) -> str:
-        """Write a checkpoint of these files and the manifest; then it is durable, and the plan is carried out.
+        """Write a checkpoint of these files and the manifest. When this returns, it is durable and the plan was carried
+        out.
 
         Raises:
             DiskError: it has no room; nothing was written.
@@ -248,7 +250,7 @@ class CheckpointStore:
         return name
 
     def _give_name(self, temporary: Path, name: str) -> None:
-        """Commit what is written. Beside somebody's files of the same folder, its list comes last and commits it."""
+        """Commit what was written. If other files are in the target folder, SHA256SUMS is moved last and commits it."""
         target = self.folder / name
         if not os.path.lexists(target):
             temporary.rename(target)
@@ -272,7 +274,7 @@ class CheckpointStore:
         files.fsync_dir(folder)
 
     def apply_plan(self, *, finished: bool, tight: bool = False) -> None:
-        """Carry out the retention plan; `tight` where the budget or the disk leaves no room for ties."""
+        """Carry out the retention plan; with `tight`, budget or disk leave no space for ties."""
         policy = replace(self.policy, drop_ties=tight)
         for step in plan(self.checkpoints(), policy, finished=finished):
             if step.action == "strip":
@@ -304,8 +306,8 @@ class CheckpointStore:
         self._retire(checkpoint.name)
         return size
 
-    def set_aside(self, name: str, reason: str) -> None:
-        """Take a damaged checkpoint out of the way without destroying it; it goes when the trial is finished."""
+    def quarantine(self, name: str, reason: str) -> None:
+        """Rename a damaged checkpoint without destroying it; it is deleted when the trial is finished."""
         target = self.folder / f"{paths.DAMAGED}{name}"
         owned.remove_checkpoint(target)
         owned.move_checkpoint(self.folder / name, target)
@@ -313,10 +315,10 @@ class CheckpointStore:
         step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
         self._said[name] = ("set_aside", reason)  # so that what is said of its successor is news
         self._write_row("set_aside", Checkpoint(name, step, None, False), owned.own_bytes(target), reason)
-        self._log("checkpoint is damaged and set aside", checkpoint=name, reason=reason)
+        self._log("checkpoint is damaged and quarantined", checkpoint=name, reason=reason)
 
-    def drop_set_aside(self, reason: str = "damaged, and its room is needed") -> None:
-        """Remove the damaged checkpoints: the trial is finished, or their room is needed."""
+    def drop_quarantined(self, reason: str = "damaged, and its space is needed") -> None:
+        """Delete the quarantined checkpoints: the trial is finished, or their space is needed."""
         for path in self.folder.glob(f"{paths.DAMAGED}*"):
             name = path.name.removeprefix(paths.DAMAGED)
             if not owned.is_litter(path):
@@ -330,7 +332,7 @@ class CheckpointStore:
     def finish(self) -> None:
         """What a finished trial leaves: the weights of its best. Doing it twice changes nothing."""
         self.apply_plan(finished=True)
-        self.drop_set_aside("damaged, and the trial is finished")
+        self.drop_quarantined("damaged, and the trial is finished")
 
     def _retire(self, name: str) -> None:
         trash = self.folder / f"{paths.TRASH}{name}-{secrets.token_hex(4)}"
@@ -354,7 +356,7 @@ class CheckpointStore:
                     path.unlink()
 
     def _record(self, action: RetentionAction, checkpoint: Checkpoint, size: int, reason: str) -> None:
-        """A row before the step is taken, so that none is taken unrecorded; what was said is not said again."""
+        """Write a row before the action, so that no action is unrecorded; a row is not repeated."""
         if self._said.get(checkpoint.name) == (action, reason):
             return
         self._said[checkpoint.name] = (action, reason)

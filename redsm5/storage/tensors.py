@@ -1,9 +1,9 @@
-"""Tensors as the bytes of a safetensors file, without a copy that is not needed.
+"""Tensors to and from the bytes of a safetensors file, without needless copies.
 
-A `TensorFile` lays such a file out once, in one buffer in memory: filling it again with the tensors as they are now is
-one copy, and its bytes can be written while the training changes the tensors. `read` is the way back: tensors that are
-views of the file's bytes. The format is https://huggingface.co/docs/safetensors: 8 bytes with the length of the header,
-the header in JSON, then the tensors one after the other.
+A `TensorFile` lays out such a file once, in one memory buffer. Filling it with the current tensors is one copy, and its
+bytes can be written while training changes the tensors. `read` returns tensors that are views of a file's bytes. The
+format is https://huggingface.co/docs/safetensors: 8 bytes with the length of the header, the header in JSON, then the
+tensors one after the other.
 """
 
 import math
@@ -61,7 +61,7 @@ class TensorFile:
         return _signature(tensors) == self._signature
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors as they are now. When this returns, they may change."""
+        """Copy the tensors. When this returns, they may change."""
         names = list(tensors)
         sources = [tensors[name].detach() for name in names]
         torch._foreach_copy_([self._views[name] for name in names], sources, non_blocking=True)

@@ -1,1 +1,1 @@
-"""A study and its trials: the life of each, how it is launched, and the driver that searches."""
+"""Studies and trials: the life of a trial, its launch, and the driver that searches."""

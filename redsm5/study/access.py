@@ -1,7 +1,7 @@
-"""What a study needs, of its data and of the Hugging Face Hub: refused before it has begun, waited for once it has.
+"""Access to a study's data and to the Hugging Face Hub: checked before a study starts, waited for afterwards.
 
-A token that expires in the middle of a search of days fails no trial: the study is paused, says why, asks the Hub every
-five minutes, and goes on by itself.
+If a token expires during a search, no trial fails: the study is paused, logs the reason, asks the Hub every five
+minutes, and resumes by itself.
 """
 
 import os
@@ -26,7 +26,7 @@ AWAITED_KINDS = tuple(error.kind for error in AWAITED)
 
 
 class Admitted(NamedTuple):
-    """What a study begins or goes on with.
+    """What a study starts or resumes with.
 
     Attributes:
         config: as asked for.
@@ -41,7 +41,7 @@ class Admitted(NamedTuple):
 
 
 def admit(config: Config, stop: StopRequest) -> Admitted:
-    """The study's data, once they are found sound and its models are to be had.
+    """The study's data, after checking it and the access to its models.
 
     Raises:
         InputError: the data are not sound, or the study's record is damaged.
@@ -70,7 +70,7 @@ def _remarks(splits: Splits, together: bool) -> list[tuple[str, dict[str, Any]]]
     if few := few_positives(splits):
         remarks.append((FEW_POSITIVES, few))
     if not together and (copies := splits.counts["duplicate_posts"]):
-        told = "copies of a post may lie in different splits, since data.group_duplicates is false"
+        told = "duplicates of a post may be in different splits, since data.group_duplicates is false"
         remarks.append((told, {"duplicate_posts": copies}))
     return remarks
 
@@ -89,7 +89,7 @@ def has_begun(board: Scoreboard, *, but: str | None = None) -> bool:
 def wait_for_hub(
     reason: str, config: Config, models: list[str], board: Scoreboard, stop: Stop, log: FilteringBoundLogger
 ) -> None:
-    """Pause the study until the Hub gives the data of this configuration, and these models.
+    """Pause the study until the Hub gives access to the data of this configuration and to these models.
 
     Raises:
         Interrupted: a signal came, or an order to stop.
@@ -101,19 +101,19 @@ def wait_for_hub(
     while True:
         if reason != warned:
             log.warning(
-                "the study is paused and goes on by itself once the Hub gives access", reason=reason, every_s=poll_s
+                "the study is paused; it resumes by itself once the Hub grants access", reason=reason, every_s=poll_s
             )
             warned = reason
         deadline = time.monotonic() + poll_s
         while time.monotonic() < deadline and not stop.requested:
             time.sleep(min(0.2, poll_s))
         if stop.requested:
-            raise Interrupted("stopped while the study was paused: run the same command again to go on")
+            raise Interrupted("stopped while the study was paused: run the same command again to resume it")
         try:
             hub.check_access(config.data, models, config.model.revision, tries=1)
         except AWAITED as error:
             reason = error.message()
         else:
             break
-    log.info("the Hub gives access: the study goes on")
+    log.info("the Hub grants access: the study resumes")
     board.note("running")

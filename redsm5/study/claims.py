@@ -1,6 +1,6 @@
-"""Whose trial is whose: one worker at a time asks for a trial, and each trial has one worker, on whatever machine.
+"""Which worker has which trial: one worker at a time asks for a trial, and each trial has one worker, on any machine.
 
-All of it is locks on the study's files: no process is asked whether another one is alive.
+Both are file locks in the study's folder; no process is asked whether another one is alive.
 """
 
 import uuid
@@ -30,7 +30,7 @@ def claim(study: Path, number: int) -> files.Lock:
 
 @contextmanager
 def asking(study: Path, stop: Stop) -> Iterator[None]:
-    """The lock under which trials are counted and asked for; who has it may have to wait for the database.
+    """The lock for counting and asking for trials; its holder may have to wait for the database.
 
     Raises:
         Interrupted: a stop was requested, before or meanwhile.
@@ -38,7 +38,7 @@ def asking(study: Path, stop: Stop) -> Iterator[None]:
     lock = files.Lock(study / paths.CLAIMS / "asking.lock")
     while not lock.acquire(timeout_s=1.0):
         if stop.requested:
-            raise Interrupted("stopped while another worker asks for a trial")
+            raise Interrupted("stopped while waiting for another worker that asks for a trial")
     try:
         yield
     finally:
@@ -75,9 +75,9 @@ def ensure_created(
 
 
 class Orphans:
-    """The processes of trials whose workers have ended; they save and stop by themselves.
+    """The processes of trials whose workers have exited; they save a checkpoint and stop by themselves.
 
-    One that does not, perhaps on another machine that hangs, keeps its trial, and nobody waits for it.
+    One that does not, perhaps on another machine that hangs, keeps its trial, and no worker waits for it.
     """
 
     def __init__(self, experiments: Path, stop: Stop, log: FilteringBoundLogger) -> None:
@@ -94,7 +94,8 @@ class Orphans:
         if not ended:
             self._kept.add(trial_id)
             self._log.warning(
-                "a trial is left to a process that does not end, though its worker has", trial_id=trial_id
+                "the process of a trial is still running although its worker has exited: the trial is left to it",
+                trial_id=trial_id,
             )
         return ended
 

@@ -1,13 +1,13 @@
-"""Orders to the drivers of a study: files in its folder `control/`, whose names alone count.
+"""Control of a study's drivers through files in its folder `control/`; only their names count.
 
-- `stop`: no other trial is started once the one at hand has ended.
-- `stop-now`: as a SIGTERM to the driver; the trial at hand saves at its next step.
-- `pause`: while the file is there, no trial trains; then the same one goes on.
-- `prune-<uuid>`: this trial ends where it is, as pruned, and the next one begins.
+- `stop`: no further trial is started after the current one.
+- `stop-now`: like SIGTERM to the driver; the current trial saves a checkpoint at its next step.
+- `pause`: while the file exists, no trial trains; afterwards the same one resumes.
+- `prune-<uuid>`: this trial is pruned at its next step, and the next one starts.
 
-Each worker of a study obeys the first three, so their files stay until all have: `pause` until it is removed by who
-wrote it, the others until the last worker has ended, or a first one starts anew. An order to prune goes once it has
-been carried out, or cannot be any more.
+Every worker of a study obeys the first three, so these files stay until all have: `pause` until the user removes it,
+the others until the last worker has exited, or a first worker starts again. A `prune` file is removed once it has been
+obeyed, or came too late.
 """
 
 import os
@@ -24,7 +24,7 @@ from redsm5.study.registry import Scoreboard
 from redsm5.study.signals import Stop
 
 POLL_S = 0.5
-BY_HAND = "ordered by hand"  # why a trial was pruned
+BY_HAND = "requested by the user"  # why a trial was pruned
 PRUNE = re.compile(rf"{paths.PRUNE}([0-9a-f-]{{36}})")
 
 
@@ -44,9 +44,9 @@ class Control:
         self._log = log
 
     def enter(self) -> None:
-        """Become a worker of the study; the first one is newer than any order to stop.
+        """Register as a worker of the study; the first worker removes older control files.
 
-        The caller holds the study's lock, so that no two come or go at once.
+        The caller holds the study's lock, so that no two workers enter or leave at once.
 
         Raises:
             LockedError: the file system has no locks, and another worker is at the study.
@@ -54,13 +54,15 @@ class Control:
         with files.try_lock(self._workers.path) as alone:
             for name in (paths.STOP, paths.STOP_NOW) if alone else ():
                 if self.remove(name):
-                    self._log.info(f"control/{name} was there before this start, which is newer: it is removed")
+                    self._log.info(
+                        f"control/{name} is older than this start of the study: it is removed and not obeyed"
+                    )
         # It is held exclusively only under the study's lock, or by a mark, which cannot be shared.
         if not self._workers.acquire(timeout_s=2.0):
             raise LockedError(
-                "another worker is at this study, and on a file system without locks there can be only one",
+                "another worker is running this study, and a file system without locks allows only one",
                 where=str(self.folder.parent),
-                remedy=f"Wait for it to end; if it ended with its machine, remove {self._workers.mark}. For several "
+                remedy=f"Wait for it to end; if its machine crashed, remove {self._workers.mark}. For several "
                 "workers, put the experiments folder on a file system with locks: `just doctor` tests one.",
             )
         if self._workers.by_mark:
@@ -75,7 +77,7 @@ class Control:
                 self.remove(name)
 
     def look(self) -> frozenset[str]:
-        """The names of the orders that stand. Orders to prune what is finished or unknown are removed meanwhile."""
+        """The names of the current control files. `prune` files for finished or unknown trials are removed."""
         try:
             names = set(os.listdir(self.folder)) - self._ignored
         except OSError:  # no folder, no order
@@ -96,15 +98,15 @@ class Control:
             return
         board.note("paused")
         self._log.warning(
-            "the study is paused, as ordered: remove this file, or press p in `just tui`, and it goes on",
+            "the study is paused as requested: to resume it, remove this file or press p in `just tui`",
             file=str(self.folder / paths.PAUSE),
         )
         ended = self.asked(paths.STOP_NOW, paths.STOP)
         while self._pauses(trial_id):
             if ended.requested:
-                raise Interrupted("stopped while the study was paused: run the same command again to go on")
+                raise Interrupted("stopped while the study was paused: run the same command again to resume it")
             time.sleep(POLL_S)
-        self._log.info("the study goes on")
+        self._log.info("the study resumes")
         board.note("running")
 
     def remove(self, name: str) -> bool:
@@ -124,18 +126,18 @@ class Control:
         return paths.PAUSE in orders and paths.PRUNE + trial_id not in orders
 
     def _is_void(self, name: str) -> bool:
-        """Whether this is an order to prune that nobody can carry out; then it is removed."""
+        """Whether this is a `prune` file that cannot be obeyed; then it is removed."""
         match = PRUNE.fullmatch(name)
         if match is None:
             return False
         record = files.read_json(paths.trial_dir(self._experiments, match[1]) / paths.TRIAL)
         if record is None or record.get("study_id") != self._study_id:
             if self.remove(name):
-                self._log.warning(f"control/{name} names no trial of this study: it is removed")
+                self._log.warning(f"control/{name} does not name a trial of this study: it is removed")
             return True
         if record.get("state") in FINISHED:
             if self.remove(name):
-                self._log.info(f"the order to prune trial {record['number']} came too late: it is {record['state']}")
+                self._log.info(f"the request to prune trial {record['number']} came too late: it is {record['state']}")
             return True
         return False
 

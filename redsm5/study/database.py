@@ -1,7 +1,7 @@
-"""The database that study.storage names: refused in one message where it cannot be opened, waited for once it could be.
+"""The database of study.storage: one error message if it cannot be opened, waiting if it goes away later.
 
-What a server that goes away breaks off, the next run does again: trials are told from their own records, and one that
-was asked for is found again.
+If the database fails during a statement, the next run repeats it: results are read from the trials' own records, and a
+trial that was already asked for is found again.
 """
 
 import time
@@ -42,23 +42,23 @@ def open_database(url: str) -> RDBStorage:
         return _open(url)
     except ArgumentError as error:
         remedy = f"Give one such as {EXAMPLE}, or leave study.storage out for a journal in the experiments folder."
-        what = "study.storage is no URL of a database"
+        what = "study.storage is not a database URL"
         if isinstance(error, NoSuchModuleError):  # its text names the kind alone, that of others the whole URL
-            what = f"study.storage names no known database: {error}"
+            what = f"study.storage names an unknown database: {error}"
         raise ConfigError(what, remedy=remedy) from None
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "a package"
         raise ConfigError(
             f"the driver of this database is not installed: {missing}",
             where=address(url),
-            remedy="`just setup` installs the one of postgresql://, without just: pip install 'psycopg[binary]'.",
+            remedy="`just setup` installs the driver for postgresql://; without just: pip install 'psycopg[binary]'.",
         ) from None
     except Exception as error:  # Optuna and the databases' drivers have no common base
         raise ConfigError(
             f"the database cannot be opened: {reason(error, url)}",
             where=address(url),
-            remedy="Does the server run, can it be reached from here, and does the database exist? For PostgreSQL the "
-            "password comes from PGPASSWORD or ~/.pgpass.",
+            remedy="Check that the server runs, that this machine can reach it, and that the database exists. "
+            "For PostgreSQL the password comes from PGPASSWORD or ~/.pgpass.",
         ) from None
 
 
@@ -70,25 +70,25 @@ def open_database(url: str) -> RDBStorage:
     reraise=True,
 )
 def _open(url: str) -> RDBStorage:
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # a connection that was lost is made anew
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # reconnect after a lost connection
 
 
 def address(url: str) -> str:
-    """The setting that names the database, and where that is; user and password are left out."""
+    """The name of the setting and the database's location, without user and password."""
     parts = make_url(url)
     server = f"{parts.host}:{parts.port}" if parts.port else parts.host or parts.query.get("host")
     return f"study.storage, {parts.get_backend_name()} at {'/'.join(str(p) for p in (server, parts.database) if p)}"
 
 
 def reason(error: BaseException, url: str) -> str:
-    """Why the database refused, in its own words on one line, without a password."""
+    """The database's error in its own words, on one line, without a password."""
     text = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
     password = make_url(url).password
     return redact(text.replace(str(password), "[redacted]") if password else text)
 
 
 def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -> None:
-    """From now on, who needs a connection that cannot be made waits until it can, or a stop is requested."""
+    """From now on, a connection that cannot be made is retried until it can, or a stop is requested."""
     url = storage.url
 
     def connect(dialect: Any, _: object, args: Any, parameters: Any) -> Any:
@@ -99,24 +99,24 @@ def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -
             except dialect.loaded_dbapi.OperationalError as error:
                 if not warned:
                     why = {"database": address(url), "reason": reason(error, url)}
-                    log.warning("the database does not answer: the study goes on by itself once it does", **why)
+                    log.warning("the database does not answer: the study resumes by itself once it does", **why)
                     warned = True
             else:
                 if warned:
-                    log.info("the database answers again: the study goes on")
+                    log.info("the database answers again: the study resumes")
                 return connection
             deadline = time.monotonic() + POLL_S
             while time.monotonic() < deadline and not stop.requested:
                 time.sleep(0.1)
             if stop.requested:
-                raise Interrupted("stopped while the database was away: run the same command again to go on")
+                raise Interrupted("stopped while the database did not answer: run the same command again to resume")
 
     event.listen(storage.engine, "do_connect", connect)
 
 
 @contextmanager
 def breaking_off() -> Iterator[None]:
-    """What a server that ends in the middle of an operation makes of the block.
+    """A context that turns a lost connection during an operation into an interruption.
 
     Raises:
         Interrupted: whether the operation was done, nobody knows; the next run finds out.
@@ -128,6 +128,6 @@ def breaking_off() -> Iterator[None]:
         if not isinstance(cause, OperationalError | InterfaceError):
             raise
         raise Interrupted(
-            f"the database of study.storage broke off: {redact(' '.join(str(cause.orig).split()))}",
-            remedy="Nothing is lost: once it answers, run the same command again to go on.",
+            f"the connection to the study.storage database was lost: {redact(' '.join(str(cause.orig).split()))}",
+            remedy="No data is lost: once the database answers, run the same command again to resume.",
         ) from None

@@ -1,8 +1,8 @@
-"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells the result.
+"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells Optuna the result.
 
-It imports neither torch nor transformers and outlives any trial. Whatever interrupts it, the next run goes on with the
-trial that was interrupted and proposes afterwards what it would have proposed without the interruption. Orders come as
-signals and as files (redsm5/study/control.py).
+It imports neither torch nor transformers, and survives the crash of a trial. After an interruption, the next run
+resumes the interrupted trial and then proposes the same trials as an uninterrupted search. It is controlled by signals
+and files (redsm5/study/control.py).
 """
 
 import math
@@ -46,8 +46,8 @@ from redsm5.tracking.shipper import Shipper, tracking_uri
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
 TIMEOUT = (
-    "it ran longer than study.trial_timeout={:g} s over all its starts; a new study may give more time, or its trials "
-    "less to do (train.epochs, model.max_length)"
+    "it ran longer than study.trial_timeout={:g} s, all its starts together; in a new study, raise it "
+    "or shorten the trials (train.epochs, model.max_length)"
 )
 
 
@@ -64,8 +64,8 @@ class Driver:
         self.data = admit(config, self.stop)  # refuses bad data before anything is written
         config = self.data.config
         if find_study(self.experiments, config.study.name) is None:
-            new_study(config)  # likewise what cannot be tried
-        storage = search.open_storage(config)  # likewise; and nobody waits for a lock while a server does not answer
+            new_study(config)  # refuses what cannot be searched
+        storage = search.open_storage(config)  # before a lock is taken: a server may not answer for long
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
             record = with_data(open_study(config), self.data.fingerprint)
@@ -98,10 +98,10 @@ class Driver:
         self._stale, self._renewed = False, 0.0
         if record.left_out and not begun:
             remedies = space.lacking(config)
-            self.log.warning("the search leaves out augmentation methods whose data is missing here", **remedies)
+            self.log.warning("the search skips augmentation methods whose data is missing on this machine", **remedies)
 
     def run(self, standby: Standby) -> None:
-        """Run or continue the study until its trials are done; `standby` trains them.
+        """Run or resume the study until its trials are finished; `standby` trains them.
 
         Raises:
             Interrupted: a signal came, or an order to stop now; the trial at hand can be resumed.
@@ -115,9 +115,9 @@ class Driver:
         note_ignored(self.log)
         if self.kept:
             keys = " ".join(self.kept)
-            self.log.info("the study keeps its own values of keys that this command does not name", keys=keys)
+            self.log.info("keys that this command does not name keep the study's values", keys=keys)
         if wanted < self.config.study.trials:
-            self.log.info(f"the grid ends the study after {wanted} trials", asked_for=self.config.study.trials)
+            self.log.info(f"the grid is exhausted after {wanted} trials", asked_for=self.config.study.trials)
         note_open_to_all(self.experiments, self.log.warning)
         self.shipper.start()
         self.standby = standby
@@ -139,7 +139,7 @@ class Driver:
         except Interrupted:
             ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
             if ordered:
-                self.log.info("the study is stopped, as ordered: the same command goes on with it")
+                self.log.info("the study is stopped as requested: run the same command again to resume it")
             else:
                 outcome = "paused"
             if self.now.requested or not ordered:
@@ -156,7 +156,7 @@ class Driver:
                 left = self.shipper.close(hurried=lambda: self.now.requested)
                 if left or self.shipper.failing:
                     what = {"rows": left, "reports": self.shipper.reports}
-                    self.log.warning("MLflow has not got everything: `just sync` ships the rest", **what)
+                    self.log.warning("some metrics or reports are not in MLflow yet: `just sync` ships them", **what)
         if outcome == "completed":
             check_result(self.board)
             best = self.board.study.best
@@ -171,7 +171,7 @@ class Driver:
     # which trial is next
 
     def _recover(self) -> None:
-        """Finish what a killed driver left half told or half cleaned up, and take all trials into the index."""
+        """Finish what a killed driver left half told or half cleaned up, and add all trials to the index."""
         for damaged in read_studies(self.experiments)[1]:
             self._pass_over("study", damaged.error)
         known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
@@ -191,13 +191,13 @@ class Driver:
             self.shipper.watch(folder)
 
     def _pass_over(self, what: str, error: InputError) -> None:
-        self.log.warning(f"a {what} is passed over: its record cannot be read", reason=error.what, where=error.where)
+        self.log.warning(f"a {what} is skipped: its record cannot be read", reason=error.what, where=error.where)
 
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
-        """A trial to work on and the claim to it: an interrupted one first; None when enough are done.
+        """A trial to run and the claim to it: an interrupted one first; None when enough are finished.
 
         Counting and asking happen under one lock, so that many workers end at exactly n. It is not the lock of the
-        study's files, for which a trial would wait while a proposal is computed.
+        study's files, so that trials do not wait while a proposal is computed.
 
         Raises:
             Interrupted: no other trial is to be started.
@@ -211,7 +211,7 @@ class Driver:
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
                 if paths.STOP in self.control.look():
-                    raise Interrupted("no other trial is started")
+                    raise Interrupted("no further trial is started")
                 for frozen in open_trials:
                     claim = claims.claim(self.folder, frozen.number)
                     if not self.orphans.holds(frozen) and claim.acquire():
@@ -238,7 +238,7 @@ class Driver:
                         waiting = not self.failures.let_go()
             if waiting:  # other workers are at the last ones; one that dies leaves its trial to us
                 if not self._waited:
-                    self.log.info("other workers are at the last trials: waiting, in case one of them dies")
+                    self.log.info("other workers are running the last trials: waiting in case one of them is killed")
                 self._waited = True
                 time.sleep(1.0)
 
@@ -246,8 +246,8 @@ class Driver:
     # one trial
 
     def _run_trial(self, number: int, trial_id: str) -> bool:
-        """Launch a trial, again if it is killed, and tell Optuna how it ended; False where nothing is to be told yet,
-        since it failed before its first step, and perhaps for no fault of its own.
+        """Launch a trial, again if it is killed, and tell Optuna the result. False if there is no result yet, since it
+        failed before its first step, which may not be the trial's fault.
         """
         folder = paths.trial_dir(self.experiments, trial_id)
         self.shipper.watch(folder)
@@ -272,7 +272,8 @@ class Driver:
             ordered = self.asked.requested and not self.stop.requested
             if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
                 self.log.warning(
-                    f"trial {number} ended without an outcome", output=str(folder / paths.LOGS / paths.OUTPUT)
+                    f"trial {number} exited without recording an outcome",
+                    output=str(folder / paths.LOGS / paths.OUTPUT),
                 )
             record = note_killed(folder, record, active_seconds=ran)
             self._show(trial_id)
@@ -293,7 +294,7 @@ class Driver:
                     raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
             self._raise_if_stopped()
             if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
-                message = f"it died {STARTS_WITHOUT_PROGRESS} times at the same place"
+                message = f"it was killed {STARTS_WITHOUT_PROGRESS} times at the same step"
                 if not began:
                     record = record.model_copy(update={"error": ErrorRecord(kind="killed", message=message)})
                     return self._failed_at_start(number, trial_id, folder, record)
@@ -303,7 +304,7 @@ class Driver:
         return True
 
     def _failed_at_start(self, number: int, trial_id: str, folder: Path, record: TrialRecord) -> bool:
-        """Find out whether the failure is the trial's own, and only then tell it; whether that was so."""
+        """Find out whether the failure is the trial's own, and only then tell Optuna; whether it is."""
         self._raise_if_stopped()
         self._show(trial_id)
         own = self.failures.own(record, self.now)
@@ -323,7 +324,7 @@ class Driver:
             claim.release()
 
     def _to_train(self, number: int, trial_id: str, folder: Path) -> TrialRecord | None:
-        """The record of a trial that is to be started now; None where it has its outcome, or gets it without a start.
+        """The record of a trial that must be started now; None if it is finished, or gets its outcome without a start.
 
         Raises:
             Interrupted: nothing is to be started.
@@ -335,12 +336,12 @@ class Driver:
             return None
         self._raise_if_stopped()
         if paths.PRUNE + trial_id in self.control.look():
-            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as ordered")
+            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as requested")
             note_pruned(folder, record, BY_HAND)
             self.control.remove(paths.PRUNE + trial_id)
-        elif record.started_at is None and (twin := self._twin(record)):
-            self.log.info(f"trial {number} repeats trial {twin.number} and is not trained again")
-            note_repeated(folder, record, twin)
+        elif record.started_at is None and (original := self._duplicate_of(record)):
+            self.log.info(f"trial {number} is a duplicate of trial {original.number} and is not trained")
+            note_repeated(folder, record, original)
         elif record.active_seconds >= self.limit:  # its driver ended before it could say so
             note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
         else:
@@ -351,8 +352,8 @@ class Driver:
             return record
         return None
 
-    def _twin(self, record: TrialRecord) -> TrialRecord | None:
-        """The first trial of these parameters, where it has been trained to its end or to its pruning."""
+    def _duplicate_of(self, record: TrialRecord) -> TrialRecord | None:
+        """The first completed or pruned trial with the same parameters, if any."""
         self.board.take_in_the_others()
         for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
             trained = other.state in ("completed", "pruned") and not other.duplicate_of
@@ -376,7 +377,7 @@ class Driver:
         self.failures.count(self._conclude(number, trial_id, folder))
 
     def _conclude(self, number: int, trial_id: str, folder: Path) -> TrialRecord:
-        """Do what is to be done once a trial has its outcome; its record."""
+        """Process a trial's outcome; returns its record."""
         record = existing_record(folder)
         finish_leftovers(folder, self.config)
         self.pages.add(folder)
@@ -395,8 +396,8 @@ class Driver:
         return record
 
     def _tell(self, number: int, record: TrialRecord) -> None:
-        twin = self.board.trials.get(record.duplicate_of or "")
-        search.tell(self.optuna, number, record, repeats=twin.number if twin else None)
+        original = self.board.trials.get(record.duplicate_of or "")
+        search.tell(self.optuna, number, record, repeats=original.number if original else None)
 
     # -----------------------------------------------------------------------------------------------------------------
     # what is seen
@@ -423,4 +424,4 @@ class Driver:
 
     def _raise_if_stopped(self) -> None:
         if self.now.requested:
-            raise Interrupted("the study is resumable: run the same command again to go on")
+            raise Interrupted("the study can be resumed: run the same command again")

@@ -1,13 +1,12 @@
-"""What trials that fail say of the study; one that fails before its first step may do so for no fault of its own.
+"""Failures of trials, and those before the first step, which may not be the trial's fault.
 
-A machine that lacks something fails every trial alike, as soon as it starts. Such a failure counts only once trials are
-known to start here: until then the trial is held, neither finished nor told to Optuna, and the next run of the same
-command starts it again. So what is broken uses up none of a study's trials, and those after it are proposed as if
-nothing had been.
+A machine that lacks something fails every trial at its start. Such a failure counts only if trials are known to start
+here. Until then the trial is held: it is neither finished nor told to Optuna, and the next run of the same command
+starts it again. So a broken machine uses up none of a study's trials, and later proposals do not change.
 
-Whether trials start here, others show. Where one of the study has been trained, a few of its steps are repeated, to
-nowhere, before another one is proposed. Else the next ones are tried: while no score is known, no proposal depends on
-one.
+To find out whether trials start here: if a trial of the study was trained before, a few of its steps are repeated,
+without keeping the result, before another trial is proposed. Otherwise the next trials are tried: as long as no score
+is known, no proposal depends on one.
 """
 
 from collections import Counter
@@ -26,7 +25,7 @@ from redsm5.study.signals import Stop
 
 IN_A_ROW = 3
 STARTS = 3  # a trial that fails this often before its first step, now for this reason and now for that, has failed
-BROKEN = "Mend the cause and run the same command again: the trial starts again, and none of the study's is used up."
+BROKEN = "Fix the cause and run the same command again: the trial restarts, and this attempt does not count."
 
 Held = tuple[files.Lock, int, str]  # the claim to a trial, its number and id
 
@@ -61,7 +60,7 @@ class Failures:
         if _alike(self._row):
             error = TrainingError(
                 f"{IN_A_ROW} trials in a row failed for the same reason: {reason_of(record)}",
-                remedy="Mend the cause and run the same command again: the study goes on.",
+                remedy="Fix the cause and run the same command again: the study resumes.",
             )
             error.exit_code = record.exit_code or error.exit_code
             raise error
@@ -76,14 +75,14 @@ class Failures:
         reason = reason_of(record)
         self._log.warning(f"trial {record.number} failed before its first step", reason=reason)
         if trained := self._trained():
-            self._log.info(f"trying whether trial {trained.number}, which has been trained, still starts")
+            self._log.info(f"checking whether trial {trained.number}, which was trained before, still starts")
             folder = paths.trial_dir(Path(self._config.experiments), trained.trial_id)
             config = load_config(folder)
             if trains(with_parameters(config, {"launch": self._config.launch}), stop):
                 return True
             raise TrainingError(
-                f"trial {record.number} failed before its first step, and trial {trained.number}, which has been "
-                f"trained, does not start any more: {reason}",
+                f"trial {record.number} failed before its first step, and trial {trained.number}, which was "
+                f"trained before, no longer starts: {reason}",
                 remedy=BROKEN,
             )
         row = [*self._row, record.error.kind if record.error else ""]
@@ -105,7 +104,7 @@ class Failures:
         return min(trained, key=lambda r: (r.state != "completed", r.number or 0), default=None)
 
     def hold(self, claim: files.Lock, number: int, trial_id: str) -> None:
-        """Keep a trial from all workers until it is known whose fault its failure is."""
+        """Hold a trial back from all workers until it is known whose fault its failure is."""
         self._held.append((claim, number, trial_id))
 
     def held(self) -> list[Held]:
@@ -114,7 +113,7 @@ class Failures:
         return held
 
     def let_go(self) -> bool:
-        """Give up the held trials, whose turn it is again; whether there are any."""
+        """Release the held trials, so that they are started again; whether there were any."""
         held = self.held()
         for claim, _, _ in held:
             claim.release()
@@ -140,5 +139,5 @@ def check_result(board: Scoreboard) -> None:
     name = board.study.name
     raise TrainingError(
         f"study {name} has no result, since no trial completed: {ended or 'there is none'}{lines}",
-        remedy="Mend the cause; then give the study more trials (study.trials=N) or begin another (study.name=NAME).",
+        remedy="Fix the cause; then raise study.trials, or start another study (study.name=NAME).",
     )

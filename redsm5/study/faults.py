@@ -1,4 +1,4 @@
-"""What ends a trial's process: which outcome an error is, and what becomes of one that another process met."""
+"""What terminates a trial's process: the outcome that belongs to an error, and to a failure of another process."""
 
 import os
 import traceback
@@ -52,9 +52,7 @@ class Reported(RedSM5Error):
 
 
 def classify(error: Exception) -> tuple[str, int, bool]:
-    """What kind of failure this is, in a word that is equal for equal causes; its exit code; whether the trial can go
-    on later.
-    """
+    """The kind of a failure, equal for equal causes; its exit code; whether the trial can be resumed."""
     if isinstance(error, RedSM5Error):
         return error.kind, error.exit_code, error.resumable
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
@@ -65,7 +63,7 @@ def classify(error: Exception) -> tuple[str, int, bool]:
 
 
 def error_record(error: Exception) -> ErrorRecord:
-    """The error as it stands in trial.json."""
+    """The error as trial.json has it."""
     message = error.what if isinstance(error, RedSM5Error) else str(error)
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         message = f"{message}\n  {disk_remedy(error)}"
@@ -84,6 +82,6 @@ def fault_of(error: Exception, process: int) -> dict[str, Any]:
 
 
 def lost_contact(error: Exception) -> bool:
-    """Whether the error says no more than that another process of the trial is gone."""
+    """Whether the error only says that another process of the trial has exited."""
     words = isinstance(error, RuntimeError) and any(word in str(error) for word in LOST_IN_WORDS)
     return words or type(error).__name__ in LOST

@@ -1,4 +1,4 @@
-"""How a trial's process is started: `accelerate launch scripts/train.py`, in its own session, dying with its parent."""
+"""Starts a trial's process: `accelerate launch scripts/train.py`, in its own session, killed when its parent dies."""
 
 import math
 import os
@@ -38,7 +38,7 @@ SCRIPTS = Path(__file__).parent.parent.parent / "scripts"
 
 
 class Launched:
-    """A trial at work, seen from the one that launched it."""
+    """A running trial, as seen by the process that launched it."""
 
     def __init__(self, folder: Path, group: int, ended: Callable[[float], bool]) -> None:
         """Args:
@@ -101,11 +101,11 @@ class Launched:
 
 
 def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -> Launched:
-    """Start what trains a trial whose folder exists, one process or several; their output goes to `output`, or where
-    ours goes.
+    """Start the training of a trial whose folder exists, in one or several processes; their output goes to `output`, or
+    to this process's own.
 
     Raises:
-        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
+        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is not a valid number of processes.
     """
     folder = paths.trial_dir(Path(config.experiments), trial_id)
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL}
@@ -125,16 +125,16 @@ def open_output(output: Path) -> int:
 def trial_arguments(config: Config, trial_id: str) -> list[str]:
     """What train.py is given: which trial, and what may differ from start to start."""
     arguments = [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
-    # A trial that was begun under another budget goes on under today's.
+    # A trial that was started under another budget resumes under the current one.
     budget = ("max_total_size", "min_free_disk_percent")
     return [*arguments, *(f"retention.{key}={getattr(config.retention, key)}" for key in budget)]
 
 
 def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
-    """Start a script as `launch` says, in a session of its own that ends with ours.
+    """Start a script with the launch configuration `launch`, in a session of its own that ends with this process.
 
     Raises:
-        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is no number of processes.
+        ConfigError: `launch` asks for several machines, or REDSM5_PROCESSES is not a valid number of processes.
     """
     processes = processes_of(config)
     # -P: a torch.py in the folder that one is in is not taken for the library.
@@ -156,8 +156,8 @@ def child_environment(environ: Mapping[str, str], config: Config, processes: int
 
 
 def launch_environment(config: Config, processes: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What the processes of a trial, so many on this machine, need in their environment; what a person has set there
-    about threads and logs stays.
+    """The environment variables of a trial's processes, of which so many run on this machine; the user's settings of
+    threads and logs stay.
     """
     needed = {"PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", DRIVER: str(os.getpid())}
     needed |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -177,7 +177,7 @@ def launch_environment(config: Config, processes: int, environ: Mapping[str, str
 def note_ignored(log: FilteringBoundLogger) -> None:
     """Say which variables of the environment reach no trial; their names, for a value may be a secret."""
     if names := environment.removed(os.environ):
-        log.info("variables of the environment are ignored that could change the training", names=" ".join(names))
+        log.info("ignoring environment variables that could change the training", names=" ".join(names))
 
 
 def processes_of(config: Config) -> int:
@@ -189,16 +189,16 @@ def processes_of(config: Config) -> int:
     settings = launch_settings(config.launch)
     if settings["num_machines"] > 1:
         raise ConfigError(
-            f"launch={config.launch} trains on several machines, and this starts processes on one",
-            remedy="Submit containers/slurm/multi.sbatch, which starts them on each, or use launch=multi_gpu.",
+            f"launch={config.launch} trains on several machines, but this command starts processes on one machine only",
+            remedy="Submit containers/slurm/multi.sbatch, which starts them on each machine, or use launch=multi_gpu.",
         )
     told = os.environ.get("REDSM5_PROCESSES")
     if settings["num_processes"] == 1 or told is None:
         return int(settings["num_processes"])
     if not told.isdecimal() or int(told) < 2:
         raise ConfigError(
-            f"REDSM5_PROCESSES={told} is no number of processes",
-            remedy=f"Give 2 or more, or use launch={'cpu' if config.on_cpu else 'gpu'}.",
+            f"REDSM5_PROCESSES={told} is not a valid number of processes",
+            remedy=f"Set it to 2 or more, or use launch={'cpu' if config.on_cpu else 'gpu'}.",
         )
     return int(told)
 
@@ -215,7 +215,7 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
             if free:
                 return True
         if stop and stop.requested:
-            raise Interrupted(f"stopped while another process is at {folder.name}")
+            raise Interrupted(f"stopped while waiting for another process to release {folder.name}")
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -241,7 +241,7 @@ def dry_run(config: Config) -> int:
 
 
 def trains(config: Config, stop: Stop) -> bool:
-    """Whether a few steps of this training work here and now; nothing of them is kept.
+    """Whether a few steps of this training work here and now; the result is not kept.
 
     Raises:
         Interrupted: a stop was requested meanwhile.
@@ -249,7 +249,7 @@ def trains(config: Config, stop: Stop) -> bool:
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         after = _train_briefly(config, scratch, stop, output=Path(scratch) / paths.OUTPUT, seconds=TRY_S)
     if stop.requested:
-        raise Interrupted("stopped while it was tried whether training starts")
+        raise Interrupted("stopped while checking whether training starts")
     return after.state == "completed"
 
 

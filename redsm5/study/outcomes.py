@@ -1,4 +1,4 @@
-"""What is said and done about a trial from outside, once its process has ended: by the driver, and by `just train`."""
+"""Outcomes recorded from outside after a trial's process has exited: by the driver, and by `just train`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,25 +16,25 @@ from redsm5.study.trial import open_store, read_record, write_record
 
 
 def existing_record(folder: Path) -> TrialRecord:
-    """The record of a trial that was made.
+    """The record of a trial that was created.
 
     Raises:
         InputError: it is damaged, or somebody has removed it.
     """
     if (record := read_record(folder)) is None:
         raise InputError(
-            "the trial's record was removed while the trial was worked on",
+            "the trial's record was removed while the trial was running",
             where=str(folder / paths.TRIAL),
-            remedy="A study's trial is begun anew by the next run of the same command.",
+            remedy="Run the same command again: a study starts the trial anew.",
         )
     return record
 
 
 def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecord:
-    """The record of a trial whose process has ended unfinished: one that did not say so was killed."""
+    """The record of a trial whose process exited unfinished: without an outcome it counts as killed."""
     if record.state == "interrupted":
         return record
-    error = ErrorRecord(kind="killed", message="the process ended without an outcome")
+    error = ErrorRecord(kind="killed", message="the process exited without recording an outcome")
     changes |= {"state": "interrupted", "exit_code": Interrupted.exit_code, "error": error}
     record = record.model_copy(update=changes)
     write_record(folder, record)
@@ -42,7 +42,7 @@ def note_killed(folder: Path, record: TrialRecord, **changes: Any) -> TrialRecor
 
 
 def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **changes: Any) -> TrialRecord:
-    """Write down that a trial has failed whose process cannot say so."""
+    """Record the failure of a trial whose process cannot record it."""
     error = ErrorRecord(kind=kind, message=message)
     outcome = {"state": "failed", "exit_code": TrainingError.exit_code, "error": error, "finished_at": now()}
     record = record.model_copy(update=outcome | changes)
@@ -51,7 +51,7 @@ def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **ch
 
 
 def note_pruned(folder: Path, record: TrialRecord, reason: str) -> TrialRecord:
-    """Write down that a trial ends where it is: as a decision, as a pruner's would be, and then as its outcome."""
+    """Record that a trial is pruned at its current epoch: as a decision, like a pruner's, and then as its outcome."""
     if all(decision.epoch != record.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)):
         append_decision(folder, Decision(epoch=record.epoch, prune=True, reason=reason))
     changes = {"state": "pruned", "exit_code": 0, "error": None, "finished_at": now()}
@@ -66,19 +66,24 @@ def append_decision(folder: Path, decision: Decision) -> None:
     files.append_durable(folder / paths.DECISIONS, decision.to_line())
 
 
-def note_repeated(folder: Path, record: TrialRecord, twin: TrialRecord) -> TrialRecord:
-    """Give a trial the outcome of the one whose parameters it has; it is never started."""
-    changes = {"state": twin.state, "duplicate_of": twin.trial_id, "epoch": twin.epoch, "step": twin.step}
-    changes |= {"best": twin.best, "exit_code": 0, "finished_at": now()}
+def note_repeated(folder: Path, record: TrialRecord, original: TrialRecord) -> TrialRecord:
+    """Give a duplicate the outcome of the original trial; the duplicate is not trained."""
+    changes = {
+        "state": original.state,
+        "duplicate_of": original.trial_id,
+        "epoch": original.epoch,
+        "step": original.step,
+    }
+    changes |= {"best": original.best, "exit_code": 0, "finished_at": now()}
     record = record.model_copy(update=changes)
     write_record(folder, record)
     return record
 
 
 def finish_leftovers(folder: Path, config: Config) -> None:
-    """Do what a finished trial still had to do when it was killed: drop its training state and litter.
+    """Do what a finished trial was killed before doing: delete its training state and litter.
 
-    Of one whose checkpoints lie behind a link that is not its own, nothing is touched.
+    If its checkpoints are behind a link that is not its own, nothing is touched.
     """
     with suppress(owned.NotOursError):
         owned.refuse_links(folder)
@@ -133,6 +138,6 @@ class Pages:
         self._waiting.clear()
 
     def close(self) -> None:
-        """Draw what is left, and wait for it."""
+        """Write the remaining pages, and wait for them."""
         self.draw()
         self._thread.shutdown()

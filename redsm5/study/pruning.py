@@ -1,4 +1,4 @@
-"""Which trials are ended early: Optuna's pruners, as the study names them, and why in words."""
+"""Optuna's pruners by their configured names, and the reason for pruning in words."""
 
 import binascii
 import math
@@ -22,12 +22,12 @@ REDUCTION_FACTOR = 3
 class Hyperband(BasePruner):
     """Hyperband with asynchronous halving (Li et al. 2018, algorithm 1; Li et al. 2020), by Optuna's rules.
 
-    Each trial belongs to one of the brackets. Bracket b looks at its trials after 3^b, 3^(b+1), ... epochs and lets the
-    best third of those that came so far go on; the first trials of a bracket go on if none before was better.
+    Each trial belongs to a bracket. Bracket b compares its trials after 3^b, 3^(b+1), ... epochs and keeps the best
+    third of those that got so far; the first trials of a bracket continue if none before was better.
 
-    Optuna's own pruner cannot be used by a driver that may be killed: it notes in its storage what a trial has passed,
-    and one killed between that and the decision would decide otherwise the next time; and it draws the brackets from
-    the study's name, which is another one for each study. This one depends on the seed and the scores alone.
+    Optuna's own pruner cannot be used by a driver that may be killed: it stores which rungs a trial has passed, and a
+    driver killed between that and the decision would decide differently the next time; and it assigns brackets by the
+    study's name, which differs for each study. This one depends on the seed and the scores only.
 
     Args:
         epochs: the most that a trial trains.
@@ -88,17 +88,17 @@ def _most_epochs(config: Config) -> int:
 def reason(config: Config, epoch: int, value: float) -> str:
     """Why the pruner ends a trial with this score after this epoch."""
     rule = {
-        "median": "is below the median of the trials before",
-        "percentile": f"is not among the best {PERCENTILE:.0f}% of the trials before",
+        "median": "is below the median of earlier trials",
+        "percentile": f"is not among the best {PERCENTILE:.0f}% of earlier trials",
         "hyperband": f"is not among the best third of its bracket after epoch {epoch}",
     }
     return f"{config.study.metric} {value:.4f} {rule[config.study.pruner]}"
 
 
 def decide(study: optuna.Study, config: Config, number: int, folder: Path) -> None:
-    """Report each new epoch's score to Optuna and write down whether its pruner ends the trial.
+    """Report each new epoch's score to Optuna and record whether its pruner prunes the trial.
 
-    After its last epoch it never does: that would save nothing, and the trial would have no report.
+    After the last epoch it never does: that would save nothing, and the trial would have no report.
     """
     frozen = study.get_trials(deepcopy=False)[number]
     decided = {decision.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)}

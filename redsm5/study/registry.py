@@ -1,4 +1,4 @@
-"""Studies on disk: find or make one by its name, and keep study.json and index.json true."""
+"""Studies on disk: find or create one by name, and keep study.json and index.json up to date."""
 
 import shutil
 import uuid
@@ -31,7 +31,7 @@ from redsm5.study.trial import read_record
 
 
 class Unreadable(NamedTuple):
-    """A study whose record cannot be read: its folder, its name as far as that can be told, and why."""
+    """A study whose record cannot be read: its folder, its name if known, and the reason."""
 
     folder: Path
     name: str | None
@@ -51,7 +51,7 @@ def read_studies(experiments: Path) -> tuple[list[StudyRecord], list[Unreadable]
 
 
 def _name_of(study: Path) -> str | None:
-    """The name of a study whose record is damaged, as the rest of it or a trial's configuration has it."""
+    """The name of a study whose record is damaged, from the rest of it or from a trial's configuration."""
     document = files.read_json(study / paths.STUDY) or {}
     if isinstance(name := document.get("name"), str):
         return name
@@ -64,7 +64,7 @@ def _name_of(study: Path) -> str | None:
 
 
 def find_study(experiments: Path, name: str) -> StudyRecord | None:
-    """The study of this name, or None. Others that cannot be read are passed over.
+    """The study of this name, or None. Other studies that cannot be read are skipped.
 
     Raises:
         InputError: it is there, and its record cannot be read.
@@ -84,7 +84,7 @@ def list_studies(experiments: Path) -> list[tuple[StudyRecord, int, int]]:
     """
     sizes, logs = Counter[str | None](), Counter[str | None]()
     for folder in paths.trial_dirs(experiments):
-        if document := files.read_json(folder / paths.TRIAL):  # of a damaged one nobody knows the study
+        if document := files.read_json(folder / paths.TRIAL):  # the study of a damaged one is unknown
             study_id = document.get("study_id")
             sizes[study_id] += files.tree_bytes(folder / paths.CHECKPOINTS)
             logs[study_id] += files.tree_bytes(folder / paths.LOGS)
@@ -96,8 +96,8 @@ def list_studies(experiments: Path) -> list[tuple[StudyRecord, int, int]]:
 
 
 def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
-    """What a command means for the study that it names: for one that has begun, the study's own configuration, in which
-    the command may change what MAY_CHANGE says. Keys that it does not name come from the study.
+    """The configuration of a command for an existing study: the study's own, with the changes that MAY_CHANGE allows.
+    Keys that the command does not name come from the study.
 
     Returns:
         The configuration, and the values that the study keeps though the command alone would mean others.
@@ -125,17 +125,17 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     for key in ADDRESSES:
         if key not in named and REDACTED in str(flatten(saved)[key]):
             raise ConfigError(
-                f"the password of {key} is not saved with study {found.name}", remedy=f"Give {key}=... again."
+                f"the password of {key} is not saved with study {found.name}", remedy=f"Pass {key}=... again."
             )
     kept = {key: before for key, (before, _) in differ.items() if key not in named and key not in MAY_CHANGE}
     return config, kept
 
 
 def _other_configuration(name: str, changed: Mapping[str, tuple[Any, Any]]) -> ConfigError:
-    lines = "\n".join(f"    {key}: {before} then, {after} now" for key, (before, after) in changed.items())
+    lines = "\n".join(f"    {key}: {before} before, {after} now" for key, (before, after) in changed.items())
     return ConfigError(
-        f"study {name} was begun with another configuration:\n{lines}",
-        remedy="Leave these out: the study goes on with its own. Or give another study.name. A second run may change "
+        f"study {name} was started with another configuration:\n{lines}",
+        remedy="Leave these out to keep the study's values, or use another study.name. A later run may change "
         f"{', '.join(MAY_CHANGE[:4])}.",
     )
 
@@ -189,16 +189,16 @@ def open_study(config: Config) -> StudyRecord:
 
 
 def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
-    """The study, which is of these posts and splits.
+    """The study's record with the fingerprint of these posts and splits.
 
     Raises:
         ConfigError: it was begun with others, so that its trials could not be compared.
     """
     if study.data_fingerprint not in (None, fingerprint):
         raise ConfigError(
-            f"study {study.name} was begun with other posts or splits: their fingerprint was "
-            f"{study.data_fingerprint[:12]}… and is {fingerprint[:12]}… now",
-            remedy="Restore the files that it was begun with (data.revision=<commit> pins those of the Hub), or give "
+            f"study {study.name} was started with other posts or splits: their fingerprint was "
+            f"{study.data_fingerprint[:12]}… and is now {fingerprint[:12]}…",
+            remedy="Restore the original files (data.revision=<commit> pins those of the Hub), or use "
             "another study.name.",
         )
     return study.model_copy(update={"data_fingerprint": fingerprint})
@@ -231,11 +231,11 @@ class Scoreboard:
         self.take_in_the_others()
 
     def refresh(self, trial_ids: list[str]) -> None:
-        """Take in what these trials' records say now."""
+        """Update from these trials' records."""
         for trial_id in trial_ids:
             try:
                 record = read_record(paths.trial_dir(self._experiments, trial_id))
-            except InputError as error:  # it stays as it was known, and is named by who works with it
+            except InputError as error:  # it keeps its last known state; whoever runs it reports the error
                 self.unreadable[trial_id] = error
                 continue
             self.unreadable.pop(trial_id, None)
@@ -286,7 +286,7 @@ class Scoreboard:
             self.write(state=state)
 
     def take_in_the_others(self) -> None:
-        """Other workers write the index too: what theirs says of more trials, and how those at work stand now."""
+        """Update from the index, which other workers also write: more trials, and the state of their running ones."""
         if (version := self._version()) != self._seen:
             index = files.read_json(self._index) or {"trials": []}
             for row in index["trials"]:
@@ -297,7 +297,7 @@ class Scoreboard:
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 
     def seconds_left(self) -> float | None:
-        """What the trials still wanted will take, if they take as long as those that are finished."""
+        """The estimated time of the remaining trials, if they take as long as the finished ones."""
         for record in self.trials.values():
             if record.state in FINISHED and record.trial_id not in self._took and record.seconds is not None:
                 self._took[record.trial_id] = record.seconds

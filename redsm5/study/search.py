@@ -1,7 +1,7 @@
-"""What a trial is to try: Optuna's storage and samplers, seeded so that an interruption changes nothing.
+"""Optuna's storage and samplers, seeded so that an interruption does not change the proposals.
 
-The proposals of trial n depend on the study's seed, on n and on the trials before it; a sampler is made anew for each.
-What is set of a trial beforehand (redsm5/study/space.py) is not drawn, but told to Optuna like the rest.
+The proposals of trial n depend on the study's seed, on n and on the earlier trials; each trial gets a fresh sampler.
+Preset values (redsm5/study/space.py) are not sampled, but told to Optuna like the others.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def open_storage(config: Config) -> BaseStorage:
 
 
 def open_optuna(storage: BaseStorage, record: StudyRecord, pruner: BasePruner, *, begun: bool) -> optuna.Study:
-    """The study as Optuna's storage has it, made there if need be. The caller holds the study's lock.
+    """The study in Optuna's storage, created if necessary. The caller holds the study's lock.
 
     Raises:
         ConfigError: it has trials on disk and none there: that is not the storage that it was begun with.
@@ -77,7 +77,7 @@ def open_optuna(storage: BaseStorage, record: StudyRecord, pruner: BasePruner, *
         raise ConfigError(
             f"study {record.name} has trials, but this storage has none of them",
             where="study.storage",
-            remedy="Name the one that it was begun with, as all its workers must; null is optuna.journal, in the "
+            remedy="Use the storage that the study was started with, in all its workers; null is optuna.journal in the "
             "experiments folder.",
         )
     return study
@@ -97,10 +97,9 @@ def make_sampler(config: Config, number: int, values: Mapping[str, Any] | None =
 
 
 def draw(study: optuna.Study, trial: optuna.Trial, config: Config, presets: Sequence[Preset] = ()) -> dict[str, Any]:
-    """The parameters of a trial, in the order of the search space, drawn as far as its preset does not set them.
+    """The parameters of a trial, in the order of the search space, sampled unless its preset sets them.
 
-    One that was half drawn is completed as if it had not been interrupted, since a second pass over the same stream
-    would begin in its middle.
+    A trial that was interrupted while being sampled is sampled again from the start of its random stream.
     """
     first = trial.number < len(presets)
     preset = presets[trial.number] if first else {}
@@ -129,7 +128,7 @@ def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def tell(study: optuna.Study, number: int, record: TrialRecord, *, repeats: int | None) -> None:
-    """Tell Optuna how a trial ended; of one that repeats a pruned one, the last score that had."""
+    """Tell Optuna a trial's result; for a duplicate of a pruned trial, that trial's last score."""
     if repeats is not None and record.state == "pruned":
         trials = study.get_trials(deepcopy=False)
         scores = trials[repeats].intermediate_values

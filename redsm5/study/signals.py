@@ -1,7 +1,7 @@
-"""SIGTERM, SIGINT and SIGHUP as a request, looked at where the work can stop; and no process without its parent.
+"""SIGTERM, SIGINT and SIGHUP as requests, checked where work can stop; and processes that exit with their parent.
 
-A driver that is itself stopped (Ctrl-Z, SIGSTOP) has its trial wait: the trial looks for that between its steps, since
-it is in a session of its own, which no terminal stops, and nobody catches a SIGSTOP.
+If the driver is suspended (Ctrl-Z, SIGSTOP), its trial waits. The trial checks for that between steps: it runs in a
+session of its own, which the terminal does not suspend, and SIGSTOP cannot be caught.
 """
 
 import ctypes
@@ -30,8 +30,8 @@ class Stop(Protocol):
 class StopRequest:
     """Whether a signal asked this process to stop. A second one, at least a second later, ends it at once.
 
-    The hangup of a terminal (SIGHUP) asks too, but never twice: as a terminal closes, its shell passes on what the
-    kernel sends as well. Under nohup, which has it ignored, it stays so.
+    SIGHUP, from a terminal that closes, asks too, but never counts as the second one, since shell and kernel may both
+    send it. Under nohup, which ignores it, it stays ignored.
     """
 
     def __init__(self) -> None:
@@ -86,14 +86,14 @@ running_time = RunningClock()
 def wait_while_driver_is_stopped(stop: Stop, say: Callable[[str], object]) -> None:
     """Wait as long as the process that launched this one is stopped, unless a signal asks for our end."""
     if not _driver_is_stopped():
-        running_time()  # from here on it may be ourselves who are stopped
+        running_time()  # from here on this process itself may be suspended
         return
-    say("the driver is stopped: the trial waits for it")
+    say("the driver is suspended (Ctrl-Z): the trial waits for it")
     running_time()
     while _driver_is_stopped() and not stop.requested:
         time.sleep(POLL_S)
     running_time.leave_out()
-    say("the trial goes on")
+    say("the trial continues")
 
 
 def _driver_is_stopped() -> bool:

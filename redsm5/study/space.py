@@ -1,8 +1,7 @@
-"""What a study tries beside what its sampler proposes: the sets that come first, the points of a grid, and the space
-without what this machine has no data for.
+"""The search space besides the sampler: enqueued parameter sets, grid points, choices that this machine cannot run.
 
-All of it is a function of the configuration and of what study.json holds, so that every worker and every later run has
-the same. A preset is what is set of one trial: values by key, of the search space or beside it.
+All of it is a function of the configuration and of study.json, so that every worker and every later run agree. A preset
+is the set of values fixed for one trial, by key, of the search space or other keys.
 """
 
 import random
@@ -54,7 +53,7 @@ def configured(config: Config, parameters: Mapping[str, Any]) -> Config:
 
 
 def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
-    """What is set of the first trials, in their order; with a grid, of all trials that there can be.
+    """The fixed values of the first trials, in their order; with a grid, of all possible trials.
 
     Raises:
         ConfigError: the grid is not finite, or too large.
@@ -68,7 +67,7 @@ def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
 
 
 def wanted(config: Config, enqueued: Sequence[Preset]) -> int:
-    """How many trials the study is to finish: study.trials, or as many as its grid has."""
+    """The number of trials to finish: study.trials, or the number of grid points if that is lower."""
     if config.study.sampler != "grid":
         return config.study.trials
     return min(config.study.trials, len(presets(config, enqueued)))
@@ -113,8 +112,8 @@ def _grid_values(key: str, parameter: Parameter) -> list[Any]:
         return list(dict.fromkeys(parameter.choices))
     if parameter.points is None and parameter.type == "float":
         raise ConfigError(
-            f"study.sampler=grid: search.space.{key} is a range of floats, which a grid cannot go through",
-            remedy=f"Say how many values are tried: 'search.space={{{key}:{{points:5}}}}'.",
+            f"study.sampler=grid: search.space.{key} is a range of floats, which a grid cannot enumerate",
+            remedy=f"Set how many values to try: 'search.space={{{key}:{{points:5}}}}'.",
         )
     if parameter.points is None:
         return list(range(int(parameter.low), int(parameter.high) + 1))
@@ -144,11 +143,13 @@ def read_enqueued(config: Config) -> list[dict[str, Any]]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ConfigError(
             f"study.enqueue={path} cannot be read: {reason}",
-            remedy="Give a YAML file: a list of sets such as `- {train.learning_rate: 1e-5, train.batch_size: 8}`.",
+            remedy="Use a YAML file with a list of parameter sets, such as "
+            "`- {train.learning_rate: 1e-5, train.batch_size: 8}`.",
         ) from None
     if not isinstance(document, list):
         raise ConfigError(
-            f"study.enqueue={path} is no list of sets", remedy="Begin each set with a dash: `- train.batch_size: 8`."
+            f"study.enqueue={path} is not a list of parameter sets",
+            remedy="Start each parameter set with a dash: `- train.batch_size: 8`.",
         )
     return [
         _checked_set(config, _with_text(values, words), f"study.enqueue={path}, set {n}")
@@ -157,7 +158,7 @@ def read_enqueued(config: Config) -> list[dict[str, Any]]:
 
 
 def _with_text(values: Any, words: Any) -> Any:
-    """A set in which each text field has what was typed, though that looks like a number."""
+    """A parameter set in which each text field has the text as typed, even if it looks like a number."""
     if not (isinstance(values, dict) and isinstance(words, dict)):
         return values
     typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(Config, key)}
@@ -167,16 +168,20 @@ def _with_text(values: Any, words: Any) -> Any:
 def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
     searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
     if not isinstance(values, dict):
-        raise ConfigError(f"{values!r} is no set", where=where, remedy="Write `- key: value` for each of its keys.")
+        raise ConfigError(
+            f"{values!r} is not a parameter set", where=where, remedy="Write `- key: value` for each of its keys."
+        )
     for key, value in values.items():
         if key not in searchable:
             raise ConfigError(
                 f"unknown key {key}={value}{nearest(str(key), searchable)}",
                 where=where,
-                remedy="A set has dotted keys of model and train, for example train.learning_rate.",
+                remedy="A parameter set has dotted keys of model and train, for example train.learning_rate.",
             )
         if "${" in str(value):
-            raise ConfigError(f"{key}={value}: a set holds values, and no reference is resolved", where=where)
+            raise ConfigError(
+                f"{key}={value}: a parameter set holds plain values; references are not resolved", where=where
+            )
     refuse_secrets({str(key): str(value) for key, value in values.items()})
     space = config.search.space
     checked = {str(key): as_choice(value) if key in space else value for key, value in values.items()}
@@ -189,7 +194,7 @@ def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
         if drawn or key not in parameters:
             names = ", ".join(drawn or space[key].when)
             raise ConfigError(
-                f"{key}={checked[key]} has a meaning only with certain values of {names}",
+                f"{key}={checked[key]} applies only with certain values of {names}",
                 where=where,
                 remedy=f"Give {names} too, or leave {key} out.",
             )
@@ -197,7 +202,7 @@ def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
         config = configured(config, parameters)
         resources.check_available(config.train.augmentation)
     except ConfigError as error:
-        raise ConfigError(error.what, where=where, remedy=error.remedy or "Mend or remove the set.") from None
+        raise ConfigError(error.what, where=where, remedy=error.remedy or "Fix or remove the parameter set.") from None
     return checked
 
 
@@ -236,7 +241,7 @@ def without(config: Config, methods: Sequence[str]) -> Config:
     choices = [choice for choice in parameter.choices if not set(_methods(choice)) & set(methods)]
     if not choices:
         raise ConfigError(
-            f"search.space.{METHODS} has no choice left: this machine lacks the data of {', '.join(methods)}",
+            f"search.space.{METHODS} has no choice left: this machine lacks the data for {', '.join(methods)}",
             remedy=" ".join(dict.fromkeys(lacking(config).values())),
         )
     space = {**config.search.space, METHODS: parameter.model_copy(update={"choices": choices})}
@@ -244,7 +249,7 @@ def without(config: Config, methods: Sequence[str]) -> Config:
 
 
 def check_study_data(config: Config, enqueued: Sequence[Preset]) -> None:
-    """See that this machine has the data of all augmentation methods that a study may come to.
+    """Check that this machine has the data of all augmentation methods that the study may propose.
 
     Raises:
         ConfigError: it has not.

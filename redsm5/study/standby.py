@@ -1,11 +1,11 @@
-"""What stands ready to train, as the driver sees it: scripts/standby.py under `accelerate launch`, all imported.
+"""The driver's side of the standby process: scripts/standby.py under `accelerate launch`, with everything imported.
 
-One process is started once, and forks itself for each trial: one that dies, even for want of memory, takes nobody with
-it. Where several processes train a trial, those of the next one are started while it is at work. What cannot stand
-ready is no reason to stop: trials are then started one by one, as `just train` starts its one; nor is one that hangs.
+One standby process forks a child for each trial, so that a crash of the child, even out of memory, affects nothing
+else. With several processes per trial, those of the next trial are started while the current one runs. If there can be
+no standby process, or it hangs, trials are launched one by one, as `just train` does.
 
-The driver and the process talk over a socket, which is that one's standard input: `accelerate launch` hands down no
-other descriptor. What anything in there prints goes to a file.
+The driver and the standby process talk over a socket, which is the latter's standard input, since `accelerate launch`
+passes on no other descriptor. Everything that it prints goes to a file.
 """
 
 import os
@@ -30,13 +30,13 @@ from redsm5.study.launch import POLL_S, Launched
 from redsm5.study.signals import Stop
 
 SCRIPT = launch.SCRIPTS / "standby.py"
-CLOSE_S = 5.0  # what stands ready is killed where it has not ended so long after it was told to
+CLOSE_S = 5.0  # the standby process is killed if it has not exited so long after the request
 READY_S = 300.0  # the imports take 10 s, and from a cold network disk a minute or two
 LAST_WORDS = 1000  # characters of what it printed before it ended
 
 
 class Standby:
-    """What stands ready for the next trial of one worker; left as a context, it ends.
+    """The standby process of one worker, for its next trial; a context manager that ends it on exit.
 
     Attributes:
         config: the study's. process: what was launched and stands ready.
@@ -76,7 +76,7 @@ class Standby:
         self.close()
 
     def launch(self, trial_id: str, stop: Stop, log: FilteringBoundLogger) -> Launched:
-        """Have a trial trained whose folder exists; its output goes to a file in there.
+        """Train a trial whose folder exists; its output goes to a file in that folder.
 
         Raises:
             Interrupted: a stop was requested before anything stood ready.
@@ -106,7 +106,7 @@ class Standby:
         return launch.launch_trial(self.config, trial_id, output=output)
 
     def close(self) -> None:
-        """End what stands ready."""
+        """End the standby process."""
         if self._fit:
             self._say(b"")
             with suppress(subprocess.TimeoutExpired):
@@ -130,7 +130,7 @@ class Standby:
                 self._channel.shutdown(socket.SHUT_WR)
 
     def _ready(self, stop: Stop, log: FilteringBoundLogger) -> bool:
-        """Wait until it stands ready; whether trials may be forked from it."""
+        """Wait until the standby process is ready; whether trials may be forked from it."""
         if self._fit is None:
             if (word := self._answer(stop)) is None:
                 self._give_up(log)
@@ -142,7 +142,7 @@ class Standby:
         return bool(self._fit)
 
     def _answer(self, stop: Stop | None) -> dict[str, Any] | None:
-        """What it says next; None where it says nothing for too long.
+        """Its next message; None if it does not answer in time.
 
         Raises:
             Interrupted: a stop was requested meanwhile.
@@ -166,7 +166,7 @@ class Standby:
         return word is not None and "begun" not in word
 
     def _hear(self, seconds: float) -> dict[str, Any] | None:
-        """What it says next, waited for so long at the most; None where it says nothing, {} where it has ended."""
+        """Its next message within a time limit; None if there is none, {} if it has exited."""
         while b"\n" not in self._heard:
             if not select.select([self._channel], [], [], seconds)[0]:
                 return None
@@ -184,4 +184,4 @@ class Standby:
     def _last_words(self) -> str:
         """The last line that it printed: of a traceback, the error."""
         lines = self._printed.read_text(errors="replace")[-LAST_WORDS:].strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
+        return lines[-1] if lines else "it exited without a message"

@@ -1,4 +1,4 @@
-"""The line on a terminal that says how a study stands; elsewhere the log has a line for each change."""
+"""The status line of a study on a terminal; without a terminal, the log has a line for each change."""
 
 import sys
 from types import TracebackType

@@ -1,7 +1,7 @@
 """The life of one trial: queued, preparing, running, finishing, then completed, failed or pruned; or interrupted.
 
-`trial.json` is the truth about it, since `accelerate launch` flattens exit codes. It is replaced atomically and durable
-before the process exits. No outcome and no live lock means that the process was killed.
+`trial.json` is the only record of its outcome, since `accelerate launch` does not pass on exit codes. It is replaced
+atomically, and durable before the process exits. No outcome and no live lock means that the process was killed.
 """
 
 import os
@@ -39,7 +39,7 @@ from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
 
 DECISION_TIMEOUT_S = 60.0
-# What a resumed trial may be given anew; all else is what it was begun with. Its epochs may grow.
+# What may change when a trial is resumed; everything else is fixed at its start. Its epochs may be raised.
 MAY_CHANGE_ON_RESUME = (
     "experiments",
     "trial.id",
@@ -100,7 +100,7 @@ def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
         )
     if record.duplicate_of:
         raise ConfigError(
-            f"trial {trial_id} was not trained: it repeats {record.duplicate_of}", remedy="Name that one."
+            f"trial {trial_id} was not trained: it is a duplicate of {record.duplicate_of}", remedy="Use that trial."
         )
     return folder, record
 
@@ -118,7 +118,7 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     if record.study_id is None or record.number is None:
         return
     study = paths.study_dir(folder.parent, record.study_id)
-    said = record.duplicate_of and f"the same configuration as {record.duplicate_of}, so not trained again"
+    said = record.duplicate_of and f"duplicate of {record.duplicate_of}, not trained again"
     if record.state == "pruned" and not said:
         decisions = load_lines(folder / paths.DECISIONS, Decision)
         said = next((decision.reason for decision in reversed(decisions) if decision.prune), None)
@@ -135,7 +135,7 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
 
 
 def trial_config(overrides: Sequence[str]) -> Config:
-    """The configuration of the trial that `trial.id` names, as saved with it, but for what may change on a resume.
+    """The configuration saved with the trial `trial.id`, with the changes that are allowed on a resume.
 
     Raises:
         ConfigError: there is no such trial, or an override would change what the trial was started with.
@@ -164,20 +164,20 @@ def trial_config(overrides: Sequence[str]) -> Config:
     changed = changes(asked.model_dump(mode="json"))
     before, after = changed.get("train.epochs", (0, 0))
     refused = [
-        f"{key}: {a} when the trial began, {b} now"
+        f"{key}: {a} when the trial started, {b} now"
         for key, (a, b) in changes(snapshot_of(asked)).items()  # of an address, the password is no change
         if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and after > before)
     ]
     if refused:
         raise ConfigError(
             f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
-            remedy="Leave these out, or start a new trial without trial.id. train.epochs may grow.",
+            remedy="Leave these out, or start a new trial without trial.id. Only train.epochs may be raised.",
         )
     return with_parameters(from_snapshot(saved), {key: after for key, (_, after) in changed.items()})
 
 
 def allow_more_epochs(folder: Path, config: Config) -> None:
-    """Take note that a trial is to train more epochs than it was begun with; nothing where it is not.
+    """Extend a trial to more epochs than it was started with; do nothing if it is not extended.
 
     Raises:
         ConfigError: it is finished and its training state was not kept.
@@ -189,17 +189,17 @@ def allow_more_epochs(folder: Path, config: Config) -> None:
         return
     if record.state == "completed" and record.epoch < record.epochs:
         raise ConfigError(
-            f"trial {record.trial_id} ended after {record.epoch} of {record.epochs} epochs: train.patience saw no "
-            "better score, and would see none in more epochs",
-            remedy="Start a new trial with another train.patience.",
+            f"trial {record.trial_id} ended after {record.epoch} of {record.epochs} epochs: it stopped early "
+            "(train.patience) and would not train any further",
+            remedy="Start a new trial with a higher train.patience.",
         )
     if record.state in FINISHED:
         if not list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
             raise ConfigError(
-                f"trial {record.trial_id} is {record.state} after {record.epoch} epochs and cannot be given more: "
+                f"trial {record.trial_id} is {record.state} after {record.epoch} epochs and cannot be extended: "
                 "its training state was not kept",
-                remedy="Start a new trial with train.epochs set higher. For trials to come, "
-                "retention.keep_training_state=true keeps it.",
+                remedy="Start a new trial with a higher train.epochs. To be able to extend "
+                "later trials, set retention.keep_training_state=true.",
             )
         record = record.model_copy(update={"state": "interrupted", "finished_at": None, "exit_code": 75})
     with files.try_lock(folder / paths.LOCK) as held:
@@ -223,9 +223,9 @@ def open_store(folder: Path, config: Config, log: Any, *, writes: bool = True) -
 
 
 class TrialRun:
-    """A trial as seen by a process that trains it: the first, which holds its lock, or one that follows the first.
+    """A trial as seen by a process that trains it: the first one, which holds its lock, or a follower.
 
-    Who follows has no lock and writes nothing, to no file and not to the terminal.
+    A follower has no lock and writes nothing, neither to files nor to the terminal.
 
     Attributes:
         peers: the trial's processes, once they have met. stepped: whether this start has done an optimizer step.
@@ -253,11 +253,11 @@ class TrialRun:
         lock = None if follows() else files.Lock(folder / paths.LOCK)
         if lock and not lock.acquire(timeout_s=2.0):
             raise LockedError(
-                f"trial {config.trial.id} is being worked on by another process",
+                f"trial {config.trial.id} is in use by another process",
                 remedy="Wait for it to end, or stop it; a trial has one process at a time.",
             )
         record = read_record(folder)
-        assert record is not None, "create_trial comes first"
+        assert record is not None, "create_trial must be called first"
         linked = owned.refuse_links(folder, begins=record.started_at is None)
         run = cls(folder, config, lock, record)
         if not run.done:
@@ -316,8 +316,8 @@ class TrialRun:
         return budget
 
     def decision(self, epoch: int) -> Decision:
-        """What the driver's pruner says after this epoch. It waits for it; a replayed epoch finds what was said before.
-        Who follows does not look: the first process tells it.
+        """The decision of the driver's pruner after this epoch, which it waits for; a repeated epoch reuses the
+        recorded one. A follower gets it from the first process.
 
         Raises:
             Interrupted: a signal came, or the driver has been silent for a minute.
@@ -331,7 +331,7 @@ class TrialRun:
                 if decision.epoch == epoch:
                     return decision
             if self.stop.requested or running_time() > deadline:
-                silent = "" if self.stop.requested else f"; the driver said nothing for {DECISION_TIMEOUT_S:.0f} s"
+                silent = "" if self.stop.requested else f"; the driver did not answer for {DECISION_TIMEOUT_S:.0f} s"
                 raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")
             time.sleep(0.05)
 
@@ -360,7 +360,9 @@ class TrialRun:
         except Exception as error:
             fault = self.peers.reported_fault() if self.peers and lost_contact(error) else None
             if lost_contact(error) and not fault:
-                self.log.warning("another process of the trial ended without a word", reason=str(error).splitlines()[0])
+                self.log.warning(
+                    "another process of the trial exited without a message", reason=str(error).splitlines()[0]
+                )
                 lock.release()
                 sys.exit(2)
             self._fail(Reported(fault) if fault else error)

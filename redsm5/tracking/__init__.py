@@ -1,1 +1,1 @@
-"""What a run leaves behind besides its checkpoints: the metric journal, its way to MLflow, the logs."""
+"""Metrics and logs of a run: the metric journal, the MLflow shipper, the logs."""

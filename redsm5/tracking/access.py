@@ -1,7 +1,7 @@
-"""Access to an MLflow server, from the environment, by the names that MLflow's own client reads, and what to do about
-what it answers.
+"""Credentials for an MLflow server, from the variables that MLflow's own client reads, and remedies for its errors.
 
-Credentials and certificates are part of no configuration, record or message. The standard library is all it needs.
+Credentials and certificates are never part of a configuration, record or message. This module needs only the standard
+library.
 """
 
 import os
@@ -13,10 +13,8 @@ from typing import Any
 from redsm5.errors import UNUSABLE_PATH, RedSM5Error
 from redsm5.redaction import redact_address
 
-REFUSED = (
-    "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, to what the server asks for"
-)
-NOT_TRUSTED = "name the file of its authority's certificate in MLFLOW_TRACKING_SERVER_CERT_PATH"
+REFUSED = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, as the server requires"
+NOT_TRUSTED = "set MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its CA certificate"
 _REFUSALS = ("error code 401", "error code 403", "UNAUTHENTICATED", "PERMISSION_DENIED")
 _CERTIFICATE = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "TLS CA certificate bundle")
 _FULL = (
@@ -47,7 +45,7 @@ class NotTakenError(RedSM5Error):
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether MLflow answers that it does not take what it was asked."""
+    """Whether MLflow rejects the request."""
     return getattr(error, "error_code", None) in _OF_ONE
 
 
@@ -68,8 +66,8 @@ def in_trash(uri: str, kind: str, identity: str, name: str) -> NotTakenError:
     line = command(uri, f"{kind}s", "restore", f"--{kind}-id", identity)
     many = " (many at once: in its UI, State: Deleted)" if kind == "run" else ""
     return NotTakenError(
-        f"{kind} {name!r} ({identity}) is deleted: it lies in MLflow's trash",
-        remedy=f"take it out, if only for now{many}:\n{line}",
+        f"{kind} {name!r} ({identity}) is deleted: it is in MLflow's trash",
+        remedy=f"restore it, at least temporarily{many}:\n{line}",
     )
 
 
@@ -82,16 +80,20 @@ def remedy(error: str, uri: str = "") -> str | None:
     local = uri.startswith("sqlite:")
     if _OUTDATED in error:
         line = shlex.join([sys.executable, "-m", "mlflow", "db", "upgrade", redact_address(uri)])
-        return f"an older MLflow made the database; after a copy of it:\n{line}" if local else "upgrade the server"
+        return (
+            f"the database was created by an older MLflow; back it up, then run:\n{line}"
+            if local
+            else "upgrade the server"
+        )
     if any(sign in error for sign in _FULL):
-        here = "make room on the disk: `just cleanup --execute` deletes what need not be there"
-        there = "make room on the disk of MLflow's server (`df -h` there says which); then ship again: `just sync`"
+        here = "free disk space: `just cleanup --execute` deletes reclaimable files"
+        there = "free disk space on MLflow's server (`df -h` there shows which disk); then ship again: `just sync`"
         return here if local else there
     if local and _READ_ONLY in error:
         return f"make the folder writable:\nchmod -R u+w {shlex.quote(os.path.dirname(uri.removeprefix('sqlite:///')))}"
     if not local and _FAILS.search(error):  # MLflow's client does not pass on what a server says with most of these
-        where = "its log says more, and `df -h` there whether its disk is full"
-        return f"look after MLflow's server: {where}; then ship again: `just sync`"
+        where = "its log shows the cause, and `df -h` there whether its disk is full"
+        return f"check MLflow's server: {where}; then ship again: `just sync`"
     return None
 
 

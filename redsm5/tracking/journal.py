@@ -1,7 +1,7 @@
-"""A trial's metric journal: one JSON object a line, appended, durable before the checkpoint of the same epoch.
+"""A trial's metric journal: one JSON object per line, append-only, durable before the checkpoint of the same epoch.
 
-For each (metric, step) the first line wins, so a stretch that is trained again after a crash adds nothing. A replayed
-value that differs is a determinism fault and is logged as one; `system_*` depends on the clock and is excepted.
+For each (metric, step) the first line wins, so steps that are repeated after a crash add nothing. A repeated value that
+differs is logged as a determinism fault, except for `system_*`, which depends on the clock.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""MLflow in the experiments folder: its database, and the artifacts beside it, which go wherever the folder goes.
+"""MLflow in the experiments folder: its database and artifacts, which move with the folder.
 
-MLflow writes down where artifacts lie as absolute paths, for each experiment and for each run. `settle` mends those
-that lay in this folder when it was elsewhere, and leaves alone what a person keeps elsewhere. What our own files say of
-MLflow's address is relative to the folder where it is in it. The standard library is all that this needs.
+MLflow stores artifact locations as absolute paths, for each experiment and run. `settle` updates those that were in
+this folder before it moved, and leaves other locations alone. Our own files store MLflow's address relative to the
+folder if it is inside. This module needs only the standard library.
 """
 
 import os
@@ -67,7 +67,7 @@ def _opened(folder: Path) -> int:
 
 @lru_cache(maxsize=64)
 def written(uri: str, experiments: Path) -> str:
-    """An address as it stands in the folder's files: without a password, a database in the folder relative to it."""
+    """An address as the folder's files store it: without a password; a database in the folder is relative to it."""
     database, folder = database_of(uri), experiments.resolve()
     if database and database.resolve().is_relative_to(folder):
         return f"{SQLITE}{database.resolve().relative_to(folder)}"
@@ -105,9 +105,9 @@ def artifact_folder(location: str | None) -> Path | None:
 
 
 def settle(database: Path, artifacts: Path) -> None:
-    """Have the artifacts of this folder lie in `artifacts`, whatever paths they had before the folder came here.
+    """Point MLflow's artifact locations of this folder to `artifacts`, whatever paths they had before the folder moved.
 
-    All of it is one transaction, and none where nothing is to be done.
+    It is one transaction, and none if nothing needs to change.
 
     Raises:
         sqlite3.Error: the database cannot be read, or not written where it must be.

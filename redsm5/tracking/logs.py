@@ -1,10 +1,10 @@
-"""The log: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
+"""Logs: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
 
 A line of the file is {"timestamp", "severity", "message", "context"}. The file is rotated at midnight UTC or at 50 MB.
-A folder of logs, a study's or a trial's, takes at most three times that, with what the trial prints (output.log): the
-oldest rotated files go, and of more than 14 days as well; of what is printed the newest part stays. Several processes
-may write to the same log. Nothing that goes wrong with it, a full disk for one, reaches the code that logs. What
-libraries say through `logging` and `warnings` comes out here as well.
+The log folder of a study or a trial takes at most three times that, including the trial's output (output.log): the
+oldest rotated files are deleted, and those of more than 14 days; of the output the newest part is kept. Several
+processes may write to the same log. An error in logging, such as a full disk, never reaches the calling code. Output of
+`logging` and `warnings` is logged here as well.
 """
 
 import errno
@@ -60,7 +60,7 @@ def _append(path: Path, line: bytes, max_bytes: int) -> None:
     """
     files.make_dir(path.parent)
     if path.parent.is_symlink():
-        raise files.NotRegularError(path.parent, "it is a symbolic link, and is not followed")
+        raise files.NotRegularError(path.parent, "it is a symbolic link, which is not followed")
     rotated = False
     while True:
         if rotated:  # not before its lock is released, which `bound` takes as well
@@ -224,7 +224,7 @@ class _Output:
         try:
             message, facts = redact(str(event)), _plain(context)
         except Exception as error:
-            message, facts = f"a line that cannot be shown: {type(error).__name__}", {}
+            message, facts = f"a line that cannot be formatted: {type(error).__name__}", {}
         if self._terminal:
             with suppress(OSError, ValueError):
                 show(_terminal_line(message, level, facts), error=True)

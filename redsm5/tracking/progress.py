@@ -1,4 +1,4 @@
-"""An epoch's progress bar on a terminal; nothing elsewhere, where the log has a line for each epoch."""
+"""An epoch's progress bar on a terminal; without a terminal, the log has a line for each epoch."""
 
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""From the journals to MLflow, beside the training and never in its way.
+"""Ships the journals to MLflow in a thread, without delaying the training.
 
-What is on disk is shipped in the order in which it was written (redsm5/tracking/tracker.py). A trial that MLflow
-refuses holds up no other, and a report that it does not take holds up neither metrics nor the end of a run.
+Rows are shipped in the order in which they were written (redsm5/tracking/tracker.py). A trial that MLflow rejects does
+not hold back others, and a report that it rejects holds back neither metrics nor the run's end.
 """
 
 import math
@@ -35,8 +35,8 @@ LAST_TRIES = 3
 REPORTS_S = 60.0  # between two tries of reports that MLflow did not take
 SAID = 5  # refused trials that are named one by one
 WARN_WAITING_BYTES = 100_000_000
-LOST, FOUND = "metrics do not reach MLflow and wait in the journals", "metrics reach MLflow again"
-REPORT_LOST, REPORT_FOUND = "a report does not reach MLflow; all else does", "every report is in MLflow now"
+LOST, FOUND = "metrics cannot be sent to MLflow and wait in the journals", "metrics reach MLflow again"
+REPORT_LOST, REPORT_FOUND = "a report cannot be sent to MLflow; everything else can", "every report is in MLflow now"
 
 
 def tracking_uri(config: Config) -> str:
@@ -94,7 +94,7 @@ class Left:
 
 
 class _Trouble:
-    """Says once that something fails, and once that it does no more. Refused trials are named, up to SAID of them."""
+    """Logs a failure once, and its end once. Rejected trials are named, up to SAID of them."""
 
     def __init__(self, uri: str, log: Log, lost: str, found: str) -> None:
         self._uri, self._log, self._lost, self._found = uri, log, lost, found
@@ -105,7 +105,7 @@ class _Trouble:
         text = redact(_first_line(error))
         advice = error.remedy if isinstance(error, RedSM5Error) else remedy(str(error), self._uri)
         one = of_one_trial(error)
-        said = text if one else "MLflow is away"
+        said = text if one else "MLflow does not answer"
         reason = f"{text}\n{advice}" if advice else text
         if said in self._said or (one and len(self._said) >= SAID):
             return reason
@@ -214,15 +214,17 @@ class Shipper(threading.Thread):
         retry(stop=stop_after_attempt(LAST_TRIES))(self._ship_all)
 
     def _ship_all(self) -> bool:
-        """One round over all trials; whether it is to be the last one, if no more is to come.
+        """One round over all trials; whether it was the last one, if no more rows come.
 
-        A trial that is refused keeps no other waiting. Whatever else fails ends the round, and its trial is the last of
-        the next one.
+        A rejected trial does not hold back others. Any other failure ends the round, and its trial comes last in the
+        next.
         """
         failed, others_at_work, away = False, False, None
         try:
             tracker = self._opened()
-        except Exception as error:  # whatever MLflow's many back-ends raise, training goes on and the journal keeps all
+        except (
+            Exception
+        ) as error:  # whatever MLflow's many back-ends raise, training continues and the journal keeps everything
             failed, away = True, self._metrics_trouble.note(error, None)
         for folder in () if away else list(self._folders):
             try:

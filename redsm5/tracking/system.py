@@ -1,9 +1,8 @@
-"""What training takes of the machine, in the trial's journal as `system_*`, beside the losses and scores.
+"""System metrics of a trial's process, in its journal as `system_*`, next to losses and scores.
 
-A sample is taken at the end of an optimizer step, SAMPLE_S after the last one at the earliest, and at each epoch's end.
-It takes 0.15 ms without a GPU; a step between two samples looks at the clock once. Rates are over the time since the
-last sample, at first since the training began. What is written here depends on the clock and the machine, and nothing
-depends on it.
+A sample is taken at the end of an optimizer step, at least SAMPLE_S after the last one, and at each epoch's end. It
+takes 0.15 ms without a GPU; a step without a sample reads the clock once. Rates refer to the time since the last
+sample, or since training started. These values depend on the clock and the machine, and nothing depends on them.
 """
 
 import multiprocessing
@@ -136,6 +135,6 @@ def _gpu(device: "torch.device") -> dict[str, float]:
     from torch import cuda
 
     levels: dict[str, float] = {"system_gpu_memory_bytes": cuda.memory_reserved(device)}
-    with suppress(Exception):  # nvidia-ml-py may be missing, and NVML fails in many ways; training goes on
+    with suppress(Exception):  # nvidia-ml-py may be missing, and NVML fails in many ways; training continues
         levels["system_gpu_utilization_percent"] = cuda.utilization(device)
     return levels

@@ -1,8 +1,8 @@
-"""MLflow as the destination of trials' journals and reports: what is sent, and how it is known what has arrived.
+"""MLflow as the destination of journals and reports: what is sent, and what MLflow has confirmed.
 
-`shipped.json` moves on only when MLflow has confirmed. A crash between the two ships a stretch again, which MLflow's
-SQL stores keep once, since the rows are equal to the timestamp. A run is looked up by its trial_id before one is made.
-Of several processes one at a time ships a trial. A report is sent after all else, and holds none of it back.
+`shipped.json` is updated only after MLflow's confirmation. After a crash in between, rows are sent again; MLflow's SQL
+stores keep them once, since they are equal, timestamp included. A run is looked up by its trial_id before one is
+created. Only one process at a time ships a trial. A report is sent last and holds nothing back.
 """
 
 import logging
@@ -23,7 +23,7 @@ from redsm5.tracking.access import NotTakenError, in_trash, is_refusal
 from redsm5.tracking.journal import JournalReader
 
 BATCH_ROWS = 1000  # MLflow's limit for one log_batch
-BATCH_PARAMS = 100  # likewise
+BATCH_PARAMS = 100  # MLflow's limit, too
 VALUE_CHARS = 6000  # MLflow's limit for a parameter's value; a tag's is higher
 OLDER_LIMITS = (500, 250)  # those of servers before 2.8 and 1.28
 REQUEST_TIMEOUT_S = 20
@@ -84,7 +84,7 @@ class Tracker:
 
         lock = self._locks.setdefault(folder, files.Lock(folder / paths.SHIPPING_LOCK))
         if not lock.acquire():
-            hint = f"if it ended with its machine, remove {lock.mark}" if lock.mark.exists() else None
+            hint = f"if its machine crashed, remove {lock.mark}" if lock.mark.exists() else None
             raise LockedError("another process is shipping it", remedy=hint)
         try:
             yield
@@ -134,7 +134,7 @@ class Tracker:
             location = self._client.get_run(shipped.run_id).info.artifact_uri
             root = local.root_of(location)
             if self._database and root and not root.parent.exists():  # MLflow would make it
-                raise NotTakenError(f"MLflow keeps the run's artifacts in {root}, and there is no folder {root.parent}")
+                raise NotTakenError(f"MLflow keeps the run's artifacts in {root}, but there is no folder {root.parent}")
             # not the client's log_artifact, which remembers where a run's artifacts were
             artifacts: Any = get_artifact_repository(location, tracking_uri=self.uri)
             artifacts.log_artifact(str(folder / paths.REPORT))
@@ -181,7 +181,7 @@ class Tracker:
                     reason = str(error)
             else:
                 where = str(folder / paths.CONFIG)
-                self._log("MLflow refuses a parameter, which stands in", where=where, key=key, reason=reason)
+                self._log("MLflow rejects a parameter; its value is kept in", where=where, key=key, reason=reason)
 
     def _ship_rows(self, folder: Path, shipped: Shipped) -> Shipped:
         from mlflow.entities import Metric
@@ -240,7 +240,7 @@ class Tracker:
         return self._confirm(folder, Shipped(tracking_uri="", run_id=self._run_id(record, config)))
 
     def _exists(self, run_id: str) -> bool:
-        """Whether MLflow has the run; it has not where its database was deleted and made anew."""
+        """Whether MLflow has the run; not if its database was deleted and recreated."""
         from mlflow import MlflowException
 
         try:

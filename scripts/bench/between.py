@@ -1,12 +1,12 @@
-"""From the end of one trial to the first step of the next, beside what people use: `just bench between`.
+"""Time from the end of one trial to the first step of the next, compared with alternatives: `just bench between`.
 
-Contenders train the same small model (`model=tiny`) on the same synthetic posts, one epoch a trial, in turn, round
-after round, in one run. Measured is the time from a trial's last result (redsm5: its report is written; Trainer: its
-last evaluation is done) until the next trial's first optimizer step is done.
+Contenders train the same small model (`model=tiny`) on the same synthetic posts, one epoch per trial, taking turns,
+round after round, in one run. Measured is the time from a trial's last result (redsm5: its report is written; Trainer:
+its last evaluation is done) until the next trial's first optimizer step is done.
 
-- redsm5: `just hpo`, whose trials are forked from a process that stands ready;
+- redsm5: `just hpo`, whose trials are forked from a standby process;
 - a launch a trial: `accelerate launch scripts/train.py` for each, the next one started as soon as one has ended;
-- HF Trainer: `Trainer.hyperparameter_search` with Optuna in one process, posts tokenized ahead, a checkpoint an epoch.
+- HF Trainer: `Trainer.hyperparameter_search` with Optuna in one process, posts tokenized ahead, a checkpoint per epoch.
 """
 
 import argparse

@@ -1,11 +1,10 @@
-"""Stall, time to durable and load time of a BERT-base training state, beside what people use: `just bench checkpoint`.
+"""Stall, time to durable and load time of a BERT-base training state, with alternatives: `just bench checkpoint`.
 
-The state is BERT-base (random weights) with AdamW's moments, 1.31 GB. All contenders save and load the same tensors in
-turn, round after round, in one run and on one disk; the table shows medians and ratios. `stall` is how long the call
-keeps the training; `durable` how long until the bytes are on the disk, which for those who do not see to it themselves
-is measured with an fsync of their files afterwards. The save before stays until the new one is durable. Two yardsticks
-stand beside them: a copy of the state into memory that is kept (the least that a save can stall) and a plain write of
-as many bytes with one fsync.
+The state is BERT-base (random weights) with AdamW's moments, 1.31 GB. All contenders save and load the same tensors,
+taking turns, round after round, in one run and on one disk; the table shows medians and ratios. `stall` is how long the
+call blocks training; `durable` is the time until the bytes are on the disk, measured with an additional fsync for
+contenders that do not fsync themselves. The previous save is kept until the new one is durable. Two reference values: a
+copy of the state into preallocated memory (the minimum stall) and a plain write of as many bytes with one fsync.
 """
 
 import os

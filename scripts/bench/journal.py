@@ -1,8 +1,8 @@
-"""What a metric costs the training that logs it, beside MLflow's own calls: `just bench journal`.
+"""Cost of logging a metric for the training, compared with MLflow's own calls: `just bench journal`.
 
-An epoch of 200 steps is logged again and again, in turn, in one run: into our journal, which is durable at the epoch's
-end; by MLflow's `log_metric`, step by step; and by one `log_batch` an epoch, both into a SQLite database as
-`mlflow ui` reads it. The table shows the median and the 95th percentile of a value, and of the epoch as a whole.
+An epoch of 200 steps is logged repeatedly, taking turns, in one run: into our journal, which is durable at the epoch's
+end; by MLflow's `log_metric`, step by step; and by one `log_batch` per epoch, both into a SQLite database as `mlflow
+ui` reads it. The table shows the median and the 95th percentile per value, and the time of the whole epoch.
 """
 
 import logging

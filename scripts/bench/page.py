@@ -1,7 +1,7 @@
-"""Run the benchmarks and make one page of what they found: `just bench [--only checkpoint between] [--page FILE]`.
+"""Run the benchmarks and write a page with the results: `just bench [--only checkpoint between] [--page FILE]`.
 
-Each runs its peers in turn, in one process tree. The page holds a plot of all ratios and every table; the figures lie
-beside it as JSON, one file a benchmark. One that is left out keeps its last figures there, and its place on the page.
+Each benchmark runs its contenders in turn, in one process tree. The page has a plot of all ratios and every table; the
+figures are next to it as JSON, one file per benchmark. A benchmark that is not run keeps its last figures.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
         )
     axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
     axes.set_ylim(-0.6, len(bars) - 0.4)
-    axes.set_xlabel("times what redsm5 takes: time, or bytes; right of 1 redsm5 is ahead")
+    axes.set_xlabel("ratio to redsm5 (time or bytes); above 1 redsm5 is better")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
@@ -77,7 +77,7 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
 def page(found: dict[str, dict[str, Any]], picture: str) -> str:
     """The page, in Markdown."""
     lines = ["# Performance", "", f"Made by `just bench` on {now()[:10]}: {machine()}.", ""]
-    lines += [f"![How many times as much the others take]({picture})", ""]
+    lines += [f"![Ratio of the others to redsm5]({picture})", ""]
     for name, result in found.items():
         doc = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
         columns = list(result["rows"][0])

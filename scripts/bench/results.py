@@ -1,4 +1,4 @@
-"""How each benchmark says what it found: a table, how its peers compare, and every figure that was measured."""
+"""The output of each benchmark: a table, the ratios of its contenders, and all measured values."""
 
 import argparse
 import json

@@ -1,9 +1,9 @@
-"""How long an interrupted trial takes from its start to its next optimizer step: `just bench resume`.
+"""Time from the start of an interrupted trial to its next optimizer step: `just bench resume`.
 
 The model is BERT-base with random weights, 1.31 GB of training state. The trial is stopped in mid-epoch by SIGTERM and
-started again with the command that a person types, round after round; the clock runs from that start until the next
-step's loss is on disk, so that it includes every import, the building of the model, reading and verifying the
-checkpoint, and the step itself. Beside it stands the same trial's first start, which has nothing to read.
+started again with the same command as by hand, round after round. The clock runs from that start until the next step's
+loss is on disk, so it includes all imports, building the model, reading and verifying the checkpoint, and the step
+itself. For comparison: the same trial's first start, which has nothing to read.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The sample study as shipped, from the command to the last report: `just bench sample`.
 
-`just hpo` without a word, in an empty experiments folder, with set-up done; every other run begins with an empty cache
-of posts, as the first one on a machine does.
+`just hpo` without arguments, in an empty experiments folder, after set-up; every other run starts with an empty cache
+of posts, like the first run on a machine.
 """
 
 import os

@@ -1,17 +1,17 @@
-"""What reading and writing our JSON files costs: `just bench serialization [--trials 10000] [--keep DIR]`.
+"""Cost of reading and writing our JSON files: `just bench serialization [--trials 10000] [--keep DIR]`.
 
-The folder is generated, as `just bench terminal` does it, and lies in the page cache; on some disks its removal takes
-longer than all the rest, and `--keep` spares it. Every figure is the median of all rounds: the time that it took, and
-the processor time, which a slow disk does not change. A row "without fsync" is the same work with fsync left out. There
-is no peer: the figures of two versions, taken on one machine, are to be compared.
+The folder is generated as by `just bench terminal` and is in the page cache; on some disks deleting it takes longer
+than everything else, which `--keep` avoids. Every figure is the median of all rounds: the time, and the CPU time, which
+does not depend on the disk. A row "without fsync" is the same work without fsync. There is no contender: compare the
+figures of two versions on one machine.
 
-- poll: a look at the folder, as the app takes one each second, while four trials write;
-- open: the first look, which reads the index;
-- first count: the bytes of every trial's files by kind, and what its retention journal tells;
-- trial records: every trial.json, read one by one, as by a driver that has no index;
-- journal: an epoch of 100 steps and five metrics of its end, noted and committed; what was noted before is read again;
-- index: what the driver writes of its trials, when four of them have changed; for the first time all become text;
-- just studies: the command as a whole.
+- poll: the app's refresh of the folder, once a second, while four trials write;
+- open: the first refresh, which reads the index;
+- first count: the bytes of every trial's files by kind, with its retention journal;
+- trial records: every trial.json, read one by one, as by a driver without an index;
+- journal: an epoch of 100 steps and its five metrics, noted and committed; then the journal is read again;
+- index: the driver's index of its trials when four of them have changed; the first time, all are serialized;
+- just studies: the whole command.
 """
 
 import gc
@@ -48,7 +48,7 @@ SMALL = 1000  # trials of the other index
 
 
 class Figures:
-    """Seconds of each kind of work: as the clock tells them, and of the processor."""
+    """Seconds of each kind of work: wall-clock and CPU."""
 
     def __init__(self) -> None:
         self.found: dict[str, dict[str, list[float]]] = {}
@@ -57,13 +57,13 @@ class Figures:
     def of(self, name: str) -> Iterator[None]:
         """Measure a block, without the collection of what came before it."""
         gc.collect()
-        processor, clock = time.process_time(), time.perf_counter()
+        cpu, clock = time.process_time(), time.perf_counter()
         yield
-        self.add(name, time.perf_counter() - clock, time.process_time() - processor)
+        self.add(name, time.perf_counter() - clock, time.process_time() - cpu)
 
-    def add(self, name: str, clock: float, processor: float) -> None:
-        figures = self.found.setdefault(name, {"time, ms": [], "processor, ms": []})
-        for column, seconds in zip(figures, (clock, processor), strict=True):
+    def add(self, name: str, clock: float, cpu: float) -> None:
+        figures = self.found.setdefault(name, {"time, ms": [], "CPU, ms": []})
+        for column, seconds in zip(figures, (clock, cpu), strict=True):
             figures[column].append(1000 * seconds)
 
     def rows(self) -> list[Row]:
@@ -156,7 +156,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
+    parser.add_argument("--keep", type=Path, help="generate into this folder and keep it, or use an existing one")
     arguments = parser.parse_args()
     figures = Figures()
     for folder in folders(arguments):

@@ -1,8 +1,8 @@
-"""Whether training waits for MLflow: one study with MLflow there, silent and away, in turn: `just bench shipping`.
+"""Whether training waits for MLflow: one study with MLflow running, silent and unreachable: `just bench shipping`.
 
-The same small study runs with the local database, with a server that takes connections and never answers, and with
-nobody at the address, round after round in one run. An epoch's time is that between the times of two epochs' first
-validation metric in the journal. The table shows medians, and their ratios to the study whose MLflow is there.
+The same small study runs with the local database, with a server that accepts connections but never answers, and with an
+unreachable server, round after round in one run. An epoch's time is the time between the first validation metrics of
+two epochs in the journal. The table shows medians, and their ratios to the study whose MLflow is running.
 """
 
 import itertools

@@ -1,8 +1,8 @@
-"""A study of many small trials from end to end: `just bench soak [--trials 1000]`, about a second a trial.
+"""A study of many small trials from end to end: `just bench soak [--trials 1000]`, about a second per trial.
 
-What it watches is the driver, from outside: processor time a trial, of its main thread and of those that draw reports'
-pages and ship metrics to MLflow beside the training, and memory, up to 10, 100 and 1,000 trials; the whole time from
-trial to trial, training included; and afterwards what `just summary` and the terminal app take on that folder.
+Measured is the driver, from outside: CPU time per trial, of its main thread and of the threads that write reports'
+pages and ship metrics to MLflow, and memory, up to 10, 100 and 1,000 trials; the whole time from trial to trial,
+training included; and afterwards the time of `just summary` and the terminal app on that folder.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Bytes of checkpoints over a study, beside Trainer's search: `just bench storage`.
+"""Disk usage of checkpoints over a study, compared with Trainer's search: `just bench storage`.
 
 Contenders train the same small model (`model=tiny`; Trainer's has one head, so it is a little smaller) for as many
-trials and epochs, saving after each epoch, one study after the other in one run. A look every few milliseconds finds
-the most that lay there at once. What is left when the study has ended is given in the model's own weights a trial, so
-that it holds for any model: 1 is the best weights of each trial and nothing else.
+trials and epochs, saving after each epoch, one study after the other in one run. The folder is measured every few
+milliseconds to find the peak. What is left when the study has ended is given per trial in units of the model's weights,
+so that it applies to any model: 1 is the best weights of each trial and nothing else.
 """
 
 import os

@@ -1,16 +1,15 @@
 """The terminal app on a study of many trials: `just bench terminal [--trials 10000] [--epochs 50] [--keep DIR]`.
 
-The folder is generated as the driver and the trials leave it. The app runs in a pseudo-terminal of its own, 160 × 48,
-as a person runs it, and is looked at from outside: what it paints, when, with how much processor time and memory.
+The folder is generated in the format of the driver and the trials. The app runs in a pseudo-terminal, 160 × 48, with
+the same command as by hand, and is measured from outside: what it paints, when, with how much CPU time and memory.
 
-- first paint: from the start of the process to the first frame, and to the first one that tells of the trials;
-- rest: processor time of a core while nobody writes and no key is pressed;
-- refresh: processor time of a look at the folder and its painting, while four trials write;
-- keys: from a key to the first byte that is painted for it, on the screens in turn, while the trials go on writing;
-  apart from them, a screen that is opened for the first time, which is made then.
+- first paint: from the start of the process to the first frame, and to the first one that shows the trials;
+- rest: CPU time of a core while nobody writes and no key is pressed;
+- refresh: CPU time to read the folder and paint it, while four trials write;
+- keys: from a key to the first byte that is painted for it, on all screens in turn, while the trials write; separately,
+  a screen that is opened for the first time, which is built then.
 
-Beside it, in the same run and with the same rows: Textual's own DataTable filled with them, and the bare import of
-Textual.
+For comparison, in the same run and with the same rows: Textual's own DataTable, and the bare import of Textual.
 """
 
 import argparse
@@ -287,7 +286,7 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
     before, began = app.cpu(), time.perf_counter()
     app.read(0.0)
     drain(app, 10.0)
-    found["processor at rest, % of a core"] = 100 * (app.cpu() - before) / (time.perf_counter() - began)
+    found["CPU at rest, % of a core"] = 100 * (app.cpu() - before) / (time.perf_counter() - began)
     writers = Writers(root, study, records[-WRITERS:])
     app.press("2")
     drain(app, 2.0)

@@ -1,11 +1,11 @@
-"""Posts a second in training, beside padding to 512 tokens and HF Trainer's group_by_length: `just bench throughput`.
+"""Training throughput, compared with padding to 512 and HF Trainer's group_by_length: `just bench throughput`.
 
-All train the same model (a BERT with random weights, and both heads) on the same posts, 16 a step, with AdamW and the
-same loss, each in a process of its own; a step of one is followed by a step of the next, so that all see the same
-machine. The others have transformers' attention and torch's threads as they come, ours what `just train` has. A round
-is an epoch of each. The posts are invented, as many and as long as those of ReDSM5 that one trains on: 65 % of 1,484,
-words log-normal with a mean of 295 (from 2 to 6,990, the figures of the data set) and a spread of 0.8, with 1.3 tokens
-a word (words and punctuation of its public sample), cut at 512. Of that, 59 % is useful when all are padded to 512.
+All train the same model (a BERT with random weights, and both heads) on the same posts, 16 per step, with AdamW and the
+same loss, each in its own process. They take turns after every step, so that all see the same machine. The others use
+transformers' attention and torch's default threads, redsm5 what `just train` uses. A round is an epoch of each. The
+posts are synthetic, as many and as long as ReDSM5's training posts: 65 % of 1,484, words log-normal with a mean of 295
+(from 2 to 6,990, the figures of the data set) and a spread of 0.8, with 1.3 tokens per word (words and punctuation of
+its public sample), cut at 512. Padded to 512, 59 % of the tokens are not padding.
 """
 
 import multiprocessing
@@ -29,7 +29,7 @@ from transformers import BertConfig, BertModel, Trainer, TrainerCallback, Traini
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from redsm5.config import Config, compose
-from redsm5.data.batches import Batch, collate, on_device, parting_of, train_loader
+from redsm5.data.batches import Batch, collate, micro_batching_of, on_device, train_loader
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.data.tokenize import build_tokenizer
@@ -115,21 +115,21 @@ class Contenders:
         model, optimizer = accelerator.prepare(bare, build_optimizer(bare, train))
         schedule = build_schedule(optimizer.optimizer, train, total_steps=100_000)
         adversary = EmbeddingAdversary(bare.encoder.get_input_embeddings(), 0.0)
-        size, seed, parting = train.batch_size, train.seed, parting_of(self.config)
+        size, seed, micro_batching = train.batch_size, train.seed, micro_batching_of(self.config)
         loader = on_device(
-            train_loader(self.posts, size, seed, self.pad_id, by_length=by_length, parting=parting),
+            train_loader(self.posts, size, seed, self.pad_id, by_length=by_length, micro_batching=micro_batching),
             accelerator.device,
         )
         for epoch in range(1, train.epochs):
             loader.set_epoch(epoch)
-            for parts in loader:
+            for micro_batches in loader:
                 with accelerator.accumulate(model):
-                    forward_backward(accelerator, model, parts, self.loss_of, adversary)
+                    forward_backward(accelerator, model, micro_batches, self.loss_of, adversary)
                     accelerator.clip_grad_norm_(model.parameters(), train.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
                 schedule.step()
-                step(parts)
+                step(micro_batches)
 
     def padded_to_512(self, step: Step) -> None:
         """A plain loop over batches drawn at random."""
@@ -233,7 +233,7 @@ class Turns:
         theirs.close()
 
     def step(self) -> dict[str, float]:
-        """One step: seconds by the clock and of the processor, posts, tokens, and tokens with padding.
+        """One step: wall-clock and CPU seconds, posts, tokens, and tokens with padding.
 
         Raises:
             TrainingError: the contender's process has ended; it printed why.
@@ -252,19 +252,19 @@ def _contend(turns: Connection, name: str, folder: Path, posts: int) -> None:
     set_verbosity_error()  # type: ignore[no-untyped-call]
     contenders = Contenders(folder, posts)
     turns.recv()
-    clock, processor = time.perf_counter(), time.process_time()
+    clock, cpu = time.perf_counter(), time.process_time()
 
     def step(trained_on: Batch | list[Batch]) -> None:
-        nonlocal clock, processor
-        took = {"seconds": time.perf_counter() - clock, "processor_seconds": time.process_time() - processor}
-        parts = trained_on if isinstance(trained_on, list) else [trained_on]
-        masks = [part["attention_mask_ST"] for part in parts]
-        took["posts"] = sum(len(part["index_N"]) for part in parts)
+        nonlocal clock, cpu
+        took = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
+        micro_batches = trained_on if isinstance(trained_on, list) else [trained_on]
+        masks = [micro_batch["attention_mask_ST"] for micro_batch in micro_batches]
+        took["posts"] = sum(len(micro_batch["index_N"]) for micro_batch in micro_batches)
         took["tokens"] = sum(int(mask.sum()) for mask in masks)
         took["padded"] = sum(mask.numel() for mask in masks)
         turns.send(took)
         turns.recv()
-        clock, processor = time.perf_counter(), time.process_time()
+        clock, cpu = time.perf_counter(), time.process_time()
 
     with suppress(EOFError):  # no more steps are asked for
         WAYS[name](contenders, step)
@@ -327,7 +327,7 @@ def result_of(found: list[dict[str, dict[str, float]]], size: str) -> Result:
                 100 * statistics.median(sums[name]["tokens"] / sums[name]["padded"] for sums in found)
             ),
             "time, times redsm5": digits(slower(name, "seconds")),
-            "processor time, times redsm5": digits(slower(name, "processor_seconds")),
+            "CPU time, times redsm5": digits(slower(name, "cpu_seconds")),
         }
         for name in found[0]
     ]

@@ -1,4 +1,4 @@
-"""A power failure at any moment loses nothing that was said to be durable, and the study goes on.
+"""A power failure at any moment loses nothing that was said to be durable, and the study resumes.
 
 SIGKILL leaves what the process wrote in the system's cache; a power failure does not. All calls of a study on its
 folder are recorded, and after each of them the folder is made what the disk would hold: what was not synced is dropped,

@@ -10,14 +10,14 @@ from accelerate import Accelerator, skip_first_batches
 from redsm5.config import compose
 from redsm5.data.batches import (
     CHUNK,
-    PROCESSOR_PART_COST,
-    UNDIVIDED,
+    CPU_PART_COST,
+    WHOLE_BATCH,
     Collator,
-    Parting,
+    MicroBatching,
     collate,
     eval_loader,
+    micro_batches_of,
     on_device,
-    parts_of,
     train_loader,
     training_batches,
     useful_tokens,
@@ -49,7 +49,10 @@ def ids(encoded, index):
 
 
 def order(loader):
-    return [[position for part in parts for position in part["index_N"].tolist()] for parts in loader]
+    return [
+        [position for micro_batch in micro_batches for position in micro_batch["index_N"].tolist()]
+        for micro_batches in loader
+    ]
 
 
 def test_a_batch_is_padded_to_a_multiple_of_eight(encoded):
@@ -157,45 +160,58 @@ def test_no_more_than_a_chunk_is_sorted_together():
     assert sum(spread) / len(spread) > 20  # 7, were all 4,000 sorted
 
 
-def test_parts_keep_to_the_budget_and_hold_what_is_alike(windowed):
+def test_micro_batches_keep_to_max_tokens_and_hold_posts_of_similar_length(windowed):
     examples = [windowed[i] for i in range(50)]
-    parts = parts_of(examples, Parting(200))
-    assert sorted(example.position for part in parts for example in part) == list(range(50))
-    widths = [[width(example.item) for example in part] for part in parts]
+    micro_batches = micro_batches_of(examples, MicroBatching(200))
+    assert sorted(example.position for micro_batch in micro_batches for example in micro_batch) == list(range(50))
+    widths = [[width(example.item) for example in micro_batch] for micro_batch in micro_batches]
     assert list(chain(*widths)) == sorted(chain(*widths), reverse=True)
-    for part, widest in zip(parts, map(max, widths), strict=True):
-        assert len(part) == 1 or sum(len(example.item.windows) for example in part) * widest <= 200
-    assert any(len(part) == 1 and len(part[0].item.windows) * width(part[0].item) > 200 for part in parts)
-    assert [len(part) for part in parts_of(examples, UNDIVIDED)] == [50]
+    for micro_batch, widest in zip(micro_batches, map(max, widths), strict=True):
+        assert len(micro_batch) == 1 or sum(len(example.item.windows) for example in micro_batch) * widest <= 200
+    assert any(
+        len(micro_batch) == 1 and len(micro_batch[0].item.windows) * width(micro_batch[0].item) > 200
+        for micro_batch in micro_batches
+    )
+    assert [len(micro_batch) for micro_batch in micro_batches_of(examples, WHOLE_BATCH)] == [50]
 
 
 def test_no_other_cut_costs_less(windowed):
-    """Against all ways to cut ten items, for each cost of a part, with and without a budget."""
+    """Against all ways to cut ten items, for each part_cost, with and without max_tokens."""
     examples = sorted((windowed[i] for i in range(10)), key=lambda example: -width(example.item))
 
-    def padded(part):
-        return max(width(example.item) for example in part) * sum(len(example.item.windows) for example in part)
+    def padded(micro_batch):
+        return max(width(example.item) for example in micro_batch) * sum(
+            len(example.item.windows) for example in micro_batch
+        )
 
     for most, part_cost in product((math.inf, 150), (0, 5, 20, 60, 500)):
-        found = parts_of(examples, Parting(None if most == math.inf else most, part_cost))
+        found = micro_batches_of(examples, MicroBatching(None if most == math.inf else most, part_cost))
         costs = []
         for cuts in product((False, True), repeat=9):
             ends = [*(i for i, cut in enumerate(cuts, start=1) if cut), 10]
-            parts = [examples[begin:end] for begin, end in pairwise([0, *ends])]
-            if all(len(part) == 1 or padded(part) <= most for part in parts):
-                costs.append(sum(padded(part) + part_cost for part in parts))
-        assert sum(padded(part) + part_cost for part in found) == min(costs)
+            micro_batches = [examples[begin:end] for begin, end in pairwise([0, *ends])]
+            if all(len(micro_batch) == 1 or padded(micro_batch) <= most for micro_batch in micro_batches):
+                costs.append(sum(padded(micro_batch) + part_cost for micro_batch in micro_batches))
+        assert sum(padded(micro_batch) + part_cost for micro_batch in found) == min(costs)
         assert list(chain(*found)) == examples
 
 
 def test_useful_tokens_are_those_that_the_masks_count(windowed):
-    for loader in (train_loader(windowed, 8, 1, 0, parting=Parting(300)), eval_loader(windowed, 8, 0, (1, 3))):
-        masks = [part["attention_mask_ST"] for parts in loader for part in parts if part["index_N"][0] >= 0]
+    for loader in (
+        train_loader(windowed, 8, 1, 0, micro_batching=MicroBatching(300)),
+        eval_loader(windowed, 8, 0, (1, 3)),
+    ):
+        masks = [
+            micro_batch["attention_mask_ST"]
+            for micro_batches in loader
+            for micro_batch in micro_batches
+            if micro_batch["index_N"][0] >= 0
+        ]
         counted = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
         assert useful_tokens(loader) == counted
 
 
-def test_like_lengths_waste_at_most_three_tokens_in_a_hundred():
+def test_similar_lengths_waste_at_most_three_tokens_in_a_hundred():
     """A thousand posts as long as ReDSM5's are, about; an item is as long as its window."""
     lengths = (torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 0.8 + 5.6).exp().clamp(4, 512).int()
     dataset = EncodedPosts.__new__(EncodedPosts)
@@ -204,15 +220,17 @@ def test_like_lengths_waste_at_most_three_tokens_in_a_hundred():
         Item(i, (0,), (0,), [Window([1] * n, None, [], (1, n - 1), [], [True], [])])
         for i, n in enumerate(lengths.tolist())
     ]
-    undivided, grouped = (useful_tokens(train_loader(dataset, 16, 1, 0, by_length=by)) for by in (False, True))
-    parted = useful_tokens(train_loader(dataset, 16, 1, 0, parting=Parting(part_cost=PROCESSOR_PART_COST)))
-    assert undivided < 0.65
+    whole, grouped = (useful_tokens(train_loader(dataset, 16, 1, 0, by_length=by)) for by in (False, True))
+    micro_batched = useful_tokens(
+        train_loader(dataset, 16, 1, 0, micro_batching=MicroBatching(part_cost=CPU_PART_COST))
+    )
+    assert whole < 0.65
     assert grouped > 0.97
-    assert parted > 0.97
+    assert micro_batched > 0.97
 
 
 def test_evaluation_begins_with_the_longest(encoded):
-    seen = list(chain(*order(eval_loader(encoded, 8, 0, parting=Parting(200)))))
+    seen = list(chain(*order(eval_loader(encoded, 8, 0, micro_batching=MicroBatching(200)))))
     assert sorted(seen) == list(range(50))
     widths = [width(encoded.items[i]) for i in seen]
     assert widths == sorted(widths, reverse=True)
@@ -220,7 +238,7 @@ def test_evaluation_begins_with_the_longest(encoded):
 
 @pytest.mark.parametrize("by_length", [True, False])
 def test_every_post_is_trained_on_once_an_epoch(encoded, by_length):
-    loader = train_loader(encoded, 8, 1, 0, by_length=by_length, parting=Parting(200))
+    loader = train_loader(encoded, 8, 1, 0, by_length=by_length, micro_batching=MicroBatching(200))
     assert sorted(chain(*order(loader))) == list(range(50))
 
 
@@ -228,7 +246,8 @@ def test_every_post_is_trained_on_once_an_epoch(encoded, by_length):
 def test_a_prepared_loader_resumes_in_mid_epoch_where_it_was(encoded, by_length):
     accelerator = Accelerator(cpu=True)
     whole, resumed = (
-        accelerator.prepare(train_loader(encoded, 8, 1, 0, by_length=by_length, parting=Parting(300))) for _ in range(2)
+        accelerator.prepare(train_loader(encoded, 8, 1, 0, by_length=by_length, micro_batching=MicroBatching(300)))
+        for _ in range(2)
     )
     epochs = []
     for epoch in (1, 2, 3):

@@ -177,7 +177,7 @@ def test_a_pair_is_read_with_its_symptoms_description_and_answers_for_it_alone(p
 
 
 def test_a_description_that_leaves_no_room_is_refused(small):
-    with pytest.raises(ConfigError, match="leaves the post no room") as error:
+    with pytest.raises(ConfigError, match="leaves too few for the post") as error:
         encode([make_post(TIRED)], small, 16, "model.input_format=binary_pairs")
     assert "model.max_length" in error.value.remedy
 

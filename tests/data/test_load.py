@@ -52,7 +52,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
     write_csvs(tmp_path, 60, 7)
     (tmp_path / "redsm5_posts.csv").unlink()
     os.mkfifo(tmp_path / "redsm5_posts.csv")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         load_splits(config(source="csv", dir=str(tmp_path)))
 
 

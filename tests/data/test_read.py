@@ -199,7 +199,7 @@ BAD_POSTS = {
     "column_twice": ("text,post_id,text\n" + "x,a,y\n", 1, "column text occurs twice", "first line"),
     "duplicate_id": (POSTS + "a,Once more.\n", 4, "post_id 'a' occurs twice, first in line 2", "Remove one"),
     "empty_text": (POSTS + 'c,"  "\n', 4, "text is empty", "Fill in text"),
-    "nan_text": (POSTS + "c,NaN\n", 4, "text is a word that stands for a missing value", "Fill in text"),
+    "nan_text": (POSTS + "c,NaN\n", 4, "text is a placeholder for a missing value", "Fill in text"),
     "empty_id": (POSTS + ",Some text\n", 4, "post_id is empty", "Fill in post_id"),
     "latin1": (POSTS.encode() + "c,caf\xe9\n".encode("latin-1"), 4, "byte 0xe9 is not UTF-8", "Save the file as UTF-8"),
     "nul": (POSTS + "c,nu\0l\n", 4, "a NUL byte", "Remove it: tr -d '\\000' <"),
@@ -321,7 +321,7 @@ def test_the_command_of_the_remedy_makes_the_file_readable(read, tmp_path, case)
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path):
     (tmp_path / ANNOTATIONS_FILE).write_text(ANNOTATIONS)
     os.mkfifo(tmp_path / POSTS_FILE)
-    check_refusal(lambda: read_corpus(tmp_path), POSTS_FILE, "no regular file", "Put the CSV file itself there")
+    check_refusal(lambda: read_corpus(tmp_path), POSTS_FILE, "not a regular file", "Put the CSV file itself there")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_an_id_that_is_almost_another_is_shown_escaped_beside_it(read, given, sh
     head = ANNOTATIONS.splitlines(keepends=True)[0]
     what = f"post_id {shown} is not in {POSTS_FILE}; nearest: {near}"
     bad = f"{head}{given},x_1,One.,FATIGUE,1,\n"
-    check_refusal(lambda: read(IDS, bad), f"{ANNOTATIONS_FILE}, line 2: ", what, "as it stands there")
+    check_refusal(lambda: read(IDS, bad), f"{ANNOTATIONS_FILE}, line 2: ", what, "the same spelling")
 
 
 def test_an_id_of_the_same_form_is_shown_and_one_that_is_like_no_other_has_no_nearest(read):

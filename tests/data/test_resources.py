@@ -127,7 +127,7 @@ def test_a_configuration_whose_data_is_missing_is_refused(bare):
     config = AugmentationConfig(
         methods="synonym+swap+back_translation", probability=0.2, translation_models=["o/there", "o/back"]
     )
-    with pytest.raises(ConfigError, match="synonym and back_translation need is not on this machine") as error:
+    with pytest.raises(ConfigError, match="the data for synonym and back_translation is not on this machine") as error:
         check_available(config)
     assert error.value.where == "train.augmentation.methods=synonym+swap+back_translation"
     assert all(word in error.value.remedy for word in ("wordnet-base", "o/there", "o/back"))

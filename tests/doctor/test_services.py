@@ -30,11 +30,11 @@ def test_the_hub_is_asked_about_a_token_and_about_nothing_else(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     offline = services.check_hub()
-    assert (offline.state, "offline" in offline.detail, "a token is there" in offline.detail) == ("ok", True, True)
+    assert (offline.state, "offline" in offline.detail, "a token is set" in offline.detail) == ("ok", True, True)
     assert not hub_server.requests
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     refused = services.check_hub()
-    assert (refused.state, refused.detail) == ("warn", "a token is there, and the Hub refuses it (401)")
+    assert (refused.state, refused.detail) == ("warn", "a token is set, and the Hub refuses it (401)")
     hub_server.tokens.add(TOKEN)
     assert services.check_hub().detail == "logged in as someone"
     assert set(hub_server.asked()) == {"GET /api/whoami-v2"}

@@ -68,10 +68,10 @@ def test_a_token_that_expires_pauses_the_study_which_goes_on_by_itself(server: H
     (tmp_path / "home" / "token").write_text(NEW)  # `hf auth login`
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "WARNING   the study is paused and goes on by itself" in output
+    assert "WARNING   the study is paused; it resumes by itself" in output
     assert "the token is not valid, or has expired or been revoked" in output
     assert "hf auth login" in output
-    assert "the Hub gives access: the study goes on" in output
+    assert "the Hub grants access: the study resumes" in output
     assert study(tmp_path)["state"] == "completed"
     assert [r["state"] for r in records(tmp_path / "e")] == ["completed"] * 2
 

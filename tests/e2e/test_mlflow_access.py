@@ -68,7 +68,7 @@ def test_a_study_that_mlflow_does_not_let_in_loses_nothing_and_gives_nothing_awa
     printed.append(output)
     assert code == 0, output
     assert "set MLFLOW_TRACKING_TOKEN" in output
-    assert "`just sync` ships the rest" in output
+    assert "`just sync` ships them" in output
     (record,) = records(experiments)
     folder = experiments / f"trial_{record['trial_id']}"
     assert record["state"] == "completed"

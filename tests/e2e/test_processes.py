@@ -120,8 +120,8 @@ def test_stopped_and_robbed_of_a_process_two_end_as_if_nothing_had_been(tmp_path
 
     refused = trained(experiments, *TWO, "launch=cpu")
     assert (refused["state"], refused["error"]["kind"]) == ("interrupted", "incompatible_checkpoint")
-    assert "is of a training by 2 processes" in refused["error"]["message"]
-    assert "Go on with 2 processes" in refused["error"]["message"]
+    assert "was saved by 2 processes" in refused["error"]["message"]
+    assert "Resume with 2 processes" in refused["error"]["message"]
 
     folder, processes = launched(experiments, *TWO)
     wait_for(lambda: records(experiments)[0]["state"] == "running")

@@ -41,7 +41,7 @@ def test_a_finished_trial_whose_state_is_gone_is_refused_more_epochs(uninterrupt
     assert "its training state was not kept" in output
     assert "retention.keep_training_state=true" in output
     output = run("launch.py", trial, "train.epochs=3", f"experiments={uninterrupted}", expect=1)
-    assert "train.epochs: 4 when the trial began, 3 now" in output
+    assert "train.epochs: 4 when the trial started, 3 now" in output
     assert records(uninterrupted) == before
 
 

@@ -117,7 +117,7 @@ def test_a_second_run_has_nothing_to_do(uninterrupted: Path) -> None:
 
 def test_another_configuration_is_refused_with_the_differences(uninterrupted: Path) -> None:
     output = run("hpo.py", *SMALL, "train.batch_size=4", f"experiments={uninterrupted}", expect=1)
-    assert "train.batch_size: 8 then, 4 now" in output
+    assert "train.batch_size: 8 before, 4 now" in output
     assert "Traceback" not in output
 
 

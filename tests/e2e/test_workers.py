@@ -175,7 +175,7 @@ def test_three_workers_that_begin_a_study_at_once_make_one(tmp_path: Path) -> No
         (lambda url: re.sub(r":\d+/", f":{postgresql.free_port()}/", url), "Connection refused"),
         (lambda url: url.replace("127.0.0.1", "no-such-host.invalid"), "no-such-host.invalid"),
         (lambda url: url.replace("postgresql:", "mysql:"), "driver of this database is not installed: MySQLdb"),
-        (lambda url: url.replace("://redsm5", ":redsm5:hunter22"), "no URL of a database"),
+        (lambda url: url.replace("://redsm5", ":redsm5:hunter22"), "not a database URL"),
     ],
     ids=["password", "user", "database", "port", "host", "driver", "url"],
 )
@@ -243,7 +243,7 @@ def test_a_server_that_dies_in_the_middle_of_an_operation_ends_the_worker_and_th
         wait_for(lambda: (watcher.execute(blocked).fetchone() or [0])[0])
         server.stop("immediate")
     assert worker.end() == 75, worker.said()
-    assert "the database of study.storage broke off" in worker.said()
+    assert "the connection to the study.storage database was lost" in worker.said()
     assert "Traceback" not in worker.said()
     server.start()
     second = Worker(*study)
@@ -272,7 +272,7 @@ def test_a_trial_of_another_machine_is_waited_for_and_taken_over_once_its_lock_i
     number = int(other.wait_for("hangs"))
     here = Worker(*study)
     here.go()
-    here.wait_for("other workers are at the last trials")
+    here.wait_for("other workers are running the last trials")
     assert sorted(here.trained()) == [n for n in range(4) if n != number]
     other.kill()
     assert here.end() == 0, here.said()
@@ -292,7 +292,7 @@ def test_where_the_file_system_has_no_locks_a_second_worker_is_refused_and_a_dea
     second = Worker(*study, before=NO_LOCKS)
     second.go()
     assert second.end() == 1, second.said()
-    assert "another worker is at this study, and on a file system without locks there can be only one" in second.said()
+    assert "another worker is running this study, and a file system without locks allows only one" in second.said()
     assert "Traceback" not in second.said()
 
     (victim,) = psutil.Process(first.process.pid).children()

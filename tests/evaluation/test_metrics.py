@@ -134,7 +134,7 @@ def test_probabilities_that_are_not_finite_are_a_training_error(bad):
     ],
 )
 def test_shapes_and_labels_that_do_not_fit_are_refused(probabilities, labels, thresholds, names):
-    with pytest.raises(ValueError, match=r"do not fit|0 or 1"):
+    with pytest.raises(ValueError, match=r"do not match|0 or 1"):
         criteria_metrics(probabilities, labels, thresholds, names)
 
 

@@ -29,7 +29,7 @@ from tests.evaluation.conftest import (
 )
 
 TRIAL = "0b5c1d1e"
-OUT_OF_REACH = "since not finite, or too large to draw"
+OUT_OF_REACH = "since not finite or too large"
 EVIL = "</title></svg>\"'><script>alert(1)</script><img src=x onerror=y>${{7*7}}{% raw %}$\\frac{1}$&\x00"
 
 
@@ -45,9 +45,9 @@ def test_the_page_shows_scores_intervals_thresholds_and_hard_negatives(make_tria
         "F1, macro mean of the F1 of the symptoms that occur in the split 0.612 0.533 to 0.687",
         "Sleep issues 17 0.741 1.000 0.588 0.818 0.310",
         "min span score 0.125",
-        "Of 71 pairs",
-        "says absent in 0.831",
-        "looked at in –",
+        "Of 71 post-symptom pairs",
+        "predicts absent in 0.831",
+        "as evidence in –",
         "absent 63 100 % 0 0 % present 7 41 % 10 59 %",
         "data fingerprint f00d",
         "code version 0.1.0",
@@ -126,7 +126,7 @@ def test_names_from_the_files_are_text_and_never_markup(make_trial: MakeTrial) -
 def test_odd_curves_never_stop_the_page(make_trial: MakeTrial, curves: Mapping[str, Sequence[float]]) -> None:
     page = check_self_contained(render_page(make_trial(TRIAL, report=report_of(TRIAL), curves=curves)))
     odd = [name for name, values in curves.items() if not all(abs(value) < 1e300 for value in values)]
-    assert (f"Left out, {OUT_OF_REACH}: {', '.join(odd)}." in page.text) == bool(odd)
+    assert (f"Not drawn, {OUT_OF_REACH}: {', '.join(odd)}." in page.text) == bool(odd)
 
 
 def test_a_report_of_nothing_but_nulls_is_a_page_too(make_trial: MakeTrial) -> None:
@@ -136,7 +136,7 @@ def test_a_report_of_nothing_but_nulls_is_a_page_too(make_trial: MakeTrial) -> N
     empty |= {"confidence_intervals": {}, "pr_curves": {}, "evaluated_checkpoints": [], "data_counts": {}, "config": {}}
     page = page_of(make_trial, test_metrics=nothing, **empty)
     assert "0.5 for every symptom" in page.text
-    assert "This report has no curves." in page.text
+    assert "This report has no precision-recall curves." in page.text
 
 
 def test_odd_figures_of_a_report_never_stop_the_page(make_trial: MakeTrial) -> None:
@@ -148,7 +148,7 @@ def test_odd_figures_of_a_report_never_stop_the_page(make_trial: MakeTrial) -> N
         hard_negatives={"pairs": 0, "criteria_specificity": None, "evidence_specificity": None},
     )
     assert "not finite" in page.text
-    assert "no pair of post and symptom that annotators looked at" in page.text
+    assert "no post-symptom pair that annotators checked" in page.text
 
 
 def test_what_is_damaged_or_missing_beside_the_report_is_named(make_trial: MakeTrial) -> None:
@@ -156,7 +156,7 @@ def test_what_is_damaged_or_missing_beside_the_report_is_named(make_trial: MakeT
     (folder / paths.METRICS).write_text("{}\n")
     (folder / paths.TRIAL).write_text("{")
     text = check_self_contained(render_page(folder)).text
-    assert "metrics.jsonl: a line is no metric" in text
+    assert "metrics.jsonl: a line is not a metric" in text
     assert "trial.json: the file is damaged" in text
     (folder / paths.METRICS).write_text("{\n")
     (folder / paths.TRIAL).unlink()

@@ -122,12 +122,12 @@ def test_both_files_say_the_same_and_the_json_satisfies_its_schema(experiments: 
     assert "Chosen by validation; test scores are shown, never used to choose." in page.text
     for words in (
         "Study night",
-        "6 of 9 trials begun: 3 completed, 1 running, 1 pruned, 1 failed",
+        "6 of 9 trials started: 3 completed, 1 running, 1 pruned, 1 failed",
         "1 completed 0.700 0.400",
-        "2 completed repeats trial 1 0.700",
+        "2 completed duplicate of trial 1 0.700",
         "4 failed not_finite –",
         "fewer than 10 completed trials have it",
-        "Had every checkpoint been kept whole: 30.0 kB",
+        "If every checkpoint had been kept: 30.0 kB",
     ):
         assert words in page.text
     titles = [attrs["aria-labelledby"] for tag, attrs in page.elements if tag == "svg"]
@@ -198,8 +198,8 @@ def test_a_study_without_trials_or_with_a_configuration_of_another_version_has_a
     summary = summarized(tmp_path)
     assert (summary.best, summary.trials, summary.storage.budget) == (None, [], None)
     page = check_self_contained((folder / paths.SUMMARY_PAGE).read_text())
-    assert "no trial is completed" in page.text
-    assert "no search space that can be read" in page.text
+    assert "no completed trial" in page.text
+    assert "The search space in the study" in page.text
 
 
 def test_values_that_are_not_finite_choose_nothing_and_stop_nothing(tmp_path: Path, make_trial: MakeTrial) -> None:

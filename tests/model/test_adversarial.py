@@ -281,7 +281,7 @@ def test_nothing_is_noted_in_evaluation(way: str) -> None:
     with torch.set_grad_enabled(way == "evaluation mode"):
         vectors_STH = model.embeddings(batch()[0])
     assert not vectors_STH.requires_grad
-    with pytest.raises(RuntimeError, match="needs a forward in training mode"), adversary.attack():
+    with pytest.raises(RuntimeError, match="needs a forward pass in training mode"), adversary.attack():
         pass
 
 

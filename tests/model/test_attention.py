@@ -1,4 +1,4 @@
-"""Attention's dropout on a processor: the function that torch has, of random numbers that are drawn faster."""
+"""Attention's dropout on a CPU: the function that torch has, of random numbers that are drawn faster."""
 
 import math
 

@@ -279,7 +279,7 @@ def test_deterministic_algorithms_give_the_same_bits_twice(name: str) -> None:
         ("cuda", "bf16", {"avx2": True}, False),
     ],
 )
-def test_bf16_is_slow_on_a_processor_without_it(
+def test_bf16_is_slow_on_a_cpu_without_it(
     monkeypatch: pytest.MonkeyPatch, device: str, precision: str, has: dict[str, bool], slow: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
@@ -287,7 +287,7 @@ def test_bf16_is_slow_on_a_processor_without_it(
 
 
 def test_what_is_too_small_to_compute_with_fast_is_zero():
-    """Numbers below the smallest normal one, of which a collapsed model is full, cost a processor many times as much as
+    """Numbers below the smallest normal one, of which a collapsed model is full, cost a CPU many times as much as
     others do.
     """
     torch.set_flush_denormal(False)

@@ -52,5 +52,5 @@ def test_the_files_are_generated_once_and_measured_again_and_again(tmp_path: Pat
     assert names[:4] == ["open", "first count", "poll", "trial records"]
     assert {"journal, an epoch", "index of 12", "index of 12, without fsync", "just studies"} <= {*names}
     assert all(name in printed for name in names)
-    assert all(row["processor, ms"] != "0" for row in figures["rows"])
+    assert all(row["CPU, ms"] != "0" for row in figures["rows"])
     assert len(list((tmp_path / "kept").glob("*/trial_*"))) == 24

@@ -41,7 +41,7 @@ def test_it_says_what_it_would_delete_and_how_and_deletes_nothing(script: Run, e
     ]
     assert f"litter: 2 found, {STATE + 200 + 1000:,} bytes; 0 deleted" in lines
     assert "Nothing was deleted: `just cleanup --execute` deletes litter and orphans." in lines
-    assert "`just cleanup --execute --evict` takes it" in lines[-1]
+    assert "`just cleanup --execute --evict` deletes them" in lines[-1]
     assert sorted(experiments.rglob("*")) == before
 
 
@@ -77,7 +77,7 @@ def test_what_is_passed_over_is_said(script: Run, experiments: Path) -> None:
         assert held
         done = script("cleanup.py", "--execute", "--experiments", experiments)
     assert done.returncode == 0
-    assert f"passed over: {folder}: a process is at it" in done.stdout
+    assert f"skipped: {folder}: a process is using it" in done.stdout
     assert (folder / paths.CHECKPOINTS / ".tmp-epoch-0002").exists()
 
 

@@ -161,10 +161,12 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
     with pytest.raises(DiskError) as caught:
         trial.admit()
     assert caught.value.exit_code == 3
-    assert f"{RESERVE:,} bytes are needed and {RESERVE - 1:,} are free in retention.max_total_size" in str(caught.value)
-    assert "a larger retention.max_total_size" in str(caught.value)
+    assert f"{RESERVE:,} bytes are needed, but only {RESERVE - 1:,} are free within retention.max_total_size" in str(
+        caught.value
+    )
+    assert "raise retention.max_total_size" in str(caught.value)
     assert used(experiments) == 0
-    [payload] = [facts for sentence, facts in trial.said if sentence == "no room for checkpoints"]
+    [payload] = [facts for sentence, facts in trial.said if sentence == "not enough space for checkpoints"]
     assert payload["needed_bytes"] == RESERVE
     assert payload["commands"][0] == "just cleanup --execute"
     assert json.dumps(payload)
@@ -177,7 +179,7 @@ def test_what_others_have_reserved_is_waited_for_and_a_stop_ends_the_wait(experi
     asked = []
     with pytest.raises(Interrupted):
         late.budget.admit(RESERVE, stop_requested=lambda: bool(asked) or asked.append(1) or False)
-    assert "no room in the budget yet" in [sentence for sentence, _ in late.said]
+    assert "the budget is full: waiting for other trials to release space" in [sentence for sentence, _ in late.said]
 
 
 def test_a_save_beyond_the_reservation_is_refused_before_it_is_written(experiments: Path) -> None:
@@ -201,7 +203,7 @@ def test_ties_stay_while_there_is_room_and_then_the_oldest_goes_first(experiment
     assert left == [f"epoch-{n:04d}" for n in range(8 - len(left), 8)], "the newest of those that are tied"
     gone = [row for row in trial.rows() if row.action == "delete"]
     assert gone
-    assert all("tied" in row.reason and "no room" in row.reason for row in gone)
+    assert all("tied" in row.reason and "no space" in row.reason for row in gone)
 
 
 def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(experiments: Path) -> None:
@@ -221,7 +223,7 @@ def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(expe
 def test_damaged_checkpoints_count_and_give_way(experiments: Path) -> None:
     trial = Trial(experiments, 2 * FULL + WEIGHTS + 200_000).admit(reserve=FULL)
     trial.save(1)
-    trial.store.set_aside("epoch-0001", "a flipped bit")
+    trial.store.quarantine("epoch-0001", "a flipped bit")
     trial.save(1)
     trial.save(2, score=0.3)
     trial.save(3, score=0.4)
@@ -399,7 +401,7 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
         disk = Disk(experiments, total, total // 10 - missing)
         monkeypatch.setattr(budget_module.shutil, "disk_usage", disk)
 
-    trial.store.set_aside("epoch-0001", "a flipped bit")
+    trial.store.quarantine("epoch-0001", "a flipped bit")
     low_by(1)
     trial.budget.make_room(1000)
     assert not list(trial.store.folder.glob(".damaged-*")), "first what is not protected"
@@ -408,14 +410,14 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
 
     low_by(1)
     trial.budget.make_room(1000)
-    assert ledger(experiments).austere, "then one best a trial, for the rest of the study"
+    assert ledger(experiments).austere, "then one best checkpoint per trial, for the rest of the study"
     assert (trial.store.policy.keep_last_n, trial.store.policy.keep_best_k) == (0, 1)
     assert old.store.size() == 0, "and at last the best of the study alone"
 
     low_by(1)
     with pytest.raises(DiskError) as caught:
         trial.budget.make_room(1000)
-    assert f"{total // 10:,} bytes are needed and {total // 10 - 1:,} are free on the disk" in str(caught.value)
+    assert f"{total // 10:,} bytes are needed, but only {total // 10 - 1:,} are free on the disk" in str(caught.value)
     assert [c.name for c in trial.store.checkpoints() if c.resumable] == ["epoch-0002"], "never a resume point"
 
 

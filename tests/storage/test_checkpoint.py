@@ -138,9 +138,9 @@ def test_packing_what_was_unpacked_gives_the_same_bytes() -> None:
 
 def test_packing_changes_nothing() -> None:
     config = configuration()
-    state, twin = fresh(config), fresh(config)
+    state, same = fresh(config), fresh(config)
     seed_everything(1)
-    expected = [train_step(twin, config) for _ in range(3)]
+    expected = [train_step(same, config) for _ in range(3)]
     seed_everything(1)
     losses = []
     for _ in range(3):
@@ -233,7 +233,7 @@ def test_resume_goes_on_in_mid_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [paths.WEIGHTS, paths.STATE_TENSORS, paths.STATE_JSON, paths.MANIFEST, paths.SUMS])
-def test_a_damaged_newest_checkpoint_is_set_aside_and_the_older_one_used(tmp_path: Path, name: str) -> None:
+def test_a_damaged_newest_checkpoint_is_quarantined_and_the_older_one_used(tmp_path: Path, name: str) -> None:
     config = configuration()
     save_epochs(store_at(tmp_path), fresh(config), config, 2)
     flip_a_bit(tmp_path / paths.CHECKPOINTS / "epoch-0002" / name)
@@ -243,9 +243,9 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_older_one_used(tmp_pat
     assert (at.epochs_done, at.step) == (1, 1)
     assert (store.folder / ".damaged-epoch-0002" / name).exists()
     again = train_step(state, config)
-    twin = fresh(config)
-    train_step(twin, config)
-    assert train_step(twin, config) == again, "the second epoch is trained again as it was"
+    same = fresh(config)
+    train_step(same, config)
+    assert train_step(same, config) == again, "the second epoch is trained again as it was"
 
 
 @pytest.mark.parametrize(("flips", "truncations"), [(90, 10), pytest.param(1000, 100, marks=pytest.mark.long)])
@@ -365,7 +365,7 @@ def test_other_data_is_refused_with_both_sides(tmp_path: Path) -> None:
 
 
 def test_a_later_format_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    """A checkpoint that a later version wrote is whole: it is neither damaged nor to be set aside."""
+    """A checkpoint that a later version wrote is whole: it is neither damaged nor to be quarantined."""
     config = configuration()
     state, store = fresh(config), store_at(tmp_path)
     save_epochs(store, state, config, 1)

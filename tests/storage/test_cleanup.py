@@ -160,7 +160,7 @@ def test_what_a_crash_left_is_litter_in_any_trial_that_is_not_at_work(experiment
 
 def test_a_damaged_checkpoint_that_goes_leaves_its_row(experiments: Path) -> None:
     trial = Trial(experiments, epochs=2)
-    trial.store().set_aside("epoch-0002", "a flipped bit")
+    trial.store().quarantine("epoch-0002", "a flipped bit")
     assert_cleaned(experiments)
     row = trial.last_row()
     assert (row.action, row.checkpoint, row.reason) == ("delete", "epoch-0002", "cleanup: damaged")
@@ -387,7 +387,7 @@ def test_a_trial_that_is_given_more_epochs_in_the_meantime_is_passed_over(
     size = trial.size()
     found = cleanup(experiments, execute=True, evict=True)
     assert [item.deleted for item in found.items] == [False]
-    assert found.skipped == [(trial.folder, "it is not over any more")]
+    assert found.skipped == [(trial.folder, "it is no longer finished")]
     assert trial.size() == size
 
 
@@ -447,7 +447,7 @@ def test_a_trial_that_another_process_holds_is_passed_over(experiments: Path, ho
     for execute in (False, True):
         found = cleanup(experiments, execute=execute, evict=execute)
         assert found.items == []
-        assert sorted(found.skipped) == sorted((t.folder, "a process is at it") for t in (saving, evaluated, orphan))
+        assert sorted(found.skipped) == sorted((t.folder, "a process is using it") for t in (saving, evaluated, orphan))
     assert {p: c for p, c in snapshot(experiments).items() if p.name != paths.LOCK} == {
         p: c for p, c in before.items() if p.name != paths.LOCK
     }

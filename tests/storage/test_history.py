@@ -48,20 +48,25 @@ def test_a_mid_epoch_checkpoint_has_no_epoch_and_no_score(tmp_path: Path, manife
     assert (row.checkpoint, row.epoch, row.step, row.score) == ("step-00000015", None, 15, None)
 
 
-def test_a_checkpoint_that_was_set_aside_and_trained_anew_has_a_row_for_each(
+def test_a_checkpoint_that_was_quarantined_and_trained_anew_has_a_row_for_each(
     tmp_path: Path, manifest: MakeManifest
 ) -> None:
     store = open_store(tmp_path)
     store.commit(manifest(1, score=0.9), contents(1))
-    store.set_aside("epoch-0001", "a flipped bit")
+    store.quarantine("epoch-0001", "a flipped bit")
     [aside] = checkpoint_history(tmp_path)
-    assert (aside.on_disk, aside.action, aside.reason, aside.score) == ("set aside", "set_aside", "a flipped bit", 0.9)
+    assert (aside.on_disk, aside.action, aside.reason, aside.score) == (
+        "quarantined",
+        "set_aside",
+        "a flipped bit",
+        0.9,
+    )
     assert aside.bytes == store.size()
 
     store.commit(manifest(1, score=0.9), contents(1))
     assert [(c.on_disk, c.action) for c in checkpoint_history(tmp_path)] == [
         ("full", "keep"),
-        ("set aside", "set_aside"),
+        ("quarantined", "set_aside"),
     ]
 
 

@@ -195,7 +195,7 @@ def test_sums_that_name_files_elsewhere_are_refused(tmp_path: Path, manifest: Ma
 
 
 @pytest.mark.parametrize("name", [paths.MANIFEST, paths.SUMS])
-def test_a_checkpoint_without_its_description_is_set_aside_and_not_destroyed(
+def test_a_checkpoint_without_its_description_is_quarantined_and_not_destroyed(
     tmp_path: Path, manifest: MakeManifest, name: str
 ) -> None:
     store = open_store(tmp_path, Policy(keep_all=True))
@@ -205,20 +205,20 @@ def test_a_checkpoint_without_its_description_is_set_aside_and_not_destroyed(
     said: list = []
     again = open_store(tmp_path, Policy(keep_all=True), said)
     assert [c.name for c in again.checkpoints()] == ["epoch-0001"]
-    aside = again.folder / ".damaged-epoch-0002"
-    assert {p.name for p in aside.iterdir()} == ALL_FILES - {name}
-    assert said[-1][0] == "checkpoint is damaged and set aside"
+    quarantined = again.folder / ".damaged-epoch-0002"
+    assert {p.name for p in quarantined.iterdir()} == ALL_FILES - {name}
+    assert said[-1][0] == "checkpoint is damaged and quarantined"
     row = rows(tmp_path)[-1]
     assert (row.action, row.checkpoint) == ("set_aside", "epoch-0002")
     assert row.reason
-    assert row.bytes == files.tree_bytes(aside)
-    assert again.size() == files.tree_bytes(again.folder), "what is set aside counts"
+    assert row.bytes == files.tree_bytes(quarantined)
+    assert again.size() == files.tree_bytes(again.folder), "what is quarantined counts"
 
 
-def test_what_was_set_aside_stays_until_the_trial_is_finished(tmp_path: Path, manifest: MakeManifest) -> None:
+def test_what_was_quarantined_stays_until_the_trial_is_finished(tmp_path: Path, manifest: MakeManifest) -> None:
     store = open_store(tmp_path)
     store.commit(manifest(1), CONTENTS)
-    store.set_aside("epoch-0001", "a flipped bit")
+    store.quarantine("epoch-0001", "a flipped bit")
     store = open_store(tmp_path)
     assert store.checkpoints() == []
     store.commit(manifest(1), CONTENTS)
@@ -232,11 +232,11 @@ def test_a_damaged_checkpoint_that_goes_leaves_a_row_with_the_reason(tmp_path: P
     store = open_store(tmp_path)
     store.commit(manifest(1), CONTENTS)
     size = store.size()
-    store.set_aside("epoch-0001", "a flipped bit")
-    store.drop_set_aside("its room is needed")
+    store.quarantine("epoch-0001", "a flipped bit")
+    store.drop_quarantined("its space is needed")
     row = rows(tmp_path)[-1]
     assert (row.action, row.checkpoint, row.epoch) == ("delete", "epoch-0001", 1)
-    assert (row.bytes, row.reason) == (size, "its room is needed")
+    assert (row.bytes, row.reason) == (size, "its space is needed")
 
 
 def test_what_lies_beside_the_checkpoints_and_is_not_ours_is_left_alone(tmp_path: Path, manifest: MakeManifest) -> None:

@@ -264,10 +264,10 @@ def test_the_running_trial_is_pruned_and_the_study_goes_on(tmp_path: Path, capsy
     assert pruned.finished_at
     lines = files.read_lines(paths.trial_dir(tmp_path, pruned.trial_id) / paths.DECISIONS)
     assert [Decision.model_validate(line) for line in lines] == [
-        Decision(epoch=2, prune=True, reason="ordered by hand")
+        Decision(epoch=2, prune=True, reason="requested by the user")
     ]
     events = [Event.model_validate(line) for line in files.read_lines(driver.folder / paths.EVENTS)]
-    assert [e.message for e in events if e.state == "pruned"] == ["ordered by hand"]
+    assert [e.message for e in events if e.state == "pruned"] == ["requested by the user"]
 
 
 def test_an_interrupted_trial_is_pruned_without_another_start(tmp_path: Path) -> None:
@@ -342,8 +342,8 @@ def test_orders_that_come_too_late_or_name_no_trial_are_removed_and_said(
     assert run(driver) == 0
     assert (states(driver), orders(driver)) == (["completed"] * 2, ["prune-me"])
     said = capsys.readouterr().err
-    assert said.count("the order to prune trial 0 came too late: it is completed") == 1
-    assert said.count(f"control/prune-{NOBODY} names no trial of this study") == 1
+    assert said.count("the request to prune trial 0 came too late: it is completed") == 1
+    assert said.count(f"control/prune-{NOBODY} does not name a trial of this study") == 1
 
 
 # -- the folder

@@ -84,7 +84,7 @@ def test_a_new_study_keeps_copies_together_and_counts_them(config: Config, monke
     counts = next(context for message, context in said.items() if "trials are done" in message)
     assert (counts["duplicate_posts"], counts["duplicate_groups"]) == (60, 30)
     assert said[FEW]["PSYCHOMOTOR"] == "train 1, validation 0, test 0"
-    assert not [message for message in said if "copies of a post may" in message]
+    assert not [message for message in said if "duplicates of a post may" in message]
     splits = load_splits(config.data)
     assert driver.board.study.data_fingerprint == splits.fingerprint
     train, validation = ({post.text.strip().casefold() for post in part} for part in (splits.train, splits.validation))
@@ -116,7 +116,7 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
         assert load_splits(trial.data).fingerprint == fingerprint
         assert json.loads(path.read_bytes())["config"]["data"]["group_duplicates"] is False
     said = logged(driver, monkeypatch)
-    assert [context for message, context in said.items() if "copies of a post may" in message] == [
+    assert [context for message, context in said.items() if "duplicates of a post may" in message] == [
         {"duplicate_posts": 60}
     ]
 
@@ -124,7 +124,7 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
 def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config: Config) -> None:
     ended(Driver(config))
     other = config.model_copy(update={"data": config.data.model_copy(update={"group_duplicates": False})})
-    with pytest.raises(ConfigError, match=r"data\.group_duplicates: True then, False now"):
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: True before, False now"):
         Driver(other)
 
 

@@ -72,7 +72,7 @@ def test_each_epoch_is_decided_once_and_what_falls_below_the_median_is_pruned(dr
     assert [(d.epoch, d.prune) for d in after(1, 0.55)] == [(1, False)]
     assert [(d.epoch, d.prune) for d in after(2, 0.56)] == [(1, False), (2, True)]
     last = after(2, 0.56)[-1]
-    assert last.reason == "val_f1_macro 0.5600 is below the median of the trials before"
+    assert last.reason == "val_f1_macro 0.5600 is below the median of earlier trials"
     assert driver.optuna.get_trials()[number].intermediate_values == {1: 0.55, 2: 0.56}
 
 
@@ -184,7 +184,7 @@ def test_a_repeated_configuration_is_not_trained_again(tmp_path: Path) -> None:
     events = [Event.model_validate(line) for line in files.read_lines(driver.folder / paths.EVENTS)]
     repeated = [e for e in events if e.state == "completed" and e.message]
     assert len(repeated) == 4
-    assert all("the same configuration as" in str(e.message) for e in repeated)
+    assert all("duplicate of" in str(e.message) for e in repeated)
 
 
 def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
         for n in (1, 2, 3)
     )
     driver.board.trials = {t.trial_id: t for t in (one.model_copy(update={"duplicate_of": "t2"}), two)}
-    assert driver._twin(three) == two
+    assert driver._duplicate_of(three) == two
 
 
 def test_a_repetition_of_a_pruned_trial_tells_optuna_what_that_was_told(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_where_one_has_been_trained_it_shows_whose_fault_a_failure_is(
         assert [t.state for t in trials_of(driver)] == ["completed", "failed", "completed"]
     else:
         with pytest.raises(
-            TrainingError, match=r"trial 1 failed .*, and trial 0, which has been trained, does not start"
+            TrainingError, match=r"trial 1 failed .*, and trial 0, which was trained before, no longer starts"
         ):
             run(driver)
         assert [t.state for t in trials_of(driver)] == ["completed", "interrupted"]
@@ -433,7 +433,7 @@ def test_a_grid_ends_the_study_and_says_so(tmp_path: Path, capsys: pytest.Captur
     driver.run()
     assert driver.trained == [{"train.optimizer": "adamw"}, {"train.optimizer": "adam"}]
     assert (driver.board.study.state, driver.board.study.trials.wanted) == ("completed", 2)
-    assert "the grid ends the study after 2 trials" in capsys.readouterr().err
+    assert "the grid is exhausted after 2 trials" in capsys.readouterr().err
     again = QuickDriver(compose(overrides(tmp_path, "study.sampler=grid", "study.trials=120")))
     again.run()
     assert len(trials_of(again)) == 2
@@ -542,7 +542,7 @@ def test_earlier_starts_count_and_a_driver_that_ended_before_it_could_say_so_say
         def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> bool:
             given.append(seconds)
             super().end_trial(folder, record, seconds)
-            raise Interrupted("the driver is stopped")
+            raise Interrupted("the driver is suspended")
 
     config = compose(overrides(tmp_path, "study.trials=1", "study.trial_timeout=30"))
     first, second = Resumed(config), Resumed(config)
@@ -639,8 +639,8 @@ def test_a_trial_whose_process_does_not_end_is_left_alone_until_it_does(
     assert trained_at_the_end == [[1 - number]], "the other trial is trained meanwhile"
     assert [t.state for t in trials_of(driver)] == ["completed"] * 2
     said = capsys.readouterr().err
-    assert said.count("a trial is left to a process that does not end") == 1
-    assert said.count("other workers are at the last trials") == 1
+    assert said.count("is still running although its worker has exited") == 1
+    assert said.count("other workers are running the last trials") == 1
 
 
 def test_a_study_is_not_begun_again_in_another_storage(tmp_path: Path) -> None:

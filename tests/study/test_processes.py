@@ -164,7 +164,7 @@ def test_the_number_of_processes(config: Config, monkeypatch: pytest.MonkeyPatch
     assert (processes_of(one), processes_of(config)) == (1, 3)
     for wrong in ("1", "many"):
         monkeypatch.setenv("REDSM5_PROCESSES", wrong)
-        with pytest.raises(ConfigError, match=f"REDSM5_PROCESSES={wrong} is no number of processes"):
+        with pytest.raises(ConfigError, match=f"REDSM5_PROCESSES={wrong} is not a valid number of processes"):
             processes_of(config)
 
 

@@ -90,7 +90,7 @@ def test_another_configuration_is_refused_with_both_values(
     with pytest.raises(ConfigError) as caught:
         open_study(configuration(tmp_path, override))
     [line] = [line for line in str(caught.value).splitlines() if line.strip().startswith(key)]
-    then, _, now = line.partition(" then, ")
+    then, _, now = line.partition(" before, ")
     assert before in then
     assert after in now
     assert "study demo" in str(caught.value)
@@ -115,7 +115,7 @@ def test_a_study_that_an_older_version_began_is_continued_as_it_was_again_and_ag
         assert (config.data.group_duplicates, older.data.group_duplicates) == (True, False)
         begin(older)
         assert json.loads(path.read_bytes())["config"]["data"]["group_duplicates"] is False
-    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False then, True now"):
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False before, True now"):
         open_study(config)
 
 
@@ -297,12 +297,12 @@ def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: P
 @pytest.mark.parametrize(
     ("words", "refused"),
     [
-        (["train.epochs=9"], "train.epochs: 5 then, 9 now"),
-        (["model=bert_base"], "model.model_id: tiny then, google-bert/bert-base-uncased now"),
-        (["retention=minimal"], "retention.keep_best_k_max: 2 then, 1 now"),
+        (["train.epochs=9"], "train.epochs: 5 before, 9 now"),
+        (["model=bert_base"], "model.model_id: tiny before, google-bert/bert-base-uncased now"),
+        (["retention=minimal"], "retention.keep_best_k_max: 2 before, 1 now"),
         (["search.space={train.weight_decay:{type:float,low:0,high:0.2}}"], "search.space: "),
-        (["train.learning_rate=1e-4"], "train.learning_rate: 0.004 then, 0.0001 now"),
-        (["train.learning_rate=4e-3"], "train.learning_rate: searched then, 0.004 now"),
+        (["train.learning_rate=1e-4"], "train.learning_rate: 0.004 before, 0.0001 now"),
+        (["train.learning_rate=4e-3"], "train.learning_rate: searched before, 0.004 now"),
     ],
 )
 def test_what_a_command_names_and_may_not_change_is_refused(tmp_path: Path, words: list[str], refused: str) -> None:

@@ -251,7 +251,7 @@ def test_a_lock_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
 
 
 def test_a_database_that_cannot_be_opened_is_refused_without_its_password(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"study\.storage names no known database") as caught:
+    with pytest.raises(ConfigError, match=r"study\.storage names an unknown database") as caught:
         open_storage(compose([f"experiments={tmp_path}", "study.storage='nosuchdb://me:hunter2@host/db'"]))
     assert "hunter2" not in str(caught.value)
     assert caught.value.exit_code == 1

@@ -89,7 +89,7 @@ def test_who_waits_for_a_stopped_driver_goes_on_with_it(driver: "subprocess.Pope
     wait_while_driver_is_stopped(stop, said.append)
     assert time.monotonic() - before >= 0.4
     assert signals.running_time() - ran < 0.4
-    assert said == ["the driver is stopped: the trial waits for it", "the trial goes on"]
+    assert said == ["the driver is suspended (Ctrl-Z): the trial waits for it", "the trial continues"]
 
 
 def test_who_waits_for_a_stopped_driver_hears_a_request_to_stop(driver: "subprocess.Popen[bytes]") -> None:

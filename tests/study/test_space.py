@@ -150,9 +150,9 @@ def test_the_quick_space_has_a_grid() -> None:
 
 BAD_SETS = {
     "no YAML": ("- {a: 1", ["sets.yaml cannot be read", "line 1"]),
-    "nothing": ("", ["is no list of sets", "dash"]),
-    "a mapping": ("train.batch_size: 8", ["is no list of sets", "dash"]),
-    "a word as a set": ("- {}\n- x", ["set 2: 'x' is no set"]),
+    "nothing": ("", ["is not a list of parameter sets", "dash"]),
+    "a mapping": ("train.batch_size: 8", ["is not a list of parameter sets", "dash"]),
+    "a word as a set": ("- {}\n- x", ["set 2: 'x' is not a parameter set"]),
     "an unknown key": ("- {train.batchsize: 8}", ["set 1", "train.batchsize=8", "nearest: train.batch_size"]),
     "sections": ("- {train: {batch_size: 8}}", ["set 1", "unknown key train=", "dotted keys"]),
     "a key of the study": (

@@ -157,7 +157,7 @@ def test_what_cannot_fork_starts_each_trial_by_itself(
             trial_id, launched = begun(standby)
             launched.attend(Never())
         assert states(standby)[trial_id] == "completed"
-        assert {"threads": "2 threads run", "broken": "no such luck"}[name] in capsys.readouterr().out
+        assert {"threads": "2 threads are running", "broken": "no such luck"}[name] in capsys.readouterr().out
         monkeypatch.undo()
 
 

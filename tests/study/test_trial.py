@@ -76,7 +76,7 @@ def test_a_saved_trial_comes_back_with_its_own_configuration(config: Config) -> 
 
 def test_a_trial_is_not_resumed_with_another_configuration(config: Config) -> None:
     record = create_trial(config)
-    with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.004 when the trial began, 0\.1 now"):
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.004 when the trial started, 0\.1 now"):
         trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"])
 
 
@@ -89,7 +89,7 @@ def test_a_trial_that_an_older_version_began_goes_on_with_its_own_splits(config:
     words = [f"trial.id={record.trial_id}", f"experiments={config.experiments}"]
     for more in ([], ["train.epochs=9"], ["data=synthetic", "data.posts=60"], ["data.group_duplicates=false"]):
         assert trial_config([*words, *more]).data.group_duplicates is False
-    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False when the trial began, True now"):
+    with pytest.raises(ConfigError, match=r"data\.group_duplicates: False when the trial started, True now"):
         trial_config([*words, "data.group_duplicates=true"])
 
 
@@ -231,7 +231,7 @@ def test_the_disk_is_watched_for_the_length_of_a_trial(config: Config) -> None:
 
     def wait_for_a_line() -> None:
         deadline = time.monotonic() + 20
-        while not log_lines(run, "disk") + log_lines(run, "little is free on the disk"):
+        while not log_lines(run, "disk") + log_lines(run, "low disk space"):
             assert time.monotonic() < deadline, "nothing was said of the disk"
             time.sleep(0.01)
 
@@ -249,7 +249,7 @@ def test_the_disk_is_looked_at_before_each_save(config: Config, monkeypatch: pyt
     monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: type("full", (), {"total": 10**6, "free": 0}))
     with pytest.raises(DiskError):
         store.make_room(1000)
-    assert [facts["percent"] for facts in log_lines(run, "little is free on the disk")] == [0.0]
+    assert [facts["percent"] for facts in log_lines(run, "low disk space")] == [0.0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"trial_id": "x"}'])

@@ -180,7 +180,7 @@ def test_a_server_whose_artifacts_fail_gets_metrics_and_end(
     proxy.fault = lambda method, path, body: "507" if "mlflow-artifacts" in path else "pass"
     shipper, said = ship(proxy.url, *folders)
     assert [sentence for sentence, _ in said] == [REPORT_LOST]
-    assert "make room" in str(said[0][1]["remedy"])
+    assert "free disk space" in str(said[0][1]["remedy"])
     assert [(left.rows, left.report) for left in shipper.left()] == [(0, True)] * 2
     for folder in folders:
         check_arrived(server, folder)

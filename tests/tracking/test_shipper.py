@@ -104,12 +104,14 @@ def test_every_row_arrives_once_with_its_time(config: Config, folder: Path) -> N
 
 
 def test_a_trial_that_repeats_another_has_a_run_that_says_so(config: Config) -> None:
-    twin, repeated = (create_trial(config, study_id="study-1", number=n) for n in (0, 1))
+    original, repeated = (create_trial(config, study_id="study-1", number=n) for n in (0, 1))
     folder = paths.trial_dir(Path(config.experiments), repeated.trial_id)
-    note_repeated(folder, repeated, twin.model_copy(update={"state": "completed", "best": Best(epoch=1, value=0.5)}))
+    note_repeated(
+        folder, repeated, original.model_copy(update={"state": "completed", "best": Best(epoch=1, value=0.5)})
+    )
     assert tracker_of(config).ship(folder)
     [run] = runs(config)
-    assert run.data.tags["duplicate_of"] == twin.trial_id
+    assert run.data.tags["duplicate_of"] == original.trial_id
     assert (run.data.tags["state"], run.info.status) == ("completed", "FINISHED")
 
 
@@ -233,7 +235,7 @@ def test_while_mlflow_is_away_rows_wait_it_is_said_once_and_they_arrive_later(co
     shipper.start()
     left = shipper.close()
     assert left == STEPS + 1
-    assert [s for s in said if "do not reach MLflow" in s] == said[:1]
+    assert [s for s in said if "cannot be sent to MLflow" in s] == said[:1]
     assert len(said) == 1
     assert waiting(folder, tracking_uri(config)) == STEPS + 1
 
@@ -255,7 +257,7 @@ def test_when_mlflow_is_back_the_shipper_says_so_and_ships(config: Config, folde
     shipper._ship_all()
     shipper._ship_all()
     assert len(said) == 1
-    assert "do not reach MLflow" in said[0]
+    assert "cannot be sent to MLflow" in said[0]
     assert waiting(folder, tracking_uri(config)) == 1
     with sqlite3.connect(Path(config.experiments) / paths.MLFLOW_DB) as database:
         database.execute("ALTER TABLE metrics_away RENAME TO metrics")

@@ -258,7 +258,13 @@ class Folder:
                 else:
                     row("delete", epoch - 1, minutes, 1_314_000_000, "neither last nor best")
         if ended and trial.epoch != trial.best.epoch:
-            row("delete", trial.epoch, began - 4.4, 1_314_000_000, "the trial is finished, and it is not the best")
+            row(
+                "delete",
+                trial.epoch,
+                began - 4.4,
+                1_314_000_000,
+                "the trial is finished, and this is not its best checkpoint",
+            )
         self.lines(paths.trial_dir(self.root, trial.trial_id) / paths.RETENTION, rows)
         self.checkpoint(trial, trial.best.epoch)
         if not ended:

@@ -38,7 +38,7 @@ async def test_an_order_is_a_file_once_it_is_confirmed(sample, folder, key):
         assert orders(folder) == []
         await pilot.press(key, "y")
         await until(pilot, lambda: orders(folder) == [order])
-        await until(pilot, lambda: "Ordered: " in notices(app))
+        await until(pilot, lambda: "Requested: " in notices(app))
         await settled(pilot)
         assert f"● running · {said}" in shown(app)
     place = paths.study_dir(sample, folder.id("night-search")) / paths.CONTROL
@@ -70,10 +70,10 @@ async def test_p_again_takes_the_pause_back(sample, folder):
         folder.rewrite(paths.study_dir(sample, folder.id("night-search")) / paths.STUDY, state="paused")
         folder.rewrite(paths.trial_dir(sample, folder.of(7)) / paths.TRIAL, state="interrupted")
         await settled(pilot)
-        assert "⏸ paused · by your order" in shown(app)
-        assert "Paused by your order: p lets it go on." in shown(app)
+        assert "⏸ paused · as requested" in shown(app)
+        assert "Paused as requested: p resumes it." in shown(app)
         await pressed(pilot, "p")
-        assert "Let night-search go on?" in words(app)
+        assert "Resume night-search?" in words(app)
         await pilot.press("n")
         assert orders(folder) == ["pause"]
         await pilot.press("p", "y")
@@ -89,7 +89,7 @@ async def test_of_several_at_work_the_selected_one_is_pruned(folder):
         await pressed(pilot, "2")
         await pressed(pilot, "home", "down")
         await pilot.press("x")
-        assert "Prune trial #1, which is running?" in words(app)
+        assert "Prune the running trial #1?" in words(app)
         await pilot.press("y")
         await until(pilot, lambda: orders(folder) == [f"prune-{folder.of(1)}"])
 
@@ -114,15 +114,15 @@ async def test_cleanup_deletes_what_is_left_over_and_says_how_much(folder):
         await pilot.press("K", "y")
         for _ in range(20):
             await pilot.pause(0.5)
-            if "Cleaned up: 123 kB freed, 0 passed over." in notices(app):
+            if "Cleaned up: 123 kB freed, 0 skipped." in notices(app):
                 break
         assert not left.exists()
-        assert "Cleaned up: 123 kB freed, 0 passed over." in notices(app)
+        assert "Cleaned up: 123 kB freed, 0 skipped." in notices(app)
         for _ in range(20):
             await pilot.pause(0.5)
-            if "nothing is left over" in shown(app):
+            if "nothing to reclaim" in shown(app):
                 break
-        assert "nothing is left over" in shown(app)
+        assert "nothing to reclaim" in shown(app)
 
 
 @pytest.mark.asyncio
@@ -132,7 +132,7 @@ async def test_read_only_gives_no_orders(sample, folder):
         await settled(pilot)
         await pilot.press("p", "e", "E", "x", "K")
         assert not isinstance(app.screen, ConfirmScreen)
-        assert notices(app).count("No orders from here: it was started with --read-only.") == 5
+        assert notices(app).count("Control is disabled: the app was started with --read-only.") == 5
     assert orders(folder) == []
 
 
@@ -147,7 +147,7 @@ async def test_a_folder_that_cannot_be_written_to_takes_no_orders(sample, folder
         await settled(pilot)
         await pilot.press("p")
         assert not isinstance(app.screen, ConfirmScreen)
-        assert "No orders from here: the study's folder cannot be written to." in notices(app)
+        assert "Control is disabled: the study's folder cannot be written to." in notices(app)
     assert orders(folder) == []
 
 
@@ -157,7 +157,7 @@ async def test_a_folder_that_cannot_be_written_to_takes_no_orders(sample, folder
     [
         (("completed",), "completed", "peE", "The study is done: nothing is running."),
         (("interrupted",), "stopped", "eE", "Nothing is running."),
-        (("completed", "queued"), "running", "x", "No trial is running that could be pruned."),
+        (("completed", "queued"), "running", "x", "No running trial to prune."),
     ],
 )
 async def test_where_nothing_runs_there_is_nothing_to_order(folder, states, state, keys, says):
@@ -177,7 +177,7 @@ async def test_without_a_study_there_is_nothing_to_order(folder):
     async with app.run_test() as pilot:
         await settled(pilot)
         await pilot.press("p", "K")
-        assert notices(app).count("There is no study to order anything of.") == 2
+        assert notices(app).count("There is no study to control.") == 2
 
 
 @pytest.mark.asyncio
@@ -190,7 +190,7 @@ async def test_an_order_that_cannot_be_written_is_told_of(sample, monkeypatch):
     async with app.run_test() as pilot:
         await settled(pilot)
         await pilot.press("p", "y")
-        await until(pilot, lambda: "It failed: No space left on device" in notices(app))
+        await until(pilot, lambda: "Failed: No space left on device" in notices(app))
 
 
 def test_cleanup_that_refuses_is_told_of(folder, tmp_path):

@@ -122,7 +122,7 @@ def test_of_a_journal_too_long_the_end_is_shown_and_that_is_said(trial):
         ([("keep", 100), ("strip", 700)], (0, "weights")),
         ([("keep", 100), ("delete", 100)], (0, "gone")),
         ([("keep", 100), ("delete", 100), ("keep", 50)], (50, "full")),
-        ([("keep", 100), ("set_aside", 100)], (0, "set aside")),
+        ([("keep", 100), ("set_aside", 100)], (0, "quarantined")),
         ([("delete", 100)], (0, "gone")),
     ],
 )

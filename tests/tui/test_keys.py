@@ -102,11 +102,11 @@ STEPS = {
             ("M", lambda app: marked(app) == []),
             ("p", lambda app: "Pause night-search?" in asked(app)),
             ("n", lambda app: not asked(app)),
-            ("e", lambda app: "End night-search after the trial at work?" in asked(app)),
+            ("e", lambda app: "End night-search after the running trial?" in asked(app)),
             ("n", lambda app: not asked(app)),
             ("E", lambda app: "Stop night-search now?" in asked(app)),
             ("n", lambda app: not asked(app)),
-            ("x", lambda app: "Prune trial #7" in asked(app)),
+            ("x", lambda app: "Prune the running trial #7" in asked(app)),
             ("n", lambda app: not asked(app)),
             ("K", lambda app: "Run cleanup?" in asked(app)),
             ("n", lambda app: not asked(app)),
@@ -232,7 +232,7 @@ STEPS = {
     StorageScreen: (
         ["5"],
         [
-            ("u", lambda app: "nothing is left over" in shown(app)),
+            ("u", lambda app: "nothing to reclaim" in shown(app)),
             ("K", lambda app: "Run cleanup?" in asked(app)),
         ],
     ),
@@ -282,7 +282,7 @@ STEPS = {
             step
             for key in ("escape", "question_mark", "q")
             for step in (
-                ("question_mark", lambda app: "the search goes on without this app" in shown(app)),
+                ("question_mark", lambda app: "the search keeps running" in shown(app)),
                 (key, lambda app: not isinstance(app.screen, HelpScreen) and app.is_running),
             )
         ],
@@ -363,7 +363,7 @@ async def test_the_palette_has_every_screen_and_every_order(two):
         assert titles >= {"Copy trial id", "Copy trial folder", "Theme", "Screenshot", "Quit"}
         await pilot.press("ctrl+p")
         await pilot.press(*"prune", "enter")
-        await until(pilot, lambda: "Prune trial #7" in asked(app))
+        await until(pilot, lambda: "Prune the running trial #7" in asked(app))
 
 
 @pytest.mark.asyncio
@@ -372,9 +372,9 @@ async def test_a_pattern_that_is_none_yet_is_said_in_the_line_of_the_filter(two)
     async with app.run_test(size=(100, 30)) as pilot:
         await settled(pilot)
         await pressed(pilot, "2", "slash", *"head~[a")
-        await until(pilot, lambda: "[a is no pattern" in shown(app).split("\n")[2] and rows(app) == [])
+        await until(pilot, lambda: "[a is not a regex" in shown(app).split("\n")[2] and rows(app) == [])
         await pilot.press(*"-p]")
-        await until(pilot, lambda: "no pattern" not in shown(app) and len(rows(app)) == 8)
+        await until(pilot, lambda: "not a regex" not in shown(app) and len(rows(app)) == 8)
         await pilot.press("escape")
         await until(pilot, lambda: not app.screen.query_one("#filter-line").region.height)
 

@@ -80,7 +80,7 @@ def test_where_the_system_tells_nothing_of_its_disks_there_is_nothing(one, clock
     clock.at += 1
     view = one.look(seen=True)
     assert (view.samples[0].read, view.samples[0].written) == (None, None)
-    assert "does not tell" in machinepanels.disk(view, 40, 6)[0].plain
+    assert "not available" in machinepanels.disk(view, 40, 6)[0].plain
 
 
 def nvml(**broken):
@@ -112,7 +112,7 @@ def nvml(**broken):
         ({}, "0 T4  37%  3.0 of 16.0 GB  55 °C"),
         ({"busy": 1}, "0 T4  3.0 of 16.0 GB  55 °C"),
         ({"memory": 1, "temperature": 1}, "0 T4  37%"),
-        ({"init": 1}, "no GPU that an NVIDIA driver knows"),
+        ({"init": 1}, "no NVIDIA GPU found"),
     ],
 )
 def test_of_a_gpu_is_shown_what_the_driver_tells(one, clock, monkeypatch, broken, told):
@@ -159,9 +159,9 @@ def test_each_part_of_the_time_has_its_highest_and_a_gap_stays_one():
 @pytest.mark.parametrize(
     ("here", "says", "not_said"),
     [
-        ({7}, "trials at work on this machine", "elsewhere"),
-        (set(), "1 trial at work elsewhere", "163%"),
-        (None, "trials at work", "on this machine"),
+        ({7}, "trials running on this machine", "elsewhere"),
+        (set(), "1 trial running elsewhere", "163%"),
+        (None, "running trials", "on this machine"),
     ],
 )
 async def test_the_trials_at_work_here_are_shown_with_their_newest_metrics(frozen, monkeypatch, here, says, not_said):

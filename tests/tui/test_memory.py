@@ -222,10 +222,10 @@ async def test_a_place_that_cannot_be_written_to_is_told_once_and_the_notes_stay
     async with app.run_test(size=(160, 48)) as pilot:
         await settled(pilot)
         await pressed(pilot, "2", "home", "N", *"here", "enter")
-        await until(pilot, lambda: "Nothing will be remembered" in notices(app))
+        await until(pilot, lambda: "The app's state cannot be saved" in notices(app))
         await pressed(pilot, "m", "down", "m")
         assert "here" in shown(app)
-        assert notices(app).count("Nothing will be remembered") == 1
+        assert notices(app).count("The app's state cannot be saved") == 1
 
 
 @pytest.mark.asyncio

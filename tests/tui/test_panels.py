@@ -49,8 +49,8 @@ def test_the_overview_says_it_all(frozen):
     ("states", "state", "says"),
     [
         (("completed",) * 3, "completed", "The study is done. 4 shows the report of its best trial"),
-        (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` goes on."),
-        (("completed",), "stopped", "`just hpo study.name=night-search` goes on."),
+        (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` resumes it."),
+        (("completed",), "stopped", "`just hpo study.name=night-search` resumes it."),
         ((), "running", "Nothing is running."),
     ],
 )
@@ -86,15 +86,15 @@ def test_a_pause_that_has_been_obeyed_says_how_to_go_on(folder):
     control.mkdir()
     (control / "pause").touch()
     page = panels.overview(look(folder.root))
-    assert "⏸ paused · by your order" in page
-    assert "Paused by your order: p lets it go on." in page
+    assert "⏸ paused · as requested" in page
+    assert "Paused as requested: p resumes it." in page
 
 
 def test_many_at_work_have_a_line_each(folder):
     folder.study(states=("running",) * 5)
     lines = panels.happening(look(folder.root)).plain.split("\n")
     assert len(lines) == 4
-    assert lines[-1] == "and 2 more at work"
+    assert lines[-1] == "and 2 more running"
 
 
 def test_trials_that_have_not_begun_have_no_score_and_no_time(folder):

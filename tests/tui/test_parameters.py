@@ -108,7 +108,7 @@ def test_the_share_is_a_bar_and_where_it_cannot_be_told_stands_why():
     page = bars(importance("s"), [RATE, "model.criteria_hidden_dim", "other"], 60, "").plain.split("\n")
     assert page[0].startswith("lr            43.1% █")
     assert page[1].split(None, 2) == ["hidden", "–", "fewer than 10 completed trials have it"]
-    assert page[2].split(None, 2) == ["other", "–", "the search does not draw it"]
+    assert page[2].split(None, 2) == ["other", "–", "not searched"]
     assert "i computes" in bars(None, [RATE], 60, "").plain
 
 

@@ -147,8 +147,8 @@ def test_a_line_is_seen_where_none_of_its_points_is_a_staircase_where_it_stood_a
     assert len({y for _, y in level}) == 1
     assert len(level) == 2 * (40 - 7)
     assert draw(Chart([Line([0, 10], [0.0, 1.0], kind="points")], x_range=(4, 6)), 40, 9).plain == "nothing yet"
-    beyond = Chart([Line([0, 10], [0.0, 1.0])], x_range=(20, 30), empty="nothing in sight")
-    assert draw(beyond, 40, 9).plain == "nothing in sight"
+    beyond = Chart([Line([0, 10], [0.0, 1.0])], x_range=(20, 30), empty="nothing in this range")
+    assert draw(beyond, 40, 9).plain == "nothing in this range"
 
 
 def test_a_thinned_line_looks_as_if_all_its_points_were_drawn(monkeypatch):

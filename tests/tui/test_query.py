@@ -206,8 +206,8 @@ def test_the_words_are_not_in_a_text(query):
 def test_what_is_no_pattern_is_said_and_looked_for_as_it_stands(typed):
     query = Query(typed if "~" in typed else f"~{typed}")
     literal = typed.rsplit("~", 1)[-1]
-    assert query.told.startswith(f"{literal} is no pattern (")
-    assert query.told.endswith("looked for as it stands")
+    assert query.told.startswith(f"{literal} is not a regex (")
+    assert query.told.endswith("searched for literally")
     assert query({"head": f"x{literal.upper()}y"}) != typed.startswith("!")
     assert query({"head": "x"}) == typed.startswith("!")
 
@@ -218,7 +218,7 @@ def test_of_a_right_pattern_nothing_is_said():
 
 @pytest.mark.parametrize("pattern", ["(?:a{999}){999}", "a{99999999}", "((((a{99}){99}){99}){99})"])
 def test_a_pattern_that_fills_the_memory_is_refused(pattern):
-    assert Query(f"~{pattern}").told == f"{pattern} repeats too often: looked for as it stands"
+    assert Query(f"~{pattern}").told == f"{pattern} repeats too often: searched for literally"
 
 
 @pytest.mark.parametrize("pattern", ["(a|aa)+$", "(?R)", "(((a|a)+)+)+c"])
@@ -226,7 +226,7 @@ def test_a_pattern_that_would_never_end_is_given_up_and_then_all_is_looked_for_a
     table = [{"x": "aa"}, {"x": "a" * 60 + "b"}, {"x": f"-{pattern}-"}, {"x": "a" * 59 + "c"}] * 500
     query = Query(f"~{pattern}")
     assert query.those(table, lambda row: row) == [table[2]] * 500
-    assert query.told == f"{pattern} takes too long: looked for as it stands"
+    assert query.told == f"{pattern} takes too long: searched for literally"
 
 
 def test_a_pattern_that_is_slow_on_every_cell_is_given_up(monkeypatch):
@@ -251,7 +251,7 @@ patterns = st.text(st.sampled_from('ab()[]{}|*+?\\^$.,-:<>=!PRi0123456789 "~'), 
 def test_whatever_pattern_is_typed_is_answered(before, pattern, row):
     query = Query(before + pattern)
     assert query(row) in (True, False)
-    assert query.told == "" or query.told.endswith("looked for as it stands")
+    assert query.told == "" or query.told.endswith("searched for literally")
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)

@@ -194,7 +194,7 @@ async def test_a_folder_that_cannot_be_read_says_so_on_every_screen(night, monke
         await settled(pilot)
         for key in SCREENS:
             await pressed(pilot, key)
-            assert "cannot be read: Permission denied. Mend its permissions" in words(app)
+            assert "cannot be read: Permission denied. Fix its permissions" in words(app)
 
 
 @pytest.mark.asyncio

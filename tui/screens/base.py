@@ -1,4 +1,4 @@
-"""What the screens have in common: the header, the footer, and that they show each new look at the folder."""
+"""What all screens share: the header, the footer, and showing each new snapshot of the folder."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -113,7 +113,7 @@ class FolderScreen(Screen[None]):
             panel.shown = shown  # type: ignore[attr-defined]
             lengths = [len(line) for line in shown.plain.split("\n")]
             same = before is not None and lengths == [len(line) for line in before.plain.split("\n")]
-            panel.update(shown, layout=not same)  # a clock that ticks lays nothing out anew
+            panel.update(shown, layout=not same)  # a ticking clock needs no new layout
         head(panel, title, subtitle)
 
 

@@ -1,4 +1,4 @@
-"""A screen with a grid of charts: its keys, and the line in which one types what is looked for."""
+"""A screen with a grid of charts: its keys, and the line for the filter."""
 
 from textual import on
 from textual.widgets import Input

@@ -1,4 +1,4 @@
-"""Two to eight marked trials: a grid of charts with all of their curves, the parameters that differ, the symptoms."""
+"""Two to eight marked trials: a grid of charts with their curves, the parameters that differ, the symptoms."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -98,7 +98,7 @@ def symptoms(details: Sequence[TrialDetail]) -> Text:
     first = details[0].report
     if first is None:
         return Text(
-            f"trial {text.number(details[0].record)} has no report to compare with: mark another one first", text.DIM
+            f"trial {text.number(details[0].record)} has no report to compare with: first mark another one", text.DIM
         )
     others = [_by_symptom(detail) for detail in details[1:]]
     page = Text.assemble((f"{'':<18}{text.number(details[0].record):>7}", text.DIM))

@@ -1,4 +1,4 @@
-"""A question before something is ordered; nothing happens unless it is answered with yes."""
+"""A question before an action; only yes runs it."""
 
 from typing import ClassVar
 

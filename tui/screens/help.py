@@ -1,4 +1,4 @@
-"""What the keys do and what the symbols mean."""
+"""The help screen: keys and symbols."""
 
 from typing import ClassVar
 
@@ -15,45 +15,45 @@ KEYS = {
     "everywhere": {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
         "7  8": "Parameters, Machine",
-        "s": "the next study, where there are several",
-        "N": "a note on the trial, in Trials, Trial and Report; empty: none",
-        "c  C": "copy the trial's id, its folder (OSC 52)",
-        "P": "pin: hold the others against this trial, not against the best",
+        "s": "next study",
+        "N": "note on the trial, in Trials, Trial and Report; empty deletes it",
+        "c  C": "copy the trial's id; copy its folder (OSC 52)",
+        "P": "pin: compare others with this trial instead of the best",
         "t  S": "light or dark; save the screen as SVG",
-        "< > 0": "right column wider, narrower, as it was",
-        "Ctrl+P": "command palette: all of this by name, more themes",
-        "?  q": "this page; quit: the search goes on without this app",
+        "< > 0": "right column wider, narrower, default width",
+        "Ctrl+P": "command palette: all commands by name, more themes",
+        "?  q": "this page; quit (the search keeps running)",
     },
-    "orders, each asked for confirmation": {
-        "p": "pause: checkpoint and free the device; again: go on",
-        "e  E": "end after the trial at work; stop now, with a checkpoint",
+    "control, with confirmation": {
+        "p": "pause: save a checkpoint and free the device; again: resume",
+        "e  E": "end after the running trial; stop now, with a checkpoint",
         "x": "prune the running trial",
         "K": "run cleanup",
     },
     "Overview": {
-        "a A": "the objective over the trials, time, or a parameter",
+        "a A": "objective over trials, time, or a parameter",
     },
     "Trials": {
         "/": "filter: gated  head=mlp_*  lr<5e-5  !failed; Esc clears it",
         "": 'also: a or b  (a b)  "two words"  ~^regex  head~x$  note~.',
-        "o O  i": "sort by the next, the previous column; turn around",
-        "m  M": "mark for the comparison; clear the marks",
+        "o O  i": "sort by the next, the previous column; reverse the order",
+        "m  M": "mark for comparison; clear the marks",
         "Enter  W": "open the trial; write the table as CSV",
     },
     "Trial, Compare, Report": {
-        "[ ]": "the trial before, the next one",
+        "[ ]": "previous trial, next trial",
         "arrows": "choose a chart; in Compare, and enlarged by Enter, ← → points",
-        "n b  /": "more charts, the ones before; filter them by name",
+        "n b  /": "next charts, previous charts; filter them by name",
         "+ = - z": "zoom in, out, see all; the wheel zooms, a click is a point",
-        "w l a r": "smoothed, log axis, by step or epoch, best one behind",
-        "v f Tab": "severity of the log, find in it; next panel, where one is in sight",
+        "w l a r": "smooth, log axis, step or epoch, best trial behind",
+        "v f Tab": "log severity, find in the log; next panel, if shown",
     },
     "Storage": {
-        "u": "look for leftovers again",
+        "u": "look for reclaimable files again",
     },
     "Parameters": {
-        "i": "compute the importance anew (in the background, writes nothing)",
-        "n b": "the parameters for which there was no room, the ones before",
+        "i": "recompute the importance (in the background, writes nothing)",
+        "n b": "next parameters, previous parameters",
     },
 }
 STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted", "stopped")

@@ -1,4 +1,4 @@
-"""The machine that the app runs on, over the last minutes, and the trials at work on it."""
+"""The Machine screen: the machine that the app runs on, over the last minutes, and the trials running on it."""
 
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ class MachineScreen(FolderScreen):
 
     def body(self) -> ComposeResult:
         with Container(id="machine-panels"):
-            for name in ("processor", "memory", "disk"):
+            for name in ("cpu", "memory", "disk"):
                 yield Static(id=name, classes="panel", markup=False)
             with VerticalScroll(id="gpus", classes="panel"):
                 yield Static(id="gpus-text", markup=False)
@@ -31,7 +31,7 @@ class MachineScreen(FolderScreen):
         cores = f", {machine.cores} cores" if machine.cores else ""
         free = f", {text.size(snapshot.disk_free)} free of {text.size(snapshot.disk_total)}"
         titles = {
-            "processor": f"processor{host}{cores}",
+            "cpu": f"CPU{host}{cores}",
             "memory": "memory",
             "disk": f"disk {text.clean(machine.disk, 20)}".rstrip() + free,
             "gpus": "GPU",

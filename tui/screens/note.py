@@ -1,4 +1,4 @@
-"""One line to note on a trial."""
+"""A dialog for a one-line note on a trial."""
 
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from tui.screens.base import head
 class NoteScreen(ModalScreen[str | None]):
     """Gives what was entered, which may be empty; None where it was left."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel")]
 
     def __init__(self, trial: str, note: str) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class NoteScreen(ModalScreen[str | None]):
             yield Input(self._note, max_length=LONGEST_NOTE, compact=True, select_on_focus=False)
 
     def on_mount(self) -> None:
-        head(self.query_one("#note"), f"note on trial {self._trial}", "Enter keeps it, Esc leaves it; empty: none")
+        head(self.query_one("#note"), f"note on trial {self._trial}", "Enter saves, Esc cancels; empty deletes it")
         self.query_one(Input).focus()
 
     @on(Input.Submitted)

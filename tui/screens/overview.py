@@ -1,4 +1,4 @@
-"""The study at a glance: the objective over the trials, what happens now, what it costs, what happened lately."""
+"""The Overview screen: the objective over the trials, the current trial, storage and pace, recent events."""
 
 import math
 from typing import ClassVar
@@ -25,7 +25,7 @@ class OverviewScreen(FolderScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "app.order('pause')", "Pause"),
         Binding("a", "axis(1)", "Axis", show=False),
-        Binding("A", "axis(-1)", "Axis before", show=False),
+        Binding("A", "axis(-1)", "Previous axis", show=False),
     ]
 
     _axis = NUMBER
@@ -125,5 +125,5 @@ def objective_chart(trials: Trials) -> Chart:
         lines,
         x_range=(min(first, 0), max(last, 1)),
         x_label=lambda x: f"#{x:.0f}",
-        empty="no trial has a score yet: it takes an epoch",
+        empty="no trial has a score yet: the first comes after an epoch",
     )

@@ -1,4 +1,4 @@
-"""Which parameters matter, how the trials ran through their values, and what the best of them have in common."""
+"""The Parameters screen: importance, parallel coordinates, and what the best trials have in common."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ class ParametersScreen(FolderScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("i", "importance", "Importance"),
         Binding("n", "page(1)", "More parameters", show=False),
-        Binding("b", "page(-1)", "Parameters before", show=False),
+        Binding("b", "page(-1)", "Previous parameters", show=False),
     ]
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) 
     """A line for each parameter: its share of the variance, or why it cannot be told."""
     page = Text.assemble((f"{failed}\n" if failed else "", "yellow"))
     if told is None:
-        page.append("No summary of this study yet: i computes which parameters matter, as `just summary`.", text.DIM)
+        page.append("No summary of this study yet: i computes the importance, as `just summary` does.", text.DIM)
         return page
     told_keys = [*keys, *(key for key in told.parameter_importance if key not in keys)][:200]
     room = max(width - NAME - 8, 8)
@@ -138,7 +138,7 @@ def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) 
         found, share = told.parameter_importance.get(key), told.share(key)
         page.append(f"{text.parameter_name(key)[: NAME - 1]:<{NAME}}")
         if share is None:
-            why = found.reason if found and found.reason else "the search does not draw it"
+            why = found.reason if found and found.reason else "not searched"
             page.append(f"   –  {text.clean(why, 80)[: room + 2]}\n", text.DIM)
         else:
             few = f" in {text.trials(found.trials)}" if found and found.conditional and room > 40 else ""
@@ -177,7 +177,7 @@ def parallel(view: View, lines: Sequence[Ranked], keys: Sequence[str]) -> Parall
 def in_common(found: Sequence[Ranked], keys: Sequence[str], width: int) -> Text:
     """A line for each parameter: where the best tenth lies, beside all."""
     if len(found) < FEWEST:
-        return Text(f"fewer than {FEWEST} completed trials: their best say nothing yet", text.DIM)
+        return Text(f"fewer than {FEWEST} completed trials: too few to compare", text.DIM)
     best = len(best_tenth(found))
     settings = [one.trial.parameters for one in found]
     page = Text()

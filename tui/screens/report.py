@@ -1,4 +1,4 @@
-"""A trial's evaluation report: headline, a line a symptom, evidence, the checkpoints that share the best score."""
+"""The Report screen: headline metrics, one line per symptom, evidence, the tied best checkpoints."""
 
 from typing import ClassVar
 
@@ -55,10 +55,12 @@ def missing(view: View) -> Text:
     if any("evaluation_report" in problem for problem in detail.problems):
         return Text(
             f"The report of trial {name} cannot be read: `just evaluate --trial-id {text.clean(trial.trial_id, 60)}`"
-            " writes it anew."
+            " writes it again."
         )
     if trial.duplicate_of:
-        return Text(f"Trial {name} repeats trial {text.clean(trial.duplicate_of, 60)}: see the report of that one.")
+        return Text(
+            f"Trial {name} is a duplicate of trial {text.clean(trial.duplicate_of, 60)}: see that trial's report."
+        )
     said = {
         "pruned": "was pruned: pruned trials have no report.",
         "failed": "failed before it could be evaluated; 3 shows why.",
@@ -89,7 +91,7 @@ def report(report: EvaluationReport, width: int) -> Text:
         ("exact", "exact_match", evidence.exact_match),
         ("token F1", "f1", evidence.f1),
         ("char F1", "char_f1", evidence.char_f1),
-        ("no-evidence right", "null_span_accuracy", evidence.null_span_accuracy),
+        ("no evidence, correct", "null_span_accuracy", evidence.null_span_accuracy),
     ):
         page.append(word.replace(" ", "\u00a0") + "\u00a0", text.DIM).append(text.value(number), "bold")
         page.append(f"{interval(report, f'evidence_binding.{name}')}   ", text.DIM)
@@ -101,7 +103,7 @@ def report(report: EvaluationReport, width: int) -> Text:
     page.append("\n\ncheckpoints with the best validation score\n", "bold")
     for checkpoint in report.evaluated_checkpoints[:20]:
         f1 = checkpoint.test_metrics.criteria_matching.f1_macro
-        path = text.clean((checkpoint.path or "in memory alone").rsplit("/", 1)[-1], 30)
+        path = text.clean((checkpoint.path or "in memory only").rsplit("/", 1)[-1], 30)
         page.append(f"  {'★' if not checkpoint.co_best else '='} epoch {checkpoint.epoch:<4}")
         page.append(f" validation {text.value(checkpoint.val_metric)}   {report.split} macro F1 {text.value(f1)}   ")
         page.append(f"{path}\n", text.DIM)

@@ -1,4 +1,4 @@
-"""Where the bytes are, what would go next and why, what is left over, and how the bytes came and went."""
+"""The Storage screen: bytes by kind and trial, next evictions, reclaimable files, recent moves."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ class StorageScreen(FolderScreen):
     def __init__(self) -> None:
         super().__init__()
         self._found: dict[str, Any] | None = None
-        self._said = "looking for what is left over…"
+        self._said = "looking for reclaimable files…"
         self._asked_of: tuple[str, int] | None = None
         self._view: View | None = None
 
@@ -54,14 +54,14 @@ class StorageScreen(FolderScreen):
         width = self.query_one("#gauge").size.width or 60
         now_ms = int(view.now.timestamp() * 1000)
         pending = (
-            f"looked at {view.storage.looked_at:,} of {len(view.snapshot.trials):,} trials"
+            f"checked {view.storage.looked_at:,} of {len(view.snapshot.trials):,} trials"
             if view.storage.pending
             else ""
         )
         self.put("gauge", panels.storage(view.snapshot, view.storage, width, now_ms, chart=False), "budget", pending)
         self.put("kinds", kinds(view), f"by kind: {text.trials(len(view.storage.by_trial))}")
         self.put("next-text", going(self._found, self._said, view))
-        head(self.query_one("#next"), "next to go, in this order")
+        head(self.query_one("#next"), "evicted next, in this order")
         panel = self.query_one("#moves")
         page, highest = moves(view, panel.size.width or 60, now_ms)
         self.put("moves-text", page)
@@ -69,7 +69,7 @@ class StorageScreen(FolderScreen):
         self.put("largest-text", largest(view, self.query_one("#largest").size.width or 60))
         head(self.query_one("#largest"), "by study, by trial")
         machine = self.query_one("#machine")
-        if machine.size.width:  # there is room for it
+        if machine.size.width:  # it fits on the screen
             lines = machinepanels.strip(view.machine, machine.size.width)
             self.put("machine", lines, machinepanels.title(view.machine))
 
@@ -81,7 +81,7 @@ class StorageScreen(FolderScreen):
         try:
             self._found = await asyncio.to_thread(control.cleanup, self.owner.experiments)
         except OSError as error:
-            self._found, self._said = None, f"cleanup cannot look: {text.clean(str(error))}"
+            self._found, self._said = None, f"cleanup failed: {text.clean(str(error))}"
         if self._view:
             self.show(self._view)
 
@@ -106,7 +106,7 @@ def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
     left = [item for item in items if item.get("kind") in ("litter", "orphan")]
     freed = found.get("freed", 0)
     page = Text.assemble((f"cleanup would free {text.size(freed)}", "bold"))
-    page.append("\n" if left else " (nothing is left over)\n")
+    page.append("\n" if left else " (nothing to reclaim)\n")
     numbers = {f"trial_{t.trial_id}": text.number(t) for t in view.snapshot.trials}
     for item in left[:MOST]:
         page.append(f"  {_place(item, numbers):<26} {text.size(item['bytes']):>8}  ").append(
@@ -121,7 +121,7 @@ def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
     if len(evictable) > MOST:
         page.append(f"and {len(evictable) - MOST:,} more\n", text.DIM)
     if not evictable:
-        page.append("nothing could go: only the best, and what running trials resume from", text.DIM)
+        page.append("nothing can be evicted: only best checkpoints and resume points are left", text.DIM)
     page.rstrip()
     return page
 

@@ -1,4 +1,4 @@
-"""One trial: its metrics as a grid of charts, what it was made with, what became of its checkpoints, its log."""
+"""The Trial screen: metrics as a grid of charts, configuration, checkpoints, log."""
 
 from functools import partial
 from typing import ClassVar
@@ -72,9 +72,7 @@ class TrialScreen(ChartsScreen):
         self._view = view
         detail = view.detail
         if detail is None:
-            self.put(
-                "about", "No trial yet: the first one comes when `just hpo` starts it." if not view.selected else "…"
-            )
+            self.put("about", "No trial yet: `just hpo` starts the first one." if not view.selected else "…")
             return
         other = self._other(view)
         beside = other if self.beside else None

@@ -1,4 +1,4 @@
-"""All trials of the study in a table: sorted, filtered by typing, as they change; below it, the cursor's in full."""
+"""The Trials screen: all trials in a live table, sorted and filtered; below it, details of the selected one."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +33,8 @@ class TrialsScreen(FolderScreen):
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("escape", "leave_filter", "Clear filter", show=False),
         Binding("o", "sort(1)", "Sort", show=False),
-        Binding("O", "sort(-1)", "Sort back", show=False),
-        Binding("i", "reverse", "Turn around", show=False),
+        Binding("O", "sort(-1)", "Sort by previous", show=False),
+        Binding("i", "reverse", "Reverse the order", show=False),
         Binding("m", "app.mark", "Mark", show=False),
         Binding("N", "app.note", "Note", show=False),
         Binding("W", "write", "Write as CSV", show=False),
@@ -79,7 +79,7 @@ class TrialsScreen(FolderScreen):
             self._made_of = made_of
             self.run_worker(self._arrange(view), exclusive=True, group="rows")
         elif trials.active:
-            table.refresh()  # their times go on
+            table.refresh()  # running times advance
         self.put("counts", self._counts(view))
         self._detail()
 
@@ -224,7 +224,7 @@ class TrialsScreen(FolderScreen):
         if trial:
             self.put("detail", detail(trial))
         else:
-            self.put("detail", "No trial is like that: Esc clears the filter." if self._query else "")
+            self.put("detail", "No trial matches: Esc clears the filter." if self._query else "")
 
 
 def columns(trials: Trials, metric: str, notes: Mapping[str, str]) -> tuple[Column, ...]:
@@ -344,7 +344,7 @@ def detail(trial: TrialRecord) -> Text:
     if trial.error:
         line.append(f"\n{text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", text.STYLES["failed"])
     elif trial.duplicate_of:
-        line.append(f"\nthe same configuration as {text.clean(trial.duplicate_of, 60)}, so not trained again")
+        line.append(f"\nduplicate of {text.clean(trial.duplicate_of, 60)}, not trained again")
     elif trial.best:
         line.append(f"\nbest {text.value(trial.best.value)} after epoch {trial.best.epoch} of {trial.epochs}")
     else:

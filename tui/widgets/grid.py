@@ -1,6 +1,6 @@
-"""Metrics as a grid of charts: paged, filtered by name, one of them enlarged, all with one hairline and one window.
+"""Metrics as a grid of charts: pages, a filter by name, one chart enlarged, a shared hairline and x range.
 
-The hairline and the window are places on the x axis, steps or epochs, so that they mean the same in each chart.
+The hairline and the range are positions on the x axis, steps or epochs, so that they mean the same in each chart.
 """
 
 from bisect import bisect_left, bisect_right
@@ -25,16 +25,16 @@ BY_KEY, BY_WHEEL = 2.0, 1.25  # how much one of them zooms
 
 # What a screen with a grid binds; `action_grid` of the screen hands it on.
 GRID_KEYS: list[BindingType] = [
-    Binding("n,pagedown", "grid('turn', 1)", "More charts", show=False),
-    Binding("b,pageup", "grid('turn', -1)", "Charts before", show=False),
+    Binding("n,pagedown", "grid('turn', 1)", "Next charts", show=False),
+    Binding("b,pageup", "grid('turn', -1)", "Previous charts", show=False),
     Binding("enter", "grid('enlarge')", "Enlarge", show=False),
-    Binding("left", "grid('inspect', -1)", "Point before", show=False),
-    Binding("right", "grid('inspect', 1)", "Point after", show=False),
-    Binding("up", "grid('choose', -1)", "Chart before", show=False),
+    Binding("left", "grid('inspect', -1)", "Previous point", show=False),
+    Binding("right", "grid('inspect', 1)", "Next point", show=False),
+    Binding("up", "grid('choose', -1)", "Previous chart", show=False),
     Binding("down", "grid('choose', 1)", "Next chart", show=False),
     Binding("plus,equals_sign", f"grid('zoom', {1 / BY_KEY})", "Zoom in", show=False),
     Binding("minus", f"grid('zoom', {BY_KEY})", "Zoom out", show=False),
-    Binding("z", "grid('whole')", "See the whole", show=False),
+    Binding("z", "grid('whole')", "Zoom to fit", show=False),
     Binding("w", "grid('flip', 'smooth')", "Smooth", show=False),
     Binding("l", "grid('flip', 'log_axis')", "Log axis", show=False),
     Binding("a", "grid('flip', 'by_epoch')", "Step or epoch", show=False),
@@ -115,7 +115,7 @@ class ChartGrid(Container):
                 page = f"page {self._page + 1} of {pages}: n, b" if last else ""
                 self._draw(plot, on_page[slot], on_page[slot] == names[self._chosen], page)
             elif slot == 0:
-                said = "no metric is called so: Esc clears the filter" if self._all else self._empty
+                said = "no metric matches: Esc clears the filter" if self._all else self._empty
                 head(plot, "metrics", "")
                 plot.set_class(False, "chosen")
                 plot.show(said, partial(Chart, empty=said))
@@ -187,7 +187,7 @@ class ChartGrid(Container):
                 some = slice(sight.start, sight.stop, max((sight.stop - sight.start) // 6, 1))
                 lines.append(Line(xs[some], smooth[some], curve.style, "points", curve.marker))
         word, window = self._word, self._window
-        empty = "nothing in sight here: z shows the whole" if window else "nothing that can be drawn"
+        empty = "nothing in this range: z zooms to fit" if window else "nothing to draw"
         return Chart(lines, self.log_axis, lambda x: f"{word} {place(x)}", window, empty)
 
     def _xs(self, curve: Curve) -> Sequence[float]:

@@ -1,4 +1,4 @@
-"""The first line of every screen: which study, how far it is, what time it is."""
+"""The first line of every screen: the study, its progress, the time."""
 
 from datetime import datetime
 

@@ -1,6 +1,6 @@
-"""The last line of a screen: its most important keys, which can be clicked.
+"""The last line of a screen: its most important keys, clickable.
 
-Not Textual's Footer, which makes a widget for each key anew whenever a screen comes in sight: 30 ms, twice a switch.
+Textual's Footer creates a widget per key each time a screen is shown: 30 ms, twice per switch.
 """
 
 from textual.binding import Binding

@@ -1,8 +1,8 @@
 """Parallel coordinates in braille: a vertical axis for each parameter, the objective's last, a line for each trial.
 
-Drawn here and not by plot.py's canvas since hundreds of lines share few characters: those of the best and the
-highlighted ones take the whole character from what lies beneath, or nobody could follow them. The others are dotted, so
-that the best stand out without colours too.
+plot.py's canvas is not used, since hundreds of lines share few characters: the best and the highlighted lines replace
+whole characters of those beneath, or they could not be followed. The others are dotted, so that the best stand out
+without colours too.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Line charts in braille: each character is 2 dots wide and 4 high.
 
-Drawn here and not by a library because many charts are redrawn at once while keys are answered: plotext takes 280 ms
-for the objective of 10,000 trials and 50 ms for 1,000 points, this 2 ms for either, since no more than four points of a
-line are drawn in a column.
+No library is used because many charts are redrawn at once while keys are pressed: plotext takes 280 ms for the
+objective of 10,000 trials and 50 ms for 1,000 points, this module 2 ms for either, since it draws at most four points
+of a line per column.
 """
 
 import math

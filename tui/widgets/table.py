@@ -1,6 +1,6 @@
-"""A table of any length, of which only the lines in sight are drawn.
+"""A table of any length that draws only the visible lines.
 
-Textual's DataTable measures and keeps every cell: 10,000 rows of 8 take it 4 s, and each refresh costs as much again.
+Textual's DataTable measures and keeps every cell: 10,000 rows of 8 take it 4 s, and each refresh as long again.
 """
 
 from collections.abc import Callable, Sequence
