@@ -97,7 +97,8 @@ class Config(Section):
         return self
 
 
-# Of keys that older snapshots lack: the value under which these were begun, whatever is the default now.
+# Of keys that older snapshots lack: the value under which these were begun, whatever is the default now. What is null
+# in these versions, too, needs no line: a key that is lacking reads as null (data.path, data.columns).
 LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
 
 # Of a group, the key that tells its choices apart.

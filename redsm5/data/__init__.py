@@ -11,15 +11,16 @@ import tempfile
 from dataclasses import astuple, dataclass, replace
 from mmap import mmap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redsm5 import hub
 from redsm5.data import cache
+from redsm5.data.dataset import files_of, layout_of, read_dataset
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
 from redsm5.data.split import Assignment, split
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import InputError
+from redsm5.errors import HubError, InputError
 
 if TYPE_CHECKING:
     from redsm5.sections import DataConfig
@@ -134,17 +135,18 @@ def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
 
 def _key(config: "DataConfig") -> str | None:
     """What the posts and their splits depend on; None where that cannot be read, as `_read` will say."""
-    source: list[str | int | None] = [config.posts, config.seed]
+    source: list[Any] = [config.posts, config.seed]
     if config.source != "synthetic":
-        if (folder := _folder(config)) is None:
-            return None
-        names = (POSTS_FILE, ANNOTATIONS_FILE)
         try:
-            if not all((folder / name).is_file() for name in names):  # to read a pipe may take for ever
-                return None
-            source = [_digest(folder / name) for name in names]
-        except OSError:
+            source = [[str(name), _digest(path)] for name, path in _files(config).items()]
+        except HubError:  # to ask again would be to try ten times
+            raise
+        except (OSError, InputError):
             return None
+        if not source:
+            return None
+        if config.source == "dataset":
+            source.append(config.columns)
     split = (config.split_seed, config.validation_fraction, config.test_fraction, config.group_duplicates)
     return cache.key("posts", source, *split)
 
@@ -154,18 +156,32 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder(config: "DataConfig") -> Path | None:
-    """The folder with the CSVs, if one is given."""
-    if config.source == "hub":
-        return hub.data_files(config).folder
-    return Path(config.dir).expanduser() if config.dir is not None else None
+def _files(config: "DataConfig") -> dict[Path, Path]:
+    """All files that the posts are read from, by their names in the folder; empty where some are missing."""
+    if config.source == "csv":
+        if config.dir is None:
+            return {}
+        folder = Path(config.dir).expanduser()
+        files = [folder / name for name in (POSTS_FILE, ANNOTATIONS_FILE)]
+    else:
+        folder = _path(config)
+        files = files_of(layout_of(folder))
+    whole = all(path.is_file() for path in files)  # to read a pipe may take for ever
+    return {path.relative_to(folder): path for path in files} if whole else {}
+
+
+def _path(config: "DataConfig") -> Path:
+    """Where the datasets library reads."""
+    return hub.data_files(config).folder if config.source == "hub" else Path(config.path or "").expanduser()
 
 
 def _read(config: "DataConfig") -> Corpus:
-    if config.source != "synthetic":
-        if (folder := _folder(config)) is None:
+    if config.source in ("hub", "dataset"):
+        return read_dataset(_path(config), config.columns or {})
+    if config.source == "csv":
+        if config.dir is None:
             raise InputError("no folder is given", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
-        return read_corpus(folder)
+        return read_corpus(Path(config.dir).expanduser())
     if config.posts is None or config.seed is None:
         raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")
     # Through files, so that the first run of anybody exercises the reader.
