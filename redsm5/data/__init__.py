@@ -6,15 +6,14 @@ imported from there.
 """
 
 import hashlib
-import json
 import tempfile
-from dataclasses import astuple, dataclass, replace
-from mmap import mmap
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redsm5 import hub
 from redsm5.data import cache
+from redsm5.data.aligned import pack_posts, unpack_posts
 from redsm5.data.dataset import files_of, layout_of, read_dataset
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
@@ -125,11 +124,11 @@ def load_test(config: "DataConfig") -> TestSplit:
 def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
     key = _key(config)
     if key and (content := cache.find(key)):
-        return _unpacked(content)
+        return unpack_posts(content)
     corpus = _read(config)
     assignment = split(corpus, config)
     if key and key == _key(config):  # the files may change while they are read
-        cache.keep(key, _packed(corpus, assignment))
+        cache.keep(key, pack_posts(corpus, assignment))
     return corpus, assignment
 
 
@@ -188,31 +187,6 @@ def _read(config: "DataConfig") -> Corpus:
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         write_csvs(Path(scratch), config.posts, config.seed)
         return read_corpus(Path(scratch))
-
-
-def _packed(corpus: Corpus, assignment: Assignment) -> bytes:
-    posts = [
-        [
-            p.post_id,
-            p.text,
-            p.labels,
-            *([[s.symptom, s.start, s.end] for s in kind] for kind in (p.evidence, p.negatives)),
-        ]
-        for p in corpus.posts
-    ]
-    return json.dumps([posts, corpus.counts, *astuple(assignment)]).encode()
-
-
-def _unpacked(content: mmap) -> tuple[Corpus, Assignment]:
-    posts, counts, *splits, fingerprint, duplicate_posts, duplicate_groups = json.loads(bytes(content))
-    read = (
-        Post(post_id, text, tuple(labels), *(tuple(Span(*span) for span in kind) for kind in spans))
-        for post_id, text, labels, *spans in posts
-    )
-    train, validation, test = map(tuple, splits)
-    return Corpus(tuple(read), counts), Assignment(
-        train, validation, test, fingerprint, duplicate_posts, duplicate_groups
-    )
 
 
 def _choose(corpus: Corpus, post_ids: tuple[str, ...]) -> list[Post]:
