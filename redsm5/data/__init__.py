@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redsm5 import hub
 from redsm5.data import cache
-from redsm5.data.aligned import pack_posts, unpack_posts
+from redsm5.data.aligned import as_dataset, pack_posts, unpack_posts
 from redsm5.data.dataset import files_of, layout_of, read_dataset
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
@@ -22,10 +22,12 @@ from redsm5.data.synthesize import write_csvs
 from redsm5.errors import HubError, InputError
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict  # type: ignore[import-untyped]
+
     from redsm5.sections import DataConfig
 
 __all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit"]
-__all__ += ["few_positives", "load_learnable", "load_splits", "load_test"]
+__all__ += ["dataset_dict", "few_positives", "load_learnable", "load_splits", "load_test"]
 
 FEW = 5  # posts with a symptom: of fewer in a split, its scores say little
 FEW_POSITIVES = f"symptoms that fewer than {FEW} posts of a split have: their scores say little"
@@ -119,6 +121,20 @@ def load_test(config: "DataConfig") -> TestSplit:
     """
     corpus, assignment = _load(config)
     return TestSplit(_choose(corpus, assignment.test), assignment.fingerprint, _counts(corpus, assignment))
+
+
+def dataset_dict(config: "DataConfig") -> "DatasetDict":
+    """All posts as a `datasets.DatasetDict`, by the names of the splits: for whoever works with that library. What an
+    encoder or a threshold is chosen by may be no test post: see `load_splits`.
+
+    Raises:
+        InputError: as `load_splits`.
+    """
+    from datasets import DatasetDict  # takes a second
+
+    splits = load_splits(config)
+    parts = {"train": splits.train, "validation": splits.validation, "test": load_test(config).test}
+    return DatasetDict({name: as_dataset(posts) for name, posts in parts.items()})
 
 
 def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:

@@ -4,13 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from redsm5.data import arrow
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.data.split import Assignment
+
+if TYPE_CHECKING:
+    from datasets import Dataset  # type: ignore[import-untyped]
 
 SPLITS = ("train", "validation", "test")
 
@@ -42,6 +45,24 @@ def unpack_posts(content: Any) -> tuple[Corpus, Assignment]:
     train, validation, test = (tuple(i for i, n in zip(post_ids, at, strict=True) if n == name) for name in range(3))
     facts, counts = (json.loads(table.schema.metadata[name]) for name in (b"assignment", b"counts"))
     return Corpus(posts, counts), Assignment(train, validation, test, **facts)
+
+
+def as_dataset(posts: Sequence[Post]) -> "Dataset":
+    """The posts as a data set of the datasets library, which this imports: post_id, text, labels (nine values 0 or 1),
+    evidence and negatives (a list of symptom, start and end each, in characters of the text).
+    """
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    number = Value("int32")
+    span = {"symptom": ClassLabel(names=list(SYMPTOMS)), "start": number, "end": number}
+    features = Features(
+        post_id=Value("string"),
+        text=Value("string"),
+        labels=List(Value("int8"), length=len(SYMPTOMS)),
+        evidence=List(span),
+        negatives=List(span),
+    )
+    return Dataset.from_list([asdict(post) for post in posts], features=features)
 
 
 def _spans(rows: Sequence[Sequence[Span]]) -> Any:
