@@ -1,8 +1,8 @@
 """Lists of numbers in Arrow's format, and back as views of the bytes, which may be those of a mapped file.
 
-One record batch in Arrow's stream format, as pyarrow reads and writes it: the datasets library, which needs a second to
-be imported, has no part in it, but opens such a file (`datasets.Dataset.from_file`). Measured beside what else there
-is by `just bench posts`.
+One record batch in Arrow's stream format, as pyarrow reads and writes it: the datasets library, which needs most of a
+second to be imported, has no part in it, but opens such a file (`datasets.Dataset.from_file`). Columns are made of
+buffers, since `pyarrow.array` and `to_numpy` import pandas, a quarter of a second.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,18 +13,20 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+_TYPES = {"int8": np.int8, "int32": np.int32, "int64": np.int64}
+
 
 def numbers(values: Iterable[Any], dtype: type, width: int = 0) -> Any:
     """A column of numbers; of rows of so many numbers, where a width is given."""
     if not width:
-        return pa.array(np.fromiter(values, dtype))
+        found: NDArray[Any] = np.fromiter(values, dtype)
+        return pa.Array.from_buffers(pa.from_numpy_dtype(dtype), len(found), [None, pa.py_buffer(found)])
     return pa.FixedSizeListArray.from_arrays(numbers(chain.from_iterable(values), dtype), width)
 
 
 def lists(rows: Sequence[Sequence[Any] | NDArray[Any]], values: Any) -> Any:
     """A column of lists: as long as these rows, of what the column `values` holds one after the other."""
-    starts = np.array([0, *accumulate(map(len, rows))], np.int64)
-    return pa.LargeListArray.from_arrays(pa.array(starts), values)
+    return pa.LargeListArray.from_arrays(numbers(accumulate(map(len, rows), initial=0), np.int64), values)
 
 
 def lists_of(rows: Sequence[Sequence[Any] | NDArray[Any]], dtype: type, width: int = 0) -> Any:
@@ -39,7 +41,10 @@ def struct(columns: Mapping[str, Any]) -> Any:
 
 def text(values: Iterable[str]) -> Any:
     """A column of text."""
-    return pa.array(list(values), pa.large_string())
+    encoded = [value.encode() for value in values]
+    starts = np.fromiter(accumulate(map(len, encoded), initial=0), np.int64)
+    buffers = [None, pa.py_buffer(starts), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
 
 
 def to_bytes(columns: Mapping[str, Any], **metadata: str) -> bytes:
@@ -60,8 +65,7 @@ def from_bytes(content: Any) -> Any:
 
 def starts_of(column: Any) -> NDArray[np.int64]:
     """Where each list of a column begins in its values, and where the last one ends."""
-    found: NDArray[np.int64] = column.offsets.to_numpy()
-    return found
+    return view(column.offsets)
 
 
 def view(column: Any, dtype: type | None = None) -> NDArray[Any]:
@@ -70,6 +74,6 @@ def view(column: Any, dtype: type | None = None) -> NDArray[Any]:
     while not pa.types.is_primitive(column.type):
         width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 0
         column = column.values
-    found: NDArray[Any] = column.to_numpy()
-    found = found if dtype is None else found.view(dtype)
+    kind = dtype or _TYPES[str(column.type)]
+    found: NDArray[Any] = np.frombuffer(column.buffers()[1] or b"", kind)[: len(column)]
     return found.reshape(-1, width) if width else found

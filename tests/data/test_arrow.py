@@ -62,6 +62,14 @@ def test_no_items_are_no_items() -> None:
     assert list(PackedItems(pack([]))) == []
 
 
+def test_posts_that_are_found_wait_neither_for_pandas_nor_for_datasets() -> None:
+    load = "import sys; from redsm5.config import compose; from redsm5.data import load_splits;"
+    load += "load_splits(compose(['data.posts=60']).data); assert 'pyarrow' in sys.modules;"
+    subprocess.run([sys.executable, "-c", f"{load} assert 'datasets' not in sys.modules"], check=True)
+    found = "assert not {'pandas', 'datasets', 'sklearn'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", load + found], check=True)
+
+
 def test_reading_starts_no_thread() -> None:
     cache.keep("k", arrow.to_bytes({"x": arrow.numbers(range(100_000), np.int32)}))
     code = (
