@@ -9,7 +9,7 @@ at once; nothing is asked of the network, and no code of the folder runs. The li
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,10 +36,14 @@ STATE, DICT = (
     "dataset_dict.json",
 )  # of `save_to_disk`: in each data set's folder, in that of a DatasetDict
 BATCH = 1000  # rows
+LINE = " line"  # the column with the line of each record of a CSV file, whose header can name none so
 NESTED = "annotations"  # of a table of posts that holds them
 FREE_TEXT = ("text", "sentence_text")
 CATEGORIES = ("DSM5_symptom", "status")
 REMEDY = "See docs/data.md for the tables and columns that are read."
+
+
+Table = tuple[Path, "Dataset"]
 
 
 class Layout(NamedTuple):
@@ -133,65 +137,74 @@ def read_dataset(path: Path, columns: Mapping[str, str]) -> Corpus:
     """
     layout = layout_of(path)
     if layout.annotations is None:
-        nested = [(part, _load(part, (), columns)) for part in layout.posts]
-        posts = _rows(nested, POSTS_COLUMNS, columns)
-        return corpus_of(posts, _nested_rows(nested, columns), path)
+        tables = [(part, _load(part)) for part in layout.posts]
+        return corpus_of(_rows(tables, POSTS_COLUMNS, columns), _nested_rows(tables, columns), path)
     posts, annotations = (
-        _rows([(part, _load(part, wanted, columns)) for part in parts], wanted, columns)
+        _rows([(part, _load(part, [columns.get(name, name) for name in wanted])) for part in parts], wanted, columns)
         for parts, wanted in ((layout.posts, POSTS_COLUMNS), (layout.annotations, ANNOTATIONS_COLUMNS))
     )
     return corpus_of(posts, annotations, layout.posts[0])
 
 
-def _rows(tables: Sequence[tuple[Path, "Dataset"]], wanted: Sequence[str], columns: Mapping[str, str]) -> Iterator[Row]:
+def _rows(tables: Sequence[Table], wanted: Sequence[str], columns: Mapping[str, str]) -> Iterator[Row]:
     for path, table in tables:
-        theirs = {name: columns.get(name, name) for name in wanted}
-        for name in theirs.values():
-            _check_column(name, table.features, path)
-        kinds = {name: _kind(table.features[theirs[name]], name, theirs[name], path) for name in wanted}
-        lines = "line" if path.suffix == ".csv" else None
-        table = table.select_columns([*theirs.values(), *([LINE] if lines else [])])
-        number = 0
-        for batch in table.iter(BATCH):
-            for i in range(len(batch[theirs[wanted[0]]])):
-                number += 1
-                place = Place(path, batch[LINE][i] if lines else number, lines or "row")
-                row = {name: _cell(batch[theirs[name]][i], kinds[name], place) for name in wanted}
-                if any(cell.strip() for cell in row.values()):
-                    yield place, row
+        read = _reader(table.features, wanted, columns, path)
+        for number, record in enumerate(_records(table, [columns.get(name, name) for name in wanted]), 1):
+            line = record.get(LINE)
+            place = Place(path, line or number, "line" if line else "row")
+            if any(map(str.strip, (row := read(record, place)).values())):
+                yield place, row
 
 
-def _nested_rows(tables: Sequence[tuple[Path, "Dataset"]], columns: Mapping[str, str]) -> Iterator[Row]:
+def _nested_rows(tables: Sequence[Table], columns: Mapping[str, str]) -> Iterator[Row]:
     """The annotations within the rows of the posts, each with the id of its post."""
-    wanted = [name for name in ANNOTATIONS_COLUMNS if name != "post_id"]
-    theirs = {name: columns.get(name, name) for name in wanted}
+    inner = [name for name in ANNOTATIONS_COLUMNS if name != "post_id"]
     ids, lists = columns.get("post_id", "post_id"), columns.get(NESTED, NESTED)
     for path, table in tables:
         _check_column(lists, table.features, path)
-        inner = _inner(table.features[lists], lists, path)
-        for name in theirs.values():
-            _check_column(name, inner, path)
-        kinds = {name: _kind(inner[theirs[name]], name, theirs[name], path) for name in wanted}
-        id_kind = _kind(table.features[ids], "post_id", ids, path)
-        number = 0
-        for batch in table.select_columns([ids, lists]).iter(BATCH):
-            for post_id, found in zip(batch[ids], batch[lists], strict=True):
-                number += 1
-                for n, annotation in enumerate(_each(found), 1):
-                    place = Place(path, number, f"annotation {n} of row")
-                    row = {name: _cell(annotation.get(theirs[name]), kinds[name], place) for name in wanted}
-                    if any(cell.strip() for cell in row.values()):
-                        yield place, {"post_id": _cell(post_id, id_kind, place), **row}
+        read_id = _reader(table.features, ["post_id"], columns, path)
+        read = _reader(_inner(table.features[lists], lists, path), inner, columns, path)
+        for number, record in enumerate(_records(table, [ids, lists]), 1):
+            for n, annotation in enumerate(_each(record[lists], Place(path, number, "row")), 1):
+                place = Place(path, number, f"annotation {n} of row")
+                if any(map(str.strip, (row := read(annotation, place)).values())):
+                    yield place, read_id(record, place) | row
 
 
-def _each(found: Any) -> Iterator[dict[str, Any]]:
+def _records(table: "Dataset", names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    wanted = [*dict.fromkeys(names), *({LINE} & {*table.column_names})]
+    for batch in table.select_columns(wanted).iter(BATCH):
+        for cells in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, cells, strict=True))
+
+
+def _reader(
+    features: Mapping[str, Any], wanted: Sequence[str], columns: Mapping[str, str], path: Path
+) -> Callable[[dict[str, Any], Place], dict[str, str]]:
+    """A function from a record with these features to a row of our columns.
+
+    Raises:
+        InputError: a column is missing, or holds what cannot be read.
+    """
+    theirs = {name: columns.get(name, name) for name in wanted}
+    for name in theirs.values():
+        _check_column(name, features, path)
+    categories = {name: _categories(features[there], name, there, path) for name, there in theirs.items()}
+
+    def read(record: dict[str, Any], place: Place) -> dict[str, str]:
+        return {name: _cell(record.get(there), categories[name], place) for name, there in theirs.items()}
+
+    return read
+
+
+def _each(found: Any, place: Place) -> list[dict[str, Any]]:
     """The annotations of a post: a list of records, or a record of lists."""
-    if isinstance(found, dict):
-        names = list(found)
-        for values in zip(*(found[name] or [] for name in names), strict=True):
-            yield dict(zip(names, values, strict=True))
-    else:
-        yield from (annotation or {} for annotation in found or [])
+    if not isinstance(found, dict):
+        return [annotation or {} for annotation in found or []]
+    lists = [values or [] for values in found.values()]
+    if len({*map(len, lists)}) > 1:
+        raise InputError("the lists of its annotations differ in length", where=str(place), remedy="Mend the row.")
+    return [dict(zip(found, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def _check_column(name: str, known: Mapping[str, Any], path: Path) -> None:
@@ -213,8 +226,12 @@ def _inner(feature: Any, name: str, path: Path) -> Mapping[str, Any]:
     raise InputError(f"column {name} holds no list of records", where=str(path), remedy=REMEDY)
 
 
-def _kind(feature: Any, name: str, theirs: str, path: Path) -> Any:
-    """The feature of a column that can be read as what `name` is."""
+def _categories(feature: Any, name: str, theirs: str, path: Path) -> Sequence[str] | None:
+    """The names of what the numbers of a column stand for; None where they, or texts, are the values themselves.
+
+    Raises:
+        InputError: it holds what cannot be read as what `name` is.
+    """
     dtype, kind = str(getattr(feature, "dtype", "")), type(feature).__name__
     text = kind == "Value" and dtype in ("string", "large_string", "string_view", "null")
     number = kind == "Value" and dtype.startswith(("int", "uint", "float", "bool")) and name not in FREE_TEXT
@@ -241,22 +258,22 @@ def _cell(value: Any, names: Sequence[str] | None, place: Place) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # the library
 
-LINE = " line"  # the line of each record of a CSV file; no column can have such a name
 
-
-def _load(part: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> "Dataset":
-    """One part of a table, in memory.
+def _load(part: Path, names: Sequence[str] = ()) -> "Dataset":
+    """One part of a table, in memory; of a CSV file these columns, and LINE.
 
     Raises:
         InputError: it cannot be read.
     """
     if part.suffix == ".csv" and part.is_file():
-        return _csv(part, [columns.get(name, name) for name in wanted])
+        return _csv(part, names)
     if part.is_file() and part.stat().st_size == 0:
         raise InputError("the file is empty", where=str(part), remedy="Export the data set again.")
     with _quiet(), tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         try:
-            return _loaded(part, scratch)
+            table = _loaded(part, scratch)
+            table.data.validate(full=True)  # text is UTF-8, and lists lie within their values
+            return table
         except MemoryError:
             raise
         except Exception as error:  # what the library says may quote a post

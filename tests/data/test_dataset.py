@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
@@ -330,6 +331,22 @@ def test_what_cannot_be_read_is_refused_without_a_word_of_it(
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
         out, err = capfd.readouterr()
         assert "secret" not in caught.value.message() + out + err + caplog.text
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    bad = pa.array([SECRET.encode() + b"\xff"], pa.binary()).view(pa.string())
+    table = pa.table({"post_id": ["s_1"], "text": bad, "annotations": [[]]})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(InputError, match=r"a\.arrow: it cannot be read \(ArrowInvalid\)"):
+        read_dataset(tmp_path / "a.arrow", {})
+
+
+def test_lists_of_different_lengths_within_a_post_are_refused(tmp_path: Path) -> None:
+    row = {"sentence_id": ["1", "2"], "sentence_text": ["a"], "DSM5_symptom": ["FATIGUE"], "status": [1]}
+    Dataset.from_list([{**POSTS[0], "annotations": row}]).to_parquet(tmp_path / "all.parquet")
+    with pytest.raises(InputError, match=r"all.parquet, row 1: the lists of its annotations differ in length"):
+        read_dataset(tmp_path, {})
 
 
 @pytest.mark.parametrize(
