@@ -417,7 +417,7 @@ print("datasets" in before, "datasets" in sys.modules)
 """
 
 
-@form
+@pytest.mark.parametrize("form", [csv_files, shards, nested_json, saved_splits])
 def test_reading_leaves_nothing_but_our_cache_and_asks_the_network_for_nothing(
     form: Callable[..., Path], csvs: Path, tmp_path: Path
 ) -> None:
