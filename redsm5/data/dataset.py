@@ -129,7 +129,7 @@ def _parts(folder: Path) -> list[Path]:
 # their rows
 
 
-def read_dataset(path: Path, columns: Mapping[str, str]) -> Corpus:
+def read_dataset(path: Path, columns: Mapping[Any, str]) -> Corpus:
     """The posts of a file or a folder; `columns` are its names of our columns, where they differ.
 
     Raises:
@@ -146,7 +146,7 @@ def read_dataset(path: Path, columns: Mapping[str, str]) -> Corpus:
     return corpus_of(posts, annotations, layout.posts[0])
 
 
-def _rows(tables: Sequence[Table], wanted: Sequence[str], columns: Mapping[str, str]) -> Iterator[Row]:
+def _rows(tables: Sequence[Table], wanted: Sequence[str], columns: Mapping[Any, str]) -> Iterator[Row]:
     for path, table in tables:
         read = _reader(table.features, wanted, columns, path)
         for number, record in enumerate(_records(table, [columns.get(name, name) for name in wanted]), 1):
@@ -156,7 +156,7 @@ def _rows(tables: Sequence[Table], wanted: Sequence[str], columns: Mapping[str, 
                 yield place, row
 
 
-def _nested_rows(tables: Sequence[Table], columns: Mapping[str, str]) -> Iterator[Row]:
+def _nested_rows(tables: Sequence[Table], columns: Mapping[Any, str]) -> Iterator[Row]:
     """The annotations within the rows of the posts, each with the id of its post."""
     inner = [name for name in ANNOTATIONS_COLUMNS if name != "post_id"]
     ids, lists = columns.get("post_id", "post_id"), columns.get(NESTED, NESTED)
@@ -179,7 +179,7 @@ def _records(table: "Dataset", names: Sequence[str]) -> Iterator[dict[str, Any]]
 
 
 def _reader(
-    features: Mapping[str, Any], wanted: Sequence[str], columns: Mapping[str, str], path: Path
+    features: Mapping[str, Any], wanted: Sequence[str], columns: Mapping[Any, str], path: Path
 ) -> Callable[[dict[str, Any], Place], dict[str, str]]:
     """A function from a record with these features to a row of our columns.
 
