@@ -421,7 +421,9 @@ def _known_names(model: type[BaseModel] = Config, prefix: str = "") -> list[str]
 
 
 def _fault(kind: str, loc: tuple[int | str, ...], value: Any, message: str) -> str:
-    key = ".".join(str(part) for part in loc if part not in ("categorical", "int", "float", "str", "bool", "none"))
+    key = ".".join(
+        str(part) for part in loc if part not in ("categorical", "int", "float", "str", "bool", "none", "[key]")
+    )
     if kind == "extra_forbidden":
         section = key.rpartition(".")[0]
         known = [name for name in _known_names() if name.rpartition(".")[0] == section]

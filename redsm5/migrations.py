@@ -18,7 +18,7 @@ Step = Callable[[Document], Document]
 CONFIG = "Config"
 CONFIG_SCHEMA = 1
 # Keys that were added after schema 0: the value with the behaviour of the versions before.
-LEGACY: Mapping[str, Any] = {"data.group_duplicates": False}
+LEGACY: Mapping[str, Any] = {"data.group_duplicates": False, "data.path": None, "data.columns": None}
 SCHEMA = "schema"
 
 

@@ -20,6 +20,7 @@ VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_
 
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
+Column = Literal["post_id", "text", "sentence_id", "sentence_text", "DSM5_symptom", "status", "annotations"]
 # Of each conditional field: the field that it depends on, and whether a value of that one asks for it.
 CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model.criteria_hidden_dim": ("model.criteria_head_type", HEADS_WITH_HIDDEN_LAYER.__contains__),
@@ -60,15 +61,18 @@ class DataConfig(Section):
 
     Attributes:
         source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
-            them from the dataset `repo_id` at `revision` (a commit, tag or branch).
+            them from the dataset `repo_id` at `revision` (a commit, tag or branch); `dataset` reads what the datasets
+            library loads from the local `path`, where columns may have other names than ours (docs/data.md).
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
         group_duplicates: copies of a post, equal or nearly so, stay in one split.
         long_posts: `window` reads a post that is longer than the encoder's window in several, which overlap by the
             share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence that loses.
     """
 
-    source: Literal["synthetic", "csv", "hub"]
+    source: Literal["synthetic", "csv", "hub", "dataset"]
     dir: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    columns: dict[Column, Annotated[str, Field(min_length=1)]] | None = None
     posts: Annotated[int, Field(ge=60, le=1_000_000)] | None = None
     seed: Seed | None = None
     repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
@@ -82,8 +86,9 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _fields_fit_source(self) -> Self:
-        for source, fields in {"csv": ("dir",), "synthetic": ("posts", "seed"), "hub": ("repo_id", "revision")}.items():
-            for field in fields:
+        fields_of = {"csv": "dir", "synthetic": "posts seed", "hub": "repo_id revision", "dataset": "path columns"}
+        for source, fields in fields_of.items():
+            for field in fields.split():
                 require(f"data.{field}", getattr(self, field), self.source == source, f"data.source={self.source}")
         return self
 

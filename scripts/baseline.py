@@ -12,6 +12,7 @@ from redsm5.documents import now
 from redsm5.errors import exit_with_message
 from redsm5.evaluation.page import write_page
 from redsm5.evaluation.table import report_table
+from redsm5.migrations import legacy_of
 from redsm5.reports import EvaluatedCheckpoint, EvaluationReport
 from redsm5.study.launch import note_ignored
 from redsm5.terminal import show
@@ -49,8 +50,11 @@ def main() -> int:
     test = load_test(config.data).test
     predictions = predictions_of(models, test)
     metrics = score(predictions, test, limits)
-    # The same data and configuration are the same baseline: it is written again into the same folder.
+    # The same data and configuration are the same baseline: it is written again into the same folder, also where an
+    # older version, which lacked some keys, has made it.
     snapshot = {k: v for k, v in snapshot_of(config).items() if k in ("data", "train", "study", "symptoms")}
+    legacy = legacy_of("data", snapshot["data"])
+    snapshot["data"] = {k: v for k, v in snapshot["data"].items() if k not in legacy or v != legacy[k]}
     baseline_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([splits.fingerprint, snapshot], sort_keys=True)))
     report = EvaluationReport(
         report_id=str(uuid.uuid4()),

@@ -28,7 +28,8 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[st
 
     They go where their study's last run said, or else where their own configuration says.
     """
-    studies = {record.study_id: record.config for record in read_studies(experiments)[0]}
+    records, _ = read_studies(experiments)
+    studies = {record.study_id: record.config for record in records if isinstance(record.config.get("study"), dict)}
     by_uri: dict[str, list[Path]] = defaultdict(list)
     unreadable = 0
     for folder in paths.trial_dirs(experiments):

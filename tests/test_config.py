@@ -161,7 +161,8 @@ CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONF_DIR.glob("*
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_of_every_group_composes(choice: str) -> None:
-    config = compose([choice, *(["data.dir=/posts"] if choice == "data=csv" else [])])
+    needed = {"data=csv": ["data.dir=/posts"], "data=dataset": ["data.path=/posts"]}
+    config = compose([choice, *needed.get(choice, [])])
     assert isinstance(config, Config)
 
 

@@ -1,5 +1,7 @@
 """Files of the Hub: what is asked for, how often, what a person is told, and that nothing half is taken for whole."""
 
+import csv
+import io
 import json
 import logging
 import pickle
@@ -10,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from huggingface_hub import constants, file_download, hf_hub_download
 from transformers import BertConfig, BertModel
 
@@ -466,3 +469,85 @@ def test_access_is_seen_without_a_download(server: HubServer, bert: dict[str, by
         hub.check_access(DATA, [BERT], None)
     with pytest.raises(HubError, match="no such revision"):
         hub.check_access(DATA, [BERT], "v2")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# tables in other forms than CSV
+
+
+def tables(csvs: Path, form: str) -> dict[str, bytes]:
+    """The two CSV files as another form that a data set's repository may have."""
+    files = {"README.md": b"# ReDSM5"}
+    for name in hub.DATA_FILES:
+        with (csvs / name).open(newline="") as file:
+            table = Dataset.from_list(list(csv.DictReader(file)))
+        stem = Path(name).stem
+        if form == "shards":
+            for i in range(3):
+                part = io.BytesIO()
+                table.shard(3, i).to_parquet(part)
+                files[f"{stem.removeprefix('redsm5_')}/train-{i:05}-of-00003.parquet"] = part.getvalue()
+        else:
+            whole = io.BytesIO()
+            table.to_parquet(whole) if form == "parquet" else table.to_json(whole)
+            files[f"{stem}.{form}"] = whole.getvalue()
+    return files
+
+
+FORMS = {
+    "parquet": "redsm5_annotations.parquet",
+    "jsonl": "redsm5_annotations.jsonl",
+    "shards": "annotations/.*parquet",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_repository_may_hold_the_tables_in_another_form(
+    server: HubServer, csvs: Path, form: str, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_folder = load_splits(compose(["data=csv", f"data.dir={csvs}"]).data)
+    server.repos.clear()
+    server.add("dataset", REDSM5, tables(csvs, form), gated=True)
+    hub.check_access(DATA, [], None)
+    assert server.asked("GET /store/") == []
+
+    server.faults.append(Fault(f"(GET|HEAD) .*{FORMS[form]}"))  # the other table arrives, and this one never
+    server.faults[0].status = 503
+    with pytest.raises(HubUnavailableError, match="5 tries, last status 503"):
+        load_splits(DATA)
+    assert waits == [1, 2, 4, 8]
+    server.faults.clear()
+    assert load_splits(DATA) == from_folder
+    server.requests.clear()
+    server.tokens.clear()
+    forget()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_splits(DATA) == from_folder
+    assert server.requests == []
+
+
+def test_a_repository_without_access_or_tables_is_refused_in_whatever_form(server: HubServer, csvs: Path) -> None:
+    server.repos.clear()
+    server.add("dataset", REDSM5, tables(csvs, "parquet"), gated=True)
+    server.granted.clear()
+    for ask in (lambda: load_splits(DATA), lambda: hub.check_access(DATA, [], None)):
+        with pytest.raises(HubAccessError, match=r"not been given access .1 try, last status 403"):
+            ask()
+    server.granted = {TOKEN}
+    server.repos.clear()
+    server.add("dataset", REDSM5, {"README.md": b"# ReDSM5", "other.parquet": b""}, gated=True)
+    with pytest.raises(HubError, match=r"has no redsm5_posts\.csv"):
+        load_splits(DATA)
+    with pytest.raises(HubError, match=r"is not there .1 try, last status 404"):
+        hub.check_access(DATA, [], None)
+
+
+def test_a_part_that_is_missing_in_the_cache_is_asked_for(server: HubServer, csvs: Path) -> None:
+    server.repos.clear()
+    server.add("dataset", REDSM5, tables(csvs, "shards"), gated=True)
+    folder = hub.data_files(DATA).folder
+    (folder / "posts" / "train-00001-of-00003.parquet").unlink()
+    forget()
+    server.requests.clear()
+    assert load_splits(DATA).counts["posts"] == 60
+    assert server.asked("train-00001-of-00003"), "two parts of three are no table"

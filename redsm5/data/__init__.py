@@ -6,26 +6,28 @@ returns the test posts; only the evaluation calls it. What needs torch or transf
 """
 
 import hashlib
-import json
 import tempfile
-from dataclasses import astuple, dataclass, replace
-from mmap import mmap
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redsm5 import hub
 from redsm5.data import cache
+from redsm5.data.aligned import as_dataset, pack_posts, unpack_posts
+from redsm5.data.dataset import files_of, layout_of, read_dataset
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
 from redsm5.data.split import Assignment, split
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import InputError
+from redsm5.errors import HubError, InputError
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
     from redsm5.sections import DataConfig
 
 __all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit"]
-__all__ += ["few_positives", "load_learnable", "load_splits", "load_test"]
+__all__ += ["dataset_dict", "few_positives", "load_learnable", "load_splits", "load_test"]
 
 FEW = 5  # posts with a symptom: of fewer in a split, its scores say little
 FEW_POSITIVES = f"symptoms that fewer than {FEW} posts of a split have: their scores say little"
@@ -121,30 +123,45 @@ def load_test(config: "DataConfig") -> TestSplit:
     return TestSplit(_choose(corpus, assignment.test), assignment.fingerprint, _counts(corpus, assignment))
 
 
+def dataset_dict(config: "DataConfig") -> "DatasetDict":
+    """All posts as a `datasets.DatasetDict`, by the names of the splits: for whoever works with that library. What an
+    encoder or a threshold is chosen by may be no test post: see `load_splits`.
+
+    Raises:
+        InputError: as `load_splits`.
+    """
+    from datasets import DatasetDict  # takes a second
+
+    splits = load_splits(config)
+    parts = {"train": splits.train, "validation": splits.validation, "test": load_test(config).test}
+    return DatasetDict({name: as_dataset(posts) for name, posts in parts.items()})
+
+
 def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
     key = _key(config)
     if key and (content := cache.find(key)):
-        return _unpacked(content)
+        return unpack_posts(content)
     corpus = _read(config)
     assignment = split(corpus, config)
     if key and key == _key(config):  # the files may change while they are read
-        cache.keep(key, _packed(corpus, assignment))
+        cache.keep(key, pack_posts(corpus, assignment))
     return corpus, assignment
 
 
 def _key(config: "DataConfig") -> str | None:
     """The cache key of the posts and their splits; None if a file cannot be read, which `_read` then reports."""
-    source: list[str | int | None] = [config.posts, config.seed]
+    source: list[Any] = [config.posts, config.seed]
     if config.source != "synthetic":
-        if (folder := _folder(config)) is None:
-            return None
-        names = (POSTS_FILE, ANNOTATIONS_FILE)
         try:
-            if not all((folder / name).is_file() for name in names):  # reading a pipe may block
-                return None
-            source = [_digest(folder / name) for name in names]
-        except OSError:
+            source = [[str(name), _digest(path)] for name, path in _files(config).items()]
+        except HubError:  # to ask again would be to try ten times
+            raise
+        except (OSError, InputError):
             return None
+        if not source:
+            return None
+        if config.source == "dataset":
+            source.append(config.columns)
     split = (config.split_seed, config.validation_fraction, config.test_fraction, config.group_duplicates)
     return cache.key("posts", source, *split)
 
@@ -154,49 +171,38 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder(config: "DataConfig") -> Path | None:
-    """The folder with the CSVs, if one is given."""
-    if config.source == "hub":
-        return hub.data_files(config).folder
-    return Path(config.dir).expanduser() if config.dir is not None else None
+def _files(config: "DataConfig") -> dict[Path, Path]:
+    """All files that the posts are read from, by their names in the folder; empty where some are missing."""
+    if config.source == "csv":
+        if config.dir is None:
+            return {}
+        folder = Path(config.dir).expanduser()
+        files = [folder / name for name in (POSTS_FILE, ANNOTATIONS_FILE)]
+    else:
+        folder = _path(config)
+        files = files_of(layout_of(folder))
+    whole = all(path.is_file() for path in files)  # to read a pipe may take for ever
+    return {path.relative_to(folder): path for path in files} if whole else {}
+
+
+def _path(config: "DataConfig") -> Path:
+    """Where the datasets library reads."""
+    return hub.data_files(config).folder if config.source == "hub" else Path(config.path or "").expanduser()
 
 
 def _read(config: "DataConfig") -> Corpus:
-    if config.source != "synthetic":
-        if (folder := _folder(config)) is None:
+    if config.source in ("hub", "dataset"):
+        return read_dataset(_path(config), config.columns or {})
+    if config.source == "csv":
+        if config.dir is None:
             raise InputError("no folder is set", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
-        return read_corpus(folder)
+        return read_corpus(Path(config.dir).expanduser())
     if config.posts is None or config.seed is None:
         raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")
     # Through files, so that the first run of anybody exercises the reader.
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         write_csvs(Path(scratch), config.posts, config.seed)
         return read_corpus(Path(scratch))
-
-
-def _packed(corpus: Corpus, assignment: Assignment) -> bytes:
-    posts = [
-        [
-            p.post_id,
-            p.text,
-            p.labels,
-            *([[s.symptom, s.start, s.end] for s in kind] for kind in (p.evidence, p.negatives)),
-        ]
-        for p in corpus.posts
-    ]
-    return json.dumps([posts, corpus.counts, *astuple(assignment)]).encode()
-
-
-def _unpacked(content: mmap) -> tuple[Corpus, Assignment]:
-    posts, counts, *splits, fingerprint, duplicate_posts, duplicate_groups = json.loads(bytes(content))
-    read = (
-        Post(post_id, text, tuple(labels), *(tuple(Span(*span) for span in kind) for kind in spans))
-        for post_id, text, labels, *spans in posts
-    )
-    train, validation, test = map(tuple, splits)
-    return Corpus(tuple(read), counts), Assignment(
-        train, validation, test, fingerprint, duplicate_posts, duplicate_groups
-    )
 
 
 def _choose(corpus: Corpus, post_ids: tuple[str, ...]) -> list[Post]:

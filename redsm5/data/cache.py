@@ -22,7 +22,16 @@ MAX_BYTES = 1 << 30  # of all entries together
 UNUSED_S = 30 * 86400.0  # what was not used for so long goes
 IN_USE_S = 86400.0  # what was used since then stays, since a trial on another machine may have it mapped
 SHARE_OF_FREE = 0.01  # an entry takes no more of what is free on the disk
-LIBRARIES = ("iterative-stratification", "numpy", "rapidfuzz", "sentencex", "tokenizers", "transformers")
+LIBRARIES = (
+    "datasets",
+    "iterative-stratification",
+    "numpy",
+    "pyarrow",
+    "rapidfuzz",
+    "sentencex",
+    "tokenizers",
+    "transformers",
+)
 
 
 def _code() -> str:

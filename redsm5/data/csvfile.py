@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from redsm5.errors import InputError
 
@@ -32,7 +33,25 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
 _CONVERT = "Convert it: iconv -f {encoding} -t UTF-8 {path} > {path}.utf8 && mv {path}.utf8 {path}"
 
 
-def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+class Place(NamedTuple):
+    """Where a record stands, as messages name it: `number` is that of the line on which it begins, or of the row."""
+
+    path: Path
+    number: int
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.within()}"
+
+    def within(self) -> str:
+        """The place, for a reader who knows the file."""
+        return f"{self.unit} {self.number}"
+
+
+Row = tuple[Place, dict[str, str]]
+
+
+def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """The records, each with the line on which it begins; blank ones are left out.
 
     Raises:
@@ -52,7 +71,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
             unclosed = "unexpected end of data" in str(error)
             raise InputError(
                 "a quote opened in this record is never closed" if unclosed else "text follows a closing quote",
-                where=at(path, line),
+                where=str(Place(path, line)),
                 remedy='Enclose the field in quotes and double the quotes within it: "she said ""no""".',
             ) from None
         if not any(cell.strip() for cell in row):
@@ -63,19 +82,14 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         elif len(row) != len(header):
             raise InputError(
                 f"the record has {len(row)} fields, the header has {len(header)}",
-                where=at(path, line),
+                where=str(Place(path, line)),
                 remedy=f"Enclose fields that contain {SEPARATORS.get(separator, 'the separator')}, quotes or line "
                 "breaks in quotes.",
             )
         else:
-            yield line, dict(zip(header, row, strict=True))
+            yield Place(path, line), dict(zip(header, row, strict=True))
     if header is None:
         raise InputError("the file is empty", where=str(path), remedy=f"It must have the columns {', '.join(columns)}.")
-
-
-def at(path: Path, line: int) -> str:
-    """A place in a file, as messages name it."""
-    return f"{path}, line {line}"
 
 
 def _opened(text: str, columns: Sequence[str]) -> tuple[str, str]:
@@ -100,7 +114,7 @@ def _check_header(header: list[str], columns: Sequence[str], path: Path, line: i
         if header.count(column) != 1:
             raise InputError(
                 f"column {column} " + ("occurs twice" if column in header else "is missing"),
-                where=at(path, line),
+                where=str(Place(path, line)),
                 remedy=f"The first line must name the columns {', '.join(columns)}, separated by "
                 "commas, semicolons, tabs or bars.",
             )
@@ -124,11 +138,11 @@ def _decode(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = _line_of(data, error.start)
         what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise InputError(what, where=at(path, line), remedy="Save the file as UTF-8.") from None
+        raise InputError(what, where=str(Place(path, line)), remedy="Save the file as UTF-8.") from None
     if (nul := data.find(b"\0")) >= 0:
         raise InputError(
             "a NUL byte",
-            where=at(path, _line_of(data, nul)),
+            where=str(Place(path, _line_of(data, nul))),
             remedy=_command("Remove it: tr -d '\\000' < {path} > {path}.new && mv {path}.new {path}", path),
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")

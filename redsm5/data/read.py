@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from redsm5.data.align import Alignment, align
-from redsm5.data.csvfile import at, rows
+from redsm5.data.csvfile import Place, Row, rows
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.errors import InputError, closest
 
@@ -63,43 +63,56 @@ def read_corpus(folder: Path) -> Corpus:
             where=str(folder),
             remedy=f"Set data.dir to the folder with {POSTS_FILE} and {ANNOTATIONS_FILE}.",
         )
-    texts = _read_posts(folder / POSTS_FILE)
+    posts, annotations = folder / POSTS_FILE, folder / ANNOTATIONS_FILE
+    return corpus_of(rows(posts, POSTS_COLUMNS), rows(annotations, ANNOTATIONS_COLUMNS), posts)
+
+
+def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: Path) -> Corpus:
+    """What `read_corpus` makes of the rows of its two files; `table` is where those of the posts come from.
+
+    Raises:
+        InputError: a row is malformed, or the two do not fit together.
+    """
+    texts = _read_posts(post_rows, table)
     counts = Counter(dict.fromkeys(_COUNTS, 0))
-    judgements = _read_annotations(folder / ANNOTATIONS_FILE, texts, counts)
+    judgements = _read_annotations(annotation_rows, texts, counts, table.name)
     posts = tuple(_make_post(post_id, texts[post_id], judgements[post_id], counts) for post_id in sorted(texts))
     counts["posts"] = len(posts)
     counts["posts_without_symptom"] = sum(not any(post.labels) for post in posts)
     return Corpus(posts, dict(counts))
 
 
-def _read_posts(path: Path) -> dict[str, str]:
+def _read_posts(records: Iterable[Row], table: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for line, row in rows(path, POSTS_COLUMNS):
-        post_id = _required(row, "post_id", path, line)
+    places: dict[str, Place] = {}
+    for place, row in records:
+        post_id = _required(row, "post_id", place)
         if post_id in texts:
             shown = ascii(post_id) if _is_id(post_id) and not _is_id(row["text"]) else _unshown(post_id)
+            first = places[post_id]
             raise InputError(
-                f"post_id {shown} occurs twice, first in line {lines[post_id]}",
-                where=at(path, line),
+                f"post_id {shown} occurs twice, first in {first.within() if first.path == place.path else first}",
+                where=str(place),
                 remedy="Remove one of the two rows.",
             )
-        _required(row, "text", path, line)
-        texts[post_id], lines[post_id] = row["text"], line  # not stripped: offsets count from the text as it stands
+        _required(row, "text", place)
+        texts[post_id], places[post_id] = row["text"], place  # not stripped: offsets count from the text as it stands
     if not texts:
-        raise InputError("the file has no posts", where=str(path), remedy="Export the data set again.")
+        raise InputError("the file has no posts", where=str(table), remedy="Export the data set again.")
     return texts
 
 
-def _read_annotations(path: Path, texts: dict[str, str], counts: Counter[str]) -> defaultdict[str, _Judgements]:
+def _read_annotations(
+    records: Iterable[Row], texts: dict[str, str], counts: Counter[str], table: str
+) -> defaultdict[str, _Judgements]:
     judgements: defaultdict[str, _Judgements] = defaultdict(dict)
     seen: set[tuple[str, ...]] = set()
-    for line, row in rows(path, ANNOTATIONS_COLUMNS):
-        post_id = _required(row, "post_id", path, line)
-        sentence = _required(row, "sentence_text", path, line)
+    for place, row in records:
+        post_id = _required(row, "post_id", place)
+        sentence = _required(row, "sentence_text", place)
         if post_id not in texts:
-            raise _unknown_post(post_id, texts, at(path, line))
-        symptom, status = _symptom(row, texts[post_id], path, line), _status(row, path, line)
+            raise _unknown_post(post_id, texts, str(place), table)
+        symptom, status = _symptom(row, texts[post_id], place), _status(row, place)
         counts["annotations"] += 1
         key = (post_id, row["sentence_id"].strip(), sentence, symptom, str(status))
         if key in seen:
@@ -137,8 +150,8 @@ def _in_order(spans: set[Span]) -> tuple[Span, ...]:
     return tuple(sorted(spans, key=lambda span: (span.start, span.end, span.symptom)))
 
 
-def _symptom(row: dict[str, str], text: str, path: Path, line: int) -> str:
-    value = _required(row, "DSM5_symptom", path, line)
+def _symptom(row: dict[str, str], text: str, place: Place) -> str:
+    value = _required(row, "DSM5_symptom", place)
     known = (*SYMPTOMS, SPECIAL_CASE)
     if (name := value.upper()) in known:
         return name
@@ -147,28 +160,28 @@ def _symptom(row: dict[str, str], text: str, path: Path, line: int) -> str:
     of_the_post = any(value.casefold() in words.casefold() for words in (text, row["sentence_text"]))
     raise InputError(
         f"unknown DSM5_symptom {ascii(value) if like_a_label and not of_the_post else _unshown(value)}",
-        where=at(path, line),
+        where=str(place),
         remedy=(f"Did you mean {near}? " if near else "") + f"Known are {', '.join(SYMPTOMS)} and {SPECIAL_CASE}.",
     )
 
 
-def _status(row: dict[str, str], path: Path, line: int) -> int:
+def _status(row: dict[str, str], place: Place) -> int:
     value = row["status"].strip()
     if value not in _STATUSES:
         raise InputError(
             f"unknown status {ascii(value) if re.fullmatch(_STATUS_FORM, value.casefold()) else _unshown(value)}",
-            where=at(path, line),
+            where=str(place),
             remedy="Use 1 (symptom present) or 0 (checked and absent).",
         )
     return _STATUSES[value]
 
 
-def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
+def _required(row: dict[str, str], column: str, place: Place) -> str:
     value = row[column].strip()
     if not value or value.casefold() in _MISSING:
         raise InputError(
             f"{column} is empty" if not value else f"{column} is a placeholder for a missing value",
-            where=at(path, line),
+            where=str(place),
             remedy=f"Fill in {column}, or remove the row."
             + (f" Placeholders for a missing value: {', '.join(_MISSING)}." if value else ""),
         )
@@ -179,7 +192,7 @@ def _required(row: dict[str, str], column: str, path: Path, line: int) -> str:
 # ids in messages
 
 
-def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
+def _unknown_post(post_id: str, known: Iterable[str], where: str, table: str) -> InputError:
     """The error for an annotation without its post; with the id that was probably meant, both escaped."""
     ids = [other for other in known if " " not in other and _is_id(_bare(other))]
     shown = _unshown(post_id)
@@ -187,14 +200,14 @@ def _unknown_post(post_id: str, known: Iterable[str], where: str) -> InputError:
         near = next((other for other in ids if _bare(other) == _bare(post_id)), None)
         if near is not None:
             return InputError(
-                f"post_id {post_id!a} is not in {POSTS_FILE}; nearest: {near!a}",
+                f"post_id {post_id!a} is not in {table}; nearest: {near!a}",
                 where=where,
                 remedy="Use the same spelling: zeros, case, quotes and invisible characters count.",
             )
         if _is_id(post_id) and _shape(post_id) in map(_shape, ids):
             shown = ascii(post_id)
     return InputError(
-        f"post_id {shown} is not in {POSTS_FILE}",
+        f"post_id {shown} is not in {table}",
         where=where,
         remedy="Use the two files of the same release, or remove the row.",
     )

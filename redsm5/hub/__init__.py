@@ -4,21 +4,29 @@ A file is in the cache completely or not at all, and within a process a revision
 and error messages are in `redsm5.hub.tries`.
 """
 
-import json
+import re
+from collections import Counter
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, snapshot_download
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import tqdm, validate_repo_id  # type: ignore[attr-defined]
 
 from redsm5.errors import HubError, InputError
-from redsm5.hub.tries import TRIES, Source, tried
+from redsm5.hub.tries import TRIES, Failure, Source, tried
+from redsm5.jsonio import loads
 from redsm5.sections import DataConfig, ModelConfig
 
 DATA_FILES = ("redsm5_posts.csv", "redsm5_annotations.csv")
+# Other forms that the two tables may have: a file, or a folder with the Parquet files of `Dataset.push_to_hub`.
+TABLES = frozenset({"posts", "annotations"})
+PREFIXES = ("redsm5_", "")
+_TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.parquet")
 _CONFIGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of preference: a .bin is a pickle
@@ -36,7 +44,8 @@ class Fetched(NamedTuple):
 
 
 def data_files(config: DataConfig) -> Fetched:
-    """A folder with both CSV files of the dataset repository `config.repo_id` at `config.revision`.
+    """A folder with both tables of the dataset repository `config.repo_id` at `config.revision`: the CSV files of
+    ReDSM5 where there are any, else what has the names of TABLES.
 
     Raises:
         HubError: they are not to be had; the message says why and what to do.
@@ -78,10 +87,28 @@ def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | Non
         sources.append(_dataset(data))
     for source in sources:
         if _cached(source) is None:
-            # The lists of files of a gated repository are public; only a file shows whether files are given.
-            name = "config.json" if source.kind == "model" else DATA_FILES[0]
-            url = hf_hub_url(source.repo_id, name, repo_type=source.kind, revision=source.revision)
-            tried(source, partial(get_hf_file_metadata, url), tries)
+            tried(source, partial(_see, source), tries)
+
+
+def _see(source: Source) -> None:
+    """Ask for what a file is. The lists of files of a gated repository are public; only a file shows whether files are
+    given.
+    """
+    name = "config.json" if source.kind == "model" else DATA_FILES[0]
+    try:
+        get_hf_file_metadata(_address(source, name))
+    except Failure as failure:
+        if source.kind == "model" or failure.code != "EntryNotFound":
+            raise
+        names = HfApi().list_repo_files(source.repo_id, repo_type=source.kind, revision=source.revision)
+        other = next((name for name in sorted(names) if any(fnmatch(name, form) for form in _table_forms())), None)
+        if other is None:
+            raise
+        get_hf_file_metadata(_address(source, other))
+
+
+def _address(source: Source, name: str) -> str:
+    return hf_hub_url(source.repo_id, name, repo_type=source.kind, revision=source.revision)
 
 
 def is_local(model_id: str) -> bool:
@@ -143,9 +170,27 @@ def _download(source: Source) -> Fetched:
 def _wanted(source: Source) -> list[tuple[str, ...]]:
     """Patterns of the files to take, in the order of preference: the first that are enough are taken."""
     if source.kind == "dataset":
-        return [DATA_FILES]
+        return [DATA_FILES, _table_forms()]
     weights = [(name, f"{name}.index.json", name.replace(".", "-*-of-*.")) for name in _WEIGHTS]
     return [(*_CONFIGS, "vocab.*", "merges.txt", "*.model", *names) for names in weights]
+
+
+def _table_forms() -> tuple[str, ...]:
+    """Patterns of the files that the two tables may be, but for DATA_FILES."""
+    names = [f"{prefix}{name}" for prefix in PREFIXES for name in sorted(TABLES)]
+    return tuple(f"{name}{end}" for name in names for end in (*_TABLE_SUFFIXES, "/*.parquet"))
+
+
+def _has_table(folder: Path, name: str) -> bool:
+    """Whether one of the two tables is there whole: a file, or all parts of one."""
+    for stem in (f"{prefix}{name}" for prefix in PREFIXES):
+        if any((folder / f"{stem}{suffix}").is_file() for suffix in _TABLE_SUFFIXES):
+            return True
+        names = [path.name for path in (folder / stem).glob("*.parquet")]
+        shards = Counter(found.groups() for name in names if (found := _SHARD.fullmatch(name)))
+        if names and shards.total() == len(names) and all(n == int(of) for (_, of), n in shards.items()):
+            return True
+    return False
 
 
 def _snapshot(source: Source, revision: str, names: tuple[str, ...], **how: Any) -> Path:
@@ -155,7 +200,8 @@ def _snapshot(source: Source, revision: str, names: tuple[str, ...], **how: Any)
         repo_type=source.kind,
         revision=revision,
         allow_patterns=list(names),
-        ignore_patterns=["*/*"],  # in a pattern, * also stands for folders
+        # In a pattern, * also stands for folders.
+        ignore_patterns=["*/*"] if source.kind == "model" or names == DATA_FILES else ["*/*/*"],
         tqdm_class=_Bar,
         **how,
     )
@@ -172,7 +218,9 @@ class _Bar(tqdm):
 def _lacking(folder: Path, source: Source) -> str | None:
     """What a folder lacks to be usable, in words: other programs also put parts of a repository into the cache."""
     if source.kind == "dataset":
-        return next((name for name in DATA_FILES if not (folder / name).is_file()), None)
+        if all(_has_table(folder, name) for name in TABLES):
+            return None
+        return next((name for name in DATA_FILES if not (folder / name).is_file()), "table")
     if not (folder / "config.json").is_file():
         return "config.json"
     if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
@@ -184,4 +232,4 @@ def _has_weights(folder: Path, name: str) -> bool:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return (folder / name).is_file()
-    return all((folder / shard).is_file() for shard in json.loads(index.read_bytes())["weight_map"].values())
+    return all((folder / shard).is_file() for shard in loads(index.read_bytes())["weight_map"].values())

@@ -49,7 +49,7 @@ class Source(NamedTuple):
 # one try, and the next
 
 
-class _Failure(Exception):
+class Failure(Exception):
     """Why a request failed: in words and, if there was a response, its status and the Hub's own code."""
 
     def __init__(
@@ -91,7 +91,7 @@ def tried(source: Source, action: Callable[[], Result], tries: int = TRIES) -> R
         stop=stop_after_attempt(tries),
         wait=_wait_s,
         sleep=sleep,
-        retry=retry_if_exception(lambda error: isinstance(error, _Failure) and error.transient),
+        retry=retry_if_exception(lambda error: isinstance(error, Failure) and error.transient),
         before_sleep=warn,
         reraise=True,
     )
@@ -99,13 +99,13 @@ def tried(source: Source, action: Callable[[], Result], tries: int = TRIES) -> R
         with _one_request_a_try():
             result: Result = retrying(_once, action)
             return result
-    except _Failure as failure:
+    except Failure as failure:
         raise _explained(source, failure, retrying.statistics["attempt_number"]) from None
 
 
 def _wait_s(state: RetryCallState) -> float:
     failure = state.outcome and state.outcome.exception()
-    asked = failure.retry_after_s if isinstance(failure, _Failure) else 0.0
+    asked = failure.retry_after_s if isinstance(failure, Failure) else 0.0
     return max(WAITS_S[state.attempt_number - 1], min(asked, RETRY_AFTER_MAX_S))
 
 
@@ -113,15 +113,15 @@ def _once(action: Callable[[], Result]) -> Result:
     try:
         return action()
     except httpx2.HTTPError:
-        raise _Failure("the connection was lost") from None
+        raise Failure("the connection was lost") from None
     except OSError as error:
         if error.errno is not None:  # the disk's, not the network's
             raise
         if type(error).__name__ == "XetAuthenticationError":  # of the Hub's file store, where it renews its own token
-            raise _Failure("refused", transient=False, status=401, had_token=True) from None
-        raise _Failure(_UNUSABLE) from None
+            raise Failure("refused", transient=False, status=401, had_token=True) from None
+        raise Failure(_UNUSABLE) from None
     except (RuntimeError, ValueError, LookupError, TypeError, AssertionError):
-        raise _Failure(_UNUSABLE) from None
+        raise Failure(_UNUSABLE) from None
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def _one_request_a_try() -> Iterator[None]:
 
 
 class _Client(httpx2.Client):
-    """Turns what goes wrong into a `_Failure`, which huggingface_hub does not know: it neither repeats nor hides it."""
+    """Turns what goes wrong into a `Failure`, which huggingface_hub does not know: it neither repeats nor hides it."""
 
     def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
         if "timeout" in request.extensions:  # huggingface_hub asks for lists of files without a limit
@@ -181,20 +181,20 @@ class _Body(httpx2.SyncByteStream):
         self._stream.close()
 
 
-def _broken(error: httpx2.TransportError) -> _Failure:
+def _broken(error: httpx2.TransportError) -> Failure:
     if isinstance(error, httpx2.TimeoutException):
-        return _Failure("timeout")
+        return Failure("timeout")
     if isinstance(error, httpx2.ConnectError | httpx2.ProxyError | httpx2.UnsupportedProtocol):
-        return _Failure(f"no connection to {constants.ENDPOINT}")
-    return _Failure("the connection was lost")  # before the answer, or in the middle of a file
+        return Failure(f"no connection to {constants.ENDPOINT}")
+    return Failure("the connection was lost")  # before the answer, or in the middle of a file
 
 
-def _refused(response: httpx2.Response) -> _Failure:
+def _refused(response: httpx2.Response) -> Failure:
     status, limits = response.status_code, parse_ratelimit_headers(response.headers)
     asked = response.headers.get("Retry-After", "")
     wait_s = limits.reset_in_seconds if limits and not limits.remaining else int(asked) if asked.isdigit() else 0
     elsewhere = response.request.url.host != httpx2.URL(constants.ENDPOINT).host  # a signed address that is too old
-    return _Failure(
+    return Failure(
         f"status {status}",
         transient=status in (408, 429) or status >= 500 or (status == 403 and elsewhere),
         status=status,
@@ -208,7 +208,7 @@ def _refused(response: httpx2.Response) -> _Failure:
 # messages
 
 
-def _explained(source: Source, failure: _Failure, tries: int) -> HubError:
+def _explained(source: Source, failure: Failure, tries: int) -> HubError:
     """A failure as the error that a person sees."""
     kind: type[HubError] = HubUnavailableError if failure.transient else HubError
     cause, remedy = failure.cause, f"See {source.page}."
@@ -228,7 +228,7 @@ def _explained(source: Source, failure: _Failure, tries: int) -> HubError:
     return kind(f"{source}: {cause} ({facts})", where=source.key, remedy=remedy)
 
 
-def _access(source: Source, failure: _Failure) -> tuple[str, str]:
+def _access(source: Source, failure: Failure) -> tuple[str, str]:
     gated = failure.code == "GatedRepo"
     terms = f"accept its terms on {source.page}"
     from_environment = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
@@ -253,7 +253,7 @@ def _access(source: Source, failure: _Failure) -> tuple[str, str]:
     return cause, remedy
 
 
-def _missing(source: Source, failure: _Failure) -> tuple[str, str]:
+def _missing(source: Source, failure: Failure) -> tuple[str, str]:
     section = source.key.split(".")[0]
     if failure.code == "RevisionNotFound":
         return "there is no such revision", f"Set {section}.revision to a branch, tag or commit of {source.page}."

@@ -1,6 +1,6 @@
 """Logs: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
 
-A line of the file is {"timestamp", "severity", "message", "context"}. The file is rotated at midnight UTC or at 50 MB.
+A line of the file is {"timestamp", "severity", "message", "context", "schema"}. The file is rotated at midnight UTC or at 50 MB.
 The log folder of a study or a trial takes at most three times that, including the trial's output (output.log): the
 oldest rotated files are deleted, and those of more than 14 days; of the output the newest part is kept. Several
 processes may write to the same log. An error in logging, such as a full disk, never reaches the calling code. Output of
@@ -103,7 +103,7 @@ def _is_due(status: os.stat_result, day: str, more: int, max_bytes: int) -> bool
 
 def _day(fd: int, status: os.stat_result) -> str:
     """The day of the first line, by the clock of who wrote it: that of a file server may be another."""
-    told = re.match(rb'\s*\{"timestamp": "(\d{4}-\d\d-\d\d)T', os.pread(fd, 64, 0))
+    told = re.match(rb'\s*\{"timestamp": ?"(\d{4}-\d\d-\d\d)T', os.pread(fd, 64, 0))
     return told[1].decode() if told else datetime.fromtimestamp(status.st_mtime, UTC).date().isoformat()
 
 
@@ -233,7 +233,7 @@ class _Output:
         try:
             if exc_info:
                 facts["exception"] = redact(_traceback(exc_info))
-            record = {SCHEMA: 1, "timestamp": now(), "severity": level.upper(), "message": message, "context": facts}
+            record = {"timestamp": now(), "severity": level.upper(), "message": message, "context": facts, SCHEMA: 1}
             line = dumps(record) + b"\n"
             _append(self._path, line, self._max_bytes)
             self._failing = False

@@ -24,7 +24,10 @@ from redsm5.evaluation.report import environment
 from redsm5.terminal import Parser, show
 
 HERE = Path(__file__).parent
-BENCHES = ("sample", "between", "checkpoint", "storage", "throughput", "journal", "shipping", "resume", "terminal")
+BENCHES = (
+    *("sample", "between", "checkpoint", "storage", "throughput"),
+    *("posts", "journal", "shipping", "resume", "terminal"),
+)
 APART = ("soak", "serialization")  # run when asked for: one takes an hour or less, the other has no peer
 INCH_A_BAR = 0.26
 

@@ -7,9 +7,10 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import datasets
 import pytest
 
-from redsm5.data import SYMPTOMS, few_positives, load_learnable, load_splits, load_test
+from redsm5.data import SYMPTOMS, dataset_dict, few_positives, load_learnable, load_splits, load_test
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE
 from redsm5.data.synthesize import write_csvs
 from redsm5.errors import InputError
@@ -125,3 +126,20 @@ def test_copies_are_counted_and_the_posts_of_the_cache_are_those_that_were_read(
 def test_importing_the_package_imports_neither_torch_nor_transformers():
     code = "import sys, redsm5.data; assert not {'torch', 'transformers', 'tokenizers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_whoever_wants_a_dataset_dict_gets_all_posts_by_their_splits(tmp_path):
+    splits, test = load_splits(config()), load_test(config()).test
+    found = dataset_dict(config())
+    assert isinstance(found, datasets.DatasetDict)
+    for name, posts in {"train": splits.train, "validation": splits.validation, "test": test}.items():
+        assert found[name]["post_id"][:] == [post.post_id for post in posts]
+        assert found[name]["text"][:] == [post.text for post in posts]
+        assert found[name]["labels"][:] == [list(post.labels) for post in posts]
+        for kind in ("evidence", "negatives"):
+            spans = [[{"symptom": s.symptom, "start": s.start, "end": s.end} for s in getattr(p, kind)] for p in posts]
+            assert found[name][kind][:] == spans
+            assert sum(map(len, spans)) > 0
+    assert found["train"].features["evidence"].feature["symptom"].names == list(SYMPTOMS)
+    found.save_to_disk(tmp_path / "saved")
+    assert datasets.load_from_disk(tmp_path / "saved")["test"][0] == found["test"][0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from redsm5 import files, paths
+from redsm5.config import compose, snapshot_of
 from redsm5.records import Best
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
@@ -24,7 +25,8 @@ def experiments(tmp_path: Path) -> Path:
     CheckpointStore(folder, Policy(), lambda *_, **__: None).commit(manifest_of(TRIAL, 1, 0.5), contents(1))
     record = record_of(TRIAL, None, state="failed", best=Best(epoch=1, value=0.5))
     files.write_atomic(folder / paths.TRIAL, record.to_json())
-    (folder / paths.CONFIG).write_text('{"retention": {"keep_last_n": 1}}')
+    config = {**snapshot_of(compose([])), "retention": {"keep_last_n": 1}}
+    (folder / paths.CONFIG).write_text(json.dumps(config))
     (folder / paths.CHECKPOINTS / ".tmp-epoch-0002").mkdir()
     (folder / paths.CHECKPOINTS / ".tmp-epoch-0002" / paths.WEIGHTS).write_bytes(bytes(1000))
     return tmp_path

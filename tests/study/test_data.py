@@ -128,6 +128,33 @@ def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config
         Driver(other)
 
 
+def test_a_study_from_before_other_tables_could_be_read_goes_on(config: Config) -> None:
+    first = ended(Driver(config))
+    path = first.folder / paths.STUDY
+    document = json.loads(path.read_bytes())
+    for key in ("path", "columns"):
+        del document["config"]["data"][key]
+    path.write_text(json.dumps(document))
+    assert ended(Driver(config)).folder == first.folder
+    tables = compose(["data=dataset", f"data.path={config.data.dir}", f"experiments={config.experiments}"])
+    with pytest.raises(ConfigError, match=r"data\.source: csv then, dataset now"):
+        Driver(tables)
+
+
+def test_a_study_of_other_tables_keeps_its_columns(config: Config) -> None:
+    folder = Path(config.data.dir or "")
+    rows = [
+        {"body" if name == "text" else name: cell for name, cell in row.items()} for row in rows_of(folder / POSTS_FILE)
+    ]
+    write(folder / POSTS_FILE, rows)
+    words = ["data=dataset", f"data.path={folder}", f"experiments={config.experiments}", "study.trials=3"]
+    first = ended(Driver(compose([*words, "data.columns.text=body"])))
+    assert ended(Driver(compose([*words, "data.columns.text=body"]))).folder == first.folder
+    write(folder / POSTS_FILE, [{**row, "text": row["body"]} for row in rows])
+    with pytest.raises(ConfigError, match=r"data\.columns\.text: body then, None now"):
+        Driver(compose(words))
+
+
 def keep_symptoms_of(posts: int, folder: Path) -> None:
     """Leave so many posts with a symptom."""
     rows = rows_of(folder / ANNOTATIONS_FILE)

@@ -159,7 +159,7 @@ def test_a_line_for_people_and_a_line_for_programs(tmp_path, capsys):
     )
     assert re.fullmatch(pattern, shown.err)
     (line,) = lines(tmp_path / "logs")
-    assert list(line) == ["schema", "timestamp", "severity", "message", "context"]
+    assert list(line) == ["timestamp", "severity", "message", "context", "schema"]
     assert re.fullmatch(TIME_PATTERN, line["timestamp"])
     assert (line["severity"], line["message"]) == ("INFO", "epoch done")
     assert line["context"]["loss"] == 0.123456789
