@@ -106,7 +106,7 @@ class Session:
     @cached_property
     def ranks(self) -> Ranks:
         """This process among those that train the trial; asked for once Accelerate has brought them together."""
-        self.trial.peers = ranks = Ranks()
+        self.trial.peers = ranks = Ranks.met()
         return ranks
 
     @property

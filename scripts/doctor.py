@@ -65,4 +65,5 @@ def as_line(name: str, finding: Finding) -> str:
 
 
 prepare()
-os._exit(main())  # a check that hangs must not keep the process
+if __name__ == "__main__":
+    os._exit(main())  # a check that hangs must not keep the process

@@ -86,4 +86,5 @@ def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLog
         log.warning("MLflow has not got everything: `just sync` ships the rest", rows=left, reports=shipper.reports)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -1,19 +1,18 @@
 """Stand ready to train trials: accelerate launch scripts/standby.py, started by the driver (redsm5/study/standby.py).
 
-What scripts/train.py imports takes longer than the training of a small trial, and is imported here once. One process
+What redsm5/train.py imports takes longer than the training of a small trial, and is imported here once. One process
 then forks a child for each request, in a session of its own, and says when it has ended, by itself or by any signal. It
 hears and speaks on the socket that it gets as its standard input; what the imports print is no part of that. Several
 processes that are to train together cannot be forked, since they have found each other already: they become the trial
 of the one request that they get, and the next ones are started meanwhile.
 
 A child differs from a fresh process in its imports alone: it is forked while there is one thread, no device has been
-touched and nothing has been computed.
+touched and nothing has been computed. The forkserver of the standard library does not do: it hands its children what
+they are to do as a pickle, and knows nothing of launchers, of a trial's own session, or of a trial that outlives it.
 """
 
-import ast
 import gc
 import os
-import runpy
 import socket
 import sys
 import traceback
@@ -54,11 +53,8 @@ def main() -> None:
 
 
 def preload() -> None:
-    """Import what train.py imports."""
-    for node in ast.parse(TRAIN.read_text()).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], []), TRAIN, "exec"), {})
-    for name in LATE:
+    """Import what trains, which does no work as it is imported."""
+    for name in ("redsm5.train", *LATE):
         import_module(name)
 
 
@@ -113,8 +109,10 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
     setproctitle(" ".join([sys.executable, *sys.argv]))  # for ps and pkill it is what it would be by itself
     code = 1
     try:
-        runpy.run_path(str(TRAIN), run_name="__main__")
-        code = 0
+        from redsm5.session import run
+        from redsm5.train import main as train
+
+        run(train, arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
@@ -127,4 +125,5 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
         os._exit(code)  # to take down all that was imported takes longer than a small trial
 
 
-main()
+if __name__ == "__main__":
+    main()
