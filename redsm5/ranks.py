@@ -10,7 +10,7 @@ may have to wait for disk space or for the pruner. If a process exits, all who w
 import os
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,22 +25,28 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """This process among those of its trial; made once Accelerate has brought them together.
+    """This process among those of its trial.
 
     Attributes:
         index, count: which one it is, and of how many.
     """
 
-    def __init__(self) -> None:
-        together = dist.is_available() and dist.is_initialized()
-        self.index, self.count = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        if self.count > 1:
+    def __init__(self, index: int = 0, count: int = 1) -> None:
+        self.index, self.count = index, count
+        if count > 1:
             self._control = dist.new_group(backend="gloo", timeout=NO_LIMIT)
             # The launcher's store: it outlives each of the processes, and so tells what the last words of one were.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             self._notes = dist.TCPStore(  # type: ignore[attr-defined]
                 address, port, is_master=False, wait_for_workers=False
             )
+
+    @classmethod
+    def met(cls) -> Self:
+        """This process among those that Accelerate has brought together; the only one, where it has not."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
 
     @property
     def first(self) -> bool:

@@ -118,4 +118,5 @@ def compare(alone: dict[str, list[Any]], killed: dict[str, list[Any]]) -> int:
     return 0 if alone == killed else 2
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -64,5 +64,6 @@ def as_line(name: str, finding: Finding) -> str:
     return f"{line}\n{'':20}{one_line(finding.remedy)}" if finding.remedy and finding.state != "ok" else line
 
 
-prepare()
-os._exit(main())  # a check that hangs must not keep the process
+if __name__ == "__main__":
+    prepare()
+    os._exit(main())  # a check that hangs must not keep the process

@@ -88,4 +88,5 @@ def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLog
         )
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

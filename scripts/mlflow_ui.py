@@ -30,4 +30,5 @@ def main() -> int:
     os.execve(sys.executable, command, {**os.environ, **SWITCHES})
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

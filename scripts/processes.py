@@ -15,13 +15,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from redsm5 import environment
 from redsm5.terminal import show
 
-environment.clean(os.environ)  # a scheduler's step adds rank and size to what the driver, or the job file, has set
-logging.getLogger("torch").setLevel(logging.CRITICAL)
-try:
-    main()
-except SignalException:
-    sys.exit(0)
-except ChildFailedError as error:
-    rank, failure = error.get_first_failure()
-    show(f"process {rank} of the trial ended with exit code {failure.exitcode}", error=True)
-    sys.exit(1)
+if __name__ == "__main__":
+    environment.clean(os.environ)  # a scheduler's step adds rank and size to what the driver, or the job file, has set
+    logging.getLogger("torch").setLevel(logging.CRITICAL)
+    try:
+        main()
+    except SignalException:
+        sys.exit(0)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        show(f"process {rank} of the trial ended with exit code {failure.exitcode}", error=True)
+        sys.exit(1)

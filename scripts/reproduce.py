@@ -102,4 +102,5 @@ def compare_checkpoint(folder: Path, config: Config) -> dict[str, Any]:
         return compare_predictions(before, evaluate_again(record, config, store).predictions)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -1,19 +1,18 @@
 """The standby process, which forks trials with everything imported (driver's side: redsm5/study/standby.py).
 
-Importing what scripts/train.py needs takes longer than training a small trial, and is done here once. For each request
-one process forks a child, in a session of its own, and reports when it has exited, by itself or by a signal. It
-communicates over the socket that is its standard input; what the imports print goes elsewhere. Several processes that
-train one trial together cannot be forked, since they are already connected: they become the trial of the one request
-that they get, and the next ones are started meanwhile.
+Importing redsm5/train.py takes longer than training a small trial, and is done here once. For each request one process
+forks a child, in a session of its own, and reports when it has exited, by itself or by a signal. It communicates over
+the socket that is its standard input; what the imports print goes elsewhere. Several processes that train one trial
+together cannot be forked, since they are already connected: they become the trial of the one request that they get, and
+the next ones are started meanwhile.
 
 A child differs from a fresh process only in its imports: it is forked while there is one thread, no device has been
-used and nothing has been computed.
+used and nothing has been computed. The forkserver of the standard library does not fit: it passes a pickle to its
+children, and knows nothing of launchers, of a session for each trial, or of a driver that may die before it.
 """
 
-import ast
 import gc
 import os
-import runpy
 import socket
 import sys
 import traceback
@@ -54,11 +53,8 @@ def main() -> None:
 
 
 def preload() -> None:
-    """Import what train.py imports."""
-    for node in ast.parse(TRAIN.read_text()).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], []), TRAIN, "exec"), {})
-    for name in LATE:
+    """Import what trains, which does no work as it is imported."""
+    for name in ("redsm5.train", *LATE):
         import_module(name)
 
 
@@ -113,8 +109,10 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
     setproctitle(" ".join([sys.executable, *sys.argv]))  # for ps and pkill it is what it would be by itself
     code = 1
     try:
-        runpy.run_path(str(TRAIN), run_name="__main__")
-        code = 0
+        from redsm5.session import run
+        from redsm5.train import main as train
+
+        run(train, arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
@@ -127,4 +125,5 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
         os._exit(code)  # to take down all that was imported takes longer than a small trial
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Logs: lines for people on the terminal, JSON Lines for programs in a file, secrets in neither.
 
-A line of the file is {"timestamp", "severity", "message", "context", "schema"}. The file is rotated at midnight UTC or at 50 MB.
+A line of the file has timestamp, severity, message, context and schema. It is rotated at midnight UTC or at 50 MB.
 The log folder of a study or a trial takes at most three times that, including the trial's output (output.log): the
 oldest rotated files are deleted, and those of more than 14 days; of the output the newest part is kept. Several
 processes may write to the same log. An error in logging, such as a full disk, never reaches the calling code. Output of

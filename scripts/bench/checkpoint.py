@@ -223,4 +223,5 @@ def result_of(times: dict[str, Times], size: int) -> Result:
     return Result("A checkpoint of BERT-base with its training state", rows, times_ours, times)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

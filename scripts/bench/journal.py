@@ -88,4 +88,5 @@ def main() -> int:
     return finish(result, arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -123,4 +123,5 @@ def main() -> int:
     return int(bool(failed))
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

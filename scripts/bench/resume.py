@@ -92,4 +92,5 @@ def main() -> int:
     return finish(Result("Resuming BERT-base in mid-epoch", rows, measured=measured), arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

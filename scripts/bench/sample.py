@@ -53,4 +53,5 @@ def main() -> int:
     return finish(Result("The sample study as shipped", rows, measured=found), arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -176,4 +176,5 @@ def main() -> int:
     return finish(Result(title, figures.rows(), measured=figures.found), arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

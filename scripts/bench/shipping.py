@@ -58,4 +58,5 @@ def main() -> int:
     return finish(Result("Training while MLflow is silent or away", rows, measured=times), arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

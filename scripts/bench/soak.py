@@ -83,4 +83,5 @@ def main() -> int:
     return finish(Result(f"A study of {trials:,} small trials", rows, measured={"seconds": after}), arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -14,12 +14,11 @@ from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 from redsm5.files import make_private
-from redsm5.storage.checkpoint import Saver
 from tests.crash import study
 
 
 def child(config: study.Config, experiments: Path, go: Semaphore) -> None:
-    saver = Saver()
+    saver = study.OneThread()
     saver.submit(lambda: None)  # the thread that saves is there before the study begins
     saver.wait()
     (checkpoint,) = [t for t in threading.enumerate() if t.name.startswith("checkpoint")]

@@ -8,8 +8,9 @@ function of its seed alone.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +21,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from redsm5 import files, paths
+from redsm5 import session as session_module
 from redsm5.config import Config, compose, load_config
-from redsm5.errors import Interrupted, exit_with_message
-from redsm5.records import Manifest
+from redsm5.errors import exit_with_message
+from redsm5.records import Decision, Manifest
+from redsm5.session import Session, train
 from redsm5.storage.budget import reservation
-from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save, seed_everything
+from redsm5.storage.checkpoint import Identity, Saver, seed_everything
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
@@ -32,13 +35,12 @@ from redsm5.study import outcomes, search
 from redsm5.study import trial as trial_module
 from redsm5.study.access import Admitted
 from redsm5.study.driver import Driver
-from redsm5.study.trial import TrialRun, open_store
-from redsm5.tracking.journal import Journal, StepLosses
+from redsm5.study.trial import TrialRun
 from redsm5.tracking.system import SystemMetrics, Usage
 
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
-MID_EPOCH = STEPS + 1  # the last trial's step at which it saves in the middle of an epoch
+MID_EPOCH = STEPS + 1  # the step at which the last trial saves in the middle of an epoch
 FULL, WEIGHTS = 12_000, 4_000  # more than a checkpoint of this model takes
 # Room for one trial's reservation and not for another's checkpoint beside it.
 BUDGET = reservation(Policy(), full=FULL, weights=WEIGHTS, epochs=EPOCHS) + 100
@@ -50,6 +52,7 @@ def configuration(experiments: Path) -> Config:
     words.append(f"study.enqueue='{Path(__file__).with_name('repeated.yaml')}'")
     space = "search.space={train.learning_rate:{type:float,low:0.001,high:0.1},train.accumulation_steps:"
     words += [space + "{type:int,low:1,high:8}}", f"retention.max_total_size={BUDGET}"]
+    words += ["study.pruner=median", f"train.checkpoint_every_steps={MID_EPOCH}"]
     return compose([*words, "retention.min_free_disk_percent=0"])
 
 
@@ -71,75 +74,47 @@ class SmallStudy(Driver):
         saved = load_config(folder)
         config = saved.model_copy(update={"experiments": str(folder.parent)})
         with suppress(SystemExit):
-            train(TrialRun.open(config), self._saver)
+            trial = TrialRun.open(config)
+            pruned = Decision(epoch=1, prune=number == 0, reason="as the test wants it")
+            trial.decision = lambda epoch: pruned  # type: ignore[method-assign]
+            with trial.outcome(), waited_for(self._saver):
+                train(main, trial, self._saver)
         return False
 
 
-def train(trial: TrialRun, saver: Saver) -> None:
-    """What scripts/train.py does, in the same order, with the smallest of models."""
-    config = trial.config
-    with trial.outcome(), waited_for(saver):
-        seed_everything(config.train.seed)
-        model = nn.Linear(4, 4)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.learning_rate)
-        state = TrainingState(model, optimizer, LambdaLR(optimizer, lambda step: 0.9**step), scaler=None)
-        identity = Identity(trial.record.trial_id, "linear: 4 to 4", {"max_length": 4}, "ab" * 32, config.train.seed)
+def main(session: Session) -> None:
+    """What scripts/train.py does, with the smallest of models."""
+    config, record = session.config, session.trial.record
+    seed_everything(config.train.seed)
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.learning_rate)
+    schedule = LambdaLR(optimizer, lambda step: 0.9**step)
+    identity = Identity(record.trial_id, "linear: 4 to 4", {"max_length": 4}, "ab" * 32, config.train.seed)
+    session.track(model, optimizer, schedule, identity, usage=lambda: Usage({}, {"system_memory_bytes": 1.0}))
+    for epoch in session.epochs(EPOCHS):
+        for _ in session.batches(range(STEPS)):
+            loss = (model(torch.randn(2, 4)) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            session.step(loss.detach())
+        session.report({"val_f1_macro": SCORES[epoch - 1]})
 
-        journal = Journal(trial.folder, trial.record.trial_id, log=trial.log.error)
-        store = open_store(trial.folder, config, log=trial.log.info)
-        budget = trial.admit(store, full=FULL, weights=WEIGHTS)
-        at = resume(store, state, identity, log=trial.log.warning)
-        system = SystemMetrics(journal, lambda: Usage({}, {"system_memory_bytes": 1.0}), clock=lambda: 0.0)
+    def report() -> None:
+        best = session.store.best()[0]
+        weights = read_verified(session.store.folder / best.name)[paths.WEIGHTS]
+        document = {"checkpoint": best.name, "weights": bytes(weights).hex()}
+        files.write_atomic(session.trial.folder / paths.REPORT, json.dumps(document).encode())
 
-        trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
-        while at.epochs_done < EPOCHS and at.stop_reason is None:
-            epoch = at.epochs_done + 1
-            losses = StepLosses(journal, epochs_done=at.epochs_done)
-            for batch in range(at.batches_done, STEPS):
-                loss = (model(torch.randn(2, 4)) ** 2).mean()
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                losses.add(loss.detach())
-                at.batches_done, at.step = batch + 1, at.step + 1
-                losses.end_of_step(at.step)
-                system.end_of_step(at.step, at.epochs_done)
-                saver.check()
-                state.schedule.step()
-                if trial.stop.requested:
-                    raise Interrupted(f"stopped at step {at.step}")
-                if trial.record.number and at.step == MID_EPOCH:
-                    losses.commit()
-                    with system.saving():
-                        save(store, saver, state, identity, score=None, metrics={})
-                    saver.wait()  # one thread after the other, so that each does the same calls in each run
-            losses.commit()
-            score = SCORES[epoch - 1]
-            journal.add("val_f1_macro", score, step=at.step, epoch=epoch)
-            journal.commit()
-            at.epochs_done, at.batches_done = epoch, 0
-            at.observe(score, patience=None)
-            at.note_saved(score, epoch=epoch)
-            if trial.record.number == 0:
-                at.stop_reason = "pruned: as the test wants it"
-            with system.saving():
-                save(store, saver, state, identity, score=score, metrics={"val_f1_macro": score})
-            system.end_of_epoch(at.step, at.epochs_done)
-            saver.wait()
-            trial.update(epoch=epoch, step=at.step, best=at.best, bytes=store.size())
+    session.finish(report)
 
-        journal.commit()
-        if trial.record.number:
-            trial.update(state="finishing")
-            best = store.best()[0]
-            weights = read_verified(store.folder / best.name)[paths.WEIGHTS]
-            report = {"checkpoint": best.name, "weights": bytes(weights).hex()}
-            files.write_atomic(trial.folder / paths.REPORT, json.dumps(report).encode())
-        trial.end("completed" if trial.record.number else "pruned", 0)
-        store.finish()
-        if budget:
-            budget.release()
-        trial.update(bytes=store.size())
+
+class OneThread(Saver):
+    """Commits in its thread, and is waited for, so that each does the same calls in each run."""
+
+    def submit(self, commit: Callable[[], object]) -> None:
+        super().submit(commit)
+        self.wait()
 
 
 @contextmanager
@@ -162,10 +137,12 @@ def warm(scratch: Path) -> Config:
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
     )
+    # No sample but at an epoch's end, however long a step takes here.
+    session_module.SystemMetrics = partial(SystemMetrics, clock=lambda: 0.0)  # type: ignore[assignment,misc]
     trial_module.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
     torch.set_num_threads(1)
     config = configuration(scratch / "warm")
-    with Saver() as saver:
+    with OneThread() as saver:
         SmallStudy(config, saver).run()
     return config
 

@@ -21,7 +21,7 @@ who, fault, *words = sys.argv[1:]
 trial = TrialRun.open(trial_config(words))
 with trial.outcome():
     accelerator = Accelerator(cpu=True)
-    trial.peers = ranks = Ranks()
+    trial.peers = ranks = Ranks.met()
     trial.update(state="running")
     assert ranks.gathered(ranks.index) == [0, 1]
     assert ranks.of_first(f"from {ranks.index}") == "from 0"

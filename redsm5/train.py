@@ -1,0 +1,122 @@
+"""How a trial on ReDSM5 is trained: data, model, optimizer, the loop, and the report.
+
+It is plain Accelerate. What makes it resume to the bit, keep within the byte budget and lose no metric is the session's
+(redsm5/session.py). Several processes train one trial together, each with its share of every batch.
+"""
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
+
+from redsm5 import hub
+from redsm5.data import load_splits
+from redsm5.data.augment import Augmenter
+from redsm5.data.batches import loaders, on_device, useful_tokens
+from redsm5.data.encode import EncodedPosts
+from redsm5.data.posts import labels_of
+from redsm5.data.tokenize import tokenizer_of
+from redsm5.evaluation.predict import predict
+from redsm5.evaluation.report import evaluate_trial, write_report
+from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
+from redsm5.model import (
+    EmbeddingAdversary,
+    MultiTaskModel,
+    build_criteria_loss,
+    build_optimizer,
+    build_schedule,
+    compile_layers,
+    forward_backward,
+    multitask_loss,
+    set_numerics,
+    slow_in_bf16,
+    steps_per_epoch,
+)
+from redsm5.session import Session
+from redsm5.storage.checkpoint import Identity, seed_everything
+
+DRY_RUN_STEPS = 5
+
+
+def main(session: Session) -> None:
+    """Train a trial of any configuration to its end."""
+    # -----------------------------------------------------------------------------------------------------------------
+    # data, model, optimizer
+
+    config, log = session.config, session.log
+    accelerator = Accelerator(
+        gradient_accumulation_steps=config.train.accumulation_steps,
+        mixed_precision=config.train.mixed_precision,
+        cpu=config.on_cpu,
+        # There are none, but with this gradients are added up in one order from the first step on, resumed or not.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    ranks = session.ranks
+    set_numerics(config.train.deterministic)
+    if slow_in_bf16(accelerator.device, config.train.mixed_precision):
+        log.warning("this CPU emulates bf16: train.mixed_precision=no is far faster")
+    seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights
+
+    splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
+    if config.dry_run:
+        splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
+    tokenizer = tokenizer_of(config, splits.train)
+    train_set = EncodedPosts(splits.train, tokenizer, config)
+    validation_set = EncodedPosts(splits.validation, tokenizer, config)
+    for name, commit in hub.commits(config.data, config.model).items():
+        log.info(name, commit=commit)
+    log.info("data", **splits.counts, truncated=train_set.truncated_posts, lost_evidence=train_set.lost_spans)
+
+    bare_model = MultiTaskModel(config.model, vocab_size=len(tokenizer))
+    if config.train.compile:
+        compile_layers(bare_model.encoder)
+    criteria_loss = build_criteria_loss(config.train, torch.from_numpy(labels_of(splits.train))).to(accelerator.device)
+    adversary = EmbeddingAdversary(bare_model.encoder.get_input_embeddings(), config.train.adversarial_epsilon)
+    augmenter = Augmenter(config.train.augmentation, config.train.seed, accelerator.device)
+
+    def loss_of(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        return multitask_loss(outputs, batch, criteria_loss, config.train.task_weights)
+
+    train_batches, validation_batches = (
+        on_device(loader, accelerator.device)
+        for loader in loaders(train_set, validation_set, config, tokenizer.pad_token_id, ranks.share)
+    )
+    model, optimizer = accelerator.prepare(bare_model, build_optimizer(bare_model, config.train))
+    epoch_steps = steps_per_epoch(len(train_batches), config.train)
+    schedule = build_schedule(optimizer.optimizer, config.train, total_steps=epoch_steps * config.train.epochs)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # train: everything that the next step depends on is put back as it was, and what was done is skipped
+
+    identity = Identity.of(config, bare_model, splits.fingerprint)
+    session.track(bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler)
+    for epoch in session.epochs(config.train.epochs):
+        if config.train.augmentation.methods:
+            train_set.encode(augmenter(splits.train, epoch))
+        train_batches.set_epoch(epoch)
+        model.train()
+        for micro_batches in session.batches(train_batches):
+            with accelerator.accumulate(model):
+                loss = forward_backward(accelerator, model, micro_batches, loss_of, adversary)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            session.step(loss, stepped=accelerator.sync_gradients, skipped=accelerator.optimizer_step_was_skipped)
+
+        predictions = predict(bare_model, validation_batches, validation_set, loss_of, ranks)
+        scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
+        useful = {"system_useful_tokens_percent": 100 * useful_tokens(train_batches)}
+        session.report({"val_loss": predictions.loss} | validation_metrics(scores), also=useful)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # the report, of the best epoch, on the test posts
+
+    def report() -> None:
+        best = session.best_in_memory
+        record, store = session.trial.record, session.store
+        write_report(
+            session.trial.folder,
+            evaluate_trial(record, config, splits, bare_model, tokenizer, store, accelerator, in_memory=best),
+        )
+
+    session.finish(report)
