@@ -50,7 +50,7 @@ def loads(content: bytes | bytearray | memoryview | str, *, strict: bool = False
     except ValueError:
         if strict:
             raise
-        text = content if isinstance(content, str) else bytes(content)
+        text = content if isinstance(content, str) else str(content, "utf-8", "surrogatepass")
         try:
             return json.loads(text)
         except RecursionError as error:

@@ -105,4 +105,5 @@ def main() -> int:
     return 0
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -51,10 +51,14 @@ print(count)
 
 @pytest.mark.parametrize("source", ["redsm5", "tui", "scripts"])
 def test_to_import_a_module_does_no_work(source: str, tmp_path: Path) -> None:
-    places = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME")}
+    empty, caches = tmp_path / "empty", tmp_path / "caches"
+    empty.mkdir()
+    places = {name: str(empty) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME")}
+    # What libraries keep for themselves when they are imported: a list of fonts, a folder for compiled kernels.
+    places |= {name: str(caches) for name in ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")}
     environment = {**os.environ, **places, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", LOOK, str(ROOT), source]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     files = [*(ROOT / source).rglob("*.py")] if source != "scripts" else [*(ROOT / source).glob("*.py")]
     assert int(done.stdout.split()[-1]) == len(files)

@@ -1,13 +1,13 @@
 """The table of trials as CSV: full keys, raw values, and no cell that a spreadsheet would run as a formula."""
 
 import csv
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from redsm5.jsonio import dumps, finite
 from redsm5.records import TrialRecord
 from tui import text
 from tui.reader import Snapshot, score
@@ -71,7 +71,8 @@ def cell(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return json.dumps(value)
+        shown = finite(value)
+        return shown if isinstance(shown, str) else dumps(shown).decode()
     written = text.clean(value, LONGEST)
     return f"'{written}" if written.startswith(RUN) and not _number(written) else written
 

@@ -143,4 +143,5 @@ def main() -> int:
     return finish(Result("Tokenized posts from the cache", rows, times, found), arguments.json)
 
 
-exit_with_message(main)
+if __name__ == "__main__":
+    exit_with_message(main)

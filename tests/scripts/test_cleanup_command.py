@@ -93,7 +93,7 @@ def test_a_folder_that_is_not_there_is_refused_and_not_made(script: Run, tmp_pat
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import runpy, sys\nsys.argv = ['cleanup', '--nonsense']\n"
-        f"try: runpy.run_path('{ROOT}/scripts/cleanup.py')\nexcept SystemExit: print(*sys.modules)"
+        f"try: runpy.run_path('{ROOT}/scripts/cleanup.py', run_name='__main__')\nexcept SystemExit: print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "redsm5.storage.cleanup" in done.stdout

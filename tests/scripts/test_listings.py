@@ -133,7 +133,7 @@ def test_nothing_heavy_is_imported(name: str) -> None:
     """Run with an unknown flag, after its imports."""
     code = (
         f"import runpy, sys\nsys.argv = ['{name}', '--nonsense']\n"
-        f"try: runpy.run_path('{ROOT}/scripts/{name}.py')\nexcept SystemExit: print(*sys.modules)"
+        f"try: runpy.run_path('{ROOT}/scripts/{name}.py', run_name='__main__')\nexcept SystemExit: print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "transformers", "mlflow", "accelerate", "optuna"}

@@ -280,7 +280,7 @@ def test_a_trial_of_another_study_is_not_taken_for_ones_own(folder):
 def test_duplicate_and_missing_and_huge_numbers(sample, folder):
     index = next(sample.glob("study_*/index.json"))
     trials = json.loads(index.read_text())["trials"]
-    for trial, number in zip(trials, (1, 1, None, None, -5, 10**400, 2**62, 7), strict=True):
+    for trial, number in zip(trials, (1, 1, None, None, -5, 2**63, 2**62, 7), strict=True):
         trial["number"] = number
     rewrite(index, trials=trials)
     next(sample.glob("study_*/events.jsonl")).unlink()
@@ -288,6 +288,14 @@ def test_duplicate_and_missing_and_huge_numbers(sample, folder):
     seen = Reader(sample).read().trials
     assert [t.number for t in seen] == [-5, 1, 1, 7, None, None]
     assert len(seen.points) == len(seen) - sum(score(t) is None for t in seen)
+
+
+def test_of_an_index_with_a_number_beyond_measure_the_trials_own_records_count(sample):
+    index = next(sample.glob("study_*/index.json"))
+    trials = json.loads(index.read_text())["trials"]
+    trials[5]["number"] = 10**400
+    rewrite(index, trials=trials)
+    assert [t.number for t in Reader(sample).read().trials] == list(range(8))
 
 
 def test_times_that_are_none_and_clocks_that_jump(folder):
