@@ -15,6 +15,7 @@ from redsm5.jsonio import loads
 
 MAX_INDEX = 1 << 28  # bytes: one of 100,000 trials is 80 MB
 MAX_TAIL = 1 << 24  # bytes: no other document is longer, and of longer lines only the end is read
+MAX_OBJECT = 1 << 20  # bytes: no configuration comes near it
 MAX_LINE = 1 << 16  # bytes: no line of ours comes near it
 LARGEST = 1 << 62  # no count of ours comes near it
 
@@ -130,7 +131,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object of any shape; None where there is none that can be read."""
     try:
         with open_regular(path) as file:
-            document = loads(file.read(MAX_TAIL))
+            document = loads(file.read(MAX_OBJECT))
     except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
