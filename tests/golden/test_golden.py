@@ -86,7 +86,8 @@ def test_an_older_folder_is_listed_summarized_shown_and_has_nothing_to_clean_up(
         record = read_record(folder)
         assert record is not None
         config = trial_config([f"trial.id={record.trial_id}", f"experiments={experiments}"])
-        assert config.data.group_duplicates is False
+        saved = json.loads((folder / paths.CONFIG).read_bytes())["data"]
+        assert config.data.group_duplicates is saved.get("group_duplicates", False)
         assert checkpoint_history(folder) or record.state in ("failed", "pruned")
     summary = write_summary(experiments, study)
     assert summary.problems == []
