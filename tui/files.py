@@ -38,9 +38,8 @@ class Documents:
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if known is None or known[0] != signature:
                 known = (signature, self._read(path, kind, most) or (known[1] if known else None))
-                self._known[path] = (
-                    known  # not if it could not be opened: permissions may be fixed without changing the file
-                )
+                # Not if it could not be opened: permissions may be fixed without a change of the file.
+                self._known[path] = known
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
             self.unreadable.discard(path)

@@ -23,18 +23,10 @@ from redsm5.jsonio import loads
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUFFIXES = (
-    ".csv",
-    ".parquet",
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".arrow",
-)  # where a table is there twice, the first counts
-STATE, DICT = (
-    "state.json",
-    "dataset_dict.json",
-)  # of `save_to_disk`: in each data set's folder, in that of a DatasetDict
+# If a table is there twice, the first suffix counts.
+SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson", ".json", ".arrow")
+# Written by `save_to_disk`: in the folder of each data set, and in that of a DatasetDict.
+STATE, DICT = "state.json", "dataset_dict.json"
 BATCH = 1000  # rows
 LINE = " line"  # the column with the line of each record of a CSV file, whose header can name none so
 NESTED = "annotations"  # of a table of posts that holds them
