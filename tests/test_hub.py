@@ -531,14 +531,14 @@ def test_a_repository_without_access_or_tables_is_refused_in_whatever_form(serve
     server.add("dataset", REDSM5, tables(csvs, "parquet"), gated=True)
     server.granted.clear()
     for ask in (lambda: load_splits(DATA), lambda: hub.check_access(DATA, [], None)):
-        with pytest.raises(HubAccessError, match=r"not been given access .1 try, last status 403"):
+        with pytest.raises(HubAccessError, match=r"account has no access .1 try, last status 403"):
             ask()
     server.granted = {TOKEN}
     server.repos.clear()
     server.add("dataset", REDSM5, {"README.md": b"# ReDSM5", "other.parquet": b""}, gated=True)
     with pytest.raises(HubError, match=r"has no redsm5_posts\.csv"):
         load_splits(DATA)
-    with pytest.raises(HubError, match=r"is not there .1 try, last status 404"):
+    with pytest.raises(HubError, match=r"a required file is missing .1 try, last status 404"):
         hub.check_access(DATA, [], None)
 
 

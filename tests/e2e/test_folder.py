@@ -97,7 +97,7 @@ def test_sync_names_what_it_cannot_read_or_send_and_ships_the_rest(study: Path) 
     output = run("sync.py", "--experiments", str(study), expect=2)
     assert "Traceback" not in output
     assert "1 row still waits" in output
-    assert f"{journal / paths.METRICS}: a line is not a metric" in output
+    assert f"{journal / paths.METRICS}: line 2 is damaged" in output
     assert str(foreign / paths.TRIAL) in output
     assert "1 report not sent" in output
     assert f"trial_{completed}/{paths.REPORT}" in output
