@@ -22,7 +22,7 @@ POSTS_COLUMNS = ("post_id", "text")
 ANNOTATIONS_COLUMNS = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status")  # explanation is not used
 SPECIAL_CASE = "SPECIAL_CASE"
 
-_STATUSES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # pandas writes integers as floats once a column held a NaN
+_STATUSES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # pandas writes integers as floats if a column held a NaN
 _STATUS_FORM = r"[-+]?\d{1,4}([.,]\d{1,4})?|yes|no|y|n|true|false|present|absent|positive|negative|"
 _MISSING = ("nan", "null", "none", "<na>", "n/a")
 _COUNTS = (
@@ -48,11 +48,11 @@ _Judgements = dict[tuple[str, int], set[int]]
 def read_corpus(folder: Path) -> Corpus:
     """Read `folder`/redsm5_posts.csv and `folder`/redsm5_annotations.csv.
 
-    A post has a symptom if any sentence of it has status 1 for that symptom, aligned or not. The counts are:
-    posts, posts_without_symptom; annotations (rows), duplicate_annotations (rows that repeat another one), special_case
-    (rows; no criterion); contradictions (a sentence with both statuses for one symptom: taken as present); evidence
-    (distinct sentence and symptom with status 1) = aligned_exact + aligned_normalized + aligned_fuzzy + unaligned;
-    hard_negatives (the same with status 0), of which hard_negatives_unaligned.
+    A post has a symptom if any of its sentences has status 1 for that symptom, aligned or not. The counts are: posts,
+    posts_without_symptom; annotations (rows), duplicate_annotations (rows that repeat another one), special_case (rows;
+    no criterion); contradictions (a sentence with both statuses for one symptom: taken as present); evidence (distinct
+    sentence and symptom with status 1) = aligned_exact + aligned_normalized + aligned_fuzzy + unaligned; hard_negatives
+    (the same with status 0), of which hard_negatives_unaligned.
 
     Raises:
         InputError: a file is missing or malformed, or the two do not fit together.
