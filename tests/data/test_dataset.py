@@ -380,7 +380,7 @@ def test_a_path_that_is_not_there_or_is_no_table_is_refused(tmp_path: Path) -> N
 def test_a_column_that_we_do_not_have_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"data\.columns\.txt=txt: allowed: 'post_id', .*; nearest: text"):
         compose(["data=dataset", "data.path=/posts", "data.columns.txt=body"])
-    with pytest.raises(ConfigError, match=r"data\.path is missing"):
+    with pytest.raises(ConfigError, match=r"data\.path is required"):
         compose(["data=dataset"])
     assert compose(["data=dataset", "data.path=/posts", "data.columns.text=007"]).data.columns == {"text": "007"}
 
