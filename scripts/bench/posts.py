@@ -40,7 +40,7 @@ Open = Callable[[Path], Sequence[Any]]
 
 
 class Rows(Sequence[Any]):
-    """The rows of a record batch, by pyarrow's own access."""
+    """The rows of a record batch, read with pyarrow."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
