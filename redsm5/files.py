@@ -42,7 +42,7 @@ def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading; refuse a pipe or a device, which could block or never end.
 
     Raises:
-        NotRegularError: it is none.
+        NotRegularError: it is not a regular file.
         OSError: it cannot be opened.
     """
     return os.fdopen(_open(path, os.O_RDONLY), "rb")
@@ -76,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
     """The content of a regular file.
 
     Raises:
-        NotRegularError: it is none.
+        NotRegularError: it is not a regular file.
         OSError: it cannot be read.
     """
     with open_regular(path) as file:

@@ -16,7 +16,7 @@ from redsm5.errors import InputError
 
 
 class NotOursError(InputError):
-    """In the place of a folder of redsm5 is a link or a file that redsm5 did not create."""
+    """A link or a file that redsm5 did not create has replaced one of redsm5's folders."""
 
     kind = "not_ours"
     resumable = True

@@ -187,9 +187,8 @@ class TrainConfig(Section):
         max_tokens: limit of a micro-batch, padding included, in one process. A larger batch is split into
             length-bucketed micro-batches with the same total loss and gradient; the windows of one post are not split.
             null: no limit.
-        part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split
-            where that saves more padding than it costs. null: 32 on a CPU; on a GPU, batches are not split to save
-            padding.
+        part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split if
+            that saves more padding than it costs. null: 32 on a CPU; on a GPU, batches are not split to save padding.
         learning_rate: the heads' rate; the encoder's is `differential_lr_ratio` times it, and each of its layers has
             `layer_wise_lr_decay` times the rate of the layer above.
         adversarial_epsilon: the norm of the adversarial perturbation of the embeddings; 0: none.

@@ -122,7 +122,7 @@ class Memory:
                     raise FileNotFoundError(2, "there is no home folder")
                 content = read(self.path)
                 content.folders.pop(self._folder, None)
-                content.folders[self._folder] = here  # the last one used stands last
+                content.folders[self._folder] = here  # the last used one comes last
                 content.layout |= layout
                 for trial_id, note in unsaved.items():
                     content.notes.pop(trial_id, None)

@@ -68,7 +68,8 @@ def read_corpus(folder: Path) -> Corpus:
 
 
 def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: Path) -> Corpus:
-    """What `read_corpus` makes of the rows of its two files; `table` is where those of the posts come from.
+    """Build the corpus, as `read_corpus` does, from the rows of posts and annotations; `table` is the file of the
+    posts.
 
     Raises:
         InputError: a row is malformed, or the two do not fit together.
@@ -96,7 +97,7 @@ def _read_posts(records: Iterable[Row], table: Path) -> dict[str, str]:
                 remedy="Remove one of the two rows.",
             )
         _required(row, "text", place)
-        texts[post_id], places[post_id] = row["text"], place  # not stripped: offsets count from the text as it stands
+        texts[post_id], places[post_id] = row["text"], place  # not stripped: offsets refer to the original text
     if not texts:
         raise InputError("the file has no posts", where=str(table), remedy="Export the data set again.")
     return texts
@@ -214,8 +215,8 @@ def _unknown_post(post_id: str, known: Iterable[str], where: str, table: str) ->
 
 
 def _bare(post_id: str) -> str:
-    """An id without what a spreadsheet or a copied cell changes: characters that cannot be seen, quotes, case, zeros
-    before a number and `.0` after it.
+    """An id without the usual changes by spreadsheets and copying: invisible characters, quotes, case, zeros before a
+    number and `.0` after it.
     """
     text = unicodedata.normalize("NFKC", post_id)
     text = "".join(c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
@@ -229,10 +230,10 @@ def _is_id(value: str) -> bool:
 
 
 def _shape(post_id: str) -> str:
-    """What ids of one data set have in common: `a_0_0` of s_1270_9."""
+    """The pattern of an id, which the ids of one data set share: `a_0_0` for s_1270_9."""
     return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", post_id))
 
 
 def _unshown(value: str) -> str:
-    """What a message says of a value that may be a post's text."""
+    """A description for messages of a value that may be a post's text, without the text."""
     return f"({len(value)} characters, not shown)" if value else "''"

@@ -132,7 +132,7 @@ def _time(value: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what the files say
+# data from the files
 
 
 def _record(folder: Path, found: list[str]) -> TrialRecord | None:

@@ -105,7 +105,7 @@ def _focal_term(log_pt_NC: Tensor, log_rest_NC: Tensor, gamma: float, adaptive: 
 
 
 def positive_weights(labels_PC: Tensor) -> Tensor:
-    """weights_C: posts without a symptom divided by posts with it, from 1/100 to 100; 1 where no post has it."""
+    """weights_C: posts without a symptom divided by posts with it, from 1/100 to 100; 1 if no post has it."""
     with_C = labels_PC.double().sum(dim=0)
     ratio_C = ((len(labels_PC) - with_C) / with_C).clamp(1 / MAX_POSITIVE_WEIGHT, MAX_POSITIVE_WEIGHT)
     return torch.where(with_C > 0, ratio_C, 1.0).float()
