@@ -52,7 +52,7 @@ LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 
 @cache
 def launch_settings(launch: str) -> Mapping[str, Any]:
-    """A file of accelerate_configs/, read once."""
+    """The settings in a file of accelerate_configs/, read once."""
     settings = OmegaConf.to_container(OmegaConf.load(LAUNCH_DIR / f"{launch}.yaml"))
     if not isinstance(settings, dict):
         raise ConfigError(f"accelerate_configs/{launch}.yaml contains no settings", remedy="cpu.yaml is an example.")
@@ -62,9 +62,8 @@ def launch_settings(launch: str) -> Mapping[str, Any]:
 class Config(Section):
     """Everything that a trial depends on.
 
-    `launch` is the name of a file of accelerate_configs/; `dry_run` trains a few steps and writes only its log.
-    `symptoms` describes each symptom in words, by its name in the data; with binary_pairs the encoder reads the
-    descriptions.
+    `launch` names a file in accelerate_configs/; `dry_run` trains a few steps and writes only its log. `symptoms`
+    describes each symptom in words, by its name in the data; with binary_pairs the encoder reads the descriptions.
     """
 
     experiments: Annotated[str, Field(min_length=1)]
@@ -100,10 +99,10 @@ class Config(Section):
         return self
 
 
-# Of a group, the key that tells its choices apart.
+# The key that identifies the choice of a config group.
 IDENTITIES = {"model": "model.model_id", "data": "data.source"}
 
-# What a second run of a study may change; any other difference would make its trials incomparable.
+# The keys that a second run of a study may change; any other change would make its trials incomparable.
 MAY_CHANGE = (
     "study.trials",
     "retention.max_total_size",
@@ -116,22 +115,22 @@ MAY_CHANGE = (
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# compose, from the words of a command line
+# compose from command-line overrides
 
 
 def compose(overrides: Sequence[str]) -> Config:
     """The configuration for these Hydra overrides, validated, search space included.
 
-    A key of the search space that is given a value is fixed: it is removed from the space, unless the space is given as
-    well. Text fields take the text as typed (redsm5/overrides.py).
+    A searched key that gets a value is fixed: it is removed from the search space, unless the space is given as well.
+    Text fields take the text as typed (redsm5/overrides.py).
 
     Raises:
-        ConfigError: whatever is wrong with it; also, where it would hold a secret.
+        ConfigError: the configuration is invalid, or would contain a secret.
     """
     refuse_secrets(values_of(overrides))
     words = as_typed(overrides, Config)
     check_words(words)
-    # ++ lets an unknown key through Hydra, so that one place, the validation, refuses it, naming the nearest known key.
+    # With ++, Hydra accepts an unknown key, so that the validation alone refuses it and names the nearest known key.
     words = [word if word.startswith(("+", "~")) or is_group(word) else f"++{word}" for word in words]
     raw = _composed(words)
     named = {word.lstrip("+").partition("=")[0] for word in overrides}
@@ -146,7 +145,7 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _composed(words: Sequence[str]) -> dict[Any, Any]:
-    """The tree that Hydra composes from the words, resolved; secrets of the environment are in it only as parts of
+    """The resolved tree that Hydra composes from the words; it contains secrets of the environment only as parts of
     addresses.
     """
     try:
@@ -165,7 +164,7 @@ def _composed(words: Sequence[str]) -> dict[Any, Any]:
 
 
 def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The values by key, if all words are plain key=value assignments. None if one of them chooses a group, adds,
+    """The values by key, if all words are plain key=value assignments; None if one of them chooses a group, adds,
     deletes, refers to another key, lists choices, or is merged with existing values.
     """
     if not all(re.match(r"[\w.]+=[^$]*$", word) and not is_group(word) for word in overrides):
@@ -177,7 +176,7 @@ def plain_values(overrides: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
-    """Give a missing conditional field that is searched the first value of its search space."""
+    """Set a missing conditional field to the first value of its search space, if it is searched."""
     flat = flatten(raw)
     for key, (parent, asks) in CONDITIONS.items():
         if asks(flat.get(parent)) and flat.get(key) is None and isinstance(parameter := space.get(key), dict):
@@ -189,7 +188,7 @@ def _begin_with_what_is_searched(raw: dict[Any, Any], space: Mapping[str, Any]) 
 
 
 def validate(raw: Mapping[Any, Any]) -> Config:
-    """A nested mapping as a `Config`, or a `ConfigError` with a line for each fault."""
+    """The `Config` of a nested mapping; raises a `ConfigError` with a line for each fault."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -202,7 +201,7 @@ def validate(raw: Mapping[Any, Any]) -> Config:
 def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
     """The configuration with these values, given by dotted keys.
 
-    A conditional field whose condition no longer holds is reset, unless it is among the values.
+    A conditional field whose condition no longer holds is reset, unless `values` contains it.
     """
     raw = config.model_dump()
     ended = {
@@ -220,7 +219,7 @@ def with_parameters(config: Config, parameters: Mapping[str, Any]) -> Config:
 
 
 def snapshot_of(config: Config) -> dict[str, Any]:
-    """The configuration as it is saved, reported and tracked: without the passwords in addresses."""
+    """The configuration for files, reports and MLflow: without the passwords in addresses."""
     snapshot = {migrations.SCHEMA: migrations.CONFIG_SCHEMA} | config.model_dump(mode="json")
     for section, key in (address.split(".") for address in ADDRESSES):
         if snapshot[section][key] is not None:
@@ -232,15 +231,15 @@ SECTIONS = ("data", "model", "train", "retention", "search", "study")
 
 
 def from_snapshot(snapshot: Mapping[str, Any], experiments: Path | None = None) -> Config:
-    """The configuration that was saved, by whatever version up to this one.
+    """The configuration that this version or an older one saved.
 
     Args:
-        snapshot: as it stands in its file.
-        experiments: the folder where it lies now, if it may have been moved.
+        snapshot: the content of the file.
+        experiments: the current experiments folder, if it may have been moved.
 
     Raises:
         NewerSchemaError: a newer version saved it.
-        ConfigError: this version refuses a value of it.
+        ConfigError: this version refuses one of its values.
     """
     saved = migrations.migrated(migrations.CONFIG, dict(snapshot))
     if experiments is not None:
@@ -249,8 +248,8 @@ def from_snapshot(snapshot: Mapping[str, Any], experiments: Path | None = None) 
 
 
 def load_snapshot(folder: Path) -> dict[str, Any] | None:
-    """The configuration in a trial's folder, as this version saves it; None where there is no file. Only its sections
-    are looked at, not their values.
+    """The configuration in a trial's folder, in this version's format; None if there is no file. Checks only its
+    sections, not their values.
 
     Raises:
         InputError: it is damaged, or a newer version wrote it.
@@ -291,10 +290,11 @@ def save_config(folder: Path, config: Config) -> None:
 
 
 def named_keys(overrides: Sequence[str], saved: Mapping[str, Any], asked: Mapping[str, Any]) -> set[str]:
-    """The dotted keys that a command names, for a study or trial that was started with a saved configuration.
+    """The dotted keys that a command sets explicitly, for a study or trial that was started with a saved configuration.
 
-    A word that chooses a group names all keys of the group, unless it repeats the saved choice of the model or of the
-    posts' source: the defaults of the other keys may differ in this version, which is not what was asked for.
+    A word that chooses a group sets all keys of the group. If it repeats the saved choice of the model or of the posts'
+    source, it sets none: the defaults of the other keys may differ in this version, and the user did not ask to change
+    them.
     """
     before, after = flatten(saved), flatten(asked)
     named = set[str]()
@@ -308,7 +308,7 @@ def named_keys(overrides: Sequence[str], saved: Mapping[str, Any], asked: Mappin
 
 
 def known_keys(config: Config) -> list[str]:
-    """Every key of the configuration, dotted; a search space counts as one."""
+    """Every key of the configuration, dotted; a search space is one key."""
     return list(flatten(config.model_dump()))
 
 
@@ -319,7 +319,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 
 def check_space(config: Config) -> None:
-    """Refuse a search space that could propose what the configuration would refuse."""
+    """Refuse a search space that could propose values that the configuration refuses."""
     space = config.search.space
     searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
     for key in space:
@@ -338,7 +338,7 @@ def check_space(config: Config) -> None:
 
 
 def _check_conditions(config: Config) -> None:
-    """Refuse a condition on a parameter that is not declared before, or on a value that is never proposed."""
+    """Refuse a condition on a parameter that is not declared before it, or on a value that is never proposed."""
     space, known = config.search.space, known_keys(config)
     above: list[str] = []
     for key, parameter in space.items():
@@ -359,7 +359,7 @@ def _check_conditions(config: Config) -> None:
 
 
 def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bool:
-    """Whether a parameter is drawn beside these values: those of the parameters above it, and what else is set."""
+    """Whether a parameter's conditions hold, given the values of the parameters before it and the configuration."""
     for parent, allowed in parameter.when.items():
         value = values.get(parent)
         if parent not in values and parent not in config.search.space:
@@ -370,13 +370,13 @@ def holds(parameter: Parameter, values: Mapping[str, Any], config: Config) -> bo
 
 
 def as_choice(value: Any) -> Any:
-    """A value as the search space has it: a list of methods is joined into one word."""
+    """A value as the search space writes it: a list of methods is joined into one word."""
     return "+".join(value) if isinstance(value, list) else value
 
 
 def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """A point of the search space with these values: conditions hold, other parameters have their first value, and
-    parameters that are not sampled with them are None.
+    """A point of the search space with these values, such that their conditions hold. Other parameters have their first
+    value, or None if they are not sampled there.
     """
     space = config.search.space
     values = dict(fixed)
@@ -399,7 +399,7 @@ def completed(config: Config, fixed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A dumped configuration with dotted keys; a search space counts as one value, and the schema's number as none."""
+    """A dumped configuration with dotted keys; a search space is one value, and the schema number is left out."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"

@@ -18,7 +18,7 @@ TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 
 
 def now() -> str:
-    """The time as it stands in every file: 2026-01-31T12:00:00.000Z."""
+    """The current time in the format of all files: 2026-01-31T12:00:00.000Z."""
     return timestamp(datetime.now(UTC))
 
 
@@ -27,7 +27,7 @@ def timestamp(time: datetime) -> str:
 
 
 def milliseconds(time: str) -> int:
-    """A time as it stands in our files, in milliseconds since 1970."""
+    """A time in the format of our files, as milliseconds since 1970."""
     return round(datetime.fromisoformat(time).timestamp() * 1000)
 
 
@@ -37,7 +37,7 @@ Number = Annotated[
 
 
 class Record(BaseModel):
-    """A part of a document that we own: a key that we do not know is an error, so that files and code cannot drift."""
+    """A part of a document that we own: an unknown key is an error, so that files and code cannot diverge."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
@@ -46,18 +46,18 @@ class Document(Record):
     """A JSON file of ours, or a line of a JSON Lines file.
 
     Attributes:
-        schema_number: `schema` in the file; redsm5/migrations.py leads to it from the older ones.
+        schema_number: `schema` in the file; redsm5/migrations.py migrates older ones to it.
     """
 
     schema_number: Literal[1] = Field(default=1, alias=migrations.SCHEMA)
 
     @classmethod
     def form(cls) -> str:
-        """The name of its steps in redsm5/migrations.py."""
+        """Its name in the migration steps of redsm5/migrations.py."""
         return cls.__name__
 
     def to_json(self) -> bytes:
-        """The whole file."""
+        """The content of the file."""
         return dumps(self.model_dump(mode="json"), indent=True, strict=True) + b"\n"
 
     def to_line(self) -> bytes:
@@ -69,11 +69,11 @@ D = TypeVar("D", bound=Document)
 
 
 def parse(content: bytes | bytearray | dict[str, Any], kind: type[D]) -> D:
-    """A document from its text, or from the JSON object that it is, of whatever version up to this one.
+    """A document from its text or JSON object, written by this version or an older one.
 
     Raises:
         NewerSchemaError: a newer version wrote it.
-        ValueError: it is no such document.
+        ValueError: it is not such a document.
     """
     document = content if isinstance(content, dict) else loads(content, strict=True)
     if not isinstance(document, dict):
@@ -82,7 +82,7 @@ def parse(content: bytes | bytearray | dict[str, Any], kind: type[D]) -> D:
 
 
 def load(path: Path, kind: type[D]) -> D | None:
-    """A document from its file; None where there is no such file.
+    """A document from its file; None if the file is missing.
 
     Raises:
         InputError: it is damaged, or a newer version wrote it.
@@ -96,7 +96,7 @@ def load(path: Path, kind: type[D]) -> D | None:
 
 
 def load_lines(path: Path, kind: type[D]) -> list[D]:
-    """The whole lines of a JSON Lines file; a torn last one does not count. None of a file that is not there.
+    """The complete lines of a JSON Lines file; a torn last line is ignored. Empty if the file is missing.
 
     Raises:
         InputError: a line is damaged, or a newer version wrote it.
@@ -111,7 +111,7 @@ def load_lines(path: Path, kind: type[D]) -> list[D]:
 
 
 def unreadable(path: Path, error: ValueError, *, line: int | None = None) -> InputError:
-    """What is said of a file that `parse` refuses."""
+    """The error for a file that `parse` refuses."""
     what = f"line {line}" if line else "the file"
     if isinstance(error, migrations.NewerSchemaError):
         return InputError(

@@ -18,7 +18,7 @@ def _any_of(patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(translate(pattern) for pattern in patterns.split()))
 
 
-# Rank, size and address of a process among others, as torchrun, MPI, PMI and a Slurm step give them.
+# Rank, world size and address of a process, as set by torchrun, MPI, PMI and a Slurm step.
 LAUNCHER = _any_of("""
     RANK LOCAL_RANK NODE_RANK GROUP_RANK ROLE_RANK ROLE_NAME WORLD_SIZE LOCAL_WORLD_SIZE GROUP_WORLD_SIZE
     ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT INIT_METHOD TORCHELASTIC_* TORCHCOMM_* PET_*
@@ -26,7 +26,7 @@ LAUNCHER = _any_of("""
     SLURM_PROCID SLURM_LOCALID SLURM_NODEID SLURM_NPROCS SLURM_NTASKS SLURM_STEP_* SLURM_STEPID
     SMDATAPARALLEL_* SM_FRAMEWORK_* SM_HP_* SM_NUM_*
     """)
-# The names that belong to accelerate, torch, transformers and the libraries that compute for them.
+# The names that belong to accelerate, torch, transformers and their numerical libraries.
 OWNED = _any_of("""
     ACCELERATE_* FORK_LAUNCHED FSDP_* DEEPSPEED_* MEGATRON_* PARALLELISM_CONFIG_* XLA_* PJRT_* TPU_* PT_HPU_*
     TORCH* PYTORCH_* PT2_* AOT_* AOTI_* AOTINDUCTOR_* ATEN_* INDUCTOR_* FX_GRAPH_* FX_PATCH_* DCP_* FAKE_ALLOW_META
@@ -36,7 +36,7 @@ OWNED = _any_of("""
     TRANSFORMERS_* FLASH_ATTENTION_* USE_TORCH* USE_TF USE_FLAX USE_JAX USE_HUB_KERNELS TRUST_REMOTE_CODE
     CUBLAS* CUDNN_* MIOPEN_* NVIDIA_TF32_OVERRIDE MKL_* ONEDNN_* DNNL_* OPENBLAS_* NPY_* PYTHONOPTIMIZE
     """)
-# Of those, what may change where something is, how fast it is or what is said of it, and no number.
+# Those of them that affect only paths, speed or logging, and no result.
 INHERITED = _any_of("""
     ACCELERATE_LOG_LEVEL ACCELERATE_ENABLE_RICH
     TORCH_HOME TORCH_HUB TORCH_MODEL_ZOO TORCH_EXTENSIONS_DIR TORCH_CUDA_ARCH_LIST TORCH_CPP_LOG_LEVEL TORCH_LOGS*
@@ -51,7 +51,7 @@ INHERITED = _any_of("""
     MKL_NUM_THREADS MKL_DYNAMIC MKL_DOMAIN_NUM_THREADS MKL_VERBOSE* MKL_THREADING_LAYER MKL_SERVICE_FORCE_INTEL
     ONEDNN_VERBOSE* DNNL_VERBOSE* OPENBLAS_VERBOSE
     """)
-# What redsm5/study/launch.py sets, whatever a person has set.
+# The variables that redsm5/study/launch.py always sets itself.
 SET = frozenset(
     {
         "PYTHONHASHSEED",
@@ -68,7 +68,7 @@ SET = frozenset(
 
 
 def became(name: str) -> str:
-    """What becomes of a variable: "set" from the configuration, "removed", or "inherited"."""
+    """How training processes get a variable: "set" from the configuration, "removed", or "inherited"."""
     if name in SET:
         return "set"
     owned = LAUNCHER.match(name) or (OWNED.match(name) and not INHERITED.match(name))
@@ -76,24 +76,26 @@ def became(name: str) -> str:
 
 
 def removed(environ: Iterable[str]) -> list[str]:
-    """The names of these that reach no process that trains."""
+    """The names of those variables that training processes do not get."""
     return sorted(name for name in environ if became(name) == "removed")
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a process that trains gets of these, beside those that are set for it."""
+    """Those variables that training processes inherit, in addition to those that are set for them."""
     return {name: value for name, value in environ.items() if became(name) == "inherited"}
 
 
 def clean(environ: MutableMapping[str, str]) -> None:
-    """Remove the variables that could change a result. Libraries that are already loaded have read them before."""
+    """Remove the variables that could change a result. Libraries that are already imported may have read
+    them before.
+    """
     for name in removed(environ):
         del environ[name]
 
 
 def start_over() -> None:
-    """Restart this command without the variables that could change a result, for commands that compute in this process;
-    do nothing if there are none. Also without Python's -O and -OO, since transformers needs its docstrings.
+    """Restart this command without the variables that could change a result, and without Python's -O and -OO, since
+    transformers needs its docstrings; do nothing if there are none. For commands that compute in this process.
     """
     if not removed(os.environ) and not sys.flags.optimize:
         return

@@ -20,16 +20,16 @@ from typing import Any, Self
 from redsm5.errors import InputError, LockedError
 from redsm5.jsonio import loads
 
-# What flock says where the file system has no locks: NFS without its lock service, Lustre without flock, some FUSE
+# flock's errors if the file system has no locks: NFS without its lock service, Lustre without flock, some FUSE
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-PAGE = 4096  # bytes: what writes past the page cache must be aligned to
-DIRECT_FROM = 1 << 20  # bytes: less is not worth it
-MAX_LINE = 1 << 20  # bytes: no line of ours comes near it
-PIECE = 1 << 20  # bytes read at once
+PAGE = 4096  # bytes: the alignment of direct I/O
+DIRECT_FROM = 1 << 20  # bytes: the smallest size for direct I/O
+MAX_LINE = 1 << 20  # bytes: far longer than any line of redsm5
+PIECE = 1 << 20  # bytes per read
 
 
 class NotRegularError(InputError, OSError):
-    """The path is not a regular file: a pipe, a device, a folder, or a link where none is allowed."""
+    """The path is not a regular file: a pipe, a device, a folder, or a forbidden link."""
 
     kind = "not_regular"
     resumable = True
@@ -39,20 +39,20 @@ class NotRegularError(InputError, OSError):
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading; a pipe or a device, which could block or never end, is refused.
+    """Open a regular file for reading; refuse a pipe or a device, which could block or never end.
 
     Raises:
-        NotRegularError: it is none.
+        NotRegularError: it is not a regular file.
         OSError: it cannot be opened.
     """
     return os.fdopen(_open(path, os.O_RDONLY), "rb")
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file that we write, with mode 0600 where it is made, and never through a link.
+    """Open one of redsm5's files for writing, never through a link; a new file gets mode 0600.
 
     Raises:
-        NotRegularError: there is a link, or something else that is no regular file.
+        NotRegularError: the path is a link, or something else that is not a regular file.
     """
     return _open(path, flags | os.O_NOFOLLOW)
 
@@ -63,7 +63,7 @@ def _open(path: Path, flags: int) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise NotRegularError(path, "it is a symbolic link, which is not followed") from None
-        if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe that nobody reads, a socket; a folder
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # a pipe without a reader, or a socket; a folder
             raise NotRegularError(path) from None
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -76,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
     """The content of a regular file.
 
     Raises:
-        NotRegularError: it is none.
+        NotRegularError: it is not a regular file.
         OSError: it cannot be read.
     """
     with open_regular(path) as file:
@@ -84,12 +84,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def make_private() -> None:
-    """From here on, what this process and its children create is readable by their user alone."""
+    """Make all files that this process and its children create from now on readable by their owner alone."""
     os.umask(0o077)
 
 
 def fsync_dir(folder: Path) -> None:
-    """Make the names in a folder durable: a created, renamed or removed entry is only then on disk."""
+    """fsync a folder: only then is a created, renamed or removed entry durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -120,7 +120,7 @@ def write_durable(path: Path, content: bytes | bytearray | memoryview) -> None:
             try:
                 _write_all(file, view[:pages])
             except OSError as error:
-                if error.errno != errno.EINVAL:  # it takes larger pages only: the rest goes the other way
+                if error.errno != errno.EINVAL:  # it requires a larger alignment: write the rest through the page cache
                     raise
             _set_direct(file, False)
         _write_all(file, view[file.tell() :])
@@ -137,7 +137,7 @@ def _begins_on_a_page(view: memoryview) -> bool:
 
 
 def _set_direct(file: FileIO, direct: bool) -> bool:
-    """Have the writes to a file go past the page cache, or not; whether its file system does that."""
+    """Turn direct I/O on or off for a file; return whether its file system supports that."""
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     try:
         fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT)
@@ -161,9 +161,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def append_durable(path: Path, content: bytes) -> None:
-    """Append lines to a file that has whole lines, durably, or nothing: what a full disk cut short is taken back.
+    """Append lines to a file durably; if that fails, as on a full disk, restore the file's previous length.
 
-    One writer at a time, which cut a torn tail before.
+    Only for one writer at a time, which has called `cut_torn_tail` before.
     """
     fresh = not path.exists()
     with FileIO(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
@@ -181,14 +181,14 @@ def append_durable(path: Path, content: bytes) -> None:
 
 
 def cut_torn_tail(path: Path) -> int:
-    """Cut what follows the last newline, which a crash left half written; return how many bytes that was."""
+    """Cut the torn line that a crash left after the last newline; return the number of bytes cut."""
     try:
         file = os.fdopen(open_own(path, os.O_RDWR), "r+b")
     except FileNotFoundError:
         return 0
     with file:
         size = end = file.seek(0, os.SEEK_END)
-        whole, piece = 0, 1  # most often the last byte is a newline; else from the end on: a tail may be long
+        whole, piece = 0, 1  # usually the last byte is a newline; else search backwards
         while end and not whole:
             start = max(end - piece, 0)
             file.seek(start)
@@ -203,7 +203,7 @@ def cut_torn_tail(path: Path) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where the file is missing or is none."""
+    """A JSON object; None if the file is missing or holds something else."""
     try:
         document = loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError, NotRegularError, ValueError):
@@ -212,9 +212,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def whole_lines(file: BufferedReader) -> Iterator[bytes]:
-    """The lines from where the file is, each with its newline, up to the last newline, however long what follows it is.
+    """The complete lines from the file's position on, each with its newline; a torn last line of any length is left
+    out.
 
-    Of a line longer than MAX_LINE, which is none of ours, the first bytes come, without a newline.
+    A line longer than MAX_LINE, which redsm5 never writes, is cut to MAX_LINE bytes, without a newline.
     """
     while line := file.readline(MAX_LINE):
         rest = line
@@ -225,10 +226,10 @@ def whole_lines(file: BufferedReader) -> Iterator[bytes]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON Lines file; a torn last one does not count.
+    """The complete lines of a JSON Lines file; a torn last line is ignored.
 
     Raises:
-        InputError: a whole line is no JSON: the file is damaged.
+        InputError: a complete line is not JSON: the file is damaged.
     """
     rows = []
     try:
@@ -248,13 +249,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Lock:
-    """An flock on a file that is never renamed or removed; it ends with the process, however that ends.
+    """An flock on a file that is never renamed or removed; the kernel releases it when the process ends, also after a
+    kill.
 
-    It is exclusive, or shared with others that ask for it so. A forked child closes its copy, or the lock would outlive
-    the process that took it.
+    It is exclusive, or shared with other shared holders. A forked child closes its copy, so that the lock does not
+    outlive the process that took it.
 
-    Where the file system has no locks, a file beside it, `<name>.held`, names the process that holds it, always alone.
-    It is void once that process has ended, which is seen on its own machine only.
+    If the file system has no locks, a file beside it, `<name>.held`, names the process that holds it, always
+    exclusively. It is stale once that process has ended, which only the same machine can detect.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
@@ -265,15 +267,15 @@ class Lock:
 
     @property
     def by_mark(self) -> bool:
-        """Whether it is held where the file system has no locks."""
+        """Whether it is held by a `.held` file, since the file system has no locks."""
         return self._marked_by is not None
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
-        """Take the lock within `timeout_s` seconds; False where another process holds it.
+        """Take the lock within `timeout_s` seconds; return False if another process holds it.
 
         Raises:
-            LockedError: the file system gives no lock now, and did before.
-            NotRegularError: in its place lies a link, or something else that is no file.
+            LockedError: the file system provided locks before, but no longer does.
+            NotRegularError: its path is a link, or something else that is not a regular file.
         """
         make_dir(self.path.parent)
         fd = self._open()
@@ -294,13 +296,15 @@ class Lock:
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
-            if self._marked_by == os.getpid():  # in a forked child it is the parent's
+            if self._marked_by == os.getpid():  # in a forked child the mark is the parent's
                 self.mark.unlink(missing_ok=True)
             self._fd = self._marked_by = None
             _held.discard(self)
 
     def _open(self) -> int:
-        """The lock's file, made where it is not there; who may not write it can still see whether others hold it."""
+        """Open the lock's file, and create it if needed; without write permission it is opened read-only, which is
+        enough to test the lock.
+        """
         try:
             return open_own(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -351,17 +355,17 @@ class Lock:
 
 
 _held: set[Lock] = set()
-_have_locks: set[int] = set()  # the devices on which flock has worked
+_have_locks: set[int] = set()  # devices on which flock has worked
 
 
 def _machine() -> str:
-    """What identifies where a process can be looked for: this machine's boot, and its PID namespace."""
+    """Identifies where a process id is valid: this boot of this machine, and its PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine began, in ticks since its boot; empty where it has ended."""
+    """The start time of a process on this machine, in ticks since boot; empty if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -388,7 +392,7 @@ os.register_at_fork(after_in_child=_let_go_of_locks)
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Whether the lock could be taken at once; it is held for the length of the block."""
+    """A context with the lock held, if it could be taken at once; yields whether it was taken."""
     lock = Lock(path)
     taken = lock.acquire()
     try:
@@ -398,7 +402,7 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def tree_bytes(folder: Path) -> int:
-    """The sum of st_size of all files below a folder, which may change while we look."""
+    """The sum of st_size of all files below a folder, which may change meanwhile."""
 
     def raise_unless_gone(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -412,7 +416,7 @@ def tree_bytes(folder: Path) -> int:
 
 
 def file_bytes(path: str | Path) -> int:
-    """st_size of a file; 0 where it has just gone."""
+    """st_size of a file; 0 if it no longer exists."""
     try:
         return os.lstat(path).st_size
     except FileNotFoundError:

@@ -14,17 +14,17 @@ import orjson
 
 
 def dumps(value: Any, *, indent: bool = False, strict: bool = False) -> bytes:
-    """A value as JSON in UTF-8, keys in their order, without a newline at its end.
+    """A value as JSON in UTF-8, with keys in their order and without a final newline.
 
     Values that are not finite become the strings "NaN", "Infinity", "-Infinity": JSON has no word for them.
 
     Args:
-        value: of JSON's types, or of mappings and tuples.
-        indent: whether each item has a line.
-        strict: whether lone surrogates are written out as text, so that every reader of JSON reads it.
+        value: JSON types, mappings and tuples.
+        indent: whether each item gets its own line.
+        strict: whether lone surrogates are escaped as text, so that every JSON parser accepts the result.
 
     Raises:
-        TypeError: something in it is of no such type.
+        TypeError: it contains another type.
     """
     value = finite(value)
     option = orjson.OPT_INDENT_2 if indent else None
@@ -40,10 +40,10 @@ def loads(content: bytes | bytearray | memoryview | str, *, strict: bool = False
 
     Args:
         content: the text, in UTF-8.
-        strict: whether what orjson refuses is refused.
+        strict: whether to refuse what orjson refuses.
 
     Raises:
-        ValueError: it is no JSON, or is nested too deeply.
+        ValueError: it is not JSON, or is nested too deeply.
     """
     try:
         return orjson.loads(content)
@@ -58,7 +58,7 @@ def loads(content: bytes | bytearray | memoryview | str, *, strict: bool = False
 
 
 def finite(value: Any) -> Any:
-    """The value, with strings in the place of what is not finite, however deep."""
+    """The value, with non-finite numbers at any depth replaced by strings."""
     if isinstance(value, float):
         return to_json_number(value)
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def finite(value: Any) -> Any:
 
 
 def _written_out(value: Any) -> Any:
-    """The value, with lone surrogates in its text as \\udcff."""
+    """The value, with lone surrogates in its text written as \\udcff."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, Mapping):
@@ -78,12 +78,12 @@ def _written_out(value: Any) -> Any:
 
 
 def to_json_number(value: float | None) -> float | str | None:
-    """A float as it stands in JSON: what is not finite becomes a string."""
+    """A float for JSON: non-finite numbers become strings."""
     if value is None or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def from_json_number(value: Any) -> Any:
-    """A value from JSON, where it may be the string of a float that is not finite."""
+    """A value from JSON; the string of a non-finite float becomes a float."""
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else value

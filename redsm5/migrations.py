@@ -17,7 +17,7 @@ Step = Callable[[Document], Document]
 
 CONFIG = "Config"
 CONFIG_SCHEMA = 1
-# Keys that were added after schema 0: the value with the behaviour of the versions before.
+# Keys added after schema 0, each with the value that keeps the behaviour of earlier versions.
 LEGACY: Mapping[str, Any] = {"data.group_duplicates": False, "data.path": None, "data.columns": None}
 SCHEMA = "schema"
 
@@ -31,7 +31,7 @@ def _unchanged(document: Document) -> Document:
 
 
 def with_legacy_values(config: Document) -> Document:
-    """A saved configuration with the values of LEGACY for the keys that it lacks."""
+    """A saved configuration, with the values of LEGACY for missing keys."""
     filled = dict(config)
     for name, value in LEGACY.items():
         section, _, key = name.partition(".")
@@ -40,21 +40,21 @@ def with_legacy_values(config: Document) -> Document:
     return filled
 
 
-# By class: the step at index n leads from schema n to n + 1. Of a class that is not here, schema 1 adds the number.
+# By class: the step at index n migrates from schema n to n + 1. For other classes, schema 1 only adds the number.
 STEPS: Mapping[str, Sequence[Step]] = {}
 FIRST: Sequence[Step] = (_unchanged,)
 
 
 def migrated(kind: str, document: Document) -> Document:
-    """A document as this version writes it.
+    """A document in this version's format.
 
     Args:
         kind: the name of its class.
-        document: as it stands in its file; it is left as it is.
+        document: the content of the file; not modified.
 
     Raises:
         NewerSchemaError: a newer version wrote it.
-        ValueError: its schema number is none.
+        ValueError: its schema number is invalid.
     """
     steps = STEPS.get(kind, FIRST)
     number = document.get(SCHEMA, 0)
@@ -85,8 +85,8 @@ def _index(document: Document) -> Document:
     return {**document, "trials": [migrated("TrialRecord", row) if isinstance(row, dict) else row for row in rows]}
 
 
-# What is done whatever the number: keys that are missing get their legacy values, and what has a number of its own
-# within another document is migrated by it.
+# Done for every schema number: missing keys get their legacy values, and nested documents with their own number are
+# migrated.
 COMPLETE: Mapping[str, Step] = {CONFIG: with_legacy_values, "StudyRecord": _study, "StudyIndex": _index}
 
 
@@ -94,7 +94,7 @@ COMPLETE: Mapping[str, Step] = {CONFIG: with_legacy_values, "StudyRecord": _stud
 # checkpoints
 
 Contents = Mapping[str, bytes | bytearray]
-"""The files of a checkpoint, by their names."""
+"""The files of a checkpoint by name."""
 
 
 def _with_schema_numbers(contents: Contents) -> Contents:
@@ -103,20 +103,20 @@ def _with_schema_numbers(contents: Contents) -> Contents:
     return {**contents, **{name: dumps({SCHEMA: 1, **document}) for name, document in documents.items()}}
 
 
-# The step at index n leads from checkpoint format n + 1 to n + 2. It takes any of a checkpoint's files, or the manifest
-# alone, and changes nothing on disk.
+# The step at index n migrates from checkpoint format n + 1 to n + 2. It takes any of a checkpoint's files, or the
+# manifest alone, and does not change the disk.
 CHECKPOINT_STEPS: Sequence[Callable[[Contents], Contents]] = (_with_schema_numbers,)
 CHECKPOINT_FORMAT = 1 + len(CHECKPOINT_STEPS)
 
 
 def converted(contents: Contents) -> Contents:
-    """The files of a checkpoint as this version writes them.
+    """The files of a checkpoint in this version's format.
 
     Args:
-        contents: with the manifest among them.
+        contents: any of its files, including the manifest.
 
     Raises:
-        ValueError: its format is none that this version reads.
+        ValueError: this version cannot read its format.
     """
     manifest = loads(contents[paths.MANIFEST])
     found = manifest.get("format_version") if isinstance(manifest, dict) else None
@@ -133,5 +133,5 @@ def converted(contents: Contents) -> Contents:
 
 
 def legacy_of(section: str, keys: Iterable[str]) -> Document:
-    """Of these keys of a section, those of LEGACY, with their values."""
+    """The legacy values of those keys of a section that are in LEGACY."""
     return {key: LEGACY[f"{section}.{key}"] for key in keys if f"{section}.{key}" in LEGACY}

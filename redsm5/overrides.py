@@ -29,7 +29,7 @@ from redsm5.redaction import SHORTEST, redact_address, secret_variables
 
 CONF_DIR = Path(__file__).parent / "conf"
 ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords
-UNMISTAKABLE = 16  # characters: what is shorter must stand as a word of its own to be taken for the secret
+UNMISTAKABLE = 16  # characters; a shorter secret is recognized only as a separate word
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the grammar
@@ -44,7 +44,7 @@ def parsed(words: Sequence[str]) -> list[Override]:
     """The words as parsed by Hydra.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: Hydra cannot parse them.
     """
     try:
         return OverridesParser.create().parse_overrides(list(words))
@@ -55,7 +55,7 @@ def parsed(words: Sequence[str]) -> list[Override]:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuse what is not an override, names an unknown choice of a group, or cannot be read."""
+    """Refuse words that are not overrides, name an unknown choice of a group, or cannot be parsed."""
     for word in words:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word!r} is not an override", remedy="Write key=value, for example train.epochs=10.")
@@ -71,12 +71,12 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra's grammar takes it, whatever is in it."""
+    """Quote any value for Hydra's grammar."""
     return _between_quotes(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value))
 
 
 def _between_quotes(value: str) -> str:
-    """Text in quotes, in which ${...} is resolved. A backslash is itself, but before a quote."""
+    """Text in quotes, in which ${...} is resolved. A backslash is literal, except before a quote."""
     return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value) + "'"
 
 
@@ -85,7 +85,7 @@ def _between_quotes(value: str) -> str:
 
 
 def as_typed(words: Sequence[str], model: type[BaseModel]) -> list[str]:
-    """The words, quoted where a text field of `model` is given a value that Hydra would not parse as text."""
+    """The words, with quotes around values of text fields of `model` that Hydra would not parse as text."""
     return [_as_typed(word, model) for word in words]
 
 
@@ -97,7 +97,7 @@ def _as_typed(word: str, model: type[BaseModel]) -> str:
         override = OverridesParser.create().parse_override(word)
         text = not override.is_sweep_override() and isinstance(override.value(), str)
     except HydraException:
-        text = found[3].startswith(("'", '"'))  # what is quoted wrongly is for Hydra to refuse
+        text = found[3].startswith(("'", '"'))  # Hydra refuses wrong quotes
     return word if text else f"{found[1]}{_between_quotes(found[3])}"
 
 
@@ -131,7 +131,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def refuse_secrets(values: Mapping[str, str]) -> None:
-    """Refuse values, by their keys, in which the value of a variable stands that is a secret."""
+    """Refuse values, given by key, that contain the value of a secret environment variable."""
     for key, value in values.items():
         saved = redact_address(value.strip("'\"")) if key in ADDRESSES else value
         for name, secret in secret_variables().items():
@@ -143,14 +143,14 @@ def refuse_secrets(values: Mapping[str, str]) -> None:
 
 
 def values_of(words: Sequence[str]) -> dict[str, str]:
-    """What was typed, by its key."""
+    """The typed values by key."""
     return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in words)}
 
 
 @contextmanager
 def stand_ins() -> Iterator[dict[str, str]]:
-    """A context in which each secret environment variable has a recognizable placeholder as its value, so that it can
-    be found in the configuration however it got there.
+    """A context in which the value of each secret environment variable is a placeholder, which can be found in the
+    configuration however it got there.
     """
     real = secret_variables()
     names = {name: f"value-of-{name}-{secrets.token_hex(8)}" for name in real}
@@ -165,7 +165,7 @@ def refuse_stand_ins(seen: Any, real: Any, names: Mapping[str, str], key: str = 
     """Refuse a configuration that contains a placeholder, except as the password of an address.
 
     Args:
-        seen: the configuration, resolved with the stand-ins. real: the same without.
+        seen: the configuration, resolved with the stand-ins. real: the same without them.
     """
     if isinstance(seen, Mapping):
         for (name, value), actual in zip(seen.items(), real.values(), strict=True):

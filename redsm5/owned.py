@@ -16,7 +16,7 @@ from redsm5.errors import InputError
 
 
 class NotOursError(InputError):
-    """A folder of redsm5's is replaced by a link or by a file of somebody else."""
+    """A link or a file that redsm5 did not create has replaced one of redsm5's folders."""
 
     kind = "not_ours"
     resumable = True
@@ -34,7 +34,9 @@ _LOG = rf"{paths.LOGS}(?:/(?:{re.escape(paths.LOG)}|{_ROTATED.pattern}))?"
 
 
 def _any(*names: str) -> str:
-    """Of files that are replaced or locked: their own names, and those that they have meanwhile."""
+    """A pattern for files that are replaced or locked: their own names, and those of their temporary and lock-holder
+    files.
+    """
     joined = "|".join(map(re.escape, names))
     return rf"(?:{joined})(?:\.held)?|\.(?:{joined})\.tmp"
 
@@ -67,7 +69,7 @@ _IN_TRIAL = re.compile(
 
 
 def strangers(folder: Path) -> list[Path]:
-    """What is in a study's, a trial's or a checkpoint's folder that redsm5 does not own, links included; sorted."""
+    """Entries of a study's, a trial's or a checkpoint's folder that redsm5 does not own, links included; sorted."""
     name = folder.name.removeprefix(paths.TRASH)
     known = _IN_CHECKPOINT
     if paths.is_ours(name):
@@ -86,20 +88,22 @@ def strangers(folder: Path) -> list[Path]:
 
 
 def written_logs(folder: Path) -> list[Path]:
-    """The files in a folder of logs that are written now: the log and, of a trial, what it prints."""
+    """The files in a folder of logs that are being written: the log and, for a trial, its output."""
     in_trial = folder.parent.name.startswith("trial_") and paths.is_ours(folder.parent.name)
     found = [folder / name for name in ((paths.LOG, paths.OUTPUT) if in_trial else (paths.LOG,))]
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def rotated_logs(folder: Path) -> list[tuple[str, int, Path]]:
-    """Day, number and path of the rotated files in a folder of logs, oldest first."""
+    """(day, number, path) of the rotated files in a folder of logs, oldest first."""
     found = ((_ROTATED.fullmatch(path.name), path) for path in folder.iterdir())
     return sorted((m[1], int(m[2]), path) for m, path in found if m and path.is_file() and not path.is_symlink())
 
 
 def was_never_begun(study: Path) -> bool:
-    """Whether a study's folder was left by a process that was killed while creating it: no record, and no trial."""
+    """Whether a study's folder was left by a process that was killed while creating it: it has no record
+    and no trial.
+    """
     index = files.read_json(study / paths.INDEX)
     made = {paths.LOCK, paths.CONTROL, f".{paths.STUDY}.tmp", f".{paths.INDEX}.tmp"}
     if index is not None and not index.get("trials"):
@@ -109,13 +113,13 @@ def was_never_begun(study: Path) -> bool:
 
 
 def is_litter(path: Path) -> bool:
-    """Whether this is a folder of a checkpoint that is half written, retired and not wholly gone, or quarantined."""
+    """Whether this is the folder of a checkpoint that is half written, half deleted, or quarantined."""
     return _LITTER.fullmatch(path.name) is not None and not path.is_symlink() and path.is_dir()
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether this is the folder of an owned checkpoint, complete or not. A folder of that name that contains other
-    files and none of a checkpoint's is not owned.
+    """Whether this is the folder of an owned checkpoint, complete or not. A folder with that name that contains only
+    other files is not owned.
     """
     if not re.fullmatch(CHECKPOINT, path.name) or path.is_symlink() or not path.is_dir():
         return False
@@ -147,12 +151,12 @@ def move_checkpoint(folder: Path, target: Path) -> None:
 
 
 def own_bytes(folder: Path) -> int:
-    """The bytes of a checkpoint's own files."""
+    """The total size in bytes of a checkpoint's own files."""
     return sum(map(files.file_bytes, own_files(folder)))
 
 
 def own_files(folder: Path) -> list[Path]:
-    """A checkpoint's files, its list first; none where the folder is a link."""
+    """A checkpoint's files, SHA256SUMS first; none if the folder is a link."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     own = [p for p in folder.iterdir() if _IN_CHECKPOINT.fullmatch(p.name) and not p.is_symlink() and not p.is_dir()]
@@ -160,7 +164,7 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def refuse_in_place_of_folder(path: Path) -> None:
-    """Refuse a path where a checkpoint's folder must be created, if it exists and is not a folder.
+    """Refuse the path of a new checkpoint's folder if it exists and is not a folder.
 
     Raises:
         NotOursError: it is a link or a file.
@@ -172,14 +176,14 @@ def refuse_in_place_of_folder(path: Path) -> None:
 
 
 def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
-    """Refuse to work in a study's or a trial's folder that leads elsewhere, or whose own folders do.
+    """Refuse a study's or a trial's folder that is a link, or in which one of redsm5's folders is a link.
 
     Args:
-        begins: the trial starts for the first time: then its `checkpoints` may be a link to an empty folder, which is
-            to be noted in its record. Later it is accepted where it leads as the record says.
+        begins: the trial starts for the first time: then its `checkpoints` may be a link to an empty folder, and the
+            caller must save the target in the record. Later the link is accepted if its target is the recorded one.
 
     Returns:
-        Where its checkpoints lie, if that is a link; else None.
+        The folder of its checkpoints, if `checkpoints` is a link; else None.
 
     Raises:
         NotOursError: the folder, or a folder in it, is a link that is not accepted.

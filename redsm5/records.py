@@ -26,13 +26,13 @@ class ErrorRecord(Record):
 
 
 class TrialRecord(Document):
-    """trial.json: where a trial stands. No outcome and no live lock means that it was killed.
+    """trial.json: the state of a trial. Without an outcome and without a held lock, it was killed.
 
     Attributes:
-        active_seconds: how long it was at work, over all its starts; the pauses between them do not count.
-        duplicate_of: the trial whose parameters it has, whose outcome it takes over instead of being trained.
-        checkpoints_at: where its checkpoints lie, if `checkpoints` was a link as it started for the first time.
-        parameters: those alone that were drawn or set for it; a parameter whose condition does not hold is not there.
+        active_seconds: how long it ran, over all its starts, without the pauses between them.
+        duplicate_of: the earlier trial with the same parameters; this trial gets its outcome and is not trained.
+        checkpoints_at: the folder of its checkpoints, if `checkpoints` was a link when it first started.
+        parameters: only those drawn or set for it; a parameter whose condition does not hold is left out.
     """
 
     trial_id: str
@@ -57,7 +57,7 @@ class TrialRecord(Document):
 
     @property
     def seconds(self) -> float | None:
-        """From the trial's first start to its end; None before that, or where a time is none."""
+        """From the trial's first start to its end; None before that, or if a time is invalid."""
         if not (self.started_at and self.finished_at):
             return None
         try:
@@ -79,11 +79,11 @@ class StudyBest(Record):
 
 
 class StudyRecord(Document):
-    """study.json: the study as it stands, and the configuration that it was made with.
+    """study.json: the study's state, and the configuration with which it was created.
 
     Attributes:
-        enqueued: the parameter sets of study.enqueue, as they were when the study was made.
-        left_out: augmentation methods that its space does not propose: their data was missing when the study was made.
+        enqueued: the parameter sets of study.enqueue when the study was created.
+        left_out: augmentation methods left out of its search space, since their data was missing when it was created.
     """
 
     study_id: str
@@ -118,7 +118,7 @@ class Event(Document):
 
 
 class MetricRow(Document):
-    """One line of metrics.jsonl. `step` counts optimizer steps over the whole trial, `epoch` the epochs done."""
+    """One line of metrics.jsonl. `step` counts optimizer steps over the whole trial, `epoch` completed epochs."""
 
     trial_id: str
     metric: str
@@ -137,7 +137,9 @@ class Decision(Document):
 
 
 class RetentionRow(Document):
-    """One line of retention.jsonl: what became of a checkpoint, the bytes that it holds now or gave back, and why."""
+    """One line of retention.jsonl: an action on a checkpoint, the bytes that it now has or that were freed, and the
+    reason.
+    """
 
     timestamp: str
     action: RetentionAction
@@ -150,14 +152,14 @@ class RetentionRow(Document):
 
 
 class BudgetEntry(Record):
-    """What a trial has reserved and what it held when it was last measured, in bytes."""
+    """A trial's reservation, and its size when it was last measured, in bytes."""
 
     reserved: int = 0
     bytes: int = 0
 
 
 class BudgetLedger(Document):
-    """budget.json: by trial_id, what of the study's byte budget is taken. `austere` stands once the disk was low."""
+    """budget.json: the use of the study's byte budget by trial_id. `austere` is true once the disk was low."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -167,11 +169,11 @@ class BudgetLedger(Document):
 
 
 class Shipped(Document):
-    """shipped.json: how much of a trial MLflow has confirmed. `bytes` is the journal's length up to these rows.
+    """shipped.json: what MLflow has confirmed of a trial. `bytes` is the journal's length up to the shipped rows.
 
     Attributes:
-        tracking_uri: MLflow's address; a database in the experiments folder relative to it: sqlite:///mlflow.db.
-        report: whether MLflow has the report, where there is one; before this was noted, it had it with the state.
+        tracking_uri: MLflow's address; a database in the experiments folder has a relative path: sqlite:///mlflow.db.
+        report: whether MLflow has the trial's report; null in older files: then the report was shipped with the state.
     """
 
     tracking_uri: str
@@ -185,7 +187,7 @@ class Shipped(Document):
 
 
 class Manifest(Document):
-    """manifest.json: what a checkpoint is of, so that nothing else is ever loaded into its place."""
+    """manifest.json: identifies a checkpoint's trial, model and data, so that only a matching one is loaded."""
 
     format_version: int
     code_version: str

@@ -22,7 +22,7 @@ CHOSEN_BY_VALIDATION = "Trials are chosen by validation; test scores are shown, 
 
 
 class CriterionMetrics(Record):
-    """One symptom's row. What is undefined is null, and `undefined` says why, field by field."""
+    """One symptom's metrics. Undefined metrics are null, and `undefined` gives the reason by field."""
 
     id: str
     f1: float | None
@@ -64,9 +64,9 @@ class TestMetrics(Record):
 
 
 class Thresholds(Record):
-    """Where a probability becomes a yes, by symptom, and a span becomes evidence.
+    """The decision thresholds: for each symptom's probability, and for evidence.
 
-    `weights` is the SHA-256 of the weights that they were chosen for.
+    `weights` is the SHA-256 of the weights for which they were chosen.
     """
 
     criteria: dict[str, float]
@@ -76,7 +76,7 @@ class Thresholds(Record):
 
 
 class TrialThresholds(Document):
-    """thresholds.json: what was chosen on the validation split, by checkpoint (`memory` where none is written)."""
+    """thresholds.json: the thresholds chosen on the validation split, by checkpoint (`memory` if none is written)."""
 
     trial_id: str
     scope: Literal["fixed", "global", "per_class"]
@@ -85,8 +85,8 @@ class TrialThresholds(Document):
 
 
 class HardNegativeMetrics(Record):
-    """Of the pairs that annotators looked at and found absent: the shares in which the model says absent, and in which
-    it chooses none of these sentences; null where there are no such pairs.
+    """On pairs that annotators checked and found absent: the shares for which the model predicts absent, and for which
+    it chooses none of these sentences; null if there are no such pairs.
     """
 
     pairs: int
@@ -95,9 +95,10 @@ class HardNegativeMetrics(Record):
 
 
 class PredictionsRecord(Document):
-    """predictions.json: what the trial's first best checkpoint said of each post, to compare with on other machines.
+    """predictions.json: the predictions of the trial's first best checkpoint for each post, for comparison on other
+    machines.
 
-    `probabilities` has a row for each post, and in it the nine symptoms in the order of `symptoms`.
+    `probabilities` has a row for each post, with the nine symptoms in the order of `symptoms`.
     """
 
     trial_id: str
@@ -109,7 +110,7 @@ class PredictionsRecord(Document):
 
 
 class EvaluatedCheckpoint(Record):
-    """`path` is relative to the experiments folder; null where checkpoints were turned off."""
+    """`path` is relative to the experiments folder; null if checkpoints were turned off."""
 
     checkpoint_id: str
     path: str | None
@@ -120,10 +121,11 @@ class EvaluatedCheckpoint(Record):
 
 
 class EvaluationReport(Document):
-    """evaluation_report.json. `test_metrics` are those of the first best checkpoint, on the split named in `split`.
+    """evaluation_report.json. `test_metrics` are the first best checkpoint's, on the split named in `split`.
 
     `confidence_intervals` are the 2.5 and 97.5 percentiles of a bootstrap over posts, by the metric's dotted name;
-    `pr_curves` are (recall, precision) points by symptom; `environment` is what bits may depend on.
+    `pr_curves` are (recall, precision) points by symptom; `environment` is what the last bits of the results may depend
+    on.
     """
 
     report_id: str
@@ -148,7 +150,9 @@ class EvaluationReport(Document):
 
 
 class SummaryTrial(Record):
-    """A trial in its study's summary. `seconds`: first start to end. `bytes`: of checkpoints, on disk now."""
+    """A trial in its study's summary. `seconds`: from its first start to its end. `bytes`: its
+    checkpoints on disk now.
+    """
 
     trial_id: str
     number: int | None
@@ -175,7 +179,9 @@ class SummaryBest(Record):
 
 
 class ParameterImportance(Record):
-    """`share` of the variance of the value over `trials`; null with a `reason`. See redsm5/evaluation/importance.py."""
+    """`share`: the share of the value's variance over `trials` that the parameter explains; null with a `reason`. See
+    redsm5/evaluation/importance.py.
+    """
 
     share: float | None
     trials: int
@@ -184,8 +190,8 @@ class ParameterImportance(Record):
 
 
 class StorageSummary(Record):
-    """Bytes of all checkpoints of a study: on disk `now`, the `highest` at any moment, all that was `written`, and what
-    they would take had each been kept whole. `budget` is what they may take.
+    """Bytes of all checkpoints of a study: on disk `now`, the `highest` at any moment, all that was `written`, and the
+    bytes if each had been kept complete. `budget` is their limit.
     """
 
     now: int
@@ -215,7 +221,7 @@ class StudySummary(Document):
     problems: list[str]
 
 
-# The documents that stand alone on disk, and the names of their schemas in redsm5/schemas/.
+# The documents with a file of their own, by the names of their schemas in redsm5/schemas/.
 SCHEMAS: dict[str, type[Document]] = {
     "trial": TrialRecord,
     "study": StudyRecord,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from redsm5.errors import ConfigError, nearest
 
-# What a trial logs after each epoch and a study may maximize; the losses are logged too, but they fall as models rise.
+# The metrics that a trial logs after each epoch and a study may maximize; losses are logged too, but lower is better.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
 CRITERIA_METRICS += ("precision_macro", "recall_macro", "macro_pr_auc")
 EVIDENCE_METRICS = ("exact_match", "f1", "char_f1", "char_precision", "char_recall", "null_span_accuracy")
@@ -21,7 +21,7 @@ VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
 Column = Literal["post_id", "text", "sentence_id", "sentence_text", "DSM5_symptom", "status", "annotations"]
-# Of each conditional field: the field that it depends on, and whether a value of that one asks for it.
+# For each conditional field: the field on which it depends, and whether a value of that field requires it.
 CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model.criteria_hidden_dim": ("model.criteria_head_type", HEADS_WITH_HIDDEN_LAYER.__contains__),
     "model.coupling_method": ("model.task_coupling", ("coupled",).__contains__),
@@ -41,7 +41,7 @@ class Section(BaseModel):
 
 
 def require(key: str, value: Any, needed: bool, because: str) -> None:
-    """Refuse a field that is missing though its condition holds, or given though it does not."""
+    """Refuse a field that is missing although its condition holds, or given although it does not hold."""
     if needed and value is None:
         raise ConfigError(f"{key} is required by {because}", remedy=f"Add {key}=...")
     if not needed and value is not None:
@@ -57,16 +57,16 @@ def _check_conditions(section: Section, name: str) -> None:
 
 
 class DataConfig(Section):
-    """Where the posts come from, how they are split, and what becomes of long ones.
+    """Where the posts come from, how they are split, and how long ones are read.
 
     Attributes:
         source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
             them from the dataset `repo_id` at `revision` (a commit, tag or branch); `dataset` reads what the datasets
             library loads from the local `path`, where columns may have other names than ours (docs/data.md).
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
-        group_duplicates: copies of a post, equal or nearly so, stay in one split.
-        long_posts: `window` reads a post that is longer than the encoder's window in several, which overlap by the
-            share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence that loses.
+        group_duplicates: copies and near-copies of a post stay in one split.
+        long_posts: `window` reads a post that is longer than the encoder's window in several windows, which overlap by
+            the share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence is lost.
     """
 
     source: Literal["synthetic", "csv", "hub", "dataset"]
@@ -97,17 +97,17 @@ class ModelConfig(Section):
     """The encoder and its two heads.
 
     Attributes:
-        model_id: a Hub id, a local folder, or `tiny`. revision: of a Hub id, a commit, tag or branch; null: main.
+        model_id: a Hub id, a local folder, or `tiny`. revision: a commit, tag or branch of a Hub id; null: main.
         max_length: the window, in tokens.
-        input_format: `multi_label` reads a post once for all nine symptoms; `binary_pairs` reads it with each
-            symptom's description (the section `symptoms`), for one answer each.
-        criteria_hidden_dim: of the heads with a hidden layer (mlp, mlp_residual, gated).
-        max_span_tokens: no evidence is longer, but for bio_crf and sentence_reranker.
-        coupling_method, coupling_pooling: how the evidence head's view of the post joins the criteria head's, where
-            task_coupling is `coupled`.
-        activation: of all heads that have one; swish is another name of silu.
-        attention: the encoder's implementation of it. dtype: of the encoder's weights.
-        frozen_layers: the embeddings and so many of the lowest layers are not trained; 0 trains all.
+        input_format: `multi_label` reads a post once for all nine symptoms; `binary_pairs` reads it once with each
+            symptom's description (the section `symptoms`), for one prediction each.
+        criteria_hidden_dim: the hidden size of the heads with a hidden layer (mlp, mlp_residual, gated).
+        max_span_tokens: the longest evidence span; without effect on bio_crf and sentence_reranker.
+        coupling_method, coupling_pooling: with task_coupling=coupled, how the evidence head's representation of the
+            post is joined with the criteria head's.
+        activation: the activation of all heads that have one; swish is another name of silu.
+        attention: the encoder's attention implementation. dtype: the data type of the encoder's weights.
+        frozen_layers: the number of lowest layers that are not trained, together with the embeddings; 0 trains all.
     """
 
     model_id: Annotated[str, Field(min_length=1)]
@@ -147,17 +147,19 @@ AugmentationMethod = Literal["synonym", "insert", "swap", "back_translation", "c
 
 
 def _split_methods(value: object) -> object:
-    """A set of methods as a search proposes it: names joined by +, or an empty string for none."""
+    """Split a set of methods as a search proposes it: names joined by +, or an empty string for none."""
     return [name for name in value.split("+") if name] if isinstance(value, str) else value
 
 
 class AugmentationConfig(Section):
-    """Changes to evidence sentences of training posts, anew in each epoch.
+    """Changes to evidence sentences of training posts, drawn anew in each epoch.
 
     Attributes:
-        methods: of each sentence to be changed, one of these is drawn; none: no augmentation. Also written joined by +.
-        probability: that a sentence is changed in an epoch.
-        translation_models: with back_translation, two seq2seq models, there and back (Hub ids or folders).
+        methods: one of these is drawn for each sentence to be changed; none: no augmentation. May also be written
+            joined by +.
+        probability: the probability that a sentence is changed in an epoch.
+        translation_models: with back_translation, two seq2seq models for the forward and backward translation (Hub ids
+            or folders).
     """
 
     methods: Annotated[list[AugmentationMethod], BeforeValidator(_split_methods)]
@@ -179,22 +181,24 @@ class TrainConfig(Section):
     """Optimization, loss and thresholds.
 
     Attributes:
-        batch_size: posts a batch, over all processes of the trial together, so that it means the same on any machine:
-            of several processes each takes its share. With binary_pairs, pairs of a post and a symptom.
-        group_by_length: put posts of like length into a batch, else any: less padding, but batches that differ more.
+        batch_size: posts per batch, over all processes of the trial together: each process takes its share, so the
+            value means the same on any machine. With binary_pairs, pairs of a post and a symptom.
+        group_by_length: put posts of similar length into a batch: less padding, but batches that differ more.
         max_tokens: limit of a micro-batch, padding included, in one process. A larger batch is split into
             length-bucketed micro-batches with the same total loss and gradient; the windows of one post are not split.
             null: no limit.
-        part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split
-            where that saves more padding than it costs. null: 32 on a CPU; on a GPU, no batch is split to save padding.
-        learning_rate: of the heads; the encoder's is `differential_lr_ratio` of it, and each of its layers has
-            `layer_wise_lr_decay` of the rate of the layer above.
-        adversarial_epsilon: the length of the step that changes the embeddings against the model; 0: none.
-        hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: of the focal family.
-        class_weights: weigh each symptom's loss by its rarity in the training split.
-        thresholds: chosen on the validation split, one for all (`global`) or each (`per_class`); `fixed`: they are 0.5.
-        compile: the encoder's layers, which takes a minute at each start; resumed, the last digits may differ.
-        patience: epochs without a better score that end the training.
+        part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split if
+            that saves more padding than it costs. null: 32 on a CPU; on a GPU, batches are not split to save padding.
+        learning_rate: the heads' rate; the encoder's is `differential_lr_ratio` times it, and each of its layers has
+            `layer_wise_lr_decay` times the rate of the layer above.
+        adversarial_epsilon: the norm of the adversarial perturbation of the embeddings; 0: none.
+        hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: gamma of the focal losses.
+        class_weights: weight each symptom's loss by its rarity in the training split.
+        thresholds: chosen on the validation split, one for all symptoms (`global`) or one each (`per_class`); `fixed`:
+            0.5.
+        compile: compile the encoder's layers, which takes a minute at each start; after a resume, the last digits may
+            differ.
+        patience: end the training after so many epochs without a better score.
     """
 
     epochs: Annotated[int, Field(ge=1, le=9999)]
@@ -245,14 +249,14 @@ def _parse_size(value: object) -> object:
 
 
 class RetentionConfig(Section):
-    """Which checkpoints of a trial stay; redsm5/storage/retention.py says exactly how.
+    """Which checkpoints of a trial are kept; redsm5/storage/retention.py has the exact rules.
 
     Attributes:
-        enabled: without it no checkpoint is written: an interrupted trial starts over.
-        min_interval_epochs: an epoch's end is saved every so many epochs, and after the last.
+        enabled: if false, no checkpoint is written, and an interrupted trial starts over.
+        min_interval_epochs: a checkpoint is saved every so many epochs, and after the last.
         max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
-        min_free_disk_percent: below it, and below 100 GB, the disk counts as low.
-        keep_training_state: a completed trial keeps its last training state, and so may be given more epochs.
+        min_free_disk_percent: below this and below 100 GB, the disk counts as low.
+        keep_training_state: a completed trial keeps its last training state, so that it can be trained for more epochs.
     """
 
     enabled: bool = True
@@ -282,7 +286,9 @@ def _as_lists(value: object) -> object:
 
 Choice = str | int | float | bool | None
 When = Annotated[dict[str, list[Choice]], BeforeValidator(_as_lists)]
-"""Of a parameter: it is drawn only where each of these others, which stand above it, has one of these values."""
+"""The conditions of a parameter: it is drawn only if each of these parameters, declared before it, has one of these
+values.
+"""
 
 
 class CategoricalParameter(Section):
@@ -291,7 +297,7 @@ class CategoricalParameter(Section):
     when: When = {}
 
     def checked(self) -> Iterable[Choice]:
-        """Values whose being allowed means that all are."""
+        """The values to validate: all of them."""
         return self.choices
 
     def holds_value(self, value: object) -> bool:
@@ -300,9 +306,9 @@ class CategoricalParameter(Section):
 
 
 class RangeParameter(Section):
-    """A parameter drawn from [low, high], uniformly or, with `log`, uniformly in its logarithm.
+    """A parameter drawn from [low, high], uniformly or, with `log`, log-uniformly.
 
-    `points` is how many values a grid tries, ends included; an int without it is tried at each whole number.
+    `points` is the number of values that a grid tries, ends included; without it, a grid tries every value of an int.
     """
 
     type: Literal["int", "float"]
@@ -323,8 +329,8 @@ class RangeParameter(Section):
         return self
 
     def checked(self) -> Iterable[Choice]:
-        """Values whose being allowed means that all are: the ends, and of whole numbers two neighbours, for a key
-        that takes multiples only.
+        """The values to validate; if these are allowed, all are: both ends and, of whole numbers, the second, since a
+        key may accept only multiples.
         """
         if self.type == "float":
             return self.low, self.high
@@ -342,9 +348,9 @@ Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator
 
 
 class SearchConfig(Section):
-    """The search space: from a key of this configuration to the values that a trial may propose for it.
+    """The search space: maps a key of this configuration to the values that the search may propose for it.
 
-    The order is that in which they are drawn. What a condition leaves undrawn is null in the trial's configuration.
+    Parameters are drawn in this order. A parameter whose condition does not hold is null in the trial's configuration.
     """
 
     space: dict[str, Parameter]
@@ -354,18 +360,18 @@ class StudyConfig(Section):
     """The study.
 
     Attributes:
-        trials: how many are to be finished, whether completed, pruned or failed; with a grid, at most its points.
-        metric: is maximized.
-        sampler: `grid` goes through all points of the space, in an order that depends on the seed.
-        pruner: ends a trial after an epoch. `median` and `percentile` (of which it must reach the best quarter) compare
-            it with the completed trials, once there are five; `hyperband` with those of its bracket.
-        trial_timeout: seconds that a trial may take, over all its starts; one that takes longer fails.
-        enqueue: a YAML file, a list of parameter sets (dotted keys of model and train) that are tried first; what a set
-            does not name has the configuration's own value.
-        enqueue_defaults: trial 0 is the configuration as it stands, before anything is proposed. A value of its own
-            that the search space does not hold is drawn.
+        trials: the number of trials to finish, whether completed, pruned or failed; with a grid, at most its points.
+        metric: the metric to maximize.
+        sampler: `grid` tries all points of the space, in an order that depends on the seed.
+        pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
+            the completed trials, once there are five; `hyperband` with the trials of its bracket.
+        trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
+        enqueue: a YAML file, a list of parameter sets (dotted keys of model and train) that are tried first; keys that
+            a set does not name have the configuration's values.
+        enqueue_defaults: trial 0 has the configuration's own values. A value that the search space does not contain is
+            drawn instead.
         storage: an Optuna URL; null: a journal in the experiments folder.
-        tracking_uri: MLflow's; null: a database there.
+        tracking_uri: MLflow's address; null: a database in the experiments folder.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -396,6 +402,6 @@ class StudyConfig(Section):
 
 
 class TrialSection(Section):
-    """`id` names the trial that is to be resumed; without it, a new one is made."""
+    """`id` is the trial to resume; without it, a new one is created."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None

@@ -54,25 +54,25 @@ B = TypeVar("B", covariant=True)
 
 
 class Batches(Sized, Iterable[B], Protocol[B]):
-    """What knows how many batches it has, and gives the same ones whenever an epoch is iterated."""
+    """An iterable with a known number of batches, the same ones whenever an epoch is iterated."""
 
 
 PRUNED = "pruned"
 
 
 class SessionError(TrainingError):
-    """A training script called its session out of order."""
+    """A training script called the methods of its session in the wrong order."""
 
     kind = "session"
 
 
 @dataclass
 class _Tracked:
-    """What there is once the script has named what it trains.
+    """The session's objects after `track`.
 
     Attributes:
-        losses: of the epoch at hand; None between epochs.
-        batches: how many it has, once they are asked for. trained: whether they are all done.
+        losses: the current epoch's; None between epochs.
+        batches: the number of batches of the epoch, once it is iterated. trained: whether all are done.
     """
 
     journal: Journal
@@ -88,12 +88,12 @@ class _Tracked:
 
 
 class Session:
-    """A trial, as the script that trains it sees it.
+    """A trial, as its training script sees it.
 
     Attributes:
         config: the trial's configuration.
-        log: its log.
-        ended: whether the trial has its outcome.
+        log: the trial's log.
+        ended: whether the trial has an outcome.
     """
 
     def __init__(self, trial: TrialRun, saver: Saver) -> None:
@@ -105,7 +105,7 @@ class Session:
 
     @cached_property
     def ranks(self) -> Ranks:
-        """This process among those that train the trial; asked for once Accelerate has brought them together."""
+        """This process among those that train the trial; available once Accelerate has initialized them."""
         self.trial.peers = ranks = Ranks.met()
         return ranks
 
@@ -119,7 +119,7 @@ class Session:
 
     @property
     def best_in_memory(self) -> tuple[Manifest, dict[str, Tensor]] | None:
-        """The best epoch's weights, where checkpoints are turned off."""
+        """The best epoch's weights, if checkpoints are turned off."""
         return self._after_track("best_in_memory").state.best_in_memory
 
     def _after_track(self, name: str) -> "_Tracked":
@@ -137,19 +137,19 @@ class Session:
         scaler: torch.amp.GradScaler | None = None,
         usage: Callable[[], Usage] | None = None,
     ) -> None:
-        """Name everything that the next step depends on, and put it back as the newest checkpoint has it.
+        """Register everything on which the next step depends, and restore it from the newest checkpoint.
 
         Args:
-            model: not wrapped, so that its weights have their own names.
-            optimizer: the one that steps, not a wrapper of it.
-            identity: what the checkpoints are of; one of something else is refused.
-            scaler: with fp16, Accelerate's.
-            usage: measures what the process uses; by default its memory, and that of the model's device.
+            model: the unwrapped model, so that its weights have their own names.
+            optimizer: the optimizer itself, not a wrapper.
+            identity: the model and data of the checkpoints; a checkpoint with another identity is refused.
+            scaler: Accelerate's gradient scaler, with fp16.
+            usage: measures the process's resources; by default its memory and that of the model's device.
 
         Raises:
             DiskError: the trial does not fit into the study's budget.
-            IncompatibleCheckpointError: its checkpoints are of another model or other data.
-            SessionError: it was called before.
+            IncompatibleCheckpointError: its checkpoints belong to another model or other data.
+            SessionError: `track` was called before.
         """
         if self._tracked:
             raise SessionError("session.track(...) a second time: it is called once, before the first epoch")
@@ -165,7 +165,7 @@ class Session:
         trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
 
     def epochs(self, total: int) -> Iterator[int]:
-        """The epochs that are still to be trained, from 1; fewer where patience or the pruner ends the trial."""
+        """The numbers, from 1, of the epochs still to be trained; fewer if patience or the pruner ends the trial."""
         tracked = self._after_track("epochs(...)")
         at, self._epochs = tracked.progress, total
         while at.epochs_done < total and at.stop_reason is None:
@@ -177,7 +177,7 @@ class Session:
                 raise SessionError(f"epoch {epoch} ended without session.report(...)")
 
     def batches(self, loader: Batches[B]) -> Iterator[B]:
-        """The epoch's batches that were not done before an interruption, with a progress bar on a terminal."""
+        """The epoch's batches, without those done before an interruption; shows a progress bar on a terminal."""
         tracked = self._after_track("batches(...)")
         if tracked.losses is None or tracked.batches is not None:
             raise SessionError("session.batches(...) is called once in each epoch of session.epochs(...)")
@@ -195,14 +195,14 @@ class Session:
         tracked.trained = True
 
     def step(self, loss: Tensor, *, stepped: bool = True, skipped: bool = False) -> None:
-        """A batch is done.
+        """Record that a batch is done.
 
-        It is the only place where a trial stops: no gradient is half summed.
+        During an epoch a trial stops only here, so that no gradient is partly accumulated.
 
         Args:
-            loss: this process's, a scalar.
-            stepped: whether the optimizer stepped with it, which it does once for the batches that are accumulated.
-            skipped: whether it was skipped, as fp16 does where gradients overflowed; then the schedule does not step.
+            loss: this process's loss, a scalar.
+            stepped: whether the optimizer stepped; with gradient accumulation, it steps once for several batches.
+            skipped: whether the step was skipped, as with fp16 if gradients overflow; then the schedule does not step.
 
         Raises:
             Interrupted: the trial was asked to stop, and its state is saved.
@@ -221,7 +221,7 @@ class Session:
         trial.stepped = True
         tracked.losses.end_of_step(at.step)
         tracked.system.end_of_step(at.step, at.epochs_done)
-        self._saver.check()  # a save that failed fails the trial here
+        self._saver.check()  # a failed save raises here
         wait_while_driver_is_stopped(trial.stop, self.log.info)
         if not skipped:
             tracked.state.schedule.step()
@@ -235,15 +235,15 @@ class Session:
                 raise Interrupted(f"stopped at step {at.step}, in epoch {at.epochs_done + 1}")
 
     def report(self, metrics: Mapping[str, float], *, also: Mapping[str, float] | None = None) -> None:
-        """An epoch is trained and validated: its metrics into the journal, its state into a checkpoint.
+        """Record a trained and validated epoch: its metrics in the journal, its state in a checkpoint.
 
         Args:
-            metrics: what the checkpoint and the log have too; the study's metric is among them.
-            also: further values for the journal.
+            metrics: also written to the checkpoint and the log; must include the study's metric.
+            also: further values, only for the journal.
 
         Raises:
             SessionError: the epoch's batches are not all done, or the study's metric is missing.
-            Interrupted: a signal came while it waited for the pruner.
+            Interrupted: a signal arrived while it waited for the pruner.
         """
         tracked = self._after_track("report(...)")
         at, config, trial, losses = tracked.progress, self.config, self.trial, tracked.losses
@@ -255,7 +255,7 @@ class Session:
         metrics, epoch = self.ranks.of_first(dict(metrics)), at.epochs_done + 1
         for name, value in {**metrics, **(also or {})}.items():
             tracked.journal.add(name, value, step=at.step, epoch=epoch)
-        tracked.journal.commit()  # on disk before the checkpoint that they belong to
+        tracked.journal.commit()  # durable before the checkpoint to which they belong
 
         objective = metrics[config.study.metric]
         due = epoch % config.retention.min_interval_epochs == 0 or epoch == self._epochs
@@ -276,13 +276,14 @@ class Session:
         tracked.losses, tracked.trained = None, False
 
     def finish(self, write_report: Callable[[], object]) -> None:
-        """The trial ends: its report first, durable, then the training state goes and the best weights stay.
+        """End the trial: write its report durably, then delete the training state and keep the best weights.
 
         Args:
-            write_report: makes the report and writes it; called in the first process, unless the trial is pruned.
+            write_report: makes and writes the report; called only in the first process, and not if the trial was
+                pruned.
 
         Raises:
-            SessionError: epochs are left to be trained.
+            SessionError: there are epochs left to train.
         """
         tracked = self._after_track("finish(...)")
         at, trial = tracked.progress, self.trial
@@ -313,11 +314,12 @@ class Session:
 
 
 def run(main: Callable[[Session], object], arguments: Sequence[str]) -> NoReturn:
-    """Train the trial that the arguments name, whose folder exists, and end this process with the trial's exit code.
+    """Train the trial that the arguments name and whose folder exists, and exit this process with the trial's exit
+    code.
 
     Args:
-        main: trains it; `session.finish(...)` is its last call.
-        arguments: trial.id=UUID experiments=DIR, and what may change on a resume.
+        main: trains the trial; its last call must be `session.finish(...)`.
+        arguments: trial.id=UUID experiments=DIR, and keys that may change on a resume.
     """
     prepare()
     make_private()
@@ -334,7 +336,7 @@ def run(main: Callable[[Session], object], arguments: Sequence[str]) -> NoReturn
 
 
 def train(main: Callable[[Session], object], trial: TrialRun, saver: Saver) -> None:
-    """Have `main` train an open trial. The caller turns what it raises into the trial's outcome."""
+    """Have `main` train an open trial. The caller turns its exceptions into the trial's outcome."""
     session = Session(trial, saver)
     main(session)
     if not session.ended:

@@ -47,16 +47,17 @@ def main(session: Session) -> None:
         gradient_accumulation_steps=config.train.accumulation_steps,
         mixed_precision=config.train.mixed_precision,
         cpu=config.on_cpu,
-        # There are none, but with this gradients are added up in one order from the first step on, resumed or not.
+        # There are no unused parameters, but with this option gradients are reduced in the same order from the first
+        # step on, also after a resume.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     ranks = session.ranks
     set_numerics(config.train.deterministic)
     if slow_in_bf16(accelerator.device, config.train.mixed_precision):
         log.warning("this CPU emulates bf16: train.mixed_precision=no is far faster")
-    seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all begin with the first's weights
+    seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all start with the first's weights
 
-    splits = load_splits(config.data)  # training and validation posts; the test posts are for the report alone
+    splits = load_splits(config.data)  # training and validation posts; only the report uses test posts
     if config.dry_run:
         splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
     tokenizer = tokenizer_of(config, splits.train)
@@ -85,7 +86,7 @@ def main(session: Session) -> None:
     schedule = build_schedule(optimizer.optimizer, config.train, total_steps=epoch_steps * config.train.epochs)
 
     # -----------------------------------------------------------------------------------------------------------------
-    # train: everything that the next step depends on is put back as it was, and what was done is skipped
+    # train: `track` restores everything on which the next step depends, and `batches` skips the batches already done
 
     identity = Identity.of(config, bare_model, splits.fingerprint)
     session.track(bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler)

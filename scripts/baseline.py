@@ -28,7 +28,7 @@ def main() -> int:
     note_ignored(log)
     environment.start_over()
 
-    # Here, since these take seconds to import, and only once the environment is as it is to be.
+    # Imported here, since these imports take seconds and must come after the environment is set up.
     import torch
 
     from redsm5.evaluation import report as reports
@@ -42,7 +42,7 @@ def main() -> int:
     models = fit(splits.train, seed=config.train.seed)
 
     seen = predictions_of(models, splits.validation)
-    default = default_thresholds("sentence_reranker")  # each of its sentences is judged by itself, too
+    default = default_thresholds("sentence_reranker")  # it also scores each sentence by itself
     limits = choose(seen, splits.validation, scope=config.train.thresholds, metric=config.study.metric, default=default)
     validation = validation_metrics(score(seen, splits.validation, default))
     log.info("validation", **{config.study.metric: round(validation[config.study.metric], 4)})
@@ -50,8 +50,8 @@ def main() -> int:
     test = load_test(config.data).test
     predictions = predictions_of(models, test)
     metrics = score(predictions, test, limits)
-    # The same data and configuration are the same baseline: it is written again into the same folder, also where an
-    # older version, which lacked some keys, has made it.
+    # The same data and configuration give the same baseline: it is rewritten in the same folder, also if an older
+    # version, which lacked some keys, created it.
     snapshot = {k: v for k, v in snapshot_of(config).items() if k in ("data", "train", "study", "symptoms")}
     legacy = legacy_of("data", snapshot["data"])
     snapshot["data"] = {k: v for k, v in snapshot["data"].items() if k not in legacy or v != legacy[k]}

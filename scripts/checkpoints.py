@@ -12,7 +12,7 @@ from redsm5.tables import add_format, render
 from redsm5.terminal import Parser, show
 
 COLUMNS = tuple(field.name for field in fields(CheckpointHistory))
-SHOWN = {"set_aside": "quarantine"}  # the word for an action, where it is another than on disk
+SHOWN = {"set_aside": "quarantine"}  # the displayed word for an action, if it differs from the one on disk
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
             f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
         )
     rows = [asdict(checkpoint) for checkpoint in checkpoint_history(folder)]
-    if arguments.format == "table":  # JSON and CSV give the action as retention.jsonl has it
+    if arguments.format == "table":  # JSON and CSV have the action as in retention.jsonl
         rows = [row | {"action": SHOWN.get(row["action"], row["action"])} for row in rows]
     empty = f"Trial {trial_id} has had no checkpoints: the first comes after an epoch, unless retention.enabled=false."
     show(render(arguments.format, COLUMNS, rows, empty=empty))

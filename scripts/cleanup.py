@@ -15,7 +15,7 @@ COLUMNS = ("kind", "order", "bytes", "path", "reason")
 
 
 def document(arguments: argparse.Namespace, found: Found) -> dict[str, Any]:
-    """What was found and done, for programs."""
+    """The findings and deletions, for programs."""
     items = [
         {**{name: getattr(item, name) for name in COLUMNS}, "path": str(item.path), "deleted": item.deleted}
         for item in found.items
@@ -38,7 +38,7 @@ def document(arguments: argparse.Namespace, found: Found) -> dict[str, Any]:
 
 
 def text(told: dict[str, Any]) -> str:
-    """The same for a person."""
+    """The same as text for display."""
     lines = (
         [as_table(COLUMNS, told["items"]), ""]
         if told["items"]

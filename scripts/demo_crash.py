@@ -52,19 +52,19 @@ def main() -> int:
 
 
 def start(experiments: Path) -> "subprocess.Popen[bytes]":
-    """Give the command, with its output thrown away."""
+    """Start the command, and discard its output."""
     command = [sys.executable, str(HPO), *SMALL, f"experiments={experiments}"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
 
 
 def finish(experiments: Path) -> None:
-    """Give the command and let it end."""
+    """Run the command to its end."""
     if code := start(experiments).wait():
         raise TrainingError(f"the study ended with exit code {code}", where=str(experiments))
 
 
 def wait_for_training(experiments: Path, study: "subprocess.Popen[bytes]") -> None:
-    """Until a trial is at its epochs, since starting takes longer than they do; or until the study has ended."""
+    """Wait until a trial trains its epochs, since its start takes longer than they do, or until the study has ended."""
     begin = time.time()
     while study.poll() is None:
         for folder, record in records(experiments):
@@ -74,7 +74,7 @@ def wait_for_training(experiments: Path, study: "subprocess.Popen[bytes]") -> No
 
 
 def kill_all(experiments: Path) -> int:
-    """SIGKILL for every process that has the folder on its command line; how many there were."""
+    """Send SIGKILL to every process with the folder on its command line; return their number."""
     count = 0
     for entry in Path("/proc").iterdir():
         try:
@@ -94,13 +94,13 @@ def records(experiments: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def standing(experiments: Path) -> str:
-    """How far the study had come."""
+    """The progress of the study."""
     trials = [f"trial {r['number']} {r['state']}, epoch {r['epoch']} of {r['epochs']}" for _, r in records(experiments)]
     return "; ".join(trials) or "no trial had started"
 
 
 def outcome(experiments: Path) -> dict[str, list[Any]]:
-    """What two studies are compared by: each metric by step, the hashes of the kept weights, the test scores."""
+    """What two studies are compared on: each metric by step, the hashes of the kept weights, the test scores."""
     rows, weights, scores = [], [], []
     for folder, _ in records(experiments):
         rows.append(metrics_of(folder))
@@ -111,7 +111,7 @@ def outcome(experiments: Path) -> dict[str, list[Any]]:
 
 
 def compare(alone: dict[str, list[Any]], killed: dict[str, list[Any]]) -> int:
-    """Print what is equal; exit code 2 where something is not."""
+    """Print what is equal; return exit code 2 if something differs."""
     show(f"metrics in the journals: {sum(map(len, alone['metrics']))} and {sum(map(len, killed['metrics']))}")
     for name, expected in alone.items():
         show(f"{name}: {'identical' if killed[name] == expected else 'DIFFERENT'}")

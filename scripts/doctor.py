@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def as_line(name: str, finding: Finding) -> str:
-    """One line, and one for the remedy where something is to be done."""
+    """The finding as a line, with a second line for the remedy, if there is one."""
     line = f"{SYMBOLS[finding.state]} {finding.state:<4}  {name:<10}  {one_line(finding.detail)}"
     return f"{line}\n{'':20}{one_line(finding.remedy)}" if finding.remedy and finding.state != "ok" else line
 

@@ -34,7 +34,7 @@ def main() -> int:
         if not held:
             raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")
 
-        # Here, since these take seconds to import, and most errors are told before.
+        # Imported here, since these imports take seconds and most errors are reported before.
         from redsm5.evaluation.page import write_page
         from redsm5.evaluation.report import evaluate_again, write_report
 

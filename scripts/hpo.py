@@ -15,7 +15,7 @@ def main() -> int:
     config, kept = study_config(sys.argv[1:])
     if config.dry_run:
         return dry_run(config)
-    with Standby(config) as standby:  # it imports for seconds, while the driver looks at the data
+    with Standby(config) as standby:  # its imports take seconds, while the driver checks the data
         Driver(config, kept).run(standby)
     return 0
 

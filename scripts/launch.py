@@ -44,7 +44,7 @@ def main() -> int:
     record = read_record(folder)
     if record and record.state in FINISHED:
         finish_leftovers(folder, config)
-        if not (folder / paths.REPORT_PAGE).exists():  # it was trained by processes that a scheduler started
+        if not (folder / paths.REPORT_PAGE).exists():  # a scheduler started the training processes
             draw_report(folder, log)
         ship(folder, config, stop, log)
         log.info(f"the trial is already {record.state}: nothing to do", report=str(folder / paths.REPORT))
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLogger) -> None:
-    """Ship the trial's metrics to MLflow, and say so where something is left."""
+    """Ship the trial's metrics to MLflow, and report what is not shipped."""
     uri = tracking_uri(config)
     if REDACTED in uri:
         log.warning("the password in MLflow's address is not saved: ship the metrics with `just sync --tracking-uri`")

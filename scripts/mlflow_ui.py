@@ -22,10 +22,10 @@ def main() -> int:
     make_private()
     try:
         local.settle(database, artifacts)
-    except (sqlite3.Error, OSError, LockedError) as error:  # a read-only folder, say: the rest can be looked at
+    except (sqlite3.Error, OSError, LockedError) as error:  # for example, a read-only folder: the rest can be shown
         show(f"warning: if the folder was moved, reports may be missing: {one_line(error)}", error=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local.own_uri(experiments)]
-    command += ["--default-artifact-root", artifacts.as_uri()]  # else beside wherever this was started
+    command += ["--default-artifact-root", artifacts.as_uri()]  # else artifacts go to the current folder
     command += ["--host", "127.0.0.1", "--workers", "1", *sys.argv[1:]]
     os.execve(sys.executable, command, {**os.environ, **SWITCHES})
 

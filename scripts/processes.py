@@ -16,7 +16,7 @@ from redsm5 import environment
 from redsm5.terminal import show
 
 if __name__ == "__main__":
-    environment.clean(os.environ)  # a scheduler's step adds rank and size to what the driver, or the job file, has set
+    environment.clean(os.environ)  # also the rank and size that a scheduler's step has added
     logging.getLogger("torch").setLevel(logging.CRITICAL)
     try:
         main()

@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def recorded(arguments: argparse.Namespace) -> tuple[Path, EvaluationReport, Config]:
-    """The trial's folder, report and configuration, as it is to be trained here."""
+    """The trial's folder and report, and the configuration for the repetition."""
     trial_id, experiments = arguments.trial_id, arguments.experiments
     folder, record = find_trial(experiments, trial_id)
     report = load(folder / paths.REPORT, EvaluationReport)
@@ -86,7 +86,7 @@ def recorded(arguments: argparse.Namespace) -> tuple[Path, EvaluationReport, Con
 
 
 def compare_checkpoint(folder: Path, config: Config) -> dict[str, Any]:
-    """Evaluate the kept checkpoint here, and hold its probabilities against those on record."""
+    """Evaluate the kept checkpoint here, and compare its probabilities with those on record."""
     before, record = load(folder / paths.PREDICTIONS, PredictionsRecord), read_record(folder)
     if before is None or record is None:
         return {"compared": False, "reason": f"{paths.PREDICTIONS} is missing"}

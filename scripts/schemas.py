@@ -10,7 +10,7 @@ SCHEMAS_DIR = Path(reports.__file__).parent / "schemas"
 
 
 def differing(wanted: dict[Path, str]) -> list[Path]:
-    """The schema files that are missing, differ or belong to no model."""
+    """The schema files that are missing, out of date or without a model."""
     stale = set(SCHEMAS_DIR.glob("*.json")) - set(wanted)
     return sorted(stale | {path for path, text in wanted.items() if not path.exists() or path.read_text() != text})
 

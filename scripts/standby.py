@@ -30,7 +30,7 @@ from redsm5.surroundings import prepare
 from redsm5.terminal import show
 
 TRAIN = Path(__file__).with_name("train.py")
-# What libraries import when they are used for the first time.
+# Modules that libraries import on first use.
 LATE = (
     "hydra._internal.core_plugins.basic_launcher",
     "sentencepiece",
@@ -44,29 +44,29 @@ def main() -> None:
     prepare()
     die_with_parent()
     preload()
-    gc.freeze()  # a child that collects garbage need not copy what the imports made
-    if "RANK" not in os.environ:  # which torchrun gives each of several
+    gc.freeze()  # garbage collection in a child then copies no pages of the imports
+    if "RANK" not in os.environ:  # torchrun sets it for each of several processes
         serve(socket.socket(fileno=own_descriptor(0)))
-    sys.stdin.read()  # its end says that the request is there, or that there will be none
+    sys.stdin.read()  # end of file: the request is written, or there will be none
     if request := Path(os.environ["REDSM5_REQUEST"]).read_text():
         become(**loads(request))
 
 
 def preload() -> None:
-    """Import what trains, which does no work as it is imported."""
+    """Import the training code, which does no work on import."""
     for name in ("redsm5.train", *LATE):
         import_module(name)
 
 
 def own_descriptor(number: int) -> int:
-    """A descriptor that nothing else knows of, in the place of this one, which leads nowhere from here on."""
+    """Move a descriptor to a new, private number, and redirect the old one to /dev/null."""
     own = os.dup(number)
     os.dup2(os.open(os.devnull, os.O_RDWR), number)
     return own
 
 
 def serve(channel: socket.socket) -> NoReturn:
-    """Fork a trial for each request, one after the other, and say how it goes."""
+    """Fork a trial for each request, one after the other, and report its begin and end."""
 
     def say(**words: object) -> None:
         channel.sendall(dumps(words) + b"\n")
@@ -76,11 +76,11 @@ def serve(channel: socket.socket) -> NoReturn:
         sys.exit(why_not)
     pid = 0
     for request in channel.makefile():
-        if pid:  # until here its number stayed taken: the driver may have sent it a signal
+        if pid:  # reaped only now, so that a signal of the driver cannot reach another process with its id
             os.waitpid(pid, 0)
         if (pid := os.fork()) == 0:
             os.setsid()
-            os.close(channel.detach())  # the driver hears its end, which a trial may outlive
+            os.close(channel.detach())  # the driver waits for its end of file, and a trial may outlive this process
             become(**loads(request))
         say(begun=pid)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -89,7 +89,7 @@ def serve(channel: socket.socket) -> NoReturn:
 
 
 def unfit() -> str:
-    """Why no trial may be forked from this process; empty where one may."""
+    """Why no trial can be forked from this process; empty if it can."""
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         return f"{threads} threads are running after the imports"
@@ -98,15 +98,15 @@ def unfit() -> str:
 
 
 def become(arguments: list[str], output: str | None) -> NoReturn:
-    """Be train.py with these arguments; its output goes to this file, or where this process's errors go."""
+    """Become train.py with these arguments; its output goes to this file, or to stderr."""
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, a trial ends and nothing else
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, only a trial is killed
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if output:
         os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, 0o600), 2)
     os.dup2(2, 1)
     sys.argv = [str(TRAIN), *arguments]
-    setproctitle(" ".join([sys.executable, *sys.argv]))  # for ps and pkill it is what it would be by itself
+    setproctitle(" ".join([sys.executable, *sys.argv]))  # ps and pkill see the command of a trial launched by itself
     code = 1
     try:
         from redsm5.session import run
@@ -122,7 +122,7 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # to take down all that was imported takes longer than a small trial
+        os._exit(code)  # a normal exit, which tears down all imports, takes longer than a small trial
 
 
 if __name__ == "__main__":

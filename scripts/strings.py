@@ -21,7 +21,7 @@ SHOWN_BY = re.compile(
 )
 LOGGED_BY = {"debug", "info", "warning", "error", "critical", "log", "append"}
 TWO_WORDS = re.compile(r"[^\W\d_]{2,}[,;:.)]? \S*[^\W_]")
-# Names of actions, ids, flags and styles; SQL; programs for a child process; lists of variables; patterns.
+# Names of actions, ids, flags and styles; SQL; code for a child process; lists of variables; patterns.
 NOT_PROSE = re.compile(
     r"--?[a-z]|[a-z_.-]+(\(.*\))?$|(bold |italic )?\w*(yellow|cyan|green|magenta|red)$|offset points|\(\?s\)|\\s"
     r"|(SELECT|INSERT|UPDATE|PRAGMA|BEGIN) |\n(?:import| *def| {4}[A-Z_*]+ )|import \w"
@@ -39,13 +39,13 @@ def text_of(node: ast.expr) -> str | None:
 
 
 def is_shown(call: ast.Call) -> bool:
-    """Whether the call's name says that its arguments are shown to a person."""
+    """Whether the call, by its name, shows its arguments to the user."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     return name in LOGGED_BY or bool(SHOWN_BY.search(name))
 
 
 def strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, text) of every string literal that a person may see."""
+    """(line, text) of every string literal that the user may see."""
     hidden = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):

@@ -13,7 +13,7 @@ COLUMNS = ("name", "study_id", "state", "finished", "wanted", "best", "best_tria
 
 
 def row(study: StudyRecord, size: int, logs: int) -> Row:
-    """`bytes`: of its checkpoints; `logs`: of its own logs and its trials'."""
+    """A study as a row. `bytes`: size of its checkpoints; `logs`: size of its own logs and its trials'."""
     return {
         "name": study.name,
         "study_id": study.study_id,

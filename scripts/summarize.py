@@ -16,7 +16,7 @@ SHOWN = 10
 
 
 def table(summary: StudySummary) -> str:
-    """The first trials by validation, and what the page says above them."""
+    """The best trials by validation, and the summary lines of the page."""
     best = summary.best
     counts = ", ".join(f"{count} {state}" for state, count in summary.counts.items()) or "no trials yet"
     lines = [f"study {one_line(summary.name)} · {summary.state} · {counts}"]
@@ -43,7 +43,7 @@ def table(summary: StudySummary) -> str:
 
 
 def write_missing_pages(experiments: Path, study_id: str) -> None:
-    """The pages of trials that have a report and, since they were killed or from another version, none."""
+    """Write the pages of trials that have a report but no page, since they were killed or come from another version."""
     from redsm5.evaluation.page import write_page
 
     for folder in paths.trial_dirs(experiments):
@@ -63,7 +63,7 @@ def main() -> int:
     experiments: Path = arguments.experiments
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
-    # takes seconds: after what can be refused at once
+    # takes seconds, so imported after the quick checks
     from redsm5.evaluation.summary import find_study, make_summary, write_summary
 
     files.make_private()

@@ -24,9 +24,9 @@ SHOWN = 10
 
 
 def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[str, list[Path]], int]:
-    """The trials' folders by where they go, and the number of those that cannot be read, each of which is named.
+    """The trials' folders by MLflow address, and the number of unreadable ones; logs a warning for each of those.
 
-    They go where their study's last run said, or else where their own configuration says.
+    The address is that of the study's last run, or else that of the trial's own configuration.
     """
     records, _ = read_studies(experiments)
     studies = {record.study_id: record.config for record in records if isinstance(record.config.get("study"), dict)}
@@ -48,7 +48,7 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[st
 
 
 def what_is_left(left: list[Left]) -> str:
-    """What has not arrived, in a sentence, and each reason with what it is the reason of."""
+    """What has not arrived, in a sentence, followed by each reason and the trials it applies to."""
     rows, reports = sum(trial.rows for trial in left), sum(trial.report for trial in left)
     ends = sum(not (trial.rows or trial.report) for trial in left)
     said = (

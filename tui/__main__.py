@@ -11,7 +11,7 @@ from tui.reader import Reader
 from tui.storage import StorageReader
 from tui.view import View
 
-ONCE_S = 0.5  # spent on counting bytes before the overview is printed
+ONCE_S = 0.5  # time for counting bytes before the overview is printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.once:
         return print_once(args.experiments)
 
-    # A key is to be seen at once: Esc waits 25 ms for what may follow, not 100; a paint comes within 8 ms, not 17.
+    # For a fast response to keys: after Esc, Textual waits 25 ms for the rest of a sequence, not 100; it paints every 8
+    # ms, not 17.
     os.environ.update({"ESCDELAY": "25", "TEXTUAL_FPS": "120"} | os.environ)
-    from tui.app import TerminalApp  # only here: --once needs no Textual
+    from tui.app import TerminalApp  # imported here, since --once needs no Textual
 
     app = TerminalApp(args.experiments, read_only=args.read_only)
     app.run()
@@ -42,7 +43,7 @@ def print_once(experiments: Path) -> int:
     """Print the overview.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the experiments folder does not exist.
     """
     snapshot = Reader(experiments).read()
     if not snapshot.exists:

@@ -43,20 +43,20 @@ from tui.storage import StorageReader
 from tui.view import View
 
 POLL_S = 1.0
-SAVE_S = 1.0  # between two looks at whether there is anything new to remember
+SAVE_S = 1.0  # between two checks for changes to save
 MOST_MARKED = 8
-MOST_AT_WORK = 8  # trials whose newest metrics stand beside the machine's
-FOLLOWED = 16  # trials whose folders are kept in mind
-BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # of each second spent on counting bytes
-HURRIED_S = 0.01  # the same, when the user waits for the snapshot
+MOST_AT_WORK = 8  # trials whose newest metrics are shown beside the machine's
+FOLLOWED = 16  # trials whose folders stay in memory
+BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # time for counting bytes in each second
+HURRIED_S = 0.01  # the same, while the user waits for the snapshot
 SWITCHED_S = 0.01  # until another screen is painted
-NEVER = 1_000_000  # of the youngest collections
-COLLECT_S, IDLE_S = 60.0, 5.0  # from one full collection of garbage to the next; without a key, before one
-SWITCH_S = 0.001  # how long the reading thread may keep a key waiting; Python's own 5 ms add up
+NEVER = 1_000_000  # collections of the middle generation: no automatic full collection
+COLLECT_S, IDLE_S = 60.0, 5.0  # between two full garbage collections; time without a key before one
+SWITCH_S = 0.001  # how long the reading thread may delay a key; Python's default of 5 ms adds up
 
 
 class TerminalApp(App[None]):
-    """Looks at one experiments folder; it need not exist yet. Read-only, it gives no orders."""
+    """Shows one experiments folder, which need not exist yet. With `read_only`, it gives no orders."""
 
     TITLE = "redsm5"
     CSS_PATH = "app.tcss"
@@ -108,14 +108,14 @@ class TerminalApp(App[None]):
         self._study_id, self._selected, self._pinned, self._marked = here.study, here.trial, here.pinned, [*here.marked]
         self._hurry, self._hurried = asyncio.Event(), False
         self._remembers, self._touched = True, monotonic()
-        self.cleanups = 0  # what was left over before one is out of date after it
+        self.cleanups = 0  # cleanups done; each makes earlier findings out of date
 
     # -----------------------------------------------------------------------------------------------------------------
     # looking
 
     def on_mount(self) -> None:
-        gc.disable()  # until the first look is done
-        gc.set_threshold(*gc.get_threshold()[:2], NEVER)  # a full collection among 10,000 records holds a key for 50 ms
+        gc.disable()  # until the first snapshot is read
+        gc.set_threshold(*gc.get_threshold()[:2], NEVER)  # a full collection with 10,000 records delays a key by 50 ms
         sys.setswitchinterval(SWITCH_S)
         self.run_worker(self._watch_folder(), name="poll")
         if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
@@ -127,7 +127,7 @@ class TerminalApp(App[None]):
         await self._remember()
 
     async def _remember(self) -> None:
-        """Save what has changed since it was saved last; where that cannot be, say so once and work on."""
+        """Save what has changed since the last save; if that fails, notify once and continue."""
         here = Here(study=self._study_id, trial=self._selected, pinned=self._pinned, marked=(*self._marked,))
         if self._remembers and self.memory.changed(here):
             try:
@@ -146,7 +146,7 @@ class TerminalApp(App[None]):
             screen = self.screen_stack[0]
             needs = screen.needs if isinstance(screen, FolderScreen) else ""
             view = await asyncio.to_thread(self._look, needs, self._selected, tuple(self._marked))
-            if self.view is None:  # thousands of records that stay: no collection need look at them
+            if self.view is None:  # thousands of permanent records, which collections can skip
                 gc.freeze()
                 gc.enable()
                 self._forget(view.snapshot)
@@ -158,7 +158,7 @@ class TerminalApp(App[None]):
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)
 
     def _forget(self, snapshot: Snapshot) -> None:
-        """What is remembered of trials that are gone; not where all are, for a disk may come back."""
+        """Forget the selection, pin and marks of deleted trials, unless all are gone: a disk may be mounted again."""
         if not snapshot.empty:
             there = snapshot.trials.by_id
             self._selected, self._pinned = (i if i in there else None for i in (self._selected, self._pinned))
@@ -173,7 +173,7 @@ class TerminalApp(App[None]):
         marked = tuple(trial_id for trial_id in marked if trial_id in trials.by_id)
         pinned = self._pinned if self._pinned in trials.by_id else None
         reference = pinned or (trials.best.trial_id if trials.best else None)
-        marked = tuple(sorted(marked, key=lambda trial_id: trial_id != pinned))  # the others are held against the first
+        marked = tuple(sorted(marked, key=lambda trial_id: trial_id != pinned))  # the pinned one first
         by_need: dict[str, list[str | None]] = {
             "selected": [selected, reference],
             "marked": [*marked],
@@ -190,7 +190,7 @@ class TerminalApp(App[None]):
             details=details,
             storage=self._storage.look(study, trials, counting if self.view else 0.0),
             importance=self._importance(study) if needs == "parameters" else None,
-            machine=self._measure(needs, details) if self.view else MachineView(),  # not before the first look is shown
+            machine=self._measure(needs, details) if self.view else MachineView(),  # after the first snapshot
             writable=not self.read_only and control.writable(self.experiments, study),
             notes=self.memory.notes,
         )
@@ -205,7 +205,7 @@ class TerminalApp(App[None]):
 
     def _follow(self, trial_id: str) -> TrialReader:
         reader = self._trials.pop(trial_id, None) or TrialReader(self.experiments, trial_id)
-        self._trials[trial_id] = reader  # the last one used stands last
+        self._trials[trial_id] = reader  # the last used one comes last
         while len(self._trials) > FOLLOWED:
             del self._trials[next(iter(self._trials))]
         return reader
@@ -216,11 +216,13 @@ class TerminalApp(App[None]):
         await super().on_event(event)
 
     def delay_update(self, delay: float = 0.05) -> None:
-        """Textual hides the change from screen to screen for 50 ms; here it is done within 10, and keys are waiting."""
+        """Textual delays painting by 50 ms when the screen changes; here a change takes under 10 ms, so keys need not
+        wait.
+        """
         super().delay_update(min(delay, SWITCHED_S))
 
     def hurry(self) -> None:
-        """Look again at once: what is asked for has changed."""
+        """Read the folder again at once, since the screen needs other data."""
         self._hurry.set()
 
     @property
@@ -228,18 +230,18 @@ class TerminalApp(App[None]):
         return self.view.snapshot if self.view else None
 
     # -----------------------------------------------------------------------------------------------------------------
-    # what is looked at
+    # selection
 
     @property
     def selected(self) -> str | None:
-        """The trial that was chosen last, or else the one that the last look chose."""
+        """The trial that the user selected last, else the one in the last view."""
         return self._selected or (self.view.selected if self.view else None)
 
     def select(self, trial_id: str | None) -> None:
         if trial_id and trial_id != self._selected:
             self._selected = trial_id
             screen = self.screen_stack[0]
-            if isinstance(screen, FolderScreen) and screen.needs == "selected":  # a table's cursor needs no look
+            if isinstance(screen, FolderScreen) and screen.needs == "selected":  # a table's cursor needs no new data
                 self.hurry()
 
     def action_next_study(self) -> None:
@@ -250,13 +252,13 @@ class TerminalApp(App[None]):
             self.hurry()
 
     def action_neighbour(self, by: int) -> None:
-        """The trial before or after the one that is looked at."""
+        """Select the trial before or after the current one."""
         ids = [trial.trial_id for trial in self.snapshot.trials] if self.snapshot else []
         if self.selected in ids:
             self.select(ids[(ids.index(self.selected) + by) % len(ids)])
 
     def action_mark(self) -> None:
-        """Mark the trial for the comparison, or take its mark away."""
+        """Mark the trial for the comparison, or remove its mark."""
         chosen = self.selected
         if chosen is None:
             return
@@ -269,7 +271,7 @@ class TerminalApp(App[None]):
         self.hurry()
 
     def action_pin(self) -> None:
-        """Hold the others against this trial and not against the best; again: against the best."""
+        """Compare the others with this trial instead of the best; again: with the best."""
         self._pinned = None if self.selected == self._pinned else self.selected
         self.hurry()
 
@@ -278,7 +280,7 @@ class TerminalApp(App[None]):
         self.hurry()
 
     def action_note(self) -> None:
-        """Ask for a line about the trial, and keep it."""
+        """Ask for a note on the trial, and save it."""
         trial = self.snapshot.trials.by_id.get(self.selected or "") if self.snapshot else None
         if trial is None:
             return
@@ -291,7 +293,7 @@ class TerminalApp(App[None]):
         self.push_screen(NoteScreen(text.number(trial), self.memory.notes.get(trial.trial_id, "")), answered)
 
     def action_copy(self, what: str) -> None:
-        """Copy the trial's id or folder to the clipboard of the terminal, through OSC 52, so over ssh as well."""
+        """Copy the trial's id or folder to the clipboard of the terminal, through OSC 52, which also works over ssh."""
         if chosen := self.selected:
             path = paths.trial_dir(self.experiments.absolute(), chosen)
             copied = text.clean(chosen if what == "id" else str(path), 4096)
@@ -302,7 +304,7 @@ class TerminalApp(App[None]):
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
 
     def action_picture(self) -> None:
-        """Save the screen as SVG where the app was started, or else among the temporary files."""
+        """Save the screen as SVG in the folder where the app was started, or else in the temporary folder."""
         name = f"redsm5-{self.current_mode}-{datetime.now():%Y%m%d-%H%M%S}.svg"
         try:
             self.notify(self.save_screenshot(name, str(export.place())), title="screenshot", markup=False)
@@ -335,7 +337,7 @@ class TerminalApp(App[None]):
     # orders
 
     def action_order(self, what: str) -> None:
-        """Ask, and once it is confirmed, order something of the driver or have the folder cleaned up."""
+        """Ask for confirmation, then give an order to the driver or clean up the folder."""
         view = self.view
         if view is None or view.snapshot.study is None:
             self.notify("There is no study to control.", severity="warning")

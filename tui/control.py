@@ -12,11 +12,11 @@ from redsm5.jsonio import loads
 from tui.parameters import Importance
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-MOST = 200  # items of a kind that are shown
+MOST = 200  # the most items of a kind to show
 
 
 def writable(experiments: Path, study_id: str | None) -> bool:
-    """Whether orders can be given here: there is a study, and its folder can be written to."""
+    """Whether orders can be given: there is a study, and its folder is writable."""
     if study_id is None:
         return False
     folder = paths.study_dir(experiments, study_id)
@@ -26,7 +26,7 @@ def writable(experiments: Path, study_id: str | None) -> bool:
 
 
 def give(experiments: Path, study_id: str, name: str) -> None:
-    """Put the order where the driver looks.
+    """Give an order: create its file in the study's control folder.
 
     Raises:
         OSError: it cannot be written.
@@ -37,12 +37,12 @@ def give(experiments: Path, study_id: str, name: str) -> None:
 
 
 def take_back(experiments: Path, study_id: str, name: str) -> None:
-    """Remove an order that has not been obeyed yet, or that lasts."""
+    """Remove an order that has not been carried out yet, or that stays in force."""
     (paths.study_dir(experiments, study_id) / paths.CONTROL / name).unlink(missing_ok=True)
 
 
 def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
-    """What `just cleanup` finds, or does with --execute; see scripts/cleanup.py for the document.
+    """The output of `just cleanup`, with --execute if asked for; see scripts/cleanup.py for the document.
 
     Raises:
         OSError: it refused, or could not be run; the message says why.
@@ -58,7 +58,7 @@ def cleanup(experiments: Path, *flags: str) -> dict[str, Any]:
 
 
 def importance(experiments: Path, study_id: str) -> Importance:
-    """What `just summary` says now of how much each parameter matters; nothing is written.
+    """The parameter importance that `just summary` computes now; writes nothing.
 
     Raises:
         OSError: it refused, or could not be run; the message says why.
@@ -71,20 +71,20 @@ def importance(experiments: Path, study_id: str) -> Importance:
 
 
 def _run(script: str, *arguments: str) -> bytes:
-    """What one of our commands prints, run gently in a process of its own."""
+    """The output of one of our commands, run at low priority in a separate process."""
     command = ["nice", sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=600, check=False)
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{script} took more than 10 minutes") from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").split("\n")[-5:]  # what, where and remedy have a line each
+        said = done.stderr.decode(errors="replace").split("\n")[-5:]  # problem, place and remedy have a line each
         raise OSError(" ".join(" ".join(said).split()) or f"{script} ended with {done.returncode}")
     return done.stdout
 
 
 def summed(document: dict[str, Any]) -> dict[str, Any]:
-    """What the screen shows of it: of thousands of items the first ones of each kind, and how many there are."""
+    """A summary for the screen: the first items of each kind, and their number."""
     items = [item for item in document.get("items", []) if isinstance(item, dict)]
     left = [item for item in items if item.get("kind") in ("litter", "orphan")]
     evictable = [item for item in items if item.get("kind") == "evictable"]

@@ -20,7 +20,7 @@ SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 @dataclass
 class Series:
-    """A metric over time: the value after each step, and the epochs done by then. In the order of the steps."""
+    """A metric over time: its value after each step, and the epochs completed by then, in the order of the steps."""
 
     steps: list[int] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
@@ -36,7 +36,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class CheckpointLine:
-    """A checkpoint by the last thing that was done about it. `bytes`: on disk now; `state`: full, weights or gone."""
+    """A checkpoint, as of the last action on it. `bytes`: on disk now; `state`: full, weights or gone."""
 
     name: str
     score: float | None
@@ -51,11 +51,11 @@ class TrialDetail:
     """A trial's folder at one moment.
 
     Attributes:
-        series: by metric, those named first in alphabetical order; `system_*` last.
+        series: by metric, in alphabetical order; `system_*` last.
         config: the configuration by dotted key.
         log: its last lines, oldest first.
-        pruned: why the driver ended it, where it did.
-        problems: what could not be read, or not as a whole, in words.
+        pruned: why the driver ended it, if it did.
+        problems: what could not be read completely, in words.
         version: changes when anything here does.
     """
 
@@ -114,9 +114,9 @@ class TrialReader:
         )
 
     def _read_metrics(self) -> bool:
-        """The first line of a (metric, step) counts: later ones are a stretch trained again."""
+        """The first line of a (metric, step) counts: later ones are from steps trained again after a resume."""
         lines = self._metrics.look()
-        # A new dict: a screen may be going through the one before at this moment.
+        # A new dict, since a screen may be iterating over the previous one.
         found = {} if self._metrics.restarted else dict(self._series)
         for row in records(lines, MetricRow):
             series = found.get(row.metric)
@@ -159,7 +159,7 @@ class TrialReader:
 
 
 def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
-    """What became of a checkpoint, from its rows: what a `strip` gave back is told in it, what is left is not."""
+    """The state of a checkpoint from its rows: a `strip` row has the bytes freed, not those left."""
     held = 0
     state = "gone"
     for row in rows:
@@ -172,14 +172,14 @@ def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
     last = rows[-1]
     if held and not os.path.isdir(
         folder / paths.CHECKPOINTS / Path(last.checkpoint).name
-    ):  # no name is too long for it
+    ):  # unlike Path.is_dir, it never raises for a long name
         held, state = 0, "gone"
     score = next((row.score for row in reversed(rows) if row.score is not None), None)
     return CheckpointLine(last.checkpoint, score, held, state, last.reason, last.timestamp)
 
 
 def log_line(raw: bytes) -> LogLine | None:
-    """A line of the log: its time, its severity, and its message with the context behind it."""
+    """A line of the log: time, severity, and the message followed by its context."""
     try:
         line = loads(raw)
         if not isinstance(line, dict):
@@ -192,12 +192,12 @@ def log_line(raw: bytes) -> LogLine | None:
             severity=severity if severity in SEVERITIES else "INFO" if severity != "CRITICAL" else "ERROR",
             message=" ".join([str(line.get("message", "")), *facts[:20]]),
         )
-    except (ValueError, RecursionError):  # what is nested deep may be read, and yet be too deep to be written
+    except (ValueError, RecursionError):  # deeply nested JSON may be readable, and yet too deep to serialize
         return None
 
 
 def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested object by dotted keys, its lists as text, since they may be nested deep; at most 5,000 of them."""
+    """A nested object by dotted keys, with lists as text, since they may be deeply nested; at most 5,000 keys."""
     flat: dict[str, Any] = {}
     stack = [(prefix, document)]
     while stack and len(flat) < 5000:

@@ -12,21 +12,21 @@ from redsm5.records import TrialRecord
 from tui import text
 from tui.reader import Snapshot, score
 
-LONGEST = 10_000  # characters of a cell
-RUN = tuple("=+-@＝＋－＠")  # what a spreadsheet takes for the beginning of a formula
+LONGEST = 10_000  # characters per cell
+RUN = tuple("=+-@＝＋－＠")  # characters that begin a formula in a spreadsheet
 
 
 def place() -> Path:
-    """Where the app was started, or else among the temporary files."""
+    """The folder where the app was started, or else the temporary folder."""
     try:
         here = Path.cwd()
-    except OSError:  # it is gone
+    except OSError:  # the folder was deleted
         return Path("/tmp")
     return here if os.access(here, os.W_OK) else Path("/tmp")
 
 
 def write(folder: Path, snapshot: Snapshot, ids: Sequence[str], notes: Mapping[str, str]) -> Path:
-    """These trials of the study in this order, each time into a new file.
+    """Write these trials of the study in this order, into a new CSV file.
 
     Raises:
         OSError: it cannot be written.
@@ -38,7 +38,7 @@ def write(folder: Path, snapshot: Snapshot, ids: Sequence[str], notes: Mapping[s
     metric = study.metric if study else "objective"
     own = ["number", "state", metric, "best_epoch", "epoch", "epochs", "created_at", "started_at", "finished_at"]
     own += ["active_seconds", "bytes", "resumes", "error"]
-    with path.open("x", encoding="utf-8", newline="") as file:  # never through an existing link
+    with path.open("x", encoding="utf-8", newline="") as file:  # "x" never follows an existing link
         table = csv.writer(file)
         table.writerow([cell(title) for title in (*own, *keys, "id", "note")])
         for trial_id in ids:
@@ -67,7 +67,9 @@ def _own(trial: TrialRecord) -> tuple[object, ...]:
 
 
 def cell(value: object) -> str:
-    """Numbers as they are; words as they stand, after an apostrophe where a spreadsheet would run them."""
+    """A value for a cell: numbers and text unchanged, but text that a spreadsheet would run as a formula gets an
+    apostrophe in front.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):

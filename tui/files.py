@@ -14,31 +14,31 @@ from redsm5.files import open_regular
 from redsm5.jsonio import loads
 
 MAX_INDEX = 1 << 28  # bytes: one of 100,000 trials is 80 MB
-MAX_TAIL = 1 << 24  # bytes: no other document is longer, and of longer lines only the end is read
-MAX_OBJECT = 1 << 20  # bytes: no configuration comes near it
-MAX_LINE = 1 << 16  # bytes: no line of ours comes near it
-LARGEST = 1 << 62  # no count of ours comes near it
+MAX_TAIL = 1 << 24  # bytes: the longest other document; of a longer JSON Lines file only the end is read
+MAX_OBJECT = 1 << 20  # bytes: far larger than any configuration
+MAX_LINE = 1 << 16  # bytes: far longer than any line of redsm5
+LARGEST = 1 << 62  # far larger than any count
 
 R = TypeVar("R", bound=Document)
 Signature = tuple[int, int, int]
 
 
 class Documents:
-    """JSON documents by path. `unreadable` holds those that are there but are not what they should be."""
+    """JSON documents by path. `unreadable` holds those that exist but are not valid."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[Signature | None, Document | None]] = {}
         self.unreadable: set[Path] = set()
 
     def get(self, path: Path, kind: type[R], most: int = MAX_TAIL) -> R | None:
-        """A document of so many bytes at most; what it last was where it cannot be read; None where there is none."""
+        """A document of at most `most` bytes; its last valid version if it cannot be read; None if it is missing."""
         known = self._known.get(path)
         try:
             status = path.stat()
             signature = (status.st_mtime_ns, status.st_size, status.st_ino)
             if known is None or known[0] != signature:
                 known = (signature, self._read(path, kind, most) or (known[1] if known else None))
-                # Not if it could not be opened: permissions may be fixed without a change of the file.
+                # Not reached if it could not be opened: permissions may be fixed without a change of the file.
                 self._known[path] = known
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
@@ -54,7 +54,7 @@ class Documents:
     def _read(self, path: Path, kind: type[R], most: int) -> R | None:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            content = file.read(most) if size <= most else b""  # which is no document either
+            content = file.read(most) if size <= most else b""  # which is invalid, too
         try:
             document = parse(content, kind)
             if not plausible(document):
@@ -67,7 +67,7 @@ class Documents:
 
 
 def plausible(record: Record) -> bool:
-    """Whether no integer in it is beyond what a count of anything can be: arithmetic with those would fail."""
+    """Whether all integers in it are plausible counts: arithmetic with huge ones would fail."""
     return all(
         plausible(v) if isinstance(v, Record) else not isinstance(v, int) or -LARGEST < v < LARGEST
         for v in record.__dict__.values()
@@ -75,10 +75,10 @@ def plausible(record: Record) -> bool:
 
 
 class Lines:
-    """Follows a file of JSON lines: each look gives the whole lines since the last one.
+    """Follows a file of JSON lines: each look returns the complete lines since the last one.
 
-    A file that was cut or replaced is read anew: then `restarted` is True. Of a file longer than MAX_TAIL only the end
-    is read: then `cut` is True.
+    A truncated or replaced file is read again from its start, and `restarted` is True. Of a file longer than MAX_TAIL
+    only the end is read, and `cut` is True.
     """
 
     def __init__(self, path: Path, tail: int = MAX_TAIL) -> None:
@@ -116,7 +116,7 @@ class Lines:
 
 
 def records(lines: Iterable[bytes], kind: type[R]) -> Iterator[R]:
-    """The lines that are such records; a stranger's is skipped."""
+    """The lines that are valid records of this kind; others are skipped."""
     for line in lines:
         try:
             record = parse(line, kind)
@@ -127,7 +127,7 @@ def records(lines: Iterable[bytes], kind: type[R]) -> Iterator[R]:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object of any shape; None where there is none that can be read."""
+    """Any JSON object; None if the file is missing or unreadable."""
     try:
         with open_regular(path) as file:
             document = loads(file.read(MAX_OBJECT))

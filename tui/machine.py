@@ -25,7 +25,9 @@ LOCKS = Path("/proc/locks")
 
 @dataclass(frozen=True)
 class Gpu:
-    """What is None, the driver does not tell. `busy` and `temperature`: per cent, and degrees Celsius."""
+    """A GPU's figures; None if the driver does not report one. `busy` is in per cent, `temperature` in
+    degrees Celsius.
+    """
 
     name: str
     busy: float | None = None
@@ -39,11 +41,11 @@ class Sample:
     """The machine at one moment.
 
     Attributes:
-        at: seconds of a clock that only goes on.
+        at: seconds of a monotonic clock.
         cpu: per cent of all cores; 100 is all of them.
-        memory: bytes that are not available.
-        load: the average over 1, 5 and 15 minutes; empty where the system has none.
-        read, written: bytes in a second since the last sample; None where nothing tells.
+        memory: bytes in use, that is not available.
+        load: the load averages over 1, 5 and 15 minutes; empty if the system has none.
+        read, written: bytes per second since the last sample; None if unknown.
     """
 
     at: float
@@ -57,8 +59,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class MachineView:
-    """The samples of the last minutes, oldest first. `disk`: the device whose bytes are counted; `here`: the trials at
-    work on this machine, None where the system does not tell.
+    """The samples of the last minutes, oldest first. `disk`: the device whose bytes are counted; `here`: the trials
+    that run on this machine, None if the system does not tell.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -76,22 +78,22 @@ class Machine:
         self._experiments = experiments
         self._samples: deque[Sample] = deque()
         self._last = 0.0
-        self._moved: tuple[float, int, int] | None = None  # when, and the bytes read and written until then
+        self._moved: tuple[float, int, int] | None = None  # time, and the total bytes read and written by then
         self._host, self._cores, self._total, self._disk = "", 0, 0, ""
         self._nvml: Any = None
         self._gpus: list[tuple[Any, str]] = []
 
     def look(self, seen: bool, at_work: Iterable[str] = ()) -> MachineView:
-        """The last minutes, with a sample of now where one is due.
+        """The last minutes, with a new sample if one is due.
 
         Args:
-            seen: somebody looks at it, so that one is due each second.
-            at_work: ids of the trials of which to find those at work here.
+            seen: whether the screen is shown, so that a sample is due each second.
+            at_work: ids of the active trials, of which those on this machine are found.
         """
         now = time.monotonic()
         if not self._cores:
             self._begin()
-            self._last = now  # of the CPU and the disk, only a time between two looks tells anything
+            self._last = now  # CPU and disk figures need a time span between two looks
         if now - self._last >= (SEEN_S if seen else SELDOM_S):
             self._last = now
             self._samples.append(self._sample(now))
@@ -107,15 +109,15 @@ class Machine:
         )
 
     def _begin(self) -> None:
-        """What stays as it is."""
+        """Read what does not change: names, sizes, and the GPUs."""
         import psutil
 
         self._host, self._cores = socket.gethostname(), psutil.cpu_count() or 1
         self._total = psutil.virtual_memory().total
-        psutil.cpu_percent()  # which counts from its last call on
+        psutil.cpu_percent()  # it measures from its previous call on
         self._disk = device_of(self._experiments)
         self._disk_rates(time.monotonic())
-        with suppress(Exception):  # no package, no driver, no GPU: NVML fails in many ways, and nothing else does by it
+        with suppress(Exception):  # NVML fails in many ways: no package, no driver, no GPU; nothing else depends on it
             import pynvml
 
             pynvml.nvmlInit()
@@ -159,7 +161,7 @@ class Machine:
         return tuple(max(self._moved[n] - before[n], 0) / seconds for n in (1, 2))  # type: ignore[return-value]
 
     def _gpu(self, handle: Any, name: str) -> Gpu:
-        """What the driver tells of one GPU; a slice of one (MIG) tells less."""
+        """The figures of one GPU; for a MIG slice the driver reports fewer."""
         nvml, told = self._nvml, {}
         asks: dict[str, Callable[[], Any]] = {
             "busy": lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
@@ -174,7 +176,7 @@ class Machine:
 
 
 def device_of(path: Path) -> str:
-    """The name of the block device that holds the nearest folder that is there; empty where it is none, as on NFS."""
+    """The name of the block device of the nearest existing folder; empty if there is none, as on NFS."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
@@ -185,7 +187,7 @@ def device_of(path: Path) -> str:
 
 
 def running_here(experiments: Path, trial_ids: Iterable[str]) -> frozenset[str] | None:
-    """Those of the trials whose lock a process of this machine holds; None where the system does not list its locks."""
+    """The trials whose lock a process of this machine holds; None if the system does not list its locks."""
     try:
         lines = [line.split() for line in LOCKS.read_text().splitlines()]
     except OSError:

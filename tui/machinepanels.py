@@ -28,7 +28,7 @@ COLUMNS = (
 
 
 def columns(samples: Sequence[Sample], of: Of, width: int) -> list[float | None]:
-    """The highest value in each of so many parts of the last minutes; None where there was no sample for long."""
+    """The highest value in each of `width` parts of the last minutes; None if samples are missing for long."""
     heights: list[float | None] = [None] * width
     if not samples or width < 1:
         return heights
@@ -47,13 +47,13 @@ def columns(samples: Sequence[Sample], of: Of, width: int) -> list[float | None]
 
 
 def area(heights: Sequence[float | None], rows: int, top: float) -> list[str]:
-    """A chart of blocks in so many lines, the uppermost first; zero is the thinnest block, nothing is none."""
+    """A chart of blocks in `rows` lines, from top to bottom; zero is the thinnest block, None is blank."""
     eighths = [0 if h is None else min(max(round(h / top * rows * 8), 1), rows * 8) if top > 0 else 1 for h in heights]
     return ["".join(BLOCKS[min(max(n - 8 * row, 0), 8)] for n in eighths) for row in range(rows - 1, -1, -1)]
 
 
 def chart(samples: Sequence[Sample], of: Of, width: int, rows: int, top: float | None, write: Write) -> Text:
-    """The last minutes up to `top`, or up to the highest value, with what the axis reaches beside it."""
+    """A chart of the last minutes, up to `top` or up to the highest value, with the axis labels beside it."""
     heights = columns(samples, of, max(width - 9, 4))
     reach = top or max((h for h in heights if h is not None), default=0.0)
     page = Text()
@@ -64,7 +64,7 @@ def chart(samples: Sequence[Sample], of: Of, width: int, rows: int, top: float |
 
 
 def since(width: int) -> Text:
-    """The line beneath a chart."""
+    """The time axis under a chart."""
     return Text(f"{'':>9}{KEPT_S / 60:.0f} min ago{'now':>{max(width - 18, 4)}}", DIM)
 
 
@@ -81,7 +81,7 @@ def title(machine: MachineView) -> str:
 
 
 def cpu(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
-    """The chart, and what stands in the frame."""
+    """The CPU chart, and the text in its frame."""
     if not machine.samples:
         return Text(WAITING, DIM), ""
     now = machine.samples[-1]
@@ -100,7 +100,7 @@ def memory(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
 
 
 def disk(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
-    """Writes above reads, each up to its highest."""
+    """Charts of writes and, below, reads, each up to its highest value."""
     if not machine.samples:
         return Text(WAITING, DIM), ""
     now = machine.samples[-1]
@@ -113,7 +113,7 @@ def disk(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
 
 
 def gpus(machine: MachineView, width: int, rows: int) -> tuple[Text, str]:
-    """A line and a chart for each."""
+    """A line and a chart for each GPU."""
     if not machine.samples:
         return Text(WAITING, DIM), ""
     found = machine.samples[-1].gpus
@@ -136,7 +136,7 @@ def _busy(n: int) -> Of:
 
 
 def _told(gpu: Gpu) -> str:
-    """Use, memory and temperature, as far as they are told."""
+    """Use, memory and temperature, as far as they are known."""
     parts = [] if gpu.busy is None else [percent(gpu.busy)]
     if gpu.used is not None and gpu.total:
         whole = size(gpu.total)
@@ -146,7 +146,7 @@ def _told(gpu: Gpu) -> str:
 
 
 def strip(machine: MachineView, width: int) -> Text:
-    """All of it in three lines, two cells each."""
+    """The machine in three lines of two cells."""
     if not machine.samples:
         return Text(WAITING, DIM)
     now, samples = machine.samples[-1], machine.samples
@@ -170,7 +170,7 @@ def strip(machine: MachineView, width: int) -> Text:
 
 
 def at_work(view: View, width: int) -> tuple[Text, str]:
-    """The trials that run on this machine with the newest of what they measured, and what stands above them."""
+    """The trials that run on this machine with their newest system metrics, and the heading."""
     active, here = view.snapshot.trials.active, view.machine.here
     shown = [t for t in active if here is None or t.trial_id in here]
     named = "running trials" if here is None else "trials running on this machine"

@@ -19,7 +19,7 @@ from redsm5.jsonio import dumps, loads
 from redsm5.migrations import SCHEMA
 from tui import text
 
-LARGEST = 1 << 25  # bytes: as many notes as are kept, each as long as it may be
+LARGEST = 1 << 25  # bytes: the most notes, each of the greatest length
 MOST_FOLDERS = 200
 MOST_NOTES, LONGEST_NOTE = 10_000, 500
 MOST_MARKED = 8
@@ -31,7 +31,7 @@ Kept = bool | int | str
 
 @dataclass(frozen=True)
 class Here:
-    """What was looked at in one experiments folder: the ids of a study and of trials."""
+    """What the user looked at in one experiments folder: the ids of a study and of trials."""
 
     study: str | None = None
     trial: str | None = None
@@ -41,7 +41,7 @@ class Here:
 
 @dataclass
 class Content:
-    """What stands in the file, and whether it is there but cannot be read."""
+    """The content of the state file, and whether it exists but cannot be read."""
 
     folders: dict[str, Here] = field(default_factory=dict)
     layout: dict[str, dict[str, Kept]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Content:
 
 
 def state_file() -> Path | None:
-    """Where it is kept; None where there is no home."""
+    """The path of the state file; None if there is no home folder."""
     base = Path(os.environ.get("XDG_STATE_HOME") or "")
     try:
         base = base if base.is_absolute() else Path.home() / ".local" / "state"
@@ -60,20 +60,20 @@ def state_file() -> Path | None:
 
 
 class Memory:
-    """Remembers for one experiments folder. `notes` is never changed, but replaced when one of them is."""
+    """The app's saved state for one experiments folder. `notes` is never modified, but replaced if a note changes."""
 
     def __init__(self, experiments: Path) -> None:
         self.path = state_file()
         try:
             self._folder = os.path.realpath(experiments)
-        except OSError:  # started in a folder that is gone
+        except OSError:  # started in a deleted folder
             self._folder = str(experiments)
         content = read(self.path)
         self.here: Here = content.folders.get(self._folder, Here())
         self.layout, self.notes = content.layout, content.notes
         self._followed: dict[str, tuple[object, Sequence[str]]] = {}
         self._saved: tuple[Here, dict[str, dict[str, Kept]]] = (self.here, self.layout)
-        self._unsaved: dict[str, str] = {}  # notes; an empty one is to go
+        self._unsaved: dict[str, str] = {}  # notes; an empty one deletes the saved one
         self._notes_lock, self._file_lock = threading.Lock(), threading.Lock()
 
     @property
@@ -81,7 +81,7 @@ class Memory:
         return str(self.layout.get("TerminalApp", {}).get("theme", ""))
 
     def recall(self, thing: object, names: Sequence[str], *, called: str = "") -> None:
-        """Set these attributes to what they were, and follow them, by the name of its type or by this one."""
+        """Restore these attributes of `thing`, and follow them, under the name of its type or `called`."""
         called = called or type(thing).__name__
         for name, value in self.layout.get(called, {}).items():
             if name in names and type(value) is type(getattr(thing, name)):
@@ -89,11 +89,11 @@ class Memory:
         self.follow(thing, names, called)
 
     def follow(self, thing: object, names: Sequence[str], called: str) -> None:
-        """Remember from now on what these attributes are."""
+        """From now on, save the values of these attributes."""
         self._followed[called] = thing, names
 
     def note(self, trial_id: str, note: str) -> bool:
-        """Note this on a trial, or nothing any more; False where there are too many notes already."""
+        """Set a trial's note; an empty one removes it. Return False if there are too many notes."""
         note = _line(note)
         if note and trial_id not in self.notes and len(self.notes) >= MOST_NOTES:
             return False
@@ -108,7 +108,7 @@ class Memory:
         return bool(self._unsaved) or self._saved != (here, self._layout())
 
     def save(self, here: Here) -> None:
-        """Lay what has changed here over what stands in the file now.
+        """Merge the changes into the current content of the file.
 
         Raises:
             OSError: it cannot be written.
@@ -122,7 +122,7 @@ class Memory:
                     raise FileNotFoundError(2, "there is no home folder")
                 content = read(self.path)
                 content.folders.pop(self._folder, None)
-                content.folders[self._folder] = here  # the last one used stands last
+                content.folders[self._folder] = here  # the last used one comes last
                 content.layout |= layout
                 for trial_id, note in unsaved.items():
                     content.notes.pop(trial_id, None)
@@ -136,7 +136,7 @@ class Memory:
             self._saved = here, layout
 
     def _layout(self) -> dict[str, dict[str, Kept]]:
-        """As it was, and of what is on the screen as it is."""
+        """The saved layout, updated with the current values of what is followed."""
         now = {kind: {n: getattr(thing, n) for n in names} for kind, (thing, names) in self._followed.items()}
         return self.layout | now
 
@@ -146,7 +146,7 @@ class Memory:
 
 
 def read(path: Path | None) -> Content:
-    """What can be used of the file; nothing of it raises."""
+    """The valid parts of the file; never raises."""
     if path is None:
         return Content()
     try:
@@ -170,7 +170,7 @@ def read(path: Path | None) -> Content:
 
 
 def write(path: Path, content: Content) -> None:
-    """Replace the file as a whole; one that could not be read is put aside.
+    """Replace the file atomically; an unreadable one is renamed first.
 
     Raises:
         OSError: it cannot be written.
@@ -207,7 +207,7 @@ def _word(value: object, longest: int = 4 * LONGEST_NOTE) -> bool:
 
 
 def _line(note: str) -> str:
-    """A note as it is kept and shown; what this gives it leaves as it is."""
+    """A note as it is saved and shown; idempotent."""
     return text.clean(text.clean(note, LONGEST_NOTE), LONGEST_NOTE).strip()
 
 
@@ -223,7 +223,7 @@ def _here(found: object) -> Here:
 
 
 def _kept(found: object) -> dict[str, Kept]:
-    """Words that can be shown, switches and widths."""
+    """The values of an allowed kind: short text, booleans and widths."""
     kept = [*found.items()][:MOST_WORDS] if isinstance(found, dict) else []
     return {
         key: "".join(c for c in value if c.isprintable()) if isinstance(value, str) else value

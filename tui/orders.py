@@ -20,7 +20,7 @@ ORDERS = {
 
 
 def refusal(what: str, view: View) -> str:
-    """Why this cannot be ordered now; empty where it can."""
+    """Why this order cannot be given now; empty if it can."""
     study, active = view.snapshot.study, view.snapshot.trials.active
     assert study
     if what in ("pause", "stop", "stop-now") and study.state == "completed":

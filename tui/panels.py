@@ -78,7 +78,7 @@ def empty(snapshot: Snapshot) -> Text:
 
 
 def gauge(snapshot: Snapshot, width: int) -> Text:
-    """What is used and what is reserved beside it, as shares of the budget."""
+    """The used and the reserved bytes as shares of the budget."""
     budget = snapshot.budget
     if not budget:
         return Text(f"{size(snapshot.trials.bytes)} of checkpoints, no budget")
@@ -119,7 +119,7 @@ _KINDS = (("weights", "weights"), ("resume", "training state"), ("temporary", "t
 
 
 def keep_all(snapshot: Snapshot, seen: StorageView) -> str:
-    """What everything written would take, against what is there."""
+    """The bytes if everything written had been kept, compared with the bytes on disk."""
     if seen.pending:
         return f"keep-all would hold: counting, {seen.looked_at:,} of {len(snapshot.trials):,} trials"
     less = 1 - snapshot.trials.bytes / seen.keep_all if seen.keep_all > 0 else 0.0
@@ -129,12 +129,12 @@ def keep_all(snapshot: Snapshot, seen: StorageView) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # pace, now, lately
 
-STARTS_WITHIN_S = 60  # a queued trial; after that its driver is taken to have ended
-PASSING = ("queued", "preparing", "finishing")  # states that say nothing that the next one does not
+STARTS_WITHIN_S = 60  # a queued trial; after that its driver counts as ended
+PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
 
 
 def pace(view: View, *, words: bool = False) -> Text:
-    """How the trials ended, how many an hour since the first began, and when the study may be done."""
+    """The trials' outcomes, the trials per hour since the first started, and when the study may be done."""
     snapshot, line = view.snapshot, Text()
     for name in ("completed", "pruned", "failed", "interrupted", "queued"):
         if count := snapshot.trials.counts[name]:
@@ -157,7 +157,7 @@ def pace(view: View, *, words: bool = False) -> Text:
 
 
 def leader(snapshot: Snapshot) -> Text:
-    """The best trial and what it was made with, a parameter a line."""
+    """The best trial and its parameters, one per line."""
     trial = snapshot.trials.best
     if trial is None or trial.best is None:
         return Text("no trial completed yet", DIM)
@@ -168,7 +168,9 @@ def leader(snapshot: Snapshot) -> Text:
 
 
 def happening(view: View, most: int = 3) -> Text:
-    """The running trial in three lines, or several in one line each; if none is running, why, and what to do next."""
+    """A running trial in three lines, or several in one line each; if none is running, the reason and
+    what to do next.
+    """
     active = view.snapshot.trials.active
     if not active:
         return Text(_idle(view))
@@ -221,7 +223,7 @@ def _at_work(view: View, trial: TrialRecord) -> list[Text]:
 
 
 def lately(view: View) -> list[Text]:
-    """The latest results of trials, and changes of the running trial's checkpoints, newest first."""
+    """The latest outcomes of trials, and actions on the running trial's checkpoints, newest first."""
     lines: list[tuple[str, Text]] = []
     for event in view.snapshot.events:
         if event.state in PASSING:
@@ -237,7 +239,7 @@ def lately(view: View) -> list[Text]:
 
 
 def overview(view: View, most: int = 10) -> str:
-    """The overview as plain text, for a terminal that is no screen."""
+    """The overview as plain text, for --once."""
     snapshot = view.snapshot
     if snapshot.empty:
         return empty(snapshot).plain.split("\n")[0]

@@ -20,16 +20,16 @@ from tui.files import LARGEST
 from tui.reader import Trials, score
 
 MOST_DRAWN = 500
-FEWEST = 10  # completed trials, below which their best say nothing
+FEWEST = 10  # completed trials; with fewer, the best ones say little
 MOST_WORDS = 50
-LOG_FROM = 20  # times the lowest value: from there on an axis is logarithmic, as in the overview's chart
+LOG_FROM = 20  # ratio of the highest to the lowest value from which an axis is logarithmic, as in the overview's chart
 LARGEST_NUMBER = 1e15
 T = TypeVar("T")
-NUMBERS = frozenset({int, float, type(None)})  # types of which an axis of numbers is made
+NUMBERS = frozenset({int, float, type(None)})  # types of the values on a numeric axis
 
 
 class Importance(Document):
-    """What is read of summary.json: when it was made, of which trials, and how much each parameter matters."""
+    """The parts of summary.json that are read: its time, its trials, and each parameter's importance."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -44,18 +44,18 @@ class Importance(Document):
 
     @property
     def completed(self) -> int:
-        """Of how many completed trials it is."""
+        """The number of completed trials on which it is based."""
         return min(max(self.counts.get("completed", 0), 0), LARGEST)
 
     def share(self, key: str) -> float | None:
-        """The parameter's share of the variance; None where it cannot be told."""
+        """The parameter's share of the variance; None if it is unknown."""
         found = self.parameter_importance.get(key)
         share = found.share if found else None
         return share if share is not None and 0 <= share <= 1 else None
 
 
 def ordered(keys: Sequence[str], importance: Importance | None) -> list[str]:
-    """The keys, the most important first; those of which it is not told, in their own order."""
+    """The keys, the most important first; keys without an importance in their own order."""
     if importance is None:
         return [*keys]
     shares = {key: importance.share(key) for key in keys}
@@ -68,7 +68,7 @@ class Ranked(NamedTuple):
 
 
 def ranked(trials: Trials) -> list[Ranked]:
-    """The completed trials that are no repetition of another, best first."""
+    """The completed trials that are not duplicates, best first."""
     found = [
         Ranked(value, trial)
         for trial in trials
@@ -79,7 +79,7 @@ def ranked(trials: Trials) -> list[Ranked]:
 
 
 def drawn(found: Sequence[Ranked]) -> list[Ranked]:
-    """At most MOST_DRAWN of them, best first: the best half of so many, and of the others the newest."""
+    """At most MOST_DRAWN of them, best first: half of them are the best, the rest are the newest others."""
     if len(found) <= MOST_DRAWN:
         return [*found]
     half = MOST_DRAWN // 2
@@ -89,10 +89,10 @@ def drawn(found: Sequence[Ranked]) -> list[Ranked]:
 
 @dataclass(frozen=True)
 class Axis:
-    """Where a parameter's values lie: numbers between `low` and `high`, or words side by side.
+    """The axis of a parameter: numbers between `low` and `high`, or words side by side.
 
     Attributes:
-        low, high: on a logarithmic axis the logarithms to base 10.
+        low, high: on a logarithmic axis, the logarithms to base 10.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Axis:
     words: tuple[str, ...] = ()
 
     def place(self, value: object) -> float | None:
-        """How far up the axis it lies, of 1; None for what no axis holds."""
+        """The value's position on the axis, 0 to 1; None if it has none."""
         if self.words:
             word = None if value is None else str(value)
             if word not in self.words:
@@ -114,7 +114,7 @@ class Axis:
         return min(max((at - self.low) / (self.high - self.low), 0.0), 1.0) if self.high > self.low else 0.5
 
     def label(self, place: float) -> str:
-        """What stands so far up the axis."""
+        """The label at a position on the axis."""
         if self.words:
             return text.parameter(self.words[round(place * (len(self.words) - 1))])
         at = self.low + place * (self.high - self.low)
@@ -129,12 +129,12 @@ class Axis:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether an axis holds it as a number."""
+    """Whether a numeric axis can show it."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
 def axis_of(name: str, values: Sequence[object]) -> Axis:
-    """The axis on which all these values have a place, but None and numbers without measure."""
+    """The axis for all these values; None and non-finite numbers have no position on it."""
     if not NUMBERS.issuperset(map(type, values)):
         return Axis(name, words=tuple(sorted({str(v) for v in values if v is not None})[:MOST_WORDS]))
     numbers = [v for v in values if v is not None and -LARGEST_NUMBER < v < LARGEST_NUMBER]  # type: ignore[operator]
@@ -148,13 +148,13 @@ def axis_of(name: str, values: Sequence[object]) -> Axis:
 
 @dataclass(frozen=True)
 class Common:
-    """One parameter's values among the best trials, beside those of all.
+    """One parameter's values among the best trials, compared with all trials.
 
     Attributes:
-        axis: of the values of all.
-        low, high: of the best, where the values are numbers; None where none of them has it.
-        best, all: how often each word stands, where they are words.
-        have: how many of the best have the parameter.
+        axis: the axis for the values of all trials.
+        low, high: the range of the best, if the values are numbers; None if none of the best has the parameter.
+        best, all: the count of each value among the best and among all, if the values are words.
+        have: the number of the best that have the parameter.
     """
 
     axis: Axis
@@ -170,7 +170,7 @@ def best_tenth(found: Sequence[T]) -> Sequence[T]:
 
 
 def common(settings: Sequence[Mapping[str, Any]], key: str) -> Common:
-    """What the best ten per cent have in common in a parameter; `settings` are all trials' parameters, best first."""
+    """A parameter's values in the best ten per cent of trials; `settings` are all trials' parameters, best first."""
     values = [setting.get(key) for setting in settings]
     best = [v for v in values[: len(best_tenth(settings))] if v is not None]
     axis = axis_of(text.parameter_name(key), values)

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 LONGEST = 300  # characters of a query
 LONGEST_PATTERN = 100
-LONGEST_CELL = 500  # characters of a cell that a pattern sees
-MOST_REPEATS = 1000  # (a{999}){999} as a whole is written out before anything is looked for
-DEEPEST = 20  # parentheses in one another
-ONE_S = 0.05  # for a pattern and a cell: (a+)+ would never end
-ALL_S, EACH_S = 1.0, 20e-6  # where a pattern took so long, its cells must have taken less than this on average
+LONGEST_CELL = 500  # characters of a cell that a pattern searches
+MOST_REPEATS = 1000  # (a{999}){999} would be expanded completely before the search
+DEEPEST = 20  # nested parentheses
+ONE_S = 0.05  # seconds per pattern and cell: (a+)+ would never end
+ALL_S, EACH_S = 1.0, 20e-6  # after ALL_S seconds in total, a pattern must have taken less than EACH_S per cell
 
 COUNT = re.compile(r"\d+(?=\s*(?:,\s*\d*\s*)?\})")
 COMPARED = re.compile(r"([\w.#]+)(\s*(?:!=|<=|>=|=|<|>)|!?~)\s*")  # "mlp ~x" is a word and a pattern in any cell
@@ -42,10 +42,10 @@ Finds = Callable[[object], bool]
 
 
 class Pattern:
-    """A regular expression, whatever the case; what is none, or takes too long, is searched for literally."""
+    """A regular expression that ignores case; one that is invalid or takes too long is searched for literally."""
 
     def __init__(self, typed: str) -> None:
-        import regex  # only once a pattern is typed; `re` knows no time limit
+        import regex  # imported only when a pattern is typed; `re` has no time limit
 
         self.typed, self.told = typed[:LONGEST_PATTERN], ""
         self._literal = self.typed.lower()
@@ -56,7 +56,7 @@ class Pattern:
             return
         try:
             self._search = regex.compile(self.typed, regex.IGNORECASE).search
-        except Exception as error:  # whatever it says of what is half typed
+        except Exception as error:  # an incomplete pattern may raise any error
             self._give_up(f"is not a regex ({getattr(error, 'msg', '') or type(error).__name__})")
 
     def finds(self, value: object) -> bool:
@@ -80,7 +80,7 @@ class Pattern:
 
 
 class Query:
-    """Whether a row, its values by column, is what is asked for. An empty query takes all."""
+    """A test of whether a row, its values by column, matches. An empty query matches all."""
 
     def __init__(self, typed: str) -> None:
         self._patterns: list[Pattern] = []
@@ -90,14 +90,14 @@ class Query:
 
     @property
     def told(self) -> str:
-        """What is wrong with what is typed; empty where nothing is."""
+        """The problem with the query; empty if there is none."""
         return next((pattern.told for pattern in self._patterns if pattern.told), "")
 
     def __call__(self, row: Row) -> bool:
         return self._test is None or self._test(row)
 
     def those(self, items: Iterable[T], row: Callable[[T], Row]) -> list[T]:
-        """The items whose rows match; evaluated again if a pattern was given up on the way."""
+        """The items whose rows match; evaluated again if a pattern was given up meanwhile."""
         items = [*items]
         while True:
             before = self.told, [pattern.told for pattern in self._patterns]
@@ -106,10 +106,10 @@ class Query:
                 return kept
 
     # -----------------------------------------------------------------------------------------------------------------
-    # what is typed, piece by piece
+    # parsing
 
     def _tokenized(self, typed: str) -> Iterator[str | Test]:
-        """Tests, and between them the signs `(`, `)`, `|` and `!`."""
+        """The tokens: tests, and the signs `(`, `)`, `|` and `!`."""
         at = 0
         while at < len(typed):
             sign, after = typed[at], typed[at + 1 : at + 2]
@@ -135,7 +135,7 @@ class Query:
                     yield _anywhere(self._finder("=", wanted, quoted))
 
     def _finder(self, op: str, wanted: str, quoted: bool) -> Finds:
-        """What looks into one cell."""
+        """The function that searches one cell."""
         if op in ("~", "!~"):
             self._patterns.append(Pattern(wanted))
             return self._patterns[-1].finds
@@ -167,7 +167,7 @@ class Query:
                 continue
             if token == "(" and depth < DEEPEST:
                 test = self._either(depth + 1)
-                self._at += 1  # past what closes it
+                self._at += 1  # skip the closing parenthesis
             elif callable(token):
                 test = token
             if test:
@@ -178,13 +178,15 @@ class Query:
 
 @lru_cache(maxsize=16)
 def matcher(query: str) -> Query:
-    """The query, kept: a pattern that took too long once is not tried again at each look."""
+    """The cached query, so that a pattern that took too long is not tried again at each look."""
     return Query(query)
 
 
 @lru_cache(maxsize=16)
 def words(query: str) -> Callable[[str], bool]:
-    """Whether one text has each of these words; `"two words"` are one, and `~^val` is a regular expression."""
+    """A test of whether one text contains each of these words; `"two words"` count as one, and `~^val` is a regular
+    expression.
+    """
     typed = [found.strip('"') for found in re.findall(r'"[^"]*"?|\S+', query[:LONGEST])]
     finds: list[Finds] = [Pattern(word[1:]).finds if word[:1] == "~" else _finds(word.lower()) for word in typed]
     return lambda text: all(find(text) for find in finds)
@@ -195,7 +197,7 @@ def _finds(wanted: str) -> Finds:
 
 
 def _value(typed: str, at: int, *, pattern: bool) -> tuple[str, bool, int]:
-    """The word, the quoted words or the pattern that begins here, whether it is quoted, and where it ends."""
+    """The word, quoted words or pattern at this position, whether it is quoted, and its end."""
     if typed[at : at + 1] == '"':
         end = typed.find('"', at + 1)
         end = len(typed) if end < 0 else end
@@ -209,7 +211,7 @@ def _value(typed: str, at: int, *, pattern: bool) -> tuple[str, bool, int]:
         inside = sign != "]" if inside else sign == "["
         depth += 0 if inside else (sign == "(") - (sign == ")")
         if depth < 0:
-            break  # it closes what was opened before the pattern
+            break  # it closes a parenthesis opened before the pattern
         end += 2 if sign == "\\" else 1
     end = min(end, len(typed))
     return typed[at:end], False, end
@@ -225,7 +227,7 @@ def _anywhere(finds: Finds) -> Test:
 
 def _compares(name: str, op: str, wanted: str, finds: Finds) -> Test:
     number = _number(wanted)
-    means: dict[str, bool] = {}  # of each key that was seen, whether the name means it
+    means: dict[str, bool] = {}  # by key, whether the name refers to it
 
     def test(row: Row) -> bool:
         for key, value in row.items():

@@ -25,7 +25,7 @@ ACTIVE = frozenset({"preparing", "running", "finishing"})
 
 
 class Trials(tuple[TrialRecord, ...]):
-    """The trials of a study by number, and what follows from them; made anew only when one of them has changed."""
+    """The trials of a study by number, with cached results; replaced only when a trial has changed."""
 
     @cached_property
     def by_id(self) -> dict[str, TrialRecord]:
@@ -37,22 +37,22 @@ class Trials(tuple[TrialRecord, ...]):
 
     @property
     def counts(self) -> Counter[str]:
-        """How many are in each state."""
+        """The number of trials in each state."""
         return self._facts.counts
 
     @property
     def bytes(self) -> int:
-        """What the checkpoints of all hold, as the trials noted it last."""
+        """The bytes of all checkpoints, as last recorded by the trials."""
         return self._facts.bytes
 
     @property
     def best(self) -> TrialRecord | None:
-        """The completed one with the highest finite score, the first of equals."""
+        """The completed trial with the highest finite score, the first of equals."""
         return self._facts.best
 
     @property
     def span(self) -> tuple[int, str, str]:
-        """How many have ended, when the first began and when the last one ended; the times may be empty."""
+        """The number of finished trials, the first start and the last end; the times may be empty."""
         return self._facts.ended, self._facts.first, self._facts.last
 
     @property
@@ -61,12 +61,12 @@ class Trials(tuple[TrialRecord, ...]):
 
     @property
     def points(self) -> list[tuple[int, float, bool]]:
-        """Number, objective and whether it is completed, of each trial that has a finite score."""
+        """(number, objective, whether completed) of each trial with a finite score."""
         return self._facts.points
 
     @cached_property
     def _facts(self) -> "_Facts":
-        """All of this in one plain loop: it is made for thousands, each time that one has changed."""
+        """One plain loop for speed: it runs over thousands of trials each time one has changed."""
         states, active, points, best, highest = [], [], [], None, -INFINITY
         size, ended, first, last = 0, 0, "", ""
         for place, trial in enumerate(self):
@@ -88,7 +88,7 @@ class Trials(tuple[TrialRecord, ...]):
 
     @cached_property
     def running_best(self) -> list[tuple[int, float]]:
-        """The best of the completed trials so far, at each of those that were better than all before."""
+        """(number, score) of each completed trial that was better than all before it."""
         found: list[tuple[int, float]] = []
         for number, value, completed in self.points:
             if completed and (not found or value > found[-1][1]):
@@ -96,13 +96,13 @@ class Trials(tuple[TrialRecord, ...]):
         return found
 
     def ready(self) -> "Trials":
-        """Find all of this now, in the thread that reads, and not when it is to be shown."""
+        """Compute the cached results now, in the reading thread, and not when they are shown."""
         for name in ("by_id", "running_best", "parameters"):
             getattr(self, name)
         return self
 
     def with_changed(self, changed: Iterable[TrialRecord]) -> "Trials | None":
-        """The same trials, some of them as they are now; None where one is new or stands elsewhere."""
+        """The same trials with changed records; None if one is new or its place has changed."""
         trials, by_id = list(self), dict(self.by_id)
         for new in changed:
             old = by_id.get(new.trial_id)
@@ -117,7 +117,7 @@ class Trials(tuple[TrialRecord, ...]):
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
-        """The keys that any of them has, at most 200."""
+        """The parameter keys of all trials, at most 200."""
         return tuple(sorted({key for trial in self for key in trial.parameters})[:200])
 
 
@@ -133,7 +133,7 @@ class _Facts(NamedTuple):
 
 
 def score(trial: TrialRecord) -> float | None:
-    """Its best objective; None where there is none or it is not finite."""
+    """A trial's best objective; None if there is none or it is not finite."""
     value = trial.best.value if trial.best else None
     return value if value is not None and abs(value) < INFINITY else None
 
@@ -143,14 +143,14 @@ class Snapshot:
     """An experiments folder at one moment.
 
     Attributes:
-        studies: all that can be read, oldest first.
-        study: the one that is looked at; None where there is none, then `trials` are those without a study.
-        events: its last ones, oldest first.
-        latest: of each active trial, the newest row of the metric that the study maximizes.
-        ledger: the study's byte budget; None where it has none yet.
+        studies: all readable studies, oldest first.
+        study: the chosen study; None if there is none: then `trials` are those without a study.
+        events: its latest events, oldest first.
+        latest: the newest row of the study's metric, by active trial.
+        ledger: the study's byte budget; None if it has none yet.
         orders: the names of the files in the study's control folder.
         disk_free, disk_total: bytes of the file system.
-        unreadable: files that are there but are not what they should be.
+        unreadable: files that exist but are not valid.
         error: why the folder cannot be read at all.
     """
 
@@ -174,7 +174,7 @@ class Snapshot:
 
     @property
     def budget(self) -> int | None:
-        """The bytes that the study's checkpoints may take; None where no study says so."""
+        """The limit in bytes on the study's checkpoints; None if there is no study."""
         if self.ledger:
             return self.ledger.max_total_size
         retention = self.study.config.get("retention") if self.study else None
@@ -183,14 +183,14 @@ class Snapshot:
 
     @property
     def reserved(self) -> int:
-        """What the trials at work may still take of the budget, beyond what they hold."""
+        """The bytes that active trials have reserved beyond what they use."""
         entries = self.ledger.entries if self.ledger else {}
         at_work = [(entries[t.trial_id], t) for t in self.trials.active if t.trial_id in entries]
         return sum(max(entry.reserved - max(entry.bytes, t.bytes), 0) for entry, t in at_work if plausible(entry))
 
 
 class Reader:
-    """Reads one folder again and again; keeps what it read of files that stay the same."""
+    """Reads one experiments folder repeatedly; files that have not changed are not read again."""
 
     def __init__(self, experiments: Path) -> None:
         self.experiments = experiments
@@ -200,12 +200,12 @@ class Reader:
         self._latest: dict[str, tuple[Lines, MetricRow | None]] = {}
 
     def read(self, study_id: str | None = None) -> Snapshot:
-        """The folder now, looking at this study, or at the newest where it is None or gone."""
+        """A snapshot of the folder with this study, or with the newest one if it is None or gone."""
         try:
             names = self._listing()
             disk = shutil.disk_usage(self.experiments)
         except (FileNotFoundError, NotADirectoryError):
-            self._study = None  # one that comes in its place is another one
+            self._study = None  # a study that appears later is a new one
             return Snapshot(self.experiments)
         except OSError as error:
             return Snapshot(self.experiments, exists=True, error=error.strerror or str(error))
@@ -214,7 +214,7 @@ class Reader:
             for name in names
             if name.startswith("study_")
         ]
-        own = (s for name, s in found if s and name == f"study_{s.study_id}")  # no record leads out of the folder
+        own = (s for name, s in found if s and name == f"study_{s.study_id}")  # no record may name another folder
         studies = sorted(own, key=lambda s: (s.created_at, s.study_id))
         study = next((s for s in studies if s.study_id == study_id), studies[-1] if studies else None)
         chosen = study.study_id if study else None
@@ -238,18 +238,18 @@ class Reader:
         )
 
     def _listing(self) -> list[str]:
-        """The folders of studies and trials by name; listed again only when one has come or gone."""
+        """The names of the study and trial folders; listed again only after one was added or removed."""
         changed = self.experiments.stat().st_mtime_ns
         if changed != self._names[0]:
             with os.scandir(self.experiments) as found:
                 names = [e.name for e in found if paths.is_ours(e.name) and e.is_dir(follow_symlinks=False)]
-            # A folder's time may not tell two changes apart that fall together: a young one is listed again.
+            # Two changes in quick succession may have the same timestamp, so a recently changed folder is listed again.
             young = time.time_ns() - changed < 2_000_000_000
             self._names = (-1 if young else changed, sorted(names))
         return self._names[1]
 
     def _scores(self, active: Iterable[TrialRecord], metric: str | None) -> dict[str, MetricRow]:
-        """The newest row of this metric of each trial at work."""
+        """The newest row of this metric by active trial."""
         followed = {}
         for trial in active:
             path = paths.trial_dir(self.experiments, trial.trial_id) / paths.METRICS
@@ -272,15 +272,15 @@ class _Study:
         self._folder = paths.study_dir(experiments, study_id) if study_id else None
         self._lines = Lines(self._folder / paths.EVENTS, EVENTS_TAIL) if self._folder else None
         self._by_id: dict[str, TrialRecord] = {}
-        self._open: set[str] = set()  # those that are not over
+        self._open: set[str] = set()  # trials that are not finished
         self._indexed = False
         self._trials = Trials()
         self._next_scan = 0.0
 
     def follow(self, names: list[str]) -> Trials:
-        """All trials as they are now; the same object as before where none has changed."""
+        """All current trials; the same object as before if none has changed."""
         told = list(records(self._lines.look(), Event)) if self._lines else []
-        if self._lines and self._lines.restarted:  # another history: all that was known may be wrong
+        if self._lines and self._lines.restarted:  # the file was replaced: everything read before may be out of date
             self._by_id, self._open, self.events = {}, set(), []
         self.events = (self.events + told)[-LATELY:]
         changed = False
@@ -298,7 +298,7 @@ class _Study:
         return self._trials
 
     def _renewed(self) -> Trials | None:
-        """The trials of the last look with what has changed since; None where some have come or gone."""
+        """The trials of the last look, updated; None if some were added or removed."""
         if len(self._trials) != len(self._by_id):
             return None
         return self._trials.with_changed(
@@ -310,7 +310,7 @@ class _Study:
         return Trials(sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id)))
 
     def _note(self, trial: TrialRecord) -> bool:
-        """Take in what a trial's record says; whether that is new."""
+        """Store a trial's record; return whether it is new."""
         (self._open.discard if trial.state in FINISHED else self._open.add)(trial.trial_id)
         if self._by_id.get(trial.trial_id) is trial:
             return False
@@ -318,16 +318,16 @@ class _Study:
         return True
 
     def _index(self) -> list[TrialRecord]:
-        """The table of all trials that the driver keeps; it may lag, and there may be none."""
+        """The trials in the driver's index, which may be out of date or missing."""
         if self._folder is None:
             return []
         path = self._folder / paths.INDEX
         index = self._documents.get(path, StudyIndex, MAX_INDEX)
-        self._documents.forget(path)  # it is large, and not looked at again
+        self._documents.forget(path)  # it is large, and not needed again
         return [t for t in index.trials if plausible(t) and _is_name(t.trial_id)] if index else []
 
     def _scan(self, names: list[str]) -> bool:
-        """Open every trial's folder, where no index spares it: a twentieth of the time at most."""
+        """Read every trial's record if there is no index; takes at most a twentieth of the time."""
         began, changed = time.monotonic(), False
         for name in names:
             if name.startswith("trial_"):
@@ -342,11 +342,11 @@ class _Study:
             return None
         trial = self._documents.get(paths.trial_dir(self._experiments, trial_id) / paths.TRIAL, TrialRecord)
         own = trial and (trial.trial_id, trial.study_id) == (trial_id, self.study_id)
-        return trial if own else None  # no record leads out of its folder
+        return trial if own else None  # no record may name another folder
 
 
 def _is_name(trial_id: str) -> bool:
-    """Whether it names a folder here, and none elsewhere."""
+    """Whether it is a valid part of a folder's name, and no path."""
     return "/" not in trial_id and "\0" not in trial_id
 
 

@@ -18,12 +18,12 @@ from redsm5.kept import changes
 from redsm5.records import FINISHED, RetentionRow, TrialRecord
 from tui.files import Lines, records
 
-LOOK_AGAIN_S = 60.0  # at a trial that is over and still has checkpoints: they may go to make room
-SETTLED_NS = 2e9  # the time of a change is no finer than a tick of the clock, on some disks a second
+LOOK_AGAIN_S = 60.0  # at a finished trial that still has checkpoints: they may be evicted
+SETTLED_NS = 2e9  # timestamps of changes are as coarse as a second on some disks
 WINDOW_MS = 6 * 3600 * 1000
 KINDS = ("weights", "training state", "temporary", "logs", "other")
-RECENT = 1000  # running trials are among this many newest ones
-MOST_FILES = 20_000  # of one trial's folder
+RECENT = 1000  # running trials are among so many newest ones
+MOST_FILES = 20_000  # per trial folder
 
 
 class Move(NamedTuple):
@@ -36,9 +36,9 @@ class Move(NamedTuple):
 
 @dataclass
 class Holding:
-    """What one trial holds, in bytes by kind; `keep_all` is what all that it ever wrote would take.
+    """One trial's files, in bytes by kind; `keep_all` is the bytes if everything written had been kept.
 
-    `stamp` is when its checkpoints had changed last; None: too short a time before this was counted to be sure.
+    `stamp` is the last change of its checkpoints; None if that was too recent when they were counted.
     """
 
     kinds: dict[str, int]
@@ -54,7 +54,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class StorageView:
-    """What is known so far. `pending`: trials whose folders have not been looked at yet."""
+    """The storage counted so far. `pending`: trials whose folders have not been counted yet."""
 
     kinds: dict[str, int] = field(default_factory=dict)
     by_trial: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class StorageView:
 
 
 class StorageReader:
-    """Looks at the folders of one study's trials, the active and the newest ones first."""
+    """Counts the bytes in the folders of one study's trials, the active and the newest ones first."""
 
     def __init__(self, experiments: Path) -> None:
         self._experiments = experiments
@@ -80,7 +80,7 @@ class StorageReader:
         self._filled: Sequence[TrialRecord] = ()
 
     def look(self, study_id: str | None, trials: Sequence[TrialRecord], seconds: float) -> StorageView:
-        """Go on for so many seconds at most; what is known after that."""
+        """Continue counting for at most `seconds`; return the result so far."""
         if study_id != self._study:
             self._study, self._held, self._view = study_id, {}, StorageView(version=self._view.version + 1)
             self._queue.clear()
@@ -99,7 +99,7 @@ class StorageReader:
         return self._view
 
     def _fill(self, trials: Sequence[TrialRecord]) -> None:
-        """Queue what has never been looked at, what has changed, and once a minute all that still has checkpoints."""
+        """Queue trials that are new or have changed, and once a minute all that still have checkpoints."""
         if time.monotonic() - self._checked > LOOK_AGAIN_S:
             self._checked = time.monotonic()
             for known in self._held.values():
@@ -120,7 +120,7 @@ class StorageReader:
                 (self._queue.appendleft if held and record.state not in FINISHED else self._queue.append)(record)
 
     def _as_before(self, record: TrialRecord) -> bool:
-        """Whether it is known without opening every folder: of a trial that is over, only checkpoints change."""
+        """Whether nothing has changed, without opening every folder: of a finished trial, only checkpoints change."""
         held = self._held.get(record.trial_id)
         if held is None or held.record is not record or held.stamp is None or record.state not in FINISHED:
             return False
@@ -138,19 +138,19 @@ class StorageReader:
                 keep_all += change.keep_all
                 if change.time >= oldest and change.kept:
                     moves.append(Move(change.time, change.kept, record.number))
-        except (ValueError, OverflowError):  # a time that is none
+        except (ValueError, OverflowError):  # an invalid time
             moves = []
         return Holding(kinds_of(folder), keep_all, moves, record, stamp if settled else None)
 
     def _clear(self) -> None:
-        """The sums over all trials, which each new holding changes by what it changes itself."""
+        """Reset the sums over all trials, which are updated by each new holding's difference."""
         self._kinds = dict.fromkeys(KINDS, 0)
         self._by_trial: dict[str, dict[str, int]] = {}
         self._moves: dict[str, list[Move]] = {}
         self._keep_all = 0
 
     def _take_in(self, now: Holding) -> bool:
-        """Put a trial's holding in the place of what was known of it; whether that changes anything."""
+        """Replace a trial's holding; return whether that changes anything."""
         trial_id = now.record.trial_id
         before = self._held.get(trial_id)
         self._held[trial_id] = now
@@ -178,7 +178,9 @@ class StorageReader:
 
 
 def stamp_of(folder: Path) -> tuple[int, ...]:
-    """When a trial's checkpoints came or went last, and when each of them was changed, in ns; empty: there are none."""
+    """The times, in ns, of the last change of a trial's checkpoints folder and of each checkpoint in it; empty if there
+    are none.
+    """
     try:
         with os.scandir(folder / paths.CHECKPOINTS) as found:
             times = sorted(entry.stat(follow_symlinks=False).st_mtime_ns for entry in islice(found, MOST_FILES))
@@ -188,7 +190,7 @@ def stamp_of(folder: Path) -> tuple[int, ...]:
 
 
 def kinds_of(folder: Path) -> dict[str, int]:
-    """The bytes of a trial's files by kind; what vanishes meanwhile does not count. No link is followed."""
+    """The bytes of a trial's files by kind; files that vanish meanwhile are skipped. Links are not followed."""
     found = dict.fromkeys(KINDS, 0)
     stack = [(os.fspath(folder), "")]
     files = 0
@@ -226,7 +228,7 @@ def _kind(folder: str, name: str) -> str:
 
 
 def used_over_time(now_bytes: int, moves: Sequence[Move], until_ms: int, columns: int) -> list[float]:
-    """The bytes of checkpoints over the last hours, in so many columns: what is there now, and back from it."""
+    """The bytes of checkpoints over the last hours, in `width` columns: computed backwards from the current bytes."""
     began = max(min((m.time for m in moves), default=until_ms), until_ms - WINDOW_MS)
     width = max((until_ms - began) / columns, 1.0)
     heights: list[float] = []

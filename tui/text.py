@@ -35,8 +35,8 @@ STYLES = {
     "paused": "magenta",
 }
 DIM = "dim"
-LONGEST = 500  # characters of one value from a file
-# What people call these parameters; the last part of any other key is its name.
+LONGEST = 500  # the most characters of one value from a file
+# Short names of parameters; other parameters are named by the last part of their key.
 NAMES = {
     "model_id": "model",
     "criteria_head_type": "head",
@@ -53,12 +53,14 @@ NAMES = {
 
 
 def clean(text: str, longest: int = LONGEST) -> str:
-    """One line that the terminal shows as it stands: no control, format or surrogate characters, and not endless."""
+    """One line that is safe for the terminal: without control, format or surrogate characters, and of
+    limited length.
+    """
     return "".join(c for c in " ".join(text[: 4 * longest].split()) if c.isprintable())[:longest]
 
 
 def shorter(reason: str, longest: int = 120) -> str:
-    """A sentence with its long decimals cut to four places."""
+    """A sentence with long decimals cut to four places."""
     return clean(re.sub(r"(\d\.\d{4})\d+", r"\1", reason[: 4 * longest]), longest)
 
 
@@ -88,7 +90,7 @@ def duration(seconds: float) -> str:
 
 
 def value(number: float | None) -> str:
-    """A metric: three decimals; very large and very small ones with an exponent."""
+    """A metric: three decimals; very large and very small values with an exponent."""
     if number is None:
         return "–"
     if not math.isfinite(number):
@@ -109,7 +111,7 @@ def parameter(setting: object) -> str:
 
 @lru_cache(maxsize=1000)
 def parameter_name(key: str) -> str:
-    """What a column or a line calls a parameter: the short name, or the last part of its key."""
+    """A parameter's name in a column or a line: its short name, or the last part of its key."""
     last = clean(key, 80).rsplit(".", 1)[-1]
     return NAMES.get(last, last)
 
@@ -119,7 +121,7 @@ def state(name: str, *, word: bool = True) -> Text:
 
 
 def time_of(timestamp: str) -> datetime:
-    """A record's time; the epoch where it is not one."""
+    """A record's time; 1970 if it is invalid."""
     try:
         time = datetime.fromisoformat(timestamp)
     except ValueError:
@@ -128,7 +130,7 @@ def time_of(timestamp: str) -> datetime:
 
 
 def clock(timestamp: str, today: datetime) -> str:
-    """The local time of a record, with the day where it is another one than today."""
+    """The local time of a record, with the date if it is not today."""
     try:
         at, here = time_of(timestamp).astimezone(), today.astimezone()
     except (OverflowError, ValueError, OSError):
@@ -137,7 +139,7 @@ def clock(timestamp: str, today: datetime) -> str:
 
 
 def running_time(trial: TrialRecord, now: datetime) -> str:
-    """From its start to its end, or until now; of a trial that waits, how long it was at work."""
+    """The time from its start to its end, or until now; for a waiting trial, how long it ran."""
     if trial.started_at is None:
         return "–"
     if trial.state == "interrupted":
@@ -147,7 +149,7 @@ def running_time(trial: TrialRecord, now: datetime) -> str:
 
 
 def bar(share: float, width: int) -> Text:
-    """A share of 1 as a bar; a share that is none is empty."""
+    """A share from 0 to 1 as a bar; an invalid share is an empty bar."""
     cells = round(width * min(max(share, 0.0), 1.0)) if math.isfinite(share) else 0
     return Text.assemble(("━" * cells, "cyan"), ("─" * (width - cells), DIM))
 
@@ -156,7 +158,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def fine_bar(share: float | None, width: int) -> str:
-    """A share of 1 in eighths of a character, padded to the width."""
+    """A share from 0 to 1 as a bar in eighths of a character, padded to the width."""
     if share is None or not math.isfinite(share):
         return " " * width
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)

@@ -12,7 +12,7 @@ from tui.view import View
 
 
 def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) -> Text:
-    """The trial's line: number, state, id, time, how often it was resumed, and what went wrong."""
+    """The trial's line: number, state, id, time, number of resumes, and its error."""
     trial, best = detail.record, view.snapshot.trials.best
     star = " ★" if best and best.trial_id == trial.trial_id else ""
     line = Text.assemble((f"trial {text.number(trial)}{star}", "bold"), "  ", text.state(trial.state))
@@ -54,7 +54,9 @@ def remedy(view: View, detail: TrialDetail) -> str:
 
 
 def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
-    """What it was made with, first what differs from the best, beside it; then its parameters, then the rest."""
+    """The configuration: first the differences from the reference, next to its values; then the parameters, then the
+    rest.
+    """
     config, other = detail.config, best.config if best and best is not detail else {}
     own = {"trial.id", "experiments", "train.seed"}
     keys = sorted(config.keys() | other.keys())
@@ -75,7 +77,7 @@ def configuration(detail: TrialDetail, best: TrialDetail | None) -> Text:
 
 
 def checkpoints(view: View, detail: TrialDetail) -> Text:
-    """Each checkpoint with its score and size, whether it is there, and why."""
+    """Each checkpoint with its score and size, whether it is kept, and why."""
     page = Text()
     best = detail.record.best
     for line in reversed(detail.checkpoints):
@@ -102,7 +104,7 @@ def log(lines: Sequence[LogLine], view: View) -> Text:
 
 
 def system(detail: TrialDetail) -> Text:
-    """The machine's metrics: the last value, and how it was lately."""
+    """The machine's metrics: the last value, and a graph of the latest ones."""
     page = Text()
     for name, series in detail.series.items():
         if name.startswith("system_") and series.values:
@@ -115,7 +117,7 @@ def system(detail: TrialDetail) -> Text:
 
 
 def measured(name: str, number: float) -> tuple[str, str]:
-    """What is measured, and its value with the unit that the name ends in."""
+    """A metric's name without its unit, and the value with the unit at the end of its name."""
     for ending, write in (
         ("_bytes_per_second", lambda v: f"{text.size(v)}/s"),
         ("_bytes", text.size),

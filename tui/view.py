@@ -14,17 +14,17 @@ from tui.storage import StorageView
 
 @dataclass(frozen=True)
 class View:
-    """The study, and of some trials all that their folders say.
+    """A snapshot of the study, and the details of some trials.
 
     Attributes:
-        selected: the trial that the screens of one trial are about.
-        pinned: the trial that the others are held against; None: the best.
-        marked: those to compare, in the order in which they were marked.
-        details: of the trials that the screen in sight needs.
-        importance: what the study's summary.json says of its parameters; None where there is none.
-        machine: what the machine does that the app runs on.
-        writable: orders can be given here.
-        notes: the reader's own, by the ids of the trials.
+        selected: the trial that the single-trial screens show.
+        pinned: the trial with which the others are compared; None: the best.
+        marked: the trials to compare, in the order in which they were marked.
+        details: the details of the trials that the visible screen needs.
+        importance: the parameter importance in the study's summary.json; None if there is none.
+        machine: the load of the machine on which the app runs.
+        writable: whether orders can be given.
+        notes: the user's notes by trial id.
     """
 
     snapshot: Snapshot

@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit"]
 __all__ += ["dataset_dict", "few_positives", "load_learnable", "load_splits", "load_test"]
 
-FEW = 5  # posts with a symptom: of fewer in a split, its scores say little
+FEW = 5  # posts with a symptom in a split; with fewer, the symptom's scores say little
 FEW_POSITIVES = f"symptoms that fewer than {FEW} posts of a split have: their scores say little"
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What training may see.
+    """The training and validation posts: all that training may see.
 
     Attributes:
         train, validation: posts sorted by post_id.
-        fingerprint: of the whole data set and its assignment, test included; see `redsm5.data.split.fingerprint`.
+        fingerprint: identifies the whole data set and its assignment to splits, test included; see
+            `redsm5.data.split.fingerprint`.
         counts: those of `read_corpus`, over all posts; duplicate_posts and duplicate_groups as in Assignment; and
             train, validation, test: the sizes of the splits.
         positives: how many posts of each split, test included, have each symptom, in the order of SYMPTOMS.
@@ -52,15 +53,15 @@ class Splits:
     positives: dict[str, tuple[int, ...]]
 
     def head(self, posts: int) -> "Splits":
-        """The first so many posts of each: for a trial run."""
+        """The first `posts` posts of each split, for a dry run."""
         return replace(self, train=self.train[:posts], validation=self.validation[:posts])
 
 
 @dataclass(frozen=True, slots=True)
 class TestSplit:
-    """What evaluation sees besides: the test posts, sorted by post_id, with the fingerprint and counts of Splits."""
+    """The test posts, sorted by post_id, with the fingerprint and counts of Splits. Only evaluation sees them."""
 
-    __test__ = False  # the name is not a test class's
+    __test__ = False  # tells pytest that this is no test class
 
     test: list[Post]
     fingerprint: str
@@ -80,7 +81,7 @@ def load_splits(config: "DataConfig") -> Splits:
 
 
 def load_learnable(config: "DataConfig") -> Splits:
-    """The same, for what begins: refused where no model can learn, or be chosen.
+    """The same, for the start of a study or trial: refused if no model can be trained on them, or none selected.
 
     Raises:
         InputError: as `load_splits`; or no training or no validation post has a symptom.
@@ -104,7 +105,7 @@ def load_learnable(config: "DataConfig") -> Splits:
 
 
 def few_positives(splits: Splits) -> dict[str, str]:
-    """The symptoms that fewer than FEW posts of a split have, with their numbers of posts; logged before training."""
+    """The symptoms with fewer than FEW posts in a split, with the number of posts; logged before training."""
     columns = {symptom: {name: n[c] for name, n in splits.positives.items()} for c, symptom in enumerate(SYMPTOMS)}
     return {
         symptom: ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -124,8 +125,8 @@ def load_test(config: "DataConfig") -> TestSplit:
 
 
 def dataset_dict(config: "DataConfig") -> "DatasetDict":
-    """All posts as a `datasets.DatasetDict`, by the names of the splits: for whoever works with that library. What an
-    encoder or a threshold is chosen by may be no test post: see `load_splits`.
+    """All posts as a `datasets.DatasetDict`, keyed by split, for use with that library. Do not choose an encoder or a
+    threshold on test posts: see `load_splits`.
 
     Raises:
         InputError: as `load_splits`.
@@ -154,7 +155,7 @@ def _key(config: "DataConfig") -> str | None:
     if config.source != "synthetic":
         try:
             source = [[str(name), _digest(path)] for name, path in _files(config).items()]
-        except HubError:  # to ask again would be to try ten times
+        except HubError:  # not left to `_read`, which would repeat all tries
             raise
         except (OSError, InputError):
             return None
@@ -172,7 +173,7 @@ def _digest(path: Path) -> str:
 
 
 def _files(config: "DataConfig") -> dict[Path, Path]:
-    """All files that the posts are read from, by their names in the folder; empty where some are missing."""
+    """All files that the posts are read from, by their names in the folder; empty if some are missing."""
     if config.source == "csv":
         if config.dir is None:
             return {}
@@ -181,12 +182,12 @@ def _files(config: "DataConfig") -> dict[Path, Path]:
     else:
         folder = _path(config)
         files = files_of(layout_of(folder))
-    whole = all(path.is_file() for path in files)  # to read a pipe may take for ever
+    whole = all(path.is_file() for path in files)  # reading a pipe may block forever
     return {path.relative_to(folder): path for path in files} if whole else {}
 
 
 def _path(config: "DataConfig") -> Path:
-    """Where the datasets library reads."""
+    """The path that the datasets library reads."""
     return hub.data_files(config).folder if config.source == "hub" else Path(config.path or "").expanduser()
 
 
@@ -199,7 +200,7 @@ def _read(config: "DataConfig") -> Corpus:
         return read_corpus(Path(config.dir).expanduser())
     if config.posts is None or config.seed is None:
         raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")
-    # Through files, so that the first run of anybody exercises the reader.
+    # Through files, so that every user's first run tests the reader.
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         write_csvs(Path(scratch), config.posts, config.seed)
         return read_corpus(Path(scratch))

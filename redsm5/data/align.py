@@ -12,10 +12,10 @@ from rapidfuzz import fuzz
 
 # partial_ratio, 0 to 100. In the public sample the best score of a sentence in a post that it does not belong to is 75
 # (128 pairs) for sentences of less than 40 characters, 54 (266 pairs) for longer ones. A wrong span teaches the model
-# something false, a missing one is only counted: so stay well clear of both.
+# something false, but a missing one is only counted: so the thresholds are well above both.
 FUZZY_CUTOFF_SHORT, FUZZY_CUTOFF_LONG = 80.0, 65.0
 FUZZY_LONG_CHARS = 40
-# A handful of characters resembles something in any long post.
+# A few characters are similar to some part of any long post.
 FUZZY_MIN_CHARS = 12
 
 _PLAIN = str.maketrans(
@@ -52,7 +52,7 @@ def align(sentence: str, text: str) -> Alignment | None:
 
 
 def _find(needle: str, text: str) -> int | None:
-    """The first occurrence that cuts no word, else the first occurrence."""
+    """The first occurrence at word boundaries, else the first occurrence."""
     first = start = text.find(needle)
     while start >= 0:
         if not _cuts_word(text, start) and not _cuts_word(text, start + len(needle)):
@@ -66,16 +66,19 @@ def _cuts_word(text: str, position: int) -> bool:
 
 
 def normalized(text: str) -> str:
-    """The text with plain quotes and dashes, NFKD, case folded, single spaces: equal where two texts say the same."""
+    """The text with plain quotes and dashes, NFKD, case folded, single spaces: two texts that differ only in these are
+    equal.
+    """
     return " ".join("".join(map(_plain, text)).split())
 
 
 @lru_cache(maxsize=4)
 def _normalize(text: str) -> tuple[str, list[int]]:
-    """Plain quotes and dashes, NFKD, case folded, whitespace runs as one space; and each character's original index.
+    """Plain quotes and dashes, NFKD, case folded, each run of whitespace as one space; and each character's original
+    index.
 
-    NFKD and not NFKC, since decomposing goes character by character and so keeps the way back to the original exact;
-    for comparing two strings the two forms are equivalent.
+    NFKD and not NFKC: it decomposes each character by itself, so the original indices stay exact. For comparing two
+    strings the two forms are equivalent.
     """
     characters: list[str] = []
     origins: list[int] = []
@@ -97,7 +100,7 @@ def _plain(character: str) -> str:
 
 
 def _original(start: int, end: int, origins: list[int], text: str) -> tuple[int, int]:
-    """A range of the normalized text as a range of the original one that leaves no accent behind."""
+    """Map a range of the normalized text to a range of the original one, including the accents of its last letter."""
     first, last = origins[start], origins[end - 1] + 1
     while last < len(text) and unicodedata.combining(text[last]):
         last += 1
@@ -122,7 +125,9 @@ def _resembling(needle: str, text: str) -> tuple[int, int] | None:
 
 
 def _nearest_boundary(text: str, position: int) -> int:
-    """The window has the sentence's length and so cuts words: go to the nearer end of the one that is cut."""
+    """The nearer end of the word that is cut at this position: the matched window has the sentence's length and may cut
+    words.
+    """
     left = right = position
     while _cuts_word(text, left):
         left -= 1

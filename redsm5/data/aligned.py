@@ -35,7 +35,7 @@ def pack_posts(corpus: Corpus, assignment: Assignment) -> bytes:
 
 
 def unpack_posts(content: Any) -> tuple[Corpus, Assignment]:
-    """The posts, and who of them is in which split."""
+    """The posts, and their assignment to the splits."""
     table = arrow.from_bytes(content)
     post_ids, texts = (table.column(name).to_pylist() for name in ("post_id", "text"))
     labels = map(tuple, arrow.view(table.column("labels")).tolist())
@@ -48,8 +48,8 @@ def unpack_posts(content: Any) -> tuple[Corpus, Assignment]:
 
 
 def as_dataset(posts: Sequence[Post]) -> "Dataset":
-    """The posts as a data set of the datasets library, which this imports: post_id, text, labels (nine values 0 or 1),
-    evidence and negatives (a list of symptom, start and end each, in characters of the text).
+    """The posts as a `datasets.Dataset`; imports that library. Columns: post_id, text, labels (nine values 0 or 1),
+    evidence and negatives (each a list of records with symptom, start and end, in characters of the text).
     """
     from datasets import ClassLabel, Dataset, Features, List, Value
 

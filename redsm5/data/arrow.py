@@ -17,7 +17,7 @@ _TYPES = {"int8": np.int8, "int32": np.int32, "int64": np.int64}
 
 
 def numbers(values: Iterable[Any], dtype: type, width: int = 0) -> Any:
-    """A column of numbers; of rows of so many numbers, where a width is given."""
+    """A column of numbers; with a width, of lists of `width` numbers each."""
     if not width:
         found: NDArray[Any] = np.fromiter(values, dtype)
         return pa.Array.from_buffers(pa.from_numpy_dtype(dtype), len(found), [None, pa.py_buffer(found)])
@@ -25,12 +25,12 @@ def numbers(values: Iterable[Any], dtype: type, width: int = 0) -> Any:
 
 
 def lists(rows: Sequence[Sequence[Any] | NDArray[Any]], values: Any) -> Any:
-    """A column of lists: as long as these rows, of what the column `values` holds one after the other."""
+    """A column of lists with the lengths of `rows`; the column `values` holds their items, one list after the other."""
     return pa.LargeListArray.from_arrays(numbers(accumulate(map(len, rows), initial=0), np.int64), values)
 
 
 def lists_of(rows: Sequence[Sequence[Any] | NDArray[Any]], dtype: type, width: int = 0) -> Any:
-    """A column of lists of numbers, or of rows of so many numbers."""
+    """A column of lists of numbers; with a width, each item is a list of `width` numbers."""
     return lists(rows, numbers(chain.from_iterable(rows), dtype, width))
 
 
@@ -48,7 +48,7 @@ def text(values: Iterable[str]) -> Any:
 
 
 def to_bytes(columns: Mapping[str, Any], **metadata: str) -> bytes:
-    """The file."""
+    """The columns as the bytes of an Arrow stream."""
     batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
     schema = batch.schema.with_metadata(metadata)
     sink = pa.BufferOutputStream()
@@ -58,18 +58,18 @@ def to_bytes(columns: Mapping[str, Any], **metadata: str) -> bytes:
 
 
 def from_bytes(content: Any) -> Any:
-    """The record batch of a file; nothing is copied, and no thread is started."""
+    """The record batch of an Arrow stream; copies nothing and starts no thread."""
     options = pa.ipc.IpcReadOptions(use_threads=False)
     return pa.ipc.open_stream(pa.py_buffer(content), options=options).read_next_batch()
 
 
 def starts_of(column: Any) -> NDArray[np.int64]:
-    """Where each list of a column begins in its values, and where the last one ends."""
+    """The offset in the values at which each list of a column begins, and that at which the last one ends."""
     return view(column.offsets)
 
 
 def view(column: Any, dtype: type | None = None) -> NDArray[Any]:
-    """The numbers of a column, of its lists, or of its rows of numbers; dtype: read as numbers of this type."""
+    """A view of the numbers of a column, or of those in its lists; `dtype` overrides the column's type."""
     width = 0
     while not pa.types.is_primitive(column.type):
         width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else 0

@@ -25,45 +25,45 @@ if TYPE_CHECKING:
 
     from redsm5.sections import AugmentationConfig
 
-ALPHA = 0.1  # the share of a sentence's words that is changed, at least one (Wei & Zou 2019, table 3)
+ALPHA = 0.1  # the share of a sentence's words that are changed, at least one (Wei & Zou 2019, table 3)
 
-# Letters and digits with the accents after them, held together by single apostrophes and hyphens.
+# Letters and digits with the accents after them, joined by single apostrophes and hyphens.
 WORD = re.compile(r"[^\W_](?:[\u0300-\u036f]|['’-]?[^\W_])*")
 ENDINGS = ".!?…"
 
-_ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))  # the letters, and how far a row is indented
+_ROWS = (("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75))  # letters, and the row's indentation in keys
 _KEYS = {letter: (row, x + indent) for row, (letters, indent) in enumerate(_ROWS) for x, letter in enumerate(letters)}
 KEYBOARD_NEIGHBOURS = {
     key: "".join(k for k, (r, x) in _KEYS.items() if k != key and abs(r - row) <= 1 and abs(x - at) <= 1)
     for key, (row, at) in _KEYS.items()
 }
 
-# Changes about so many (the second argument) of a sentence's words in place, or leaves them where it cannot.
+# Changes about as many of a sentence's words as the second argument says, in place; none if it cannot.
 WordEdit = Callable[[list[str], int, random.Random], None]
-Edit = tuple[int, int, str]  # characters [start, end) of a text, and what stands there instead
+Edit = tuple[int, int, str]  # characters [start, end) of a text, and its replacement
 
 
 class Augmenter:
     """Called with posts and the number of the epoch, it returns the posts of that epoch, in the same order.
 
-    A sentence is the characters of one evidence span, or of several that are equal. Each is changed with the configured
-    probability, by one of the configured methods, each as likely; a method that finds nothing to change leaves it as it
-    is. A sentence that another span overlaps without being equal is never changed, nor one that only negative spans
-    cover.
+    A sentence is the text of one evidence span, or of several equal ones. Each is changed with the configured
+    probability, by one of the configured methods, drawn uniformly; a method that finds nothing to change leaves the
+    sentence unchanged. A sentence is never changed if another, unequal span overlaps it, or if only negative spans
+    cover it.
 
     Args:
-        seed: of the training.
-        device: where sentences are translated.
+        seed: the training's seed.
+        device: the device for translation.
 
     Raises:
         ConfigError: a translation model cannot be loaded.
-        LookupError: (when called) WordNet is not on this machine; `redsm5.data.resources` says so before.
+        LookupError: (when called) WordNet is not on this machine; `redsm5.data.resources` checks that before training.
     """
 
     def __init__(self, config: "AugmentationConfig", seed: int, device: "torch.device | str" = "cpu") -> None:
         self._seed = seed
         self._probability = config.probability or 0.0
-        self._methods = sorted(config.methods)  # a set: the order in which it is written changes nothing
+        self._methods = sorted(config.methods)  # a set: the order in the configuration has no effect
         if "back_translation" in self._methods:
             self._translate = back_translator(config.translation_models or (), device)
 
@@ -73,7 +73,7 @@ class Augmenter:
     def _augment(self, post: Post, epoch: int) -> Post:
         edits = list[Edit]()
         for start, end in _sentences(post) if self._methods else ():
-            # A string seeds by its SHA-512, which is the same in every process.
+            # `Random` seeds with the SHA-512 of a string, which is the same in every process.
             rng = random.Random(json.dumps([self._seed, epoch, post.post_id, start, end]))
             if rng.random() < self._probability:
                 edits.append((start, end, self._changed(post.text[start:end], rng)))
@@ -102,7 +102,7 @@ def _sentences(post: Post) -> list[tuple[int, int]]:
 
 
 def _apply(post: Post, edits: Sequence[Edit]) -> Post:
-    """The post with its sentences replaced; edits are sorted and disjoint, and no span begins or ends inside of one."""
+    """The post with its sentences replaced; edits are sorted and disjoint, and no span begins or ends in one."""
 
     def moved(position: int) -> int:
         return position + sum(len(text) - (end - start) for start, end, text in edits if end <= position)
@@ -160,7 +160,7 @@ def _insert(words: list[str], count: int, rng: random.Random) -> None:
 
 
 def _swap(words: list[str], count: int, rng: random.Random) -> None:
-    """Swap two words, `count` times; a capital letter at the start of the sentence stays there."""
+    """Swap two words, `count` times; if the sentence starts with a capital letter, it still does."""
     for _ in range(count):
         one = rng.randrange(len(words))
         others = [place for place, word in enumerate(words) if word.lower() != words[one].lower()]
@@ -197,7 +197,9 @@ def _inner_letters(word: str) -> list[int]:
 
 
 def _mistyped(word: str, rng: random.Random) -> str:
-    """A letter left out, typed twice, exchanged with the next one, or its neighbour on the keyboard instead."""
+    """The word with one letter left out, typed twice, swapped with the next one, or replaced by a neighbour on the
+    keyboard.
+    """
     inner = _inner_letters(word)
     at = rng.choice(inner)
     before, letter, after = word[:at], word[at], word[at + 1 :]
@@ -221,5 +223,5 @@ def _capitalized(word: str) -> str:
 
 
 def _uncapitalized(word: str) -> str:
-    """With a small first letter, unless the next is none (I, I'm, TV)."""
+    """The word with a lower-case first letter, unless the second character is not a lower-case letter (I, I'm, TV)."""
     return word[0].lower() + word[1:] if word[1:2].islower() else word

@@ -29,7 +29,7 @@ from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.packed import Item
 
 PAD_TO_MULTIPLE = 8  # tensor cores are fastest on multiples of 8
-CHUNK = 64  # batches whose posts are sorted by length together: more means less padding and less shuffling
+CHUNK = 64  # batches whose posts are sorted together by length: more means less padding and less shuffling
 CPU_PART_COST = 32  # tokens: the fixed cost of a forward and backward pass on a CPU
 
 Batch = dict[str, Tensor]
@@ -55,7 +55,7 @@ def training_batches(
 
 
 class EpochBatches(Sampler[list[int]]):
-    """A batch sampler: the `training_batches` of the epoch that was set, from the data set as it is when iterated."""
+    """A batch sampler: the `training_batches` of the epoch that was set, from the data set's state at iteration."""
 
     def __init__(self, dataset: EncodedPosts, batch_size: int, seed: int, *, by_length: bool) -> None:
         self.dataset, self.batch_size, self.seed, self.by_length = dataset, batch_size, seed, by_length
@@ -104,7 +104,7 @@ WHOLE_BATCH = MicroBatching()
 def micro_batches_of(examples: Sequence[Example], micro_batching: MicroBatching) -> list[list[Example]]:
     """The examples in length-bucketed micro-batches, longest first.
 
-    Of all ways to cut the sorted examples it takes the cheapest, in tokens: padding included, plus `part_cost` for each
+    The sorted examples are cut in the cheapest way. The cost is in tokens, padding included, plus `part_cost` for each
     micro-batch.
     """
     if micro_batching == WHOLE_BATCH:
@@ -117,13 +117,13 @@ def micro_batches_of(examples: Sequence[Example], micro_batching: MicroBatching)
 
 
 def _cheapest_cut(widths: Sequence[int], counts: Sequence[int], most: float, cost: int) -> list[tuple[int, int]]:
-    """(begin, end) of each piece of the cheapest cut of rows sorted by falling width.
+    """(begin, end) of each piece of the cheapest cut of rows sorted by decreasing width.
 
     A piece costs `cost` plus its rows times the width of its first row. A piece of several rows has at most `most`
     tokens.
     """
     before = [0, *accumulate(counts)]
-    costs, begins = [0], [0]  # of the first 0, 1, ...: the least cost, and where its last piece begins
+    costs, begins = [0], [0]  # for the first 0, 1, ... rows: the least cost, and where its last piece begins
     for end in range(1, len(widths) + 1):
         tokens = {begin: widths[begin] * (before[end] - before[begin]) for begin in range(end)}
         least, begin = min((costs[b] + tokens[b] + cost, b) for b in tokens if tokens[b] <= most or b == end - 1)
@@ -140,7 +140,7 @@ def groups_of(items: Sequence[Item], max_length: int, part_cost: int | None) -> 
     """(sequences, width) of each length bucket of the items' windows, widest first; the encoder reads one at a time.
 
     A post's last window may be shorter than the others, so windows are bucketed as posts are in `micro_batches_of`.
-    There is one group where that saves nothing, where `part_cost` is None, or where each item has one window.
+    There is one group if more save nothing, if `part_cost` is None, or if each item has one window.
     """
     count_of = Counter(_padded(len(window.input_ids)) for item in items for window in item.windows)
     widths = sorted(count_of, reverse=True)
@@ -168,9 +168,9 @@ class Collator:
     """Makes the micro-batches of a batch, or of one share of it, from the whole batch's examples.
 
     Attributes:
-        share: (index, count): which share, of how many.
+        share: (index, number of shares).
         micro_batching: how the share is split.
-        counts: the losses' divisors, where they are not the batch's own counts.
+        counts: the losses' divisors, if they are not the batch's own counts.
     """
 
     pad_id: int
@@ -180,7 +180,7 @@ class Collator:
     counts: Counts | None = None
 
     def micro_batches(self, examples: Sequence[Example]) -> list[list[Example]]:
-        """This share's examples; an empty list where there are fewer examples than shares."""
+        """This share's examples; an empty list if there are fewer examples than shares."""
         return micro_batches_of(examples[self.share[0] :: self.share[1]], self.micro_batching)
 
     def __call__(self, examples: Sequence[Example]) -> list[Batch]:
@@ -189,8 +189,8 @@ class Collator:
 
         Losses divide by them. So the losses and gradients of the micro-batches add up to the share's, and the mean over
         the shares, which DistributedDataParallel takes, is the whole batch's. An empty share gets a placeholder item,
-        since each process takes part in each step: its position is -1 and its counts are infinite, so that its loss and
-        gradients are 0.
+        since every process takes part in every step: its position is -1 and its counts are infinite, so that its loss
+        and gradients are 0.
         """
         counts = self.counts or Counts.of([example.item for example in examples])
         divisors = (counts.items / self.share[1], max(counts.known, 1) / self.share[1])
@@ -203,15 +203,14 @@ class Collator:
 
 
 def collate(examples: Sequence[Example], pad_id: int, max_length: int, *, part_cost: int | None = None) -> Batch:
-    """Examples as tensors; all int64 but for labels_NC (float32) and known_SC (bool).
+    """Examples as tensors, int64 except labels_NC (float32) and known_SC (bool).
 
-    index_N: positions of the items. labels_NC, symptoms_NC: each output's label, and which symptom it is of.
-    input_ids_ST, attention_mask_ST (1 = token), text_mask_ST (1 = token of the post's own text), and token_type_ids_ST
-    where the encoder has them. windows_NW: which sequences are the item's windows, -1 where it has fewer than others.
-    spans_G4: gold evidence, rows (sequence, output, first token, last token). known_SC: whether an output's evidence
-    in this sequence is known. sentences_M3: rows (sequence, first token, last token). group_k_ST0, where there are
-    several `groups_of` the windows: an empty tensor of the group's shape (sequences, tokens), since a shape can be read
-    without waiting for the device.
+    index_N: positions of the items. labels_NC, symptoms_NC: each output's label and symptom. input_ids_ST,
+    attention_mask_ST (1 = token), text_mask_ST (1 = token of the post's own text), and token_type_ids_ST if the encoder
+    has them. windows_NW: the sequences that are the item's windows, padded with -1. spans_G4: gold evidence, rows
+    (sequence, output, first token, last token). known_SC: whether an output's evidence in this sequence is known.
+    sentences_M3: rows (sequence, first token, last token). group_k_ST0, if there are several `groups_of` the windows:
+    an empty tensor with the group's shape (sequences, tokens), since reading a shape does not wait for the device.
     """
     items = [example.item for example in examples]
     windows = [window for item in items for window in item.windows]
@@ -249,7 +248,7 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int, *, part_c
 
 
 def _windows_of(items: Sequence[Item], order: Sequence[int]) -> Tensor:
-    """windows_NW, where sequence s is the window `order[s]` of all items' windows."""
+    """windows_NW, if sequence s is window `order[s]` of all items' windows."""
     place = {window: s for s, window in enumerate(order)}
     widest = max(len(item.windows) for item in items)
     windows_NW = torch.full((len(items), widest), -1)
@@ -289,8 +288,8 @@ def eval_loader(
     *,
     micro_batching: MicroBatching = WHOLE_BATCH,
 ) -> DataLoader[Example]:
-    """All items, longest first, in batches like those of `train_loader`; the losses of all batches add up to the mean
-    loss of the data set.
+    """All items, longest first, in batches like those of `train_loader`; the batches' losses add up to the mean loss of
+    the data set.
     """
     order = sorted(range(len(dataset)), key=lambda position: -width(dataset.items[position]))
     counts = Counts.of(dataset.items)
@@ -335,10 +334,11 @@ def useful_tokens(loader: DataLoader[Example]) -> float:
 
 
 def on_device(loader: DataLoader[Example], device: torch.device) -> DataLoaderShard:
-    """The loader as Accelerate's, with its batches on the device. It shares batches out itself, so Accelerate does not.
+    """The loader wrapped by Accelerate, with its batches on the device. Our loader distributes the batches itself, so
+    Accelerate does not.
 
-    Batches are copied to a GPU from pinned memory while it computes. The loop does not wait for the GPU either, so the
-    next batch is collated and copied during the current step.
+    Batches are copied to a GPU from pinned memory while it computes. The training loop does not wait for the GPU
+    either, so the next batch is collated and copied during the current step.
     """
     loader.pin_memory = device.type == "cuda"
     return prepare_data_loader(loader, device, num_processes=1, process_index=0, put_on_device=True, non_blocking=True)
@@ -350,7 +350,7 @@ def _loader(dataset: EncodedPosts, batches: Any, collator: Collator) -> DataLoad
         batch_sampler=batches,
         collate_fn=collator,
         num_workers=0,
-        # A DataLoader draws a random number whenever it is iterated. With a generator of its own it does not advance
+        # A DataLoader draws a random number whenever it is iterated. Its own generator keeps that from advancing
         # torch's global one (dropout), so that an epoch resumed in the middle sees the same random numbers.
         generator=torch.Generator().manual_seed(0),
     )

@@ -19,9 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 MAX_BYTES = 1 << 30  # of all entries together
-UNUSED_S = 30 * 86400.0  # what was not used for so long goes
-IN_USE_S = 86400.0  # what was used since then stays, since a trial on another machine may have it mapped
-SHARE_OF_FREE = 0.01  # an entry takes no more of what is free on the disk
+UNUSED_S = 30 * 86400.0  # entries unused for longer are removed
+IN_USE_S = 86400.0  # entries used more recently stay, since a trial on another machine may have them mapped
+SHARE_OF_FREE = 0.01  # an entry takes at most this share of the free disk space
 LIBRARIES = (
     "datasets",
     "iterative-stratification",
@@ -35,7 +35,9 @@ LIBRARIES = (
 
 
 def _code() -> str:
-    """What an entry depends on besides its parts: the code of this folder, its libraries, and Python's own tables."""
+    """A hash of what an entry depends on besides its parts: this folder's code, its libraries, and Python (its Unicode
+    tables).
+    """
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -43,29 +45,29 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-CODE = _code()  # as imported: a file that changes later is not what runs
+CODE = _code()  # computed at import: a file that changes later is not the code that runs
 
 
 def folder() -> Path:
-    """Where the entries are: $REDSM5_CACHE, else redsm5 in $XDG_CACHE_HOME or ~/.cache."""
+    """The folder of the entries: $REDSM5_CACHE, else redsm5 in $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("REDSM5_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redsm5"
 
 
 def key(kind: str, *parts: object) -> str:
-    """The key of an entry that is made from these parts, which are JSON."""
+    """The key of an entry made from these parts, which are JSON values."""
     return f"{kind}-{hashlib.sha256(json.dumps([CODE, *parts]).encode()).hexdigest()}"
 
 
 def find(key: str) -> mmap.mmap | None:
-    """An entry's bytes, verified: mapped into memory, so that processes share them, and private where written to."""
-    with suppress(OSError, RuntimeError):  # RuntimeError: no home is known
+    """An entry's verified bytes, mapped into memory copy-on-write, so that processes share them."""
+    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
         for path in folder().glob(f"{key}-*"):
             if content := _mapped(path):
                 if hashlib.sha256(content).hexdigest() == path.name.rpartition("-")[2]:
-                    with suppress(OSError):  # another's, or read-only: it can be read all the same
-                        os.utime(path)  # used now
+                    with suppress(OSError):  # another user's, or read-only: it can still be read
+                        os.utime(path)  # marks it as used
                     return content
                 content.close()
             path.unlink()
@@ -73,16 +75,16 @@ def find(key: str) -> mmap.mmap | None:
 
 
 def keep(key: str, content: bytes) -> None:
-    """Store these bytes atomically, whoever else does so at the same time; do nothing if that is not possible."""
+    """Store these bytes atomically, also if other processes do so at the same time; do nothing if it cannot."""
     with suppress(OSError, RuntimeError):
         where = folder()
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _make_room(where, len(content)):
             return
-        descriptor, temporary = tempfile.mkstemp(dir=where, prefix=".")  # readable by its user alone
+        descriptor, temporary = tempfile.mkstemp(dir=where, prefix=".")  # readable only by its owner
         try:
             with open(descriptor, "wb") as file:
-                file.write(content)  # not synced: what a power failure leaves of it does not have its SHA-256
+                file.write(content)  # not synced: if a power failure truncates it, its SHA-256 does not match
             os.rename(temporary, where / f"{key}-{hashlib.sha256(content).hexdigest()}")
         except BaseException:
             os.unlink(temporary)
@@ -90,13 +92,13 @@ def keep(key: str, content: bytes) -> None:
 
 
 def _mapped(path: Path) -> mmap.mmap | None:
-    with path.open("rb") as file, suppress(ValueError):  # it is empty
+    with path.open("rb") as file, suppress(ValueError):  # ValueError: it is empty
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     return None
 
 
 def _make_room(where: Path, size: int) -> bool:
-    """Remove the least recently used entries to make space for so many bytes; whether they may be written."""
+    """Remove the least recently used entries to make space for `size` bytes; return whether they may be written."""
     now, entries = time.time(), list[tuple[float, int, Path]]()
     for path in where.iterdir():
         with suppress(FileNotFoundError):  # another process removed it

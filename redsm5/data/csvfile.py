@@ -18,7 +18,7 @@ from redsm5.errors import InputError
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _EXPORT = "Open it with the program that made it and save it as CSV UTF-8."
 
-# How a file begins, what it is, and what to do: {path} and {folder} stand as a shell takes them.
+# The first bytes of a file, its kind, and the remedy; {path} and {folder} are quoted for a shell.
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "an Excel workbook (.xlsx) or another zip archive", "Save it as CSV UTF-8 in Excel, or unpack it."),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "Save it as CSV UTF-8 in Excel."),
@@ -34,7 +34,7 @@ _CONVERT = "Convert it: iconv -f {encoding} -t UTF-8 {path} > {path}.utf8 && mv 
 
 
 class Place(NamedTuple):
-    """Where a record stands, as messages name it: `number` is that of the line on which it begins, or of the row."""
+    """The place of a record, for messages: `number` is the line on which it begins, or the row."""
 
     path: Path
     number: int
@@ -44,7 +44,7 @@ class Place(NamedTuple):
         return f"{self.path}, {self.within()}"
 
     def within(self) -> str:
-        """The place, for a reader who knows the file."""
+        """The place without the file."""
         return f"{self.unit} {self.number}"
 
 
@@ -52,10 +52,10 @@ Row = tuple[Place, dict[str, str]]
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The records, each with the line on which it begins; blank ones are left out.
+    """The records, each with the line on which it begins; blank ones are skipped.
 
     Raises:
-        InputError: the file is missing, is none of CSV, lacks one of these columns, or a record is malformed.
+        InputError: the file is missing or no CSV file, lacks one of these columns, or a record is malformed.
     """
     csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long post
     text, separator = _opened(_decode(path), columns)
@@ -93,8 +93,8 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _opened(text: str, columns: Sequence[str]) -> tuple[str, str]:
-    """The text, with Excel's `sep=` line left blank, and what separates its fields: that under which the header names
-    the columns; else the one that is declared, else a comma.
+    """The text, with Excel's `sep=` line blanked, and the delimiter: the one with which the header has the columns;
+    else the declared one, else a comma.
     """
     declared = re.match(r'\s*?"?sep=([^\w\s"]|\t)"?[^\S\n]*(\n|$)', text, re.IGNORECASE)
     if declared:
@@ -109,7 +109,7 @@ def _opened(text: str, columns: Sequence[str]) -> tuple[str, str]:
 
 
 def _check_header(header: list[str], columns: Sequence[str], path: Path, line: int) -> None:
-    # The columns that are there stay unnamed: in a file without a header they would be a post.
+    # The message does not quote the columns found: in a file without a header they would be a post.
     for column in columns:
         if header.count(column) != 1:
             raise InputError(
@@ -121,7 +121,7 @@ def _check_header(header: list[str], columns: Sequence[str], path: Path, line: i
 
 
 def _decode(path: Path) -> str:
-    """The file's text with line breaks as \\n; a byte order mark is dropped, since Excel writes one."""
+    """The file's text with line breaks as \\n; a byte order mark, as Excel writes it, is dropped."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe may block
             raise InputError("it is not a regular file", where=str(path), remedy="Put the CSV file itself there.")
@@ -182,5 +182,5 @@ def _line_of(data: bytes, position: int) -> int:
 
 
 def _command(remedy: str, path: Path) -> str:
-    """A remedy whose command works when pasted, whatever the path contains."""
+    """A remedy whose command can be pasted into a shell, whatever the path contains."""
     return remedy.replace("{path}", shlex.quote(str(path))).replace("{folder}", shlex.quote(str(path.parent)))

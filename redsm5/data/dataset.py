@@ -23,13 +23,13 @@ from redsm5.jsonio import loads
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# If a table is there twice, the first suffix counts.
+# If a table exists in several formats, the first suffix counts.
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson", ".json", ".arrow")
-# Written by `save_to_disk`: in the folder of each data set, and in that of a DatasetDict.
+# Written by `save_to_disk` into the folder of each Dataset, and into that of a DatasetDict.
 STATE, DICT = "state.json", "dataset_dict.json"
 BATCH = 1000  # rows
-LINE = " line"  # the column with the line of each record of a CSV file, whose header can name none so
-NESTED = "annotations"  # of a table of posts that holds them
+LINE = " line"  # the column with each record's line in a CSV file; no CSV column can have this name
+NESTED = "annotations"  # the column of a table of posts that holds them
 FREE_TEXT = ("text", "sentence_text")
 CATEGORIES = ("DSM5_symptom", "status")
 REMEDY = "See docs/data.md for the tables and columns that are read."
@@ -39,7 +39,9 @@ Table = tuple[Path, "Dataset"]
 
 
 class Layout(NamedTuple):
-    """The parts of each table: files, or folders of `save_to_disk`. No annotations: the posts hold them."""
+    """The parts of each table: files, or folders of `save_to_disk`. `annotations` is None if the table of posts holds
+    them.
+    """
 
     posts: list[Path]
     annotations: list[Path] | None
@@ -50,17 +52,17 @@ class Layout(NamedTuple):
 
 
 def layout_of(path: Path) -> Layout:
-    """The tables of a file or a folder; what is read are names alone.
+    """Find the tables of a file or a folder by names alone; no table is read.
 
     Raises:
-        InputError: there is nothing that can be read, or not clearly so.
+        InputError: there is no table that can be read, or the choice is ambiguous.
     """
     where = f"data.path={path}"
     if not path.exists():
         raise InputError("there is no such file or folder", where=where, remedy="Give a local path that exists.")
     if path.is_file():
         if path.suffix not in SUFFIXES or path.suffix == ".csv":
-            what = "a CSV file holds no lists" if path.suffix == ".csv" else "the name has none of the known endings"
+            what = "a CSV file cannot hold lists" if path.suffix == ".csv" else "the name has no known suffix"
             remedy = f"Give a folder with posts.csv and annotations.csv, or a table of {', '.join(SUFFIXES[1:])}."
             raise InputError(what, where=where, remedy=remedy)
         return Layout([path], None)
@@ -79,7 +81,7 @@ def layout_of(path: Path) -> Layout:
 
 
 def files_of(layout: Layout) -> list[Path]:
-    """All files that are read, sorted: what the posts depend on."""
+    """All files that are read, sorted."""
     files = set[Path]()
     for part in [*layout.posts, *(layout.annotations or [])]:
         files |= {p for p in part.rglob("*") if p.is_file()} if part.is_dir() else {part}
@@ -93,7 +95,7 @@ def _split_names(path: Path) -> list[str]:
             return sorted(names)
     except (OSError, ValueError, LookupError, TypeError):
         pass
-    raise InputError("it does not name splits that are there", where=str(path), remedy="Save the data set again.")
+    raise InputError("it names no splits, or missing ones", where=str(path), remedy="Save the data set again.")
 
 
 def _named(folder: Path, name: str) -> list[Path]:
@@ -122,10 +124,10 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def read_dataset(path: Path, columns: Mapping[Any, str]) -> Corpus:
-    """The posts of a file or a folder; `columns` are its names of our columns, where they differ.
+    """The posts of a file or a folder; `columns` maps our column names to its own, if they differ.
 
     Raises:
-        InputError: the tables cannot be read, lack a column, or hold a row that the rules refuse.
+        InputError: the tables cannot be read, lack a column, or hold an invalid row.
     """
     layout = layout_of(path)
     if layout.annotations is None:
@@ -149,7 +151,7 @@ def _rows(tables: Sequence[Table], wanted: Sequence[str], columns: Mapping[Any, 
 
 
 def _nested_rows(tables: Sequence[Table], columns: Mapping[Any, str]) -> Iterator[Row]:
-    """The annotations within the rows of the posts, each with the id of its post."""
+    """The annotations nested in the rows of the posts, each with the id of its post."""
     inner = [name for name in ANNOTATIONS_COLUMNS if name != "post_id"]
     ids, lists = columns.get("post_id", "post_id"), columns.get(NESTED, NESTED)
     for path, table in tables:
@@ -173,10 +175,10 @@ def _records(table: "Dataset", names: Sequence[str]) -> Iterator[dict[str, Any]]
 def _reader(
     features: Mapping[str, Any], wanted: Sequence[str], columns: Mapping[Any, str], path: Path
 ) -> Callable[[dict[str, Any], Place], dict[str, str]]:
-    """A function from a record with these features to a row of our columns.
+    """A function that converts a record with these features to a row of our columns.
 
     Raises:
-        InputError: a column is missing, or holds what cannot be read.
+        InputError: a column is missing or has an unsupported type.
     """
     theirs = {name: columns.get(name, name) for name in wanted}
     for name in theirs.values():
@@ -195,7 +197,7 @@ def _each(found: Any, place: Place) -> list[dict[str, Any]]:
         return [annotation or {} for annotation in found or []]
     lists = [values or [] for values in found.values()]
     if len({*map(len, lists)}) > 1:
-        raise InputError("the lists of its annotations differ in length", where=str(place), remedy="Mend the row.")
+        raise InputError("the lists of its annotations differ in length", where=str(place), remedy="Correct the row.")
     return [dict(zip(found, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
@@ -204,12 +206,12 @@ def _check_column(name: str, known: Mapping[str, Any], path: Path) -> None:
         raise InputError(
             f"column {name} is missing{nearest(name, list(known))}",
             where=str(path),
-            remedy="Name the column that stands for it, for example data.columns.text=body. " + REMEDY,
+            remedy="Name the column to read instead, for example data.columns.text=body. " + REMEDY,
         )
 
 
 def _inner(feature: Any, name: str, path: Path) -> Mapping[str, Any]:
-    """The columns of the annotations within a post."""
+    """The columns of the nested annotations."""
     if isinstance(feature, Mapping):  # a record of lists
         return {key: getattr(inner, "feature", None) for key, inner in feature.items()}
     if isinstance(getattr(feature, "feature", None), Mapping):
@@ -219,22 +221,22 @@ def _inner(feature: Any, name: str, path: Path) -> Mapping[str, Any]:
 
 
 def _categories(feature: Any, name: str, theirs: str, path: Path) -> Sequence[str] | None:
-    """The names of what the numbers of a column stand for; None where they, or texts, are the values themselves.
+    """The names of a column's categories by number; None if its numbers or texts are the values themselves.
 
     Raises:
-        InputError: it holds what cannot be read as what `name` is.
+        InputError: its type cannot hold `name`.
     """
     dtype, kind = str(getattr(feature, "dtype", "")), type(feature).__name__
     text = kind == "Value" and dtype in ("string", "large_string", "string_view", "null")
     number = kind == "Value" and dtype.startswith(("int", "uint", "float", "bool")) and name not in FREE_TEXT
     if not text and not number and not (kind == "ClassLabel" and name in CATEGORIES):
         what = dtype if kind == "Value" else kind
-        raise InputError(f"column {theirs} holds {what}, which is no {name}", where=str(path), remedy=REMEDY)
+        raise InputError(f"column {theirs} has type {what}, which cannot hold {name}", where=str(path), remedy=REMEDY)
     return feature.names if kind == "ClassLabel" and name != "status" else None
 
 
 def _cell(value: Any, names: Sequence[str] | None, place: Place) -> str:
-    """A value as it would stand in a CSV file; names: those of a category's numbers."""
+    """A value as the text that a CSV file would hold; `names` are the category names by number."""
     if names is not None and isinstance(value, int):
         value = names[value] if 0 <= value < len(names) else None
     if value is None:
@@ -243,7 +245,7 @@ def _cell(value: Any, names: Sequence[str] | None, place: Place) -> str:
         return str(int(value))
     text = str(value)
     if "\0" in text:
-        raise InputError("a NUL character", where=str(place), remedy="Remove it.")
+        raise InputError("it contains a NUL character", where=str(place), remedy="Remove it.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -252,7 +254,7 @@ def _cell(value: Any, names: Sequence[str] | None, place: Place) -> str:
 
 
 def _load(part: Path, names: Sequence[str] = ()) -> "Dataset":
-    """One part of a table, in memory; of a CSV file these columns, and LINE.
+    """One part of a table, in memory; a CSV file gives the columns `names` and LINE.
 
     Raises:
         InputError: it cannot be read.
@@ -268,11 +270,11 @@ def _load(part: Path, names: Sequence[str] = ()) -> "Dataset":
             return table
         except MemoryError:
             raise
-        except Exception as error:  # what the library says may quote a post
+        except Exception as error:  # the library's message may quote a post
             raise InputError(
-                f"it cannot be read ({type(error).__name__})",
+                f"the datasets library cannot read it ({type(error).__name__})",
                 where=str(part),
-                remedy="See that the datasets library reads it, or write it again.",
+                remedy="Check that the datasets library can load it, or export it again.",
             ) from None
 
 
@@ -284,9 +286,9 @@ def _loaded(part: Path, scratch: str) -> "Dataset":
         return Dataset.load_from_disk(str(part), keep_in_memory=True)
     if part.suffix == ".arrow":
         return Dataset.from_file(str(part), in_memory=True)
-    if part.suffix == ".parquet":  # streams, since all else writes a copy of the posts first
+    if part.suffix == ".parquet":  # streamed, since the other ways first write a copy of the posts
         stream = IterableDataset.from_parquet(str(part), cache_dir=scratch)
-    else:  # in one piece: a column has one type, or is refused
+    else:  # in one piece, so that a column with several types is refused
         stream = IterableDataset.from_json(str(part), cache_dir=scratch, chunksize=part.stat().st_size)
     tables = list(stream.with_format("arrow").iter(BATCH))
     if tables:
@@ -305,7 +307,7 @@ def _csv(path: Path, names: Sequence[str]) -> "Dataset":
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """For its length the library logs nothing, for that may quote a post, nor may it ask the Hub for anything."""
+    """A context in which the library logs nothing, since that may quote a post, and sends no request to the Hub."""
     from datasets import config, logging
 
     verbosity, offline = logging.get_verbosity(), config.HF_HUB_OFFLINE

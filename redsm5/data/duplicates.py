@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from redsm5.data.align import normalized
 from redsm5.data.posts import Post
 
-MIN_WORDS = 20  # shorter posts are made of what many people write
-MIN_SHARE = 0.7  # of all sequences of three words of two posts: those that both have
+MIN_WORDS = 20  # shorter posts consist of common phrases
+MIN_SHARE = 0.7  # of the word trigrams of two posts, the share that both have (Jaccard similarity)
 BANDS, ROWS = 25, 5
-AT_ONCE = 2000  # posts whose sequences are in memory at once for their signatures
+AT_ONCE = 2000  # posts whose trigrams are in memory at once for their signatures
 
 Hashes = NDArray[np.uint64]
 
 
 def originals(posts: Sequence[Post]) -> list[int]:
-    """For each post the position of the first one that it is a copy of, over any number of copies; else its own."""
+    """For each post, the position of the first post of its group of copies (chains of copies included); its own if it
+    has no copy.
+    """
     texts = [normalized(post.text) for post in posts]
     first = _Groups(len(texts))
     seen: dict[str, int] = {}
@@ -35,7 +37,7 @@ def originals(posts: Sequence[Post]) -> list[int]:
     distinct = sorted(seen.values())
     triples = dict(_triples(texts, distinct))
     for bucket in _buckets(triples):
-        kinds: list[int] = []  # of each kind of post in the bucket, one
+        kinds: list[int] = []  # one post of each group in the bucket
         for position in bucket:
             like = (k for k in kinds if first.of(k) == first.of(position) or _alike(triples[k], triples[position]))
             if (kind := next(like, None)) is None:
@@ -46,7 +48,7 @@ def originals(posts: Sequence[Post]) -> list[int]:
 
 
 class _Groups:
-    """Groups of positions that are joined again and again (union-find); each is known by its first."""
+    """Disjoint groups of positions (union-find); the first position identifies a group."""
 
     def __init__(self, count: int) -> None:
         self._first = list(range(count))
@@ -62,7 +64,7 @@ class _Groups:
 
 
 def _triples(texts: Sequence[str], positions: Iterable[int]) -> Iterator[tuple[int, Hashes]]:
-    """The hashes of a text's word trigrams, each once; none for short texts."""
+    """The distinct hashes of a text's word trigrams; none for a text of fewer than MIN_WORDS words."""
     known: dict[str, int] = {}
     for position in positions:
         words = re.findall(r"\w+", texts[position])
@@ -82,7 +84,7 @@ def _alike(a: Hashes, b: Hashes) -> bool:
 
 
 def _buckets(triples: dict[int, Hashes]) -> Iterator[list[int]]:
-    """Groups of posts whose signatures agree in a band, and which may be duplicates; in the order of positions."""
+    """Groups of posts whose signatures agree in a band: candidates for duplicates, in the order of positions."""
     positions = list(triples)
     signatures = [
         _signatures([triples[position] for position in positions[start : start + AT_ONCE]])
@@ -97,7 +99,9 @@ def _buckets(triples: dict[int, Hashes]) -> Iterator[list[int]]:
 
 
 def _signatures(triples: Sequence[Hashes]) -> Hashes:
-    """Of each post the least hash of its sequences, under BANDS * ROWS functions: multiplication modulo 2^64."""
+    """The MinHash signature of each post: the least hash of its trigrams under each of BANDS * ROWS functions, which
+    multiply modulo 2^64.
+    """
     flat = np.concatenate(triples)
     starts = np.cumsum([0, *map(len, triples[:-1])])
     signatures = np.empty((len(triples), BANDS * ROWS), np.uint64)
@@ -107,7 +111,7 @@ def _signatures(triples: Sequence[Hashes]) -> Hashes:
 
 
 def _numbers(name: str, count: int) -> Hashes:
-    """So many numbers that look drawn and are the same everywhere."""
+    """`count` pseudo-random numbers, the same on every machine."""
     digests = (hashlib.blake2b(f"{name} {i}".encode(), digest_size=8).digest() for i in range(count))
     return np.array([int.from_bytes(digest) for digest in digests], np.uint64)
 

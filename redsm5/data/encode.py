@@ -31,18 +31,18 @@ MIN_ROOM = 4  # tokens of a window that a description must leave to the post
 
 
 class Example(NamedTuple):
-    """An item as the loaders take it, with its position in the data set."""
+    """An item with its position in the data set, as the loaders take it."""
 
     position: int
     item: Item
 
 
 class EncodedPosts(Dataset[Example]):
-    """A split as the encoder reads it: from the cache, where it was encoded before.
+    """A split as the encoder reads it; taken from the cache if it was encoded before.
 
     Attributes:
-        posts: as given; their texts stay in memory for the metrics over characters.
-        items: in the order of the posts, and of SYMPTOMS within a post.
+        posts: as given; their texts stay in memory for the character metrics.
+        items: in the order of the posts and, within a post, of SYMPTOMS.
 
     Raises:
         ConfigError: a symptom has no description, or one that leaves no room for the post.
@@ -66,7 +66,7 @@ class EncodedPosts(Dataset[Example]):
         self._given_items = self.items
 
     def encode(self, posts: Sequence[Post]) -> None:
-        """Replace the posts by these: the same ones, some of them augmented."""
+        """Replace the posts by `posts`: the same ones, some of them augmented."""
         changed = [p for p, (post, given) in enumerate(zip(posts, self._given, strict=True)) if post is not given]
         items = list(self._given_items)
         each = len(items) // len(posts)
@@ -78,12 +78,12 @@ class EncodedPosts(Dataset[Example]):
 
     @property
     def truncated_posts(self) -> int:
-        """Posts that were longer than the window and were cut."""
+        """The number of posts that were longer than the window and were cut."""
         return len({item.post for item in self.items if item.cut})
 
     @property
     def evidence_spans(self) -> int:
-        """Aligned evidence."""
+        """The number of aligned evidence spans."""
         return sum(len(post.evidence) for post in self.posts)
 
     @property
@@ -92,7 +92,7 @@ class EncodedPosts(Dataset[Example]):
         return sum(item.lost for item in self.items)
 
     def _key(self) -> str:
-        """What the items depend on."""
+        """The cache key of the items: all that they depend on."""
         data, model = self._config.data, self._config.model
         pairs = model.input_format == "binary_pairs"
         return cache.key(
@@ -118,7 +118,7 @@ class EncodedPosts(Dataset[Example]):
                 windows, lost = self._windows(post, symptoms, parts, sentences[index], cutting)
                 labels = tuple(post.labels[symptom] for symptom in symptoms)
                 items.append(Item(index, symptoms, labels, windows, cut=cutting and not windowed, lost=lost))
-        return sorted(items, key=lambda item: item.post)  # stable: within a post in the order of the symptoms
+        return sorted(items, key=lambda item: item.post)  # stable: keeps the order of the symptoms within a post
 
     def __len__(self) -> int:
         return len(self.items)
@@ -127,7 +127,7 @@ class EncodedPosts(Dataset[Example]):
         return Example(index, self.items[index])
 
     def _tokenized(self, texts: list[str]) -> Iterator[tuple[tuple[int, ...], list["Encoding"]]]:
-        """Each set of outputs that one pass answers for, with all posts as that pass reads them."""
+        """Each set of outputs that one pass predicts, with all posts as that pass reads them."""
         tokenizer, max_length = self._tokenizer, self.max_length
         overlap = self._config.data.window_overlap
         if self._config.model.input_format == "multi_label":
@@ -159,7 +159,7 @@ class EncodedPosts(Dataset[Example]):
     def _windows(
         self, post: Post, symptoms: tuple[int, ...], parts: "list[Encoding]", sentences: list[CharRange], cutting: bool
     ) -> tuple[list[Window], int]:
-        """The post's windows, and how many evidence spans of these symptoms lie whole in none of them."""
+        """The post's windows, and the number of evidence spans of these symptoms that no window contains completely."""
         typed = "token_type_ids" in self._tokenizer.model_input_names
         post_sequence = 1 if self._config.model.input_format == "binary_pairs" else 0
         reads = [_Read(part, post_sequence, len(post.text), cutting) for part in parts]
@@ -205,16 +205,16 @@ class EncodedPosts(Dataset[Example]):
 
 
 def identity(tokenizer: "PreTrainedTokenizerFast") -> str:
-    """The SHA-256 of what a tokenizer makes its tokens with."""
+    """The SHA-256 of everything that a tokenizer's output depends on."""
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # left over from the previous call; the next one sets it again
+    backend.no_truncation()  # the previous call set it, and the next one sets it again
     backend.no_padding()
     said = (backend.to_str(), repr(tokenizer), tokenizer.model_input_names, tokenizer.split_special_tokens)
     return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 class _Read:
-    """What a window shows of its post."""
+    """The part of a post that a window contains."""
 
     def __init__(self, encoding: "Encoding", sequence: int, length: int, cutting: bool) -> None:
         of_post = [i for i, s in enumerate(encoding.sequence_ids) if s == sequence]
@@ -223,11 +223,11 @@ class _Read:
         self.offsets[self.first : self.end] = encoding.offsets[self.first : self.end]
         starts_ends = self.offsets[self.first : self.end]
         self._starts, self._ends = [s for s, _ in starts_ends], [e for _, e in starts_ends]
-        # Before the first token and after the last is whitespace, unless the post continues there.
+        # Beyond the first and last token is only whitespace, unless the post continues there.
         self._shown = (self._starts[0], self._ends[-1]) if of_post and cutting else (0, length)
 
     def whole(self, start: int, end: int) -> bool:
-        """Whether the window shows all of these characters, but for whitespace at a cut."""
+        """Whether the window contains all of these characters, except whitespace at a cut."""
         return self._shown[0] <= start and end <= self._shown[1]
 
     def tokens(self, start: int, end: int) -> tuple[int, int] | None:

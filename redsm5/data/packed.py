@@ -27,12 +27,12 @@ class Window:
     """One pass of the encoder.
 
     Attributes:
-        input_ids, type_ids: token and segment ids, special tokens included; no type_ids where the encoder has none.
-        offsets: (start, end) in characters of the post for each token; (0, 0) where a token is none of the post's.
+        input_ids, type_ids: token and segment ids, special tokens included; no type_ids if the encoder has none.
+        offsets: (start, end) in characters of the post for each token; (0, 0) for a token that is not of the post.
         text: the post's own tokens, [first, end).
-        spans: (output, first token, last token) of each evidence span that lies whole in the window.
-        known: for each output, whether its evidence in this window is known. It is not where the symptom is present
-            but no sentence for it was found, or where a sentence is cut by the window's edge.
+        spans: (output, first token, last token) of each evidence span that the window contains completely.
+        known: for each output, whether its evidence in this window is known. It is unknown if the symptom is present
+            but no sentence for it was found, or if the window's edge cuts a sentence.
         sentences: (first token, last token) of the post's sentences; empty unless an evidence head wants them.
     """
 
@@ -47,11 +47,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the model gives one answer for: `post` is a position, `symptoms` those of its outputs.
+    """What the model gives one prediction for: `post` is the position of its post, `symptoms` those of its outputs.
 
     Attributes:
-        cut: whether the post was longer than the window, and is read in this one alone.
-        lost: how many spans of aligned evidence lie whole in no window.
+        cut: whether the post was longer than the window, and is read only as far as this window.
+        lost: the number of aligned evidence spans that no window contains completely.
     """
 
     post: int
@@ -63,7 +63,7 @@ class Item:
 
 
 def pack(items: Sequence[Item]) -> bytes:
-    """The bytes that `PackedItems` reads; all items have equally many outputs."""
+    """The bytes that `PackedItems` reads; all items have the same number of outputs."""
     windows = [window for item in items for window in item.windows]
     outputs = len(items[0].symptoms) if items else 1
     of_windows = {

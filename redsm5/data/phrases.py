@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Phrases(NamedTuple):
-    """Of one symptom: its vocabulary, sentences in which it is present, sentences in which it is absent."""
+    """One symptom's vocabulary, sentences in which it is present, and sentences in which it is absent."""
 
     terms: tuple[str, ...]
     present: tuple[str, ...]

@@ -25,7 +25,7 @@ SYMPTOMS = (
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters [start, end) of a post's text that speak about the symptom SYMPTOMS[symptom]."""
+    """Characters [start, end) of a post's text that are about the symptom SYMPTOMS[symptom]."""
 
     symptom: int
     start: int
@@ -38,9 +38,9 @@ class Post:
 
     Attributes:
         labels: nine values 0 or 1, in the order of SYMPTOMS.
-        evidence: spans with status 1, sorted by (start, end, symptom). A label may stand without one: its sentence was
-            not aligned.
-        negatives: spans with status 0, sorted likewise: looked at by the annotator, symptom absent.
+        evidence: spans with status 1, sorted by (start, end, symptom). A label may have none: its sentence was not
+            aligned.
+        negatives: spans with status 0, sorted likewise: hard negatives, which the annotator checked and found absent.
     """
 
     post_id: str
@@ -52,7 +52,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """All posts, sorted by post_id, and what was counted while reading them (the keys are in `read_corpus`)."""
+    """All posts, sorted by post_id, and the counts taken while reading them (`read_corpus` lists the keys)."""
 
     posts: tuple[Post, ...]
     counts: dict[str, int]

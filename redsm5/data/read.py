@@ -22,7 +22,7 @@ POSTS_COLUMNS = ("post_id", "text")
 ANNOTATIONS_COLUMNS = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status")  # explanation is not used
 SPECIAL_CASE = "SPECIAL_CASE"
 
-_STATUSES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # pandas writes integers as floats once a column held a NaN
+_STATUSES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # pandas writes integers as floats if a column held a NaN
 _STATUS_FORM = r"[-+]?\d{1,4}([.,]\d{1,4})?|yes|no|y|n|true|false|present|absent|positive|negative|"
 _MISSING = ("nan", "null", "none", "<na>", "n/a")
 _COUNTS = (
@@ -48,11 +48,11 @@ _Judgements = dict[tuple[str, int], set[int]]
 def read_corpus(folder: Path) -> Corpus:
     """Read `folder`/redsm5_posts.csv and `folder`/redsm5_annotations.csv.
 
-    A post has a symptom if any sentence of it has status 1 for that symptom, aligned or not. The counts are:
-    posts, posts_without_symptom; annotations (rows), duplicate_annotations (rows that repeat another one), special_case
-    (rows; no criterion); contradictions (a sentence with both statuses for one symptom: taken as present); evidence
-    (distinct sentence and symptom with status 1) = aligned_exact + aligned_normalized + aligned_fuzzy + unaligned;
-    hard_negatives (the same with status 0), of which hard_negatives_unaligned.
+    A post has a symptom if any of its sentences has status 1 for that symptom, aligned or not. The counts are: posts,
+    posts_without_symptom; annotations (rows), duplicate_annotations (rows that repeat another one), special_case (rows;
+    no criterion); contradictions (a sentence with both statuses for one symptom: taken as present); evidence (distinct
+    sentence and symptom with status 1) = aligned_exact + aligned_normalized + aligned_fuzzy + unaligned; hard_negatives
+    (the same with status 0), of which hard_negatives_unaligned.
 
     Raises:
         InputError: a file is missing or malformed, or the two do not fit together.
@@ -68,7 +68,8 @@ def read_corpus(folder: Path) -> Corpus:
 
 
 def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: Path) -> Corpus:
-    """What `read_corpus` makes of the rows of its two files; `table` is where those of the posts come from.
+    """Build the corpus, as `read_corpus` does, from the rows of posts and annotations; `table` is the file of the
+    posts.
 
     Raises:
         InputError: a row is malformed, or the two do not fit together.
@@ -96,7 +97,7 @@ def _read_posts(records: Iterable[Row], table: Path) -> dict[str, str]:
                 remedy="Remove one of the two rows.",
             )
         _required(row, "text", place)
-        texts[post_id], places[post_id] = row["text"], place  # not stripped: offsets count from the text as it stands
+        texts[post_id], places[post_id] = row["text"], place  # not stripped: offsets refer to the original text
     if not texts:
         raise InputError("the file has no posts", where=str(table), remedy="Export the data set again.")
     return texts
@@ -214,8 +215,8 @@ def _unknown_post(post_id: str, known: Iterable[str], where: str, table: str) ->
 
 
 def _bare(post_id: str) -> str:
-    """An id without what a spreadsheet or a copied cell changes: characters that cannot be seen, quotes, case, zeros
-    before a number and `.0` after it.
+    """An id without the usual changes by spreadsheets and copying: invisible characters, quotes, case, zeros before a
+    number and `.0` after it.
     """
     text = unicodedata.normalize("NFKC", post_id)
     text = "".join(c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
@@ -229,10 +230,10 @@ def _is_id(value: str) -> bool:
 
 
 def _shape(post_id: str) -> str:
-    """What ids of one data set have in common: `a_0_0` of s_1270_9."""
+    """The pattern of an id, which the ids of one data set share: `a_0_0` for s_1270_9."""
     return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", post_id))
 
 
 def _unshown(value: str) -> str:
-    """What a message says of a value that may be a post's text."""
+    """A description for messages of a value that may be a post's text, without the text."""
     return f"({len(value)} characters, not shown)" if value else "''"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = tuple(
     name + index for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")
-)  # the index is of weights in several files
+)  # the index of weights that are split into several files
 
 
 def missing_data(methods: Collection[str], translation_models: Sequence[str] | None) -> dict[str, str]:
@@ -37,7 +37,7 @@ def check_available(config: "AugmentationConfig") -> None:
     """Refuse methods of augmentation whose data is not on this machine.
 
     Raises:
-        ConfigError: with what is missing, and what to do about it.
+        ConfigError: says what is missing and how to get it.
     """
     missing = missing_data(config.methods, config.translation_models)
     if missing:
@@ -49,10 +49,10 @@ def check_available(config: "AugmentationConfig") -> None:
 
 
 def _remedy(model_id: str) -> str | None:
-    """What to do before this translation model can be used; None if nothing."""
+    """The remedy for a translation model that cannot be used yet; None if it can."""
     try:
         complete = _has(model_id, "config.json") and any(_has(model_id, name) for name in WEIGHTS)
-    except ValueError:  # neither a folder nor a name that the Hub would have
+    except ValueError:  # neither a folder nor a valid Hub id
         return f"There is no folder {model_id}; use a folder with a seq2seq model, or a model of the Hub."
     if not complete:
         if Path(model_id).is_dir():

@@ -28,8 +28,8 @@ class Assignment:
 
     Attributes:
         fingerprint: SHA-256 (hexadecimal) over ids, texts, labels, spans and assignment; see `fingerprint`.
-        duplicate_posts: those that are copies of each other, the first of each among them.
-        duplicate_groups: how many different posts these are.
+        duplicate_posts: posts that are copies of each other, including the first of each group.
+        duplicate_groups: the number of groups of such copies.
     """
 
     train: tuple[str, ...]
@@ -42,7 +42,7 @@ class Assignment:
 
 def split(corpus: Corpus, config: "DataConfig") -> Assignment:
     """Assign every post to train, validation or test; with data.group_duplicates, all duplicates of a post to the same
-    one.
+    split.
 
     Raises:
         InputError: too few posts for three splits of these fractions.
@@ -81,23 +81,23 @@ Groups = list[list[Post]]
 
 
 def _draw(groups: Groups, size: int, seed: int) -> tuple[Groups, Groups]:
-    """(the others, about `size` groups drawn so that each symptom is represented in proportion); neither is empty. A
-    group has the symptoms of all its posts.
+    """(the other groups, the drawn groups): about `size` groups are drawn, stratified by symptom; neither part is
+    empty. A group has the symptoms of all its posts.
     """
-    # It brings scikit-learn and SciPy, 1.2 s; posts that have been split before need neither.
+    # Imported here: it imports scikit-learn and SciPy (1.2 s), which are not needed if the split is cached.
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
     labels_NC = np.array([labels_of(group).max(axis=0) for group in groups], dtype=bool)
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=size, random_state=seed)
     others, drawn = next(splitter.split(np.zeros(len(groups)), labels_NC))
-    if len(others) == 0 or len(drawn) == 0:  # a handful of posts cannot be stratified: draw without
+    if len(others) == 0 or len(drawn) == 0:  # too few posts to stratify: draw without stratification
         order = np.random.RandomState(seed).permutation(len(groups))
         others, drawn = order[size:], order[:size]
     return [groups[i] for i in sorted(others)], [groups[i] for i in sorted(drawn)]
 
 
 def fingerprint(posts: Sequence[Post], assigned: dict[str, str]) -> str:
-    """SHA-256 over one JSON array a post, in the order of post_id, after one line that names the symptoms.
+    """SHA-256 over a line that names the symptoms and one JSON array per post, in the order of post_id.
 
     JSON strings are delimited and escaped, so no two data sets have the same encoding.
     """

@@ -25,14 +25,14 @@ MIN_WORDS, MAX_WORDS = 2, 6990
 # mean exp(mu + sigma²/2) = 295 words, and the longest of 1,484 posts (3.4 standard deviations) has 6,990.
 LOG_WORDS = NormalDist(mu=5.067, sigma=1.113)
 
-SHORT = 15  # words; a shorter post has no space for a sentence about a symptom
-TWO_SYMPTOMS = 0.4  # of the posts with several symptoms: two of them share a sentence
-NEGATIVE_WITHOUT, NEGATIVE_WITH = 0.6, 0.12  # posts without, with symptoms that have a hard negative
-SPECIAL = 0.02  # posts with a SPECIAL_CASE
-CURLY = 0.35  # posts typed with curly quotes; the annotators' sentences have straight ones
-SPACED = 0.08  # sentences with a line break or two spaces in the post, one space in the annotation
-EDITED = 0.03  # annotated sentences that lack a word of the post's
-EARLY, EARLY_SENTENCES = 0.85, 12  # most evidence stands at the beginning, so that an encoder's window holds it
+SHORT = 15  # words; a shorter post has no room for a sentence about a symptom
+TWO_SYMPTOMS = 0.4  # the share of posts with several symptoms in which two symptoms share a sentence
+NEGATIVE_WITHOUT, NEGATIVE_WITH = 0.6, 0.12  # the shares of posts without and with symptoms that have a hard negative
+SPECIAL = 0.02  # the share of posts with a SPECIAL_CASE
+CURLY = 0.35  # the share of posts with curly quotes; the annotators' sentences have straight ones
+SPACED = 0.08  # the share of sentences with a line break or two spaces in the post but one space in the annotation
+EDITED = 0.03  # the share of annotated sentences that lack a word of the post's sentence
+EARLY, EARLY_SENTENCES = 0.85, 12  # most evidence is at the beginning, so that an encoder's window contains it
 CLOSING_WORDS = ("Thank", "you", "all", "for", "reading", "this", "and", "take", "care", "everyone")
 
 
@@ -52,7 +52,7 @@ class _Draft:
 def write_csvs(folder: Path, posts: int, seed: int) -> None:
     """Write redsm5_posts.csv and redsm5_annotations.csv into `folder`, which exists.
 
-    `posts` is at least 1. Each symptom's number of sentences is in proportion to the real one, but at least one.
+    `posts` is at least 1. The numbers of sentences of the symptoms are in the real proportions, but at least one each.
     """
     rng = random.Random(seed)
     post_rows, annotation_rows = list[Sequence[str]](), list[Sequence[str]]()
@@ -65,7 +65,7 @@ def write_csvs(folder: Path, posts: int, seed: int) -> None:
 
 
 def _drafts(posts: int, rng: random.Random) -> list[_Draft]:
-    """Who gets which symptoms and how many words, in an order that says nothing about either."""
+    """The symptoms and the number of words of each post, in an order that is independent of both."""
     symptoms = [s for s, count in REAL_SENTENCES.items() for _ in range(max(1, round(count * posts / REAL_POSTS)))]
     rng.shuffle(symptoms)
     with_symptom = round((REAL_POSTS - REAL_POSTS_WITHOUT_SYMPTOM) * posts / REAL_POSTS)
@@ -74,8 +74,8 @@ def _drafts(posts: int, rng: random.Random) -> list[_Draft]:
     for index, symptom in enumerate(symptoms):
         drafts[index if index < with_symptom else rng.randrange(with_symptom)].symptoms.append(symptom)
 
-    # The quantiles themselves: so few posts would otherwise not have the distribution's mean. The shortest posts have
-    # no room for a symptom.
+    # Lengths are the distribution's quantiles, not drawn: a few drawn lengths would miss its mean. The shortest posts
+    # have no room for a symptom.
     words = [round(math.exp(LOG_WORDS.inv_cdf((i + 0.5) / posts))) for i in range(posts)]
     words = [MIN_WORDS, *(min(max(count, MIN_WORDS), MAX_WORDS) for count in words[1:])]
     short = min(sum(count < SHORT for count in words), posts - with_symptom)
@@ -88,7 +88,7 @@ def _drafts(posts: int, rng: random.Random) -> list[_Draft]:
 
 
 def _post_ids(posts: int, rng: random.Random) -> list[str]:
-    ids = dict[str, None]()  # a set that keeps the order
+    ids = dict[str, None]()  # an ordered set
     while len(ids) < posts:
         ids[f"s_{rng.randint(1, 3000)}_{rng.randint(0, 3000)}"] = None
     return list(ids)
@@ -149,7 +149,7 @@ def _fill(template: str, rng: random.Random, **slots: tuple[str, ...]) -> str:
 
 
 def _fillers(words: int, rng: random.Random) -> list[_Sentence]:
-    """Neutral sentences of exactly `words` words together; none if that is negative."""
+    """Neutral sentences with exactly `words` words in total; none if `words` is negative."""
     sentences = list[_Sentence]()
     while words > len(CLOSING_WORDS):
         text = _fill(rng.choice(FILLERS), rng)
@@ -174,7 +174,7 @@ def _drop_a_word(text: str, rng: random.Random) -> str:
 
 
 def _curl(text: str) -> str:
-    """Curly quotes as a phone's keyboard sets them."""
+    """Replace straight quotes by curly ones, as a phone's keyboard does."""
     text = re.sub(r'(^|\s)"', "\\1“", text)
     return text.replace('"', "”").replace("'", "’")
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY_SIZE = 2000
-# Of the training posts' characters, besides a-z and 0-9: posts full of emoji or of another script leave some for words.
+# At most so many characters of the training posts, besides a-z and 0-9, are in the vocabulary: posts full of emoji or
+# of another script leave room for words.
 ALPHABET_SIZE = 150
 
 
 def tokenizer_of(config: Config, train_posts: Sequence[Post]) -> "PreTrainedTokenizerFast":
-    """The tokenizer of the configuration's model; what it raises stands at `build_tokenizer`."""
+    """The tokenizer of the configuration's model; raises as `build_tokenizer` does."""
     pairs = config.model.input_format == "binary_pairs"
     descriptions = config.symptoms.values() if pairs else ()
     return build_tokenizer(config.model.model_id, train_posts, config.model.revision, descriptions=descriptions)
@@ -62,8 +63,8 @@ def build_tokenizer(
 
 
 def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrainedTokenizerFast":
-    """WordPiece over the most frequent words and, for all others, single characters; from the cache, where it was made
-    before.
+    """WordPiece over the most frequent words and, for all others, single characters; taken from the cache if it was
+    made before.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -85,8 +86,8 @@ def _from_posts(posts: Sequence[Post], descriptions: Iterable[str]) -> "PreTrain
 
 
 def _trained(texts: Iterable[str], descriptions: Iterable[str]) -> Tokenizer:
-    """A WordPiece vocabulary trained here, since the tokenizers library's result differs from process to process (it
-    iterates over hash maps), so that a resumed trial would read other tokens.
+    """Train a WordPiece vocabulary. The tokenizers library's own trainer is not used: its result differs between
+    processes (it iterates over hash maps), so a resumed trial would get other tokens.
     """
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
 

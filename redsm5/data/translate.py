@@ -18,13 +18,13 @@ MAX_TOKENS = 256  # longer sentences are not translated
 
 
 def back_translator(models: Sequence[str], device: torch.device | str = "cpu") -> Callable[[str], str | None]:
-    """A function from a sentence to its back-translation, or None if there is none.
+    """A function that returns a sentence's back-translation, or None if there is none.
 
     There is none for a sentence that is too long for the models, or if one of them returns nothing or does not
     terminate. Each sentence is translated once; the result stays in memory only.
 
     Args:
-        models: two Hub ids or folders, there and back.
+        models: two Hub ids or folders: for the forward and the backward translation.
 
     Raises:
         ConfigError: a model cannot be loaded.
@@ -44,7 +44,7 @@ def _load(model_id: str, device: torch.device | str) -> tuple[Any, Any]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, local_files_only=True)
-        with torch.random.fork_rng(devices=[]):  # the training's random numbers do not depend on when this is loaded
+        with torch.random.fork_rng(devices=[]):  # loading the models does not affect the training's random numbers
             model = AutoModelForSeq2SeqLM.from_pretrained(model_id, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(
@@ -71,7 +71,7 @@ def _translate(tokenizer: Any, model: Any, text: str) -> str | None:
             do_sample=False,
             max_length=longest,
         )
-    if output_1T.shape[1] == longest:  # it did not end: it was cut off
+    if output_1T.shape[1] == longest:  # no end token: the output was cut off
         return None
     translation: str = tokenizer.decode(output_1T[0], skip_special_tokens=True)
     return translation.strip() or None

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SYSTEM_FOLDER = Path("/usr/share/wordnet")  # of Debian's and Ubuntu's package wordnet-base
-# What the reader reads of it; NLTK's own data has the same and `lexnames`.
+SYSTEM_FOLDER = Path("/usr/share/wordnet")  # from the package wordnet-base of Debian and Ubuntu
+# The files that the reader needs; NLTK's own data has these and `lexnames`.
 FILES = tuple(f"{part}.{pos}" for pos in ("noun", "verb", "adj", "adv") for part in ("index", "data"))
 LEXICOGRAPHER_FILES = 45  # lexnames(5WN)
 
@@ -34,9 +34,9 @@ def find() -> Any:
 def synonyms(word: str) -> tuple[str, ...]:
     """The single words that share a sense with `word` or with its base form, in WordNet's order and case.
 
-    All senses of all parts of speech count, as in EDA (Wei & Zou 2019). Neither the word in another case nor its base
-    form is one of them. None for words that are not in WordNet, for stop words, which it has as something else
-    (I: iodine), and for numbers (42: XLII).
+    All senses of all parts of speech count, as in EDA (Wei & Zou 2019). The word itself in another case and its base
+    form are left out. Empty for words that are not in WordNet, for stop words, which it has in another meaning (I:
+    iodine), and for numbers (42: XLII).
 
     Raises:
         LookupError: WordNet is not on this machine.
@@ -58,21 +58,21 @@ def _reader() -> Any:
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
     class Reader(WordNetCorpusReader):  # type: ignore[misc]
-        """Does without two files that Debian's package lacks and synonyms do not need."""
+        """A WordNet reader without two files that Debian's package lacks and that synonyms do not need."""
 
         def open(self, file: str) -> Any:
-            if file == "lexnames":  # names of the files that the lexicographers wrote: only their number counts here
+            if file == "lexnames":  # names of the lexicographer files: only their number matters here
                 return io.StringIO("".join(f"{number:02} unnamed 0\n" for number in range(LEXICOGRAPHER_FILES)))
             return super().open(file)
 
         def map_wn(self, version: str = "wordnet") -> None:
-            """No map to the senses of other versions: only other languages need one, and it needs index.sense."""
+            """Skip the map to the senses of other versions: only other languages need it, and it needs index.sense."""
 
     root = find()
     if root is None:
         raise LookupError("WordNet is not on this machine")
     if root == str(SYSTEM_FOLDER) and root not in nltk.data.path:
-        nltk.data.path.append(root)  # NLTK opens no file outside of its paths
+        nltk.data.path.append(root)  # NLTK opens only files in its paths
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The multilingual functions are not available")
         return Reader(root, None)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from redsm5.redaction import redact
 
-DEADLINE_S = 20.0  # for all checks together; PyTorch alone may take ten seconds to import from a cold disk
+DEADLINE_S = 20.0  # for all checks together; importing PyTorch alone may take ten seconds from a cold disk
 
 State = Literal["ok", "note", "warn", "fail"]
 
@@ -22,10 +22,10 @@ class Finding:
     """What a check found.
 
     Attributes:
-        state: "ok"; "note": something optional is not there; "warn": it works, with a drawback; "fail": something that
-            the product needs does not work.
-        detail: what was seen, in one line.
-        remedy: what the person can do; empty where nothing is to be done.
+        state: "ok"; "note": something optional is missing; "warn": it works, with a drawback; "fail": something that
+            redsm5 needs does not work.
+        detail: what the check found, in one line.
+        remedy: what the user can do; empty if there is nothing to do.
     """
 
     state: State
@@ -37,8 +37,8 @@ Check = Callable[[], Finding]
 
 
 def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict[str, Finding]:
-    """The findings of the checks by name, in order. The checks run concurrently; each has `deadline_s`, and one that
-    raises has failed. Secrets are redacted.
+    """The findings of the checks by name, in order. The checks run concurrently; each must finish within `deadline_s`,
+    and fails if it raises. Secrets are redacted.
     """
     found: dict[str, Finding] = {}
     threads = [
@@ -57,7 +57,7 @@ def examine(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> dict
 def _note(found: dict[str, Finding], name: str, check: Check) -> None:
     try:
         seen = check()
-    except Exception as error:  # whatever a broken environment raises is what the doctor is there to say
+    except Exception as error:  # a broken environment may raise anything, and the doctor reports it
         seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and try again.")
     found[name] = Finding(seen.state, redact(seen.detail), seen.remedy)
 

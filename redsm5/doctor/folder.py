@@ -18,9 +18,9 @@ from redsm5 import files
 from redsm5.doctor import Finding
 from redsm5.surroundings import open_to_all
 
-LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # under both, trials are refused (redsm5/storage/budget.py)
+LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # below both, trials are refused (redsm5/storage/budget.py)
 PROBE_BYTES, PIECE_BYTES = 64 << 20, 8 << 20
-WRITE_S = 3.0  # a slow disk is measured by less
+WRITE_S = 3.0  # the most time spent on writing; on a slow disk less is written
 SLOW_BYTES_PER_S = 20e6  # a state of BERT-base, 1.3 GB, would take more than a minute
 SLOW_FSYNC_S = 0.1
 FSYNCS = 20
@@ -28,7 +28,7 @@ CHILD_S = 5.0
 ELSEWHERE = "Choose another experiments folder: --experiments DIR, or REDSM5_EXPERIMENTS."
 ONE_WORKER = "Run one worker at a time here, or put the experiments folder on a file system with locks."
 
-# File systems that several machines share, with the mount options that keep locks on each machine of its own.
+# Network file systems, with the mount options that make locks local to each machine.
 _LOCAL_LOCKS = {
     "nfs": r"nolock|local_lock=(all|flock)",
     "nfs4": r"local_lock=(all|flock)",
@@ -52,7 +52,9 @@ with open(sys.argv[1], "r+") as file:
 
 @dataclass(frozen=True)
 class Mount:
-    """Where a file system is mounted, its type as the kernel names it, its options and those of its server."""
+    """A file system's mount point, its type as the kernel names it, and its options, including those of
+    the superblock.
+    """
 
     point: str
     kind: str
@@ -60,7 +62,7 @@ class Mount:
 
 
 def nearest_folder(experiments: Path) -> Path:
-    """The experiments folder, or its nearest existing parent: the doctor creates none."""
+    """The experiments folder, or its nearest existing parent: the doctor does not create it."""
     folder = experiments.resolve()
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -69,7 +71,7 @@ def nearest_folder(experiments: Path) -> Path:
 
 @contextmanager
 def scratch(experiments: Path) -> Iterator[Path]:
-    """A folder on the file system of the experiments, gone afterwards.
+    """A temporary folder on the file system of the experiments.
 
     Raises:
         OSError: nothing can be written there.
@@ -79,7 +81,7 @@ def scratch(experiments: Path) -> Iterator[Path]:
 
 
 def check_folder(experiments: Path) -> Finding:
-    """Whether files can be made in the experiments folder."""
+    """Whether files can be created in the experiments folder."""
     folder = nearest_folder(experiments)
     if experiments.exists() and not experiments.is_dir():
         return Finding("fail", f"{experiments} is a file", ELSEWHERE)
@@ -96,7 +98,7 @@ def check_folder(experiments: Path) -> Finding:
 
 
 def where_writable(check: Callable[[Path], Finding], experiments: Path) -> Finding:
-    """The check's findings, if files can be created at all; `check_folder` reports why not."""
+    """The check's finding; a note if no file can be created, for which `check_folder` gives the reason."""
     try:
         with scratch(experiments):
             pass
@@ -119,7 +121,7 @@ def check_space(experiments: Path) -> Finding:
 
 
 def check_disk(experiments: Path) -> Finding:
-    """How fast large files become durable, as checkpoints do, and how long a line of a journal takes."""
+    """How fast large files, such as checkpoints, become durable, and how long a line of a journal takes."""
     latency = check_fsync(experiments)
     speed = check_speed(experiments)
     worse = max(latency, speed, key=lambda finding: ("ok", "warn", "fail").index(finding.state))
@@ -148,7 +150,7 @@ def check_speed(experiments: Path) -> Finding:
 
 
 def check_fsync(experiments: Path) -> Finding:
-    """How long a line of a journal takes to be durable."""
+    """How long a line of a journal takes to become durable."""
     latencies = []
     try:
         with scratch(experiments) as probe, (probe / "file").open("ab", buffering=0) as file:
@@ -168,7 +170,7 @@ def check_fsync(experiments: Path) -> Finding:
 
 
 def check_rename(experiments: Path) -> Finding:
-    """Whether files are replaced atomically, under a reader that has the old one open."""
+    """Whether files are replaced atomically while a reader has the old one open."""
     try:
         with scratch(experiments) as probe:
             files.write_atomic(probe / "file", b"old")
@@ -183,8 +185,8 @@ def check_rename(experiments: Path) -> Finding:
 
 
 def check_locks(experiments: Path) -> Finding:
-    """Check that a lock of one process excludes another and is released when it exits; on a shared file system, also
-    whether the mount options make locks local to this machine.
+    """Whether a lock of one process excludes another and is released when the process exits; on a shared file system,
+    also whether the mount options make locks local to this machine.
     """
     try:
         with scratch(experiments) as probe:
@@ -204,10 +206,10 @@ def check_locks(experiments: Path) -> Finding:
 
 
 def _seen_by_another(path: Path) -> str:
-    """What a second process sees of the lock: "held", "free", or its error.
+    """The state of the lock as a second process sees it: "held", "free", or its error.
 
     Raises:
-        OSError: it was too slow.
+        OSError: the second process took too long.
     """
     command = [sys.executable, "-I", "-S", "-c", _TRY_LOCK, str(path)]
     try:
@@ -222,7 +224,7 @@ def _seen_by_another(path: Path) -> str:
 
 
 def mount_of(folder: Path, table: str | None = None) -> Mount | None:
-    """The mount that a folder is on, from /proc/self/mountinfo (Linux); None where there is no such table."""
+    """The mount that a folder is on, from /proc/self/mountinfo (Linux); None if there is no such table."""
     if table is None:
         try:
             table = Path("/proc/self/mountinfo").read_text()
@@ -240,7 +242,7 @@ def mount_of(folder: Path, table: str | None = None) -> Mount | None:
 
 
 def local_locks(mount: Mount) -> str | None:
-    """Why locks on this mount do not reach other machines that share it; None where they do, or it is not shared."""
+    """Why locks on this mount do not exclude other machines that share it; None if they do, or if it is not shared."""
     if mount.kind in _NO_SHARED_LOCKS:
         return f"{mount.point} is {mount.kind}"
     pattern = _LOCAL_LOCKS.get(mount.kind)

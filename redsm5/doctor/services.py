@@ -16,7 +16,7 @@ MLFLOW_MISSING = Finding("fail", "mlflow is not installed", "Run `just setup`.")
 
 
 def check_hub() -> Finding:
-    """Whether a token for the Hugging Face Hub is there and valid; with HF_HUB_OFFLINE nothing is asked."""
+    """Whether there is a valid token for the Hugging Face Hub; with HF_HUB_OFFLINE no request is sent."""
     try:
         from huggingface_hub import constants, get_session, get_token
     except ImportError as error:
@@ -29,10 +29,10 @@ def check_hub() -> Finding:
         )
     if token is None:
         return Finding("note", have, "Needed only for gated data and models (data=hub, mental_bert): `hf auth login`.")
-    try:  # not HfApi.whoami, which waits for as long as the Hub is silent
+    try:  # not HfApi.whoami, which has no timeout
         address, headers = f"{constants.ENDPOINT}/api/whoami-v2", {"Authorization": f"Bearer {token}"}
         answer = get_session().get(address, headers=headers, timeout=REQUEST_S)
-    except Exception as error:  # the errors of its HTTP client are not the Hub's own
+    except Exception as error:  # the errors of its HTTP client are not huggingface_hub's own
         advice = "Check the network and its proxies; with HF_HUB_OFFLINE=1 only the cache is used."
         return Finding("warn", f"{have}; {constants.ENDPOINT} does not answer: {type(error).__name__}", advice)
     if answer.status_code in (401, 403):
@@ -49,11 +49,11 @@ def check_hub() -> Finding:
 
 
 def check_mlflow(experiments: Path, uri: str | None = None) -> Finding:
-    """Whether the metrics of this experiments folder can go where they are to go.
+    """Whether the metrics of this experiments folder can be shipped to MLflow.
 
     Args:
-        experiments: the folder; need not be there.
-        uri: MLflow's address; None: those of the studies there, or else the database in the folder.
+        experiments: the folder; it need not exist.
+        uri: MLflow's address; None: the addresses of the studies in the folder, else the database in the folder.
     """
     if importlib.util.find_spec("mlflow") is None:
         return MLFLOW_MISSING
@@ -63,7 +63,7 @@ def check_mlflow(experiments: Path, uri: str | None = None) -> Finding:
 
 
 def _addresses(experiments: Path) -> list[str]:
-    """Where the studies' last runs shipped to; the database in the folder where they say nothing."""
+    """The MLflow addresses of the studies' last runs; the database in the folder if they name none."""
     found = []
     for folder in paths.study_dirs(experiments):
         document = files.read_json(folder / paths.STUDY) or {}
@@ -106,11 +106,11 @@ def _look_at_file(database: Path) -> Finding:
 
 
 def _look_at_server(address: str) -> Finding:
-    """Ask a server as MLflow's client does: with the same library, credentials and certificates, all from the
-    environment.
+    """Send a request to a server as MLflow's client does: with the same library, credentials and certificates, all from
+    the environment.
 
-    What does not resolve itself is a failure; a server that does not answer is a warning, since metrics wait in the
-    journals.
+    A problem that does not resolve itself is a failure; a server that does not answer is a warning, since metrics stay
+    in the journals until it does.
     """
     try:
         import requests
@@ -118,12 +118,12 @@ def _look_at_server(address: str) -> Finding:
         return MLFLOW_MISSING
     shown = redact_address(address)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of MLFLOW_TRACKING_INSECURE_TLS, which was meant
+        with warnings.catch_warnings(action="ignore"):  # about MLFLOW_TRACKING_INSECURE_TLS, which was set on purpose
             health, version = (
                 requests.get(f"{address}{path}", timeout=REQUEST_S, **request_arguments())
                 for path in ("/health", "/version")
             )
-    except OSError as error:  # those of requests are OSErrors
+    except OSError as error:  # the errors of requests are OSErrors
         if remedy(str(error)) == NOT_TRUSTED:
             return Finding("fail", f"the certificate of {shown} is not trusted", _sentence(NOT_TRUSTED))
         away = "Start the server, or fix the address. Until then metrics wait in the journals; none is lost."

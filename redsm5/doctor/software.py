@@ -17,13 +17,13 @@ from redsm5.jsonio import loads
 
 OLDEST = (3, 11)
 SHOWN = 4  # names of packages in one line
-PROGRAM_S = 5.0  # a program that says its version takes milliseconds
+PROGRAM_S = 5.0  # printing a version takes milliseconds
 TORCH_S = 18.0
 SETUP = "Run `just setup`; if that changes nothing, `rm .venv/stamp` first."
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
-    """Whether this Python is new enough, and one of a virtual environment or a container of ours."""
+    """Whether this Python is new enough, and belongs to a virtual environment or to our container."""
     shown = ".".join(map(str, version))
     if version[:2] < OLDEST:
         return Finding("fail", f"{shown} is too old", "Set PYTHON to Python 3.11 or newer, and run `just setup`.")
@@ -31,7 +31,7 @@ def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Find
 
 
 def check_variables(environ: Mapping[str, str] = os.environ) -> Finding:
-    """Which variables are set that no training gets to see."""
+    """Which environment variables are set that training processes do not get."""
     ignored = environment.removed(environ)
     if not ignored:
         return Finding("ok", "no environment variable is set that could change training")
@@ -47,7 +47,7 @@ def check_variables(environ: Mapping[str, str] = os.environ) -> Finding:
 
 
 def check_packages(root: Path) -> Finding:
-    """Whether the packages that pyproject.toml asks for, and those that they ask for, are installed as locked.
+    """Whether the dependencies in pyproject.toml, and their own dependencies, are installed as locked.
 
     Args:
         root: the folder with pyproject.toml and constraints.txt.
@@ -78,7 +78,7 @@ def check_packages(root: Path) -> Finding:
 
 
 def _needed(requirements: list[str]) -> set[str]:
-    """The names of these packages and, as far as they are installed, of all that they need on this machine."""
+    """The names of these packages and of their dependencies on this machine, as far as they are installed."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -86,7 +86,7 @@ def _needed(requirements: list[str]) -> set[str]:
     waiting = list(requirements)
     while waiting:
         requirement = Requirement(waiting.pop())
-        # the nvidia-* libraries are PyTorch's own pins, and no part of the lock
+        # PyTorch pins the nvidia-* libraries itself; they are not in the lock
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         name = canonicalize_name(requirement.name)
@@ -111,7 +111,7 @@ def _some(names: list[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# PyTorch and the GPUs, in a process of their own: a broken driver may end it or hang it
+# PyTorch and the GPUs, in a separate process: a broken driver may crash it or hang it
 
 _PROBE = """
 import json, warnings
@@ -136,7 +136,7 @@ print(json.dumps(seen))
 
 
 def check_cuda(python: str = sys.executable) -> Finding:
-    """Whether PyTorch can be imported, and which GPUs it can use. A CPU is enough, so that no GPU is a note."""
+    """Whether PyTorch can be imported, and which GPUs it can use. A CPU is enough, so a missing GPU is a note."""
     try:
         probe = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, timeout=TORCH_S)
     except subprocess.TimeoutExpired:
@@ -149,7 +149,7 @@ def check_cuda(python: str = sys.executable) -> Finding:
 
 
 def judge_cuda(seen: dict[str, Any]) -> Finding:
-    """The finding for the probe's answer."""
+    """The finding for the probe's output."""
     head = f"PyTorch {seen['torch']}"
     if seen["gpus"]:
         gpus = ", ".join(
@@ -182,7 +182,7 @@ def check_just() -> Finding:
 
 
 def check_containers() -> Finding:
-    """Which programs that run containers are here; none is needed."""
+    """Which container programs are installed; none is needed."""
     found, silent = [], []
     for program in ("docker", "podman", "apptainer", "singularity"):
         if (version := _says(program, "--version")) is None:
@@ -200,7 +200,7 @@ def check_containers() -> Finding:
 
 
 def check_slurm() -> Finding:
-    """Whether this is a machine of a Slurm cluster, and its controller answers."""
+    """Whether this machine belongs to a Slurm cluster, and whether its controller answers."""
     if shutil.which("sinfo") is None:
         return Finding("note", "not installed", "Only needed for the job files in containers/slurm.")
     version = _says("sinfo", "--version") or "sinfo"
@@ -212,7 +212,7 @@ def check_slurm() -> Finding:
 
 
 def _says(*command: str) -> str | None:
-    """What a program prints; None where it is not here, fails or hangs."""
+    """A program's output; None if it is not installed, fails or hangs."""
     if shutil.which(command[0]) is None:
         return None
     try:

@@ -20,12 +20,12 @@ from redsm5.data.encode import sentences_of
 from redsm5.data.posts import SYMPTOMS, Post, labels_of
 from redsm5.evaluation.predict import CANDIDATES, Predictions, ScoredSpan
 
-FEW = 50  # posts; of fewer, words that occur once count too
-NEVER = -10.0  # the decision value for a symptom that no training post has
+FEW = 50  # posts; with fewer, words that occur only once are features too
+NEVER = -10.0  # the decision value of a symptom that no training post has
 
 
 def fit(posts: Sequence[Post], *, seed: int) -> list[Pipeline | None]:
-    """One SVM a symptom; None where the training posts all agree."""
+    """One SVM per symptom; None if all training posts have the same label."""
     texts, labels_PC = [post.text for post in posts], labels_of(posts)
     models: list[Pipeline | None] = []
     for labels_P in labels_PC.T:
@@ -39,7 +39,7 @@ def fit(posts: Sequence[Post], *, seed: int) -> list[Pipeline | None]:
 
 
 def predictions_of(models: Sequence[Pipeline | None], posts: Sequence[Post]) -> Predictions:
-    """The SVMs' predictions for these posts; there is no loss."""
+    """The SVMs' predictions for these posts; without a loss."""
     sentences = [sentences_of(post.text) for post in posts]
     cut = [post.text[start:end] for post, ranges in zip(posts, sentences, strict=True) for start, end in ranges]
     values_PC = _decisions(models, [post.text for post in posts])

@@ -24,7 +24,9 @@ Floats = NDArray[np.float64]
 def confidence_intervals(
     probabilities_PC: Floats, labels_PC: NDArray[np.int64], thresholds_C: Floats, pairs: PairScores
 ) -> dict[str, list[float]]:
-    """[low, high] of each metric by its dotted name in the report; none if it is undefined in every sample."""
+    """[low, high] of each metric by its dotted name in the report; a metric that is undefined in every sample is left
+    out.
+    """
     P = len(labels_PC)
     if P == 0:
         return {}
@@ -45,7 +47,7 @@ def confidence_intervals(
 def criteria_samples(
     probabilities_PC: Floats, labels_PC: NDArray[np.int64], thresholds_C: Floats, weights_RP: Floats
 ) -> dict[str, Floats]:
-    """The criteria metrics, as `criteria_metrics` defines them, of R weightings of the posts: arrays of R."""
+    """The criteria metrics, as `criteria_metrics` defines them, for R weightings of the posts: arrays of length R."""
     truth_PC, said_PC = labels_PC.astype(bool), probabilities_PC >= thresholds_C
     tp_RC = weights_RP @ (truth_PC & said_PC)
     fp_RC = weights_RP @ (~truth_PC & said_PC)
@@ -77,14 +79,14 @@ def pr_curve(probabilities_P: Floats, labels_P: NDArray[np.int64]) -> list[list[
     if not labels_P.any():
         return []
     precision, recall, _ = precision_recall_curve(labels_P, probabilities_P)
-    # Of the thresholds with the same recall the highest, whose precision is the one that average precision counts.
+    # Among thresholds with the same recall, keep the highest, whose precision average precision uses.
     levels = np.flatnonzero(np.append(np.diff(recall) != 0, True))
     kept = levels[np.unique(np.linspace(0, len(levels) - 1, CURVE_POINTS).round().astype(int))]
     return [[float(recall[i]), float(precision[i])] for i in kept]
 
 
 def _average_precision(probabilities_P: Floats, truth_P: NDArray[np.bool_], weights_RP: Floats) -> Floats:
-    """sum over n of (R_n - R_{n-1}) P_n, posts with equal probabilities being one step, for each weighting."""
+    """sum over n of (R_n - R_{n-1}) P_n, for each weighting; posts with equal probabilities form one step."""
     order = np.argsort(-probabilities_P, kind="stable")
     last_of_step = np.append(np.diff(probabilities_P[order]) != 0, True)
     weights_RP = weights_RP[:, order]
@@ -98,7 +100,7 @@ def _average_precision(probabilities_P: Floats, truth_P: NDArray[np.bool_], weig
 
 
 def _mean(values_RC: Floats) -> Floats:
-    """The mean over the symptoms that are defined in the sample; NaN where none is."""
+    """The mean over the symptoms whose metric is defined in the sample; NaN if there are none."""
     known_RC = np.isfinite(values_RC)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean: Floats = np.where(known_RC, values_RC, 0.0).sum(axis=1) / known_RC.sum(axis=1)

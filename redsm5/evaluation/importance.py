@@ -18,23 +18,23 @@ from optuna.trial import create_trial
 from redsm5.reports import ParameterImportance
 from redsm5.sections import CategoricalParameter, Choice, Parameter, RangeParameter
 
-FEWEST = 10  # trials: below it a forest says more about chance than about the parameters
-# Optuna's own 64 trees of any depth take minutes at 1,000 trials and come to the same shares within 0.05.
+FEWEST = 10  # trials; with fewer, the importances are mostly noise
+# Optuna's default of 64 trees of unlimited depth takes minutes for 1,000 trials; the shares agree within 0.05.
 TREES, DEPTH, SEED = 32, 6, 0
 
 Values = Mapping[str, Choice]
-"""What was drawn for a trial."""
+"""The parameters drawn for a trial."""
 
 
 def parameter_importance(
     space: Mapping[str, Parameter], trials: Sequence[tuple[Values, float]]
 ) -> dict[str, ParameterImportance]:
-    """The importance of each parameter of the space, null with a reason where it cannot be computed.
+    """The importance of each parameter of the space, null with a reason if it cannot be computed.
 
     Args:
-        space: what the study searched.
-        trials: of each completed trial what was drawn, and its finite value. A value outside the space, such as that
-            of a configuration that a person enqueued, counts as not drawn.
+        space: the study's search space.
+        trials: the drawn parameters and the finite value of each completed trial. A parameter value outside the space,
+            such as one that the user enqueued, counts as not drawn.
     """
     common = [key for key, parameter in space.items() if not parameter.when]
     drawn = [
@@ -55,7 +55,7 @@ def parameter_importance(
 
 
 def _study(space: Mapping[str, Parameter], trials: Sequence[tuple[Values, float]]) -> optuna.Study:
-    """The trials as a study in memory, each with the parameters that it has."""
+    """The trials as an in-memory Optuna study, each with the parameters that it has."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {key: _distribution(parameter) for key, parameter in space.items()}
     study = optuna.create_study(direction="maximize")
@@ -69,7 +69,9 @@ def _study(space: Mapping[str, Parameter], trials: Sequence[tuple[Values, float]
 def _shares(
     study: optuna.Study, wanted: Sequence[str], present: Sequence[str], scores: Sequence[float]
 ) -> dict[str, ParameterImportance]:
-    """The shares of some of the parameters `present`, over the trials that have them all, which have these scores."""
+    """The importances of the parameters `wanted`, which are among `present`. `study` holds the trials that have all of
+    `present`; `scores` are their values.
+    """
 
     def each(share: Callable[[str], float | None], reason: str | None = None) -> dict[str, ParameterImportance]:
         return {
@@ -84,7 +86,7 @@ def _shares(
     evaluator = FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=SEED)
     try:
         shares = evaluator.evaluate(study, params=list(present))
-    except RuntimeError:  # its trees found nothing to split
+    except RuntimeError:  # raised if its trees have no splits
         return each(lambda _: None, "its effect cannot be told from chance")
     return each(lambda key: float(min(max(shares[key], 0.0), 1.0)))
 
@@ -100,5 +102,5 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def _scaled(parameter: Parameter, value: Any) -> Any:
-    """The value on the scale on which it was drawn, since fANOVA takes all values of a scale as equally likely."""
+    """The value on the scale on which it was drawn, since fANOVA assumes a uniform distribution."""
     return math.log(value) if isinstance(parameter, RangeParameter) and parameter.log else value

@@ -23,7 +23,7 @@ CharSpan = tuple[int, int]
 """Characters [start, end) of a post's text."""
 
 Pair = tuple[int, int]
-"""Position of the post, position of the symptom."""
+"""(position of the post, position of the symptom)."""
 
 NO_POSTS = "there are no posts in this split"
 NO_POSITIVES = "no post of this split has the symptom"
@@ -41,14 +41,15 @@ def criteria_metrics(
     thresholds_C: NDArray[np.floating],
     symptoms: Sequence[str],
 ) -> CriteriaMetrics:
-    """Multi-label scores, each as scikit-learn defines it. A symptom counts as present from its threshold on.
+    """Multi-label scores, each as scikit-learn defines it. A symptom counts as present if its probability is at least
+    its threshold.
 
-    accuracy is the exact-match ratio: the share of posts of which all C labels are right, as `accuracy_score` has it
-    for indicator matrices. For one criterion, precision = tp / (tp + fp), recall = tp / (tp + fn),
-    F1 = 2 tp / (2 tp + fp + fn), 0 where nothing was predicted (`zero_division=0`); pr_auc is average precision,
-    sum over n of (R_n - R_{n-1}) P_n without interpolation (`average_precision_score`). The macro scores are means over
-    the criteria that have positives in the split; weighted is the mean by support; micro pools the counts of all
-    criteria, false alarms for criteria without positives included.
+    accuracy is the exact-match ratio: the share of posts whose C labels are all right, as `accuracy_score` defines it
+    for indicator matrices. For one criterion, precision = tp / (tp + fp), recall = tp / (tp + fn), F1 = 2 tp / (2 tp +
+    fp + fn), 0 if nothing was predicted (`zero_division=0`); pr_auc is average precision, sum over n of (R_n - R_{n-1})
+    P_n without interpolation (`average_precision_score`). The macro scores are means over the criteria that have
+    positives in the split; weighted is the mean by support; micro pools the counts of all criteria, including false
+    positives of criteria without positives.
 
     >>> m = criteria_metrics(np.array([[0.9], [0.2], [0.6]]), np.array([[1], [1], [0]]), np.array([0.5]), ["FATIGUE"])
     >>> m.f1_macro, m.per_criterion[0].confusion_matrix
@@ -99,7 +100,7 @@ def _check(
     thresholds_C: NDArray[np.floating],
     symptoms: Sequence[str],
 ) -> None:
-    """Refuse what is not as `criteria_metrics` asks for it."""
+    """Check the arguments of `criteria_metrics`, and raise its errors."""
     criteria = (len(symptoms),)
     if probabilities_PC.shape != labels_PC.shape or not labels_PC.shape[1:] == thresholds_C.shape == criteria:
         raise ValueError(
@@ -155,13 +156,14 @@ def _mean(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class PairScores:
-    """What each pair adds to the evidence metrics; the columns of a row belong together.
+    """What each pair contributes to the evidence metrics, as arrays with a row per pair.
 
     Attributes:
         posts_G: the post of each of the G pairs with gold spans.
-        exact_G, f1_G: 0 or 1; token F1.
-        chars_G3: characters shared, predicted, gold.
-        null_posts_E, null_right_E: of the E pairs without: the post, and whether nothing was predicted.
+        exact_G, f1_G: exact match, 0 or 1; token F1.
+        chars_G3: the numbers of shared, predicted and gold characters.
+        null_posts_E, null_right_E: the post of each of the E pairs without gold spans, and whether nothing was
+            predicted, 0 or 1.
     """
 
     posts_G: NDArray[np.int64]
@@ -172,7 +174,7 @@ class PairScores:
     null_right_E: NDArray[np.float64]
 
     def where(self, taken_G: NDArray[np.bool_], taken_E: NDArray[np.bool_], other: "PairScores") -> "PairScores":
-        """These rows where they are taken, else those of `other`, which are of the same pairs."""
+        """These rows where `taken` is true, else those of `other`, which has the same pairs."""
         return PairScores(
             self.posts_G,
             np.where(taken_G, self.exact_G, other.exact_G),
@@ -186,16 +188,15 @@ class PairScores:
 def evidence_metrics(
     predicted: Mapping[Pair, Sequence[CharSpan]], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]
 ) -> EvidenceMetrics:
-    """How well the predicted spans of each (post, symptom) pair meet the annotated ones.
+    """How well the predicted spans of each (post, symptom) pair agree with the annotated ones.
 
-    Spans are compared without the whitespace at their ends; a predicted span of nothing else is none. Over the pairs
-    with gold spans:
-    exact_match is the share of pairs whose predicted spans are exactly the gold ones, all of them and no other; f1 the
+    Spans are compared without the whitespace at their ends; a predicted span of only whitespace is ignored. Over the
+    pairs with gold spans: exact_match is the share of pairs whose predicted spans are exactly the gold ones; f1 the
     mean over pairs of the token F1 between the words that the predicted spans touch and those that the gold spans
     touch, 0 for no prediction (for a single span both are as in SQuAD, Rajpurkar et al. 2016, section 6.1; tokens are
     whitespace-separated words, told apart by position and not by spelling); char_precision, char_recall and char_f1
-    count characters of the text, pooled over pairs, with precision 0 where nothing was predicted. Over the pairs
-    without: null_span_accuracy is the share for which nothing was predicted.
+    count characters of the text, pooled over pairs, with precision 0 if nothing was predicted. Over the pairs without
+    gold spans, null_span_accuracy is the share for which nothing was predicted.
 
     The prediction below touches 3 words, the gold span 2, and 2 are shared: F1 = 2 * 2 / (3 + 2). Of its 12 characters
     8 are in the gold span, which has 8.
@@ -210,10 +211,10 @@ def evidence_metrics(
     0.6666666666666666
 
     Args:
-        predicted: for each pair that is scored, the model's spans, none where it sees no evidence.
-        gold: for the same pairs, the annotated spans, none where the symptom has none. A pair with the label but
+        predicted: the model's spans for each scored pair; an empty list if it finds no evidence.
+        gold: the annotated spans of the same pairs; an empty list if the symptom has none. A pair with the label but
             without an aligned span belongs in neither: the caller leaves it out and counts it.
-        texts: of the posts, by their position.
+        texts: the posts' texts, by position.
 
     Raises:
         ValueError: the pairs differ, a span is not inside its text, or a gold span holds only whitespace.
@@ -231,7 +232,7 @@ def evidence_metrics(
 def pair_scores(
     predicted: Mapping[Pair, Sequence[CharSpan]], gold: Mapping[Pair, Sequence[CharSpan]], texts: Sequence[str]
 ) -> PairScores:
-    """The rows of `evidence_metrics`, which says what they mean and what it raises."""
+    """The rows that `evidence_metrics` pools; raises as `evidence_metrics` does."""
     if predicted.keys() != gold.keys():
         raise ValueError(f"{len(predicted.keys() ^ gold.keys())} pairs are only in one of predicted and gold")
     posts, exact, f1, chars = list[int](), list[float](), list[float](), list[tuple[int, int, int]]()
@@ -264,10 +265,11 @@ def pair_scores(
 
 
 def pooled(rows: PairScores, weights_RP: NDArray[np.float64] | None = None) -> dict[str, NDArray[np.float64] | None]:
-    """The evidence metrics of R weightings of the posts, each an array of R; None where no pair can tell.
+    """The evidence metrics for R weightings of the posts, each an array of length R; None if no pair defines the
+    metric.
 
     Args:
-        weights_RP: how often each post counts; by default once. Where a weighting leaves no pair, its value is NaN.
+        weights_RP: how often each post counts; by default once. A weighting that leaves no pair gives NaN.
     """
     G, E = len(rows.posts_G), len(rows.null_posts_E)
     weights_RG = np.ones((1, G)) if weights_RP is None else weights_RP[:, rows.posts_G]
@@ -290,7 +292,7 @@ def pooled(rows: PairScores, weights_RP: NDArray[np.float64] | None = None) -> d
 
 
 def _strip(text: str, span: CharSpan) -> CharSpan | None:
-    """The span without the whitespace at its ends; None where nothing is left."""
+    """The span without the whitespace at its ends; None if nothing is left."""
     start, end = span
     if not 0 <= start <= end <= len(text):
         raise ValueError(f"span ({start}, {end}) is not inside a text of {len(text)} characters")
@@ -301,13 +303,13 @@ def _strip(text: str, span: CharSpan) -> CharSpan | None:
 
 @lru_cache(maxsize=4096)  # thresholds are chosen by scoring the same posts again and again
 def _words(text: str) -> tuple[list[int], list[int]]:
-    """Where the whitespace-separated words start and end."""
+    """The start and end of each whitespace-separated word."""
     found = [match.span() for match in re.finditer(r"\S+", text)]
     return [start for start, _ in found], [end for _, end in found]
 
 
 def _token_f1(words: tuple[list[int], list[int]], a: Iterable[CharSpan], b: Iterable[CharSpan]) -> float:
-    """2 |A & B| / (|A| + |B|) over the words that the spans on each side touch; 0 where A is empty."""
+    """2 |A & B| / (|A| + |B|) over the words that the spans on each side touch; 0 if A is empty."""
     starts, ends = words
     touched = [{w for s, e in spans for w in range(bisect_right(ends, s), bisect_left(starts, e))} for spans in (a, b)]
     return 2 * len(touched[0] & touched[1]) / (len(touched[0]) + len(touched[1]))
@@ -318,7 +320,7 @@ def _overlap(a: CharSpan, b: CharSpan) -> int:
 
 
 def union_of(spans: Iterable[CharSpan]) -> list[CharSpan]:
-    """The same characters in spans that do not overlap."""
+    """Merge spans: disjoint spans that cover the same characters."""
     union: list[CharSpan] = []
     for start, end in sorted(spans):
         if union and start <= union[-1][1]:

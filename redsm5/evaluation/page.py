@@ -55,7 +55,7 @@ TRAIN_LOSS, VAL_LOSS = "train_loss", "val_loss"
 
 
 def write_page(trial_folder: Path) -> Path:
-    """Write the page of a trial's report, atomically; its path. The caller holds the trial's lock.
+    """Write the page of a trial's report atomically, and return its path. The caller holds the trial's lock.
 
     Raises:
         InputError: the report is missing or damaged.
@@ -100,7 +100,7 @@ def render_page(trial_folder: Path) -> str:
 
 
 def render(template: str, **context: Any) -> str:
-    """A template of this package, filled."""
+    """Render a template of this package."""
     return _templates().get_template(template).render(context)
 
 
@@ -118,12 +118,12 @@ def _templates() -> Environment:
 
 
 def figure(value: float | None) -> str:
-    """A score for a person."""
+    """A score for display."""
     return "–" if value is None else f"{value:.3f}" if math.isfinite(value) else "not finite"
 
 
 def _percent(value: float) -> str:
-    """A share as a length in CSS, kept within its track."""
+    """A share as a CSS length, clamped to 0 to 100 %."""
     return f"{100 * min(max(value, 0.0), 1.0):.1f}" if math.isfinite(value) else "0"
 
 
@@ -132,7 +132,7 @@ def _time(value: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what the files say
+# data from the files
 
 
 def _record(folder: Path, found: list[str]) -> TrialRecord | None:
@@ -141,7 +141,7 @@ def _record(folder: Path, found: list[str]) -> TrialRecord | None:
     except InputError as error:
         found.append(f"{paths.TRIAL}: {error.what}")
         return None
-    if record is None and folder.name.startswith("trial_"):  # a baseline has none
+    if record is None and folder.name.startswith("trial_"):  # a baseline has no record
         found.append(f"{paths.TRIAL} is missing")
     return record
 
@@ -217,7 +217,7 @@ def _rows(
 
 
 def _by_reason(undefined: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """From each reason to what is undefined for it."""
+    """The undefined values, grouped by reason."""
     names: dict[str, list[str]] = {}
     for name, reason in undefined:
         names.setdefault(reason, []).append(name)
@@ -230,7 +230,7 @@ def _card_label(key: str) -> str:
 
 
 def words(name: str) -> str:
-    """A name of the data or the code in words: DEPRESSED_MOOD, pr_auc."""
+    """A name from the data or the code as words: DEPRESSED_MOOD, pr_auc."""
     text = name.replace("_", " ")
     return text.capitalize() if text.isupper() else text.replace("pr auc", "PR AUC").replace("f1", "F1")
 
@@ -261,7 +261,7 @@ def _curve(position: int, row: CriterionMetrics, report: EvaluationReport) -> di
 
 
 def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, Any]:
-    """The curves that have a point, and the names of metrics with values that cannot be drawn."""
+    """The curves with at least one point, and the names of metrics with values that cannot be drawn."""
     objective = report.optimization_metric_name
     train, validation = ([(row.step, row.value) for row in rows if row.metric == m] for m in (TRAIN_LOSS, VAL_LOSS))
     scores = [(row.epoch, row.value) for row in rows if row.metric == objective]
@@ -276,7 +276,7 @@ def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, 
 
 
 def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict[str, Any]:
-    """The configuration by section, and which keys the search set: those it drew, and those that it left undrawn."""
+    """The configuration by section, and the searched keys: those drawn for this trial, and those not drawn."""
     flat = flatten(report.config)
     space = flat.get("search.space")
     space = space if isinstance(space, dict) else {}

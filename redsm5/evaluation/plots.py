@@ -21,14 +21,14 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 Point = tuple[float, float]
 
-# Stand-ins, replaced by the stylesheet's variables once the figure is drawn.
+# Placeholder colours, replaced by the stylesheet's variables after the figure is drawn.
 INK, MUTED, LINE, ACCENT, SECOND, BAD = (f"#0{n}fe0{n}" for n in range(1, 7))
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SECOND: "second", BAD: "bad"}
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "redsm5",
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is literal
     "text.color": INK,
     "font.family": "sans-serif",
     "font.size": 9,
@@ -50,18 +50,18 @@ STYLE: dict[Any, Any] = {
     "legend.labelcolor": INK,
     "legend.fontsize": 9,
 }
-MOST_POINTS = 400  # of one line: more than a screen shows
-LARGEST = 1e30  # what is larger, matplotlib finds no ticks for; a comparison with NaN is False
-PIXELS = 96  # CSS pixels an inch
+MOST_POINTS = 400  # points per line: more than a screen shows
+LARGEST = 1e30  # matplotlib finds no ticks for larger values; a comparison with NaN is False
+PIXELS = 96  # CSS pixels per inch
 
 
 def finite(points: Sequence[Point]) -> list[Point]:
-    """Those that can be drawn."""
+    """The points that can be drawn."""
     return [point for point in points if all(abs(value) <= LARGEST for value in point)]
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> tuple[list[Point], int]:
-    """At most `most` points, each the mean of `size` neighbours (the last of what is left); and that size."""
+    """At most `most` points, each the mean of `size` neighbours (the last one of the remaining points); and `size`."""
     size = max(math.ceil(len(points) / most), 1)
     pieces = [np.asarray(points[i : i + size]) for i in range(0, len(points), size)]
     return [(float(x), float(y)) for x, y in (piece.mean(axis=0) for piece in pieces)], size
@@ -87,7 +87,7 @@ def loss_curves(train: Sequence[Point], validation: Sequence[Point]) -> str:
 
 
 def objective_curve(name: str, points: Sequence[Point], evaluated: Sequence[int]) -> str:
-    """(epoch, score) on the validation split; the epochs whose checkpoints were evaluated are ringed."""
+    """(epoch, score) on the validation split; rings mark the epochs whose checkpoints were evaluated."""
     line = finite(points)
 
     def draw(axes: Axes) -> None:
@@ -106,7 +106,9 @@ def objective_curve(name: str, points: Sequence[Point], evaluated: Sequence[int]
 
 
 def pr_curve(name: str, title: str, points: Sequence[Point], *, prevalence: float | None, chosen: Point | None) -> str:
-    """Precision over recall; the prevalence is what guessing gives, `chosen` the point at the decision threshold."""
+    """Precision over recall; the prevalence is the precision of guessing, `chosen` the point at the
+    decision threshold.
+    """
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(sorted(finite(points), key=lambda p: (p[0], -p[1]))), color=ACCENT, drawstyle="steps-pre")
@@ -128,7 +130,9 @@ def pr_curve(name: str, title: str, points: Sequence[Point], *, prevalence: floa
 def history(
     metric: str, completed: Sequence[Point], pruned: Sequence[Point], failed: Sequence[int], duplicates: Sequence[Point]
 ) -> str:
-    """(trial number, value) by outcome, and the best so far; a failed trial has no value and stands at the bottom."""
+    """(trial number, value) by outcome, and the best so far; failed trials have no value and are drawn
+    at the bottom.
+    """
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(completed), "o", color=ACCENT, markersize=4, label="completed")
@@ -161,7 +165,7 @@ def history(
 
 
 def storage(unit: str, kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
-    """(time in this unit, bytes), logarithmic: what was kept, what keeping everything would hold, the budget."""
+    """(time in `unit`, bytes), logarithmic: the bytes kept, the bytes if everything had been kept, and the budget."""
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(keep_all), color=MUTED, drawstyle="steps-post", label="if everything were kept")
@@ -186,13 +190,13 @@ def parallel_coordinates(
     lines: Sequence[Sequence[float]],
     marked: Sequence[int],
 ) -> str:
-    """A line a trial across one vertical axis a parameter and one for the value.
+    """One line per trial, across one vertical axis per parameter and one for the value.
 
     Args:
-        axes_names: of the K axes; the last is the value's.
+        axes_names: the names of the K axes; the last is the value's.
         ticks: for each axis, heights in [0, 1] and their labels; NOT_DRAWN is below 0.
-        lines: for each trial its K heights, the best trial first.
-        marked: which lines are of the best tenth.
+        lines: the K heights of each trial, the best trial first.
+        marked: which lines belong to the best tenth.
     """
 
     def draw(axes: Axes) -> None:
@@ -230,17 +234,17 @@ NOT_DRAWN = -0.13  # the height of a parameter that a trial did not have
 
 
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axes], None]) -> str:
-    """The figure as an <svg> with its title for who cannot see it; its ids begin with `name`, unique on the page."""
+    """The figure as an <svg> with its title for screen readers; its ids begin with `name`, unique on the page."""
     out = io.StringIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts draw it, not matplotlib's
+        warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts draw the text, not matplotlib's
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=no_metadata)
     drawn = out.getvalue()
     body = drawn[drawn.index(">", drawn.index("<svg ")) + 1 :]
-    body = re.sub(r"\s*<style [^>]*>[^<]*</style>| font-family: [^;<>]*;", "", body)  # the page's own hold
+    body = re.sub(r"\s*<style [^>]*>[^<]*</style>| font-family: [^;<>]*;", "", body)  # the page's styles apply
     body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var(--{variable})")

@@ -20,7 +20,7 @@ from redsm5.evaluation.metrics import Pair
 from redsm5.model import Candidates, MultiTaskModel
 from redsm5.ranks import ALONE, Ranks
 
-CANDIDATES = 4  # spans that one window may offer for one symptom
+CANDIDATES = 4  # most candidate spans per window and symptom
 
 
 class ScoredSpan(NamedTuple):
@@ -33,13 +33,13 @@ class ScoredSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of P posts, in their order.
+    """A model's predictions for P posts, in their order.
 
     Attributes:
         loss: the training loss of all of them as one batch.
-        probabilities_P9: of each symptom.
-        margins_P9: log-odds that the post holds evidence for the symptom, against none.
-        spans: candidates for each (post, symptom), the best first; they do not overlap.
+        probabilities_P9: the probability of each symptom.
+        margins_P9: log-odds of any evidence for the symptom in the post against none.
+        spans: the candidates of each (post, symptom), the best first; they do not overlap.
     """
 
     loss: float
@@ -67,11 +67,11 @@ def predict(
 ) -> Predictions:
     """Run the unwrapped model in evaluation mode over a loader of the data set, on its device.
 
-    The batching affects only the rounding of the last digits (padding).
+    The batching affects only the last digits, through padding.
 
     Args:
-        loss_of: the loss of (outputs, batch), a scalar; without it the predictions' loss is NaN.
-        ranks: who does this together, each with its share of the batches; all get the predictions of all.
+        loss_of: computes the loss, a scalar, of (outputs, batch); without it the predictions' loss is NaN.
+        ranks: the processes that share the batches; each gets the predictions of all of them.
     """
     model.eval()
     answers: list[_Answer] = []
@@ -90,13 +90,13 @@ def predict(
 def _answers(
     logits_NC: Tensor, candidates: Candidates, batch: dict[str, Tensor], dataset: EncodedPosts
 ) -> list[_Answer]:
-    """Each item of a batch with the candidates of its windows, as characters of its post."""
+    """The answer for each item of a batch, with the candidates of its windows in characters of its post."""
     probabilities_NC = logits_NC.double().sigmoid().tolist()
     spans_SCK2, scores_SCK = candidates.spans_SCK2.tolist(), candidates.scores_SCK.double().tolist()
     margins_SC = candidates.margin_SC.double().tolist()
     answers = []
     for n, (position, windows) in enumerate(zip(batch["index_N"].tolist(), batch["windows_NW"].tolist(), strict=True)):
-        if position < 0:  # it stands in for an empty share
+        if position < 0:  # the placeholder item of an empty share
             continue
         item = dataset.items[position]
         rows = [s for s in windows if s >= 0]
@@ -115,7 +115,7 @@ def _answers(
 
 
 def without_overlaps(spans: Iterable[ScoredSpan]) -> list[ScoredSpan]:
-    """The best spans first, each only if it shares no character with a better one; so overlapping windows agree."""
+    """The best spans first, without those that overlap a better one, so that overlapping windows give one answer."""
     kept: list[ScoredSpan] = []
     for span in sorted(spans, key=lambda s: (-s.score, s.start, s.end)):
         if all(span.end <= other.start or other.end <= span.start for other in kept):

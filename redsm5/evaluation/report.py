@@ -44,12 +44,12 @@ from redsm5.reports import (
 from redsm5.storage.checkpoint import Identity, load_best
 from redsm5.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
 
-IN_MEMORY = "memory"  # the name of the weights that are kept where no checkpoints are written
+IN_MEMORY = "memory"  # the name of the weights in memory if no checkpoints are written
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report, and the two documents that go with it."""
+    """A report, and the two documents written with it."""
 
     report: EvaluationReport
     thresholds: TrialThresholds
@@ -79,15 +79,15 @@ def evaluate_trial(
     split: Literal["validation", "test"] = "test",
     in_memory: tuple[Manifest, dict[str, Tensor]] | None = None,
 ) -> Evaluation:
-    """Evaluate the best checkpoint of a trial, and all tied with it. The model's weights are overwritten.
+    """Evaluate the best checkpoint of a trial, and all tied with it. This overwrites the model's weights.
 
-    Thresholds are those of the trial's thresholds.json; for a checkpoint that is not in it, they are chosen on the
-    validation split. A damaged checkpoint is quarantined; the next best takes its place where none of the best is left.
-    Where checkpoints are turned off, the best weights come from memory.
+    Thresholds come from the trial's thresholds.json; for a checkpoint that is not in it, they are chosen on the
+    validation split. A damaged checkpoint is quarantined; if none of the best is left, the next best is evaluated. If
+    checkpoints are turned off, the best weights come from memory.
 
     Raises:
-        NoCheckpointError: none is left that verifies.
-        IncompatibleCheckpointError: the data or the code's architecture are not those of the checkpoint.
+        NoCheckpointError: no checkpoint passes verification.
+        IncompatibleCheckpointError: the data or the architecture differ from the checkpoint's.
     """
     validation_set = EncodedPosts(splits.validation, tokenizer, config)
     dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
@@ -151,7 +151,7 @@ def _report(
     evaluated: Sequence[_Evaluated],
     environment: dict[str, str],
 ) -> EvaluationReport:
-    """The report on the checkpoints that were evaluated, the best first."""
+    """The report on the evaluated checkpoints, the best first."""
     first, folder = evaluated[0], paths.trial_dir(Path(), record.trial_id)
     rows = [
         EvaluatedCheckpoint(
@@ -191,7 +191,7 @@ def evaluate_again(
     *,
     split: Literal["validation", "test"] = "test",
 ) -> Evaluation:
-    """Evaluate a trial from what is on disk, outside its training process. The caller holds the trial's lock."""
+    """Evaluate a trial from its folder, outside its training process. The caller holds the trial's lock."""
     set_numerics(config.train.deterministic)
     splits = load_splits(config.data)
     tokenizer = tokenizer_of(config, splits.train)
@@ -201,7 +201,7 @@ def evaluate_again(
 
 
 def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds) -> dict[str, Any]:
-    """The fields of a report that go with its metrics: thresholds, hard negatives, intervals and curves."""
+    """The fields of a report beside its metrics: thresholds, hard negatives, intervals and curves."""
     return {
         "decision_thresholds": {
             **limits.criteria,
@@ -215,8 +215,8 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
 
 
 def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
-    """What the bits of a result may depend on, besides code and configuration; the number of processes is listed if it
-    is not one.
+    """What a result may depend on to the last bit, besides code and configuration; includes the number of processes if
+    it is not one.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {
@@ -231,7 +231,7 @@ def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The CPU's model name, from Linux's /proc where there is one."""
+    """The CPU's model name, from Linux's /proc if it exists."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -254,7 +254,7 @@ def _load_each(
     identity: Identity,
     in_memory: tuple[Manifest, dict[str, Tensor]] | None,
 ) -> Iterator[tuple[str, Manifest]]:
-    """Load the best checkpoints into the model, one after the other: the name and manifest of each."""
+    """Load the best checkpoints into the model, one after the other, and yield each one's name and manifest."""
     if in_memory:
         model.load_state_dict(in_memory[1])
         yield IN_MEMORY, in_memory[0]
@@ -278,7 +278,7 @@ def _load_each(
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
-    """Write the trial's report, with what goes with it before it, durably."""
+    """Write the trial's report durably, after the documents that belong to it."""
     files.write_atomic(folder / paths.THRESHOLDS, evaluation.thresholds.to_json())
     files.write_atomic(folder / paths.PREDICTIONS, evaluation.predictions.to_json())
     files.write_atomic(folder / paths.REPORT, evaluation.report.to_json())

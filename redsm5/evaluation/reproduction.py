@@ -17,11 +17,11 @@ from redsm5.terminal import one_line
 from redsm5.tracking.journal import read_metrics
 
 TOLERANCE = 1e-4
-SHOWN = 10  # metrics that differ, by name
+SHOWN = 10  # the most metrics to name that differ
 
 
 def compare_predictions(before: PredictionsRecord, after: PredictionsRecord) -> dict[str, Any]:
-    """Hold the probabilities of the same checkpoint on the same posts against each other."""
+    """Compare the probabilities of the same checkpoint on the same posts."""
     if (after.checkpoint, after.post_ids) != (before.checkpoint, before.post_ids):
         return {"compared": False, "reason": "the posts or the best checkpoint differ from those on record"}
     pairs = zip(before.probabilities, after.probabilities, strict=True)
@@ -36,7 +36,7 @@ def compare_predictions(before: PredictionsRecord, after: PredictionsRecord) -> 
 
 
 def compare_training(folder: Path, report: EvaluationReport, again: Path) -> dict[str, Any]:
-    """Hold the repeated trial's every metric and its report against those on record."""
+    """Compare every metric of the repeated trial, and its report, with those on record."""
     record = load(again / paths.TRIAL, TrialRecord)
     if record is None or record.state != "completed":
         reason = record.error.message if record and record.error else "it exited without recording an outcome"
@@ -64,7 +64,7 @@ def compare_training(folder: Path, report: EvaluationReport, again: Path) -> dic
 
 
 def metrics_of(folder: Path) -> dict[tuple[str, int], float]:
-    """Each metric by step, but for those that depend on the clock or the machine."""
+    """Each metric by name and step, except those that depend on the clock or the machine."""
     return {(row.metric, row.step): row.value for row in read_metrics(folder) if not row.metric.startswith("system_")}
 
 
@@ -73,7 +73,7 @@ def same(a: float | None, b: float | None) -> bool:
 
 
 def verdict(report: EvaluationReport, checkpoint: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
-    """What holds, and whether that is all that must."""
+    """Which comparisons hold, and whether the trial counts as reproduced."""
     environment = training.get("environment", {})
     differing = {
         key: [report.environment.get(key), environment.get(key)]
@@ -97,7 +97,7 @@ def verdict(report: EvaluationReport, checkpoint: dict[str, Any], training: dict
 
 
 def text(told: dict[str, Any]) -> str:
-    """The verdict for a person."""
+    """The verdict as text for display."""
     checkpoint, training = told["checkpoint"], told["training"]
     lines = [f"trial {told['trial_id']}"]
     if checkpoint["compared"]:

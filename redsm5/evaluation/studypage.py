@@ -14,7 +14,7 @@ from redsm5.kept import Moment
 from redsm5.reports import StudySummary, SummaryTrial
 from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
 
-MOST_LINES = 300  # trials in the parallel coordinates; of more, an even sample over their ranks
+MOST_LINES = 300  # trials in the parallel coordinates; if there are more, a sample evenly spaced by rank
 MOST_LABELS = 12  # on an axis of choices
 MOST_MOMENTS = 400
 UNITS = {"minutes": 60_000, "hours": 3_600_000, "days": 86_400_000}
@@ -23,7 +23,7 @@ UNITS = {"minutes": 60_000, "hours": 3_600_000, "days": 86_400_000}
 def render_summary(
     experiments: Path, summary: StudySummary, space: Mapping[str, Parameter], moments: Sequence[Moment]
 ) -> str:
-    """The page of a summary; `space` is what was searched, `moments` the storage over time."""
+    """The page of a summary; `space` is the search space, `moments` the storage over time."""
     completed = [row for row in summary.trials if row.state == "completed" and scored(row) is not None]
     fresh = [row for row in completed if row.duplicate_of is None]
     numbers = {row.trial_id: row.number for row in summary.trials}
@@ -57,7 +57,7 @@ def scored(row: SummaryTrial) -> float | None:
 
 
 def _link(experiments: Path, row: SummaryTrial) -> str | None:
-    """The trial's page as seen from the study's folder, or its report where it has no page."""
+    """The path of the trial's page relative to the study's folder, or of its report if it has no page."""
     if row.report is None:
         return None
     page = Path(row.report).with_name(paths.REPORT_PAGE)
@@ -90,7 +90,7 @@ def _history(summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Se
 
 
 def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[SummaryTrial]) -> Markup | None:
-    """Trials come best first."""
+    """The parallel coordinates of the trials, which come best first."""
     if len(trials) < 2 or not space:
         return None
     step = max(math.ceil(len(trials) / MOST_LINES), 1)
@@ -111,7 +111,7 @@ def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[Summ
 
 
 def _drawn(parameter: Parameter, value: Any) -> Any:
-    """The value as it can stand on an axis; None where the trial does not have the parameter."""
+    """The value as an axis can show it; None if the trial does not have the parameter."""
     if isinstance(parameter, CategoricalParameter):
         return None if value is None and None not in parameter.choices else value_text(value)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

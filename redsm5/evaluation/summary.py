@@ -37,11 +37,11 @@ Read = TypeVar("Read")
 
 @dataclass
 class StudyFiles:
-    """What could be read of a study, trials by their ids, and which files could not.
+    """What could be read of a study, with trials by id, and which files could not be read.
 
     Attributes:
-        tests: the metrics on the test split of the trials that have been evaluated on it.
-        sizes: bytes of checkpoints on disk now.
+        tests: the test metrics of the trials that have been evaluated on the test split.
+        sizes: current bytes of checkpoints on disk.
     """
 
     study: StudyRecord
@@ -52,7 +52,7 @@ class StudyFiles:
     problems: list[str] = field(default_factory=list)
 
     def attempt(self, name: str, read: Callable[[], Read], otherwise: Read) -> Read:
-        """What `read` returns, or `otherwise` and a problem that names the file."""
+        """What `read` returns; if it fails, `otherwise`, and a problem that names the file is recorded."""
         try:
             return read()
         except InputError as error:
@@ -65,10 +65,10 @@ class StudyFiles:
 
 
 def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
-    """The study of this name or uuid; the newest without one.
+    """The study with this name or uuid; without one, the newest.
 
     Raises:
-        InputError: there is none, or its record is damaged.
+        InputError: there is no such study, or its record is damaged.
     """
     damaged: list[InputError] = []
     records: list[StudyRecord] = []
@@ -93,11 +93,11 @@ def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
 
 
 def write_summary(experiments: Path, study: StudyRecord) -> StudySummary:
-    """Make a study's summary, and write it and its page into the study's folder, each atomically."""
+    """Make a study's summary and its page, and write each atomically into the study's folder."""
     folder = paths.study_dir(experiments, study.study_id)
     summary, moments = make_summary(experiments, study)
     page = render_summary(experiments, summary, space_of(study), moments)
-    with files.Lock(folder / paths.LOCK):  # two at once would share a temporary file
+    with files.Lock(folder / paths.LOCK):  # two writers would share a temporary file
         files.write_atomic(folder / paths.SUMMARY, summary.to_json())
         files.write_atomic(folder / paths.SUMMARY_PAGE, page.encode(errors="replace"))
     return summary
@@ -111,7 +111,7 @@ def make_summary(experiments: Path, study: StudyRecord) -> tuple[StudySummary, l
 
 
 def read_study(experiments: Path, study: StudyRecord) -> StudyFiles:
-    """All that the folder says of a study's trials: those that its index lists, and those that say they are its own."""
+    """Read a study's trials: those that its index lists, and those whose records name the study."""
     found = StudyFiles(study)
     index_file = paths.study_dir(experiments, study.study_id) / paths.INDEX
     index = found.attempt(f"{index_file.parent.name}/{paths.INDEX}", lambda: load(index_file, StudyIndex), None)
@@ -129,7 +129,7 @@ def _read_trial(found: StudyFiles, trial_id: str, folder: Path) -> None:
     name = f"{folder.name}/{paths.TRIAL}"
     document = found.attempt(name, lambda: files.read_json(folder / paths.TRIAL), None) or {}
     if trial_id not in found.trials and document.get("study_id") != found.study.study_id:
-        return  # another study's, or damaged, so that its study is unknown
+        return  # another study's trial, or a damaged one, whose study is unknown
     record = found.attempt(name, lambda: load(folder / paths.TRIAL, TrialRecord), None)
     if record:
         found.trials[trial_id] = record
@@ -145,12 +145,12 @@ def _read_trial(found: StudyFiles, trial_id: str, folder: Path) -> None:
 def _journal(folder: Path) -> list[RetentionRow]:
     rows = load_lines(folder / paths.RETENTION, RetentionRow)
     for row in rows:
-        milliseconds(row.timestamp)  # a ValueError where it is no time
+        milliseconds(row.timestamp)  # raises ValueError if it is no time
     return rows
 
 
 def space_of(study: StudyRecord) -> dict[str, Parameter]:
-    """The search space that the study was made with; empty where this code cannot read it."""
+    """The search space with which the study was created; empty if this version cannot read it."""
     try:
         return SearchConfig.model_validate(study.config.get("search")).space
     except ValidationError:
@@ -158,7 +158,7 @@ def space_of(study: StudyRecord) -> dict[str, Parameter]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what it comes to
+# results
 
 
 def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -> StudySummary:
@@ -183,7 +183,7 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
 
 
 def _by_validation(row: SummaryTrial) -> tuple[bool, float, bool, int]:
-    """Sorts completed trials first, highest value first and of equals the first; then the others, in the same way."""
+    """A sort key: completed trials first, by falling value and then by number; then the others in the same way."""
     value = scored(row)
     return row.state != "completed", math.inf if value is None else -value, row.number is None, row.number or 0
 
@@ -211,7 +211,7 @@ def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
 
 
 def _best(found: StudyFiles, trials: Sequence[SummaryTrial]) -> SummaryBest | None:
-    """The completed trial with the highest value on validation, of equals the first. No test score is looked at."""
+    """The completed trial with the highest validation value, the first one of equals. Test scores are not used."""
     first = next(iter(trials), None)
     if first is None or first.state != "completed" or (value := scored(first)) is None:
         return None
@@ -225,7 +225,7 @@ def _best(found: StudyFiles, trials: Sequence[SummaryTrial]) -> SummaryBest | No
 
 
 def _importance(study: StudyRecord, trials: Sequence[SummaryTrial]) -> dict[str, ParameterImportance]:
-    """Over the completed trials that are no repetition of another."""
+    """The parameter importance over the completed trials that are not duplicates."""
     told = [
         (row.parameters, value)
         for row in trials

@@ -5,7 +5,7 @@ from redsm5.terminal import one_line
 
 
 def report_table(report: EvaluationReport) -> str:
-    """A row for each symptom, then both tasks; in brackets the 95 % interval of a bootstrap over posts."""
+    """A row for each symptom, then for both tasks; 95 % intervals of a bootstrap over posts in brackets."""
 
     def figure(value: float | None) -> str:
         return f"{value:6.3f}" if value is not None else "     –"

@@ -30,16 +30,16 @@ from redsm5.evaluation.predict import Predictions
 from redsm5.reports import HardNegativeMetrics, TestMetrics, Thresholds
 
 DEFAULT_PROBABILITY = 0.5
-# Heads that judge each span by itself are sure from one half on; those whose spans share one distribution, earlier.
+# Heads that score each span independently have the default 0.5; heads whose spans share one distribution, a lower one.
 DEFAULT_SPAN_SCORE = {"bio_crf": 0.5, "sentence_reranker": 0.5}
 SHARED_SPAN_SCORE = 0.2
-MOST_CANDIDATES = 100  # thresholds that are tried for one figure, spread over the quantiles
+MOST_CANDIDATES = 100  # candidate values per threshold, spread over the quantiles
 SPAN_SCORES = tuple(i / 20 for i in range(20))
-ROUNDS = 2  # over all symptoms, where the metric ties them together
+ROUNDS = 2  # passes over all thresholds, which affect the metric jointly
 
 
 def default_thresholds(evidence_head_type: str) -> Thresholds:
-    """What counts before anything has been chosen: during training, and with `train.thresholds=fixed`."""
+    """The thresholds before any have been chosen: during training, and with `train.thresholds=fixed`."""
     return Thresholds(
         criteria=dict.fromkeys(SYMPTOMS, DEFAULT_PROBABILITY),
         evidence_null_threshold=0.0,
@@ -52,7 +52,7 @@ def default_thresholds(evidence_head_type: str) -> Thresholds:
 
 
 def score(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> TestMetrics:
-    """Both tasks' metrics of these predictions."""
+    """Both tasks' metrics for these predictions."""
     criteria = criteria_metrics(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), SYMPTOMS)
     gold = gold_spans(posts)
     chosen = chosen_spans(predictions, thresholds)
@@ -61,7 +61,7 @@ def score(predictions: Predictions, posts: Sequence[Post], thresholds: Threshold
 
 
 def chosen_spans(predictions: Predictions, thresholds: Thresholds) -> dict[Pair, list[CharSpan]]:
-    """The evidence that counts, for each (post, symptom)."""
+    """The spans that pass the thresholds, for each (post, symptom)."""
     return {
         pair: (
             [(s.start, s.end) for s in spans if s.score >= thresholds.min_span_score]
@@ -73,8 +73,8 @@ def chosen_spans(predictions: Predictions, thresholds: Thresholds) -> dict[Pair,
 
 
 def gold_spans(posts: Sequence[Post]) -> dict[Pair, list[CharSpan]]:
-    """The annotated evidence of each (post, symptom). A pair whose symptom is present but whose sentences were not
-    found in the post is left out, since its evidence is unknown.
+    """The annotated evidence of each (post, symptom). A pair is left out if its symptom is present but its sentences
+    were not found in the post, since its evidence is unknown.
     """
     gold: dict[Pair, list[CharSpan]] = {}
     for p, post in enumerate(posts):
@@ -88,10 +88,11 @@ def gold_spans(posts: Sequence[Post]) -> dict[Pair, list[CharSpan]]:
 def hard_negative_metrics(
     predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds
 ) -> HardNegativeMetrics:
-    """How the model does where annotators looked at a sentence and found the symptom absent (status 0).
+    """The model's scores on hard negatives: annotators checked a sentence and found the symptom absent (status 0).
 
-    The pairs are those of a post and a symptom that it does not show, with such a sentence. criteria_specificity is the
-    share in which the model says absent, evidence_specificity the share in which it chooses none of these sentences.
+    The pairs are a post and a symptom that it does not show, with at least one such sentence. criteria_specificity is
+    the share for which the model predicts absent, evidence_specificity the share for which it chooses none of these
+    sentences.
     """
     pairs = {
         (p, span.symptom) for p, post in enumerate(posts) for span in post.negatives if not post.labels[span.symptom]
@@ -125,7 +126,7 @@ def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list
 
 
 def validation_metrics(metrics: TestMetrics) -> dict[str, float]:
-    """The metrics of an epoch by their names in the journal; undefined ones are NaN there."""
+    """The metrics of an epoch by their names in the journal; undefined ones are NaN."""
     criteria = metrics.criteria_matching.model_dump(exclude={"per_criterion", "undefined"})
     evidence = metrics.evidence_binding.model_dump(exclude={"undefined"})
     named = {f"val_{k}": v for k, v in criteria.items()} | {f"val_evidence_{k}": v for k, v in evidence.items()}
@@ -144,18 +145,18 @@ def choose(
     metric: str,
     default: Thresholds,
 ) -> Thresholds:
-    """The thresholds that do best on these posts, which are those of the validation split.
+    """The best thresholds for these posts, which are the validation split's.
 
-    The symptoms' are chosen by the trial's metric, and by macro F1 where it does not depend on them (val_macro_pr_auc,
-    the metrics of evidence). Evidence is chosen by the trial's metric where that is one of evidence, else by the mean
-    of token F1 over pairs with evidence and null-span accuracy over those without, so that neither is bought with the
-    other. Of thresholds that do equally well the one nearest to the default is taken; a symptom without positives
-    keeps the default.
+    The symptoms' thresholds maximize the trial's metric, or macro F1 if that metric does not depend on them
+    (val_macro_pr_auc, the evidence metrics). The evidence thresholds maximize the trial's metric if it is an evidence
+    metric, else the mean of token F1 over pairs with evidence and null-span accuracy over those without, to balance the
+    two. Of equally good thresholds the one nearest to the default is taken; a symptom without positives keeps the
+    default.
 
     Args:
         scope: one threshold for all symptoms (`global`), one each (`per_class`), or the defaults (`fixed`).
-        metric: the trial's, by its name in the journal.
-        default: what counts where nothing is chosen.
+        metric: the trial's metric, by its name in the journal.
+        default: the thresholds to use where none is chosen.
     """
     if scope == "fixed" or not posts:
         return default
@@ -181,7 +182,9 @@ def _per_class(
     truth_PC: NDArray[np.bool_],
     of_criteria: Callable[[NDArray[np.bool_]], float],
 ) -> NDArray[np.float64]:
-    """Optimize one symptom's threshold after the other, starting from each symptom's own best F1."""
+    """Optimize one symptom's threshold after the other, starting from the thresholds with the best F1 of
+    each symptom.
+    """
     limits_C = np.full(len(SYMPTOMS), DEFAULT_PROBABILITY)
     with_positives = [c for c in range(len(SYMPTOMS)) if truth_PC[:, c].any()]
     for c in with_positives:
@@ -204,7 +207,7 @@ def _per_class(
 def _evidence_thresholds(
     predictions: Predictions, posts: Sequence[Post], metric: str, default: Thresholds
 ) -> tuple[float, float]:
-    """The null threshold, then the spans' score beside it, and once more."""
+    """Optimize the null threshold and the least span score in turn, ROUNDS times."""
     gold = gold_spans(posts)
     texts = [post.text for post in posts]
     margins = np.array([predictions.margins_P9[pair] for pair in gold])
@@ -217,7 +220,9 @@ def _evidence_thresholds(
         return pair_scores(spans, gold, texts)
 
     def objective(null_threshold: float, min_score: float) -> float:
-        """The pairs are scored once for each `min_score`; whether the model says anything of one is then looked up."""
+        """The pairs are scored once per `min_score`; the null threshold only selects between these scores and those for
+        no prediction.
+        """
         says = margins >= null_threshold
         return _evidence_objective(metric, everywhere(min_score).where(says[has_gold], says[~has_gold], nowhere))
 
@@ -240,7 +245,7 @@ def _evidence_objective(metric: str, pairs: PairScores) -> float:
 
 
 def _criteria_objective(metric: str, truth_PC: NDArray[np.bool_]) -> Callable[[NDArray[np.bool_]], float]:
-    """One of the criteria metrics as a function of the decisions; of what is undefined, 0."""
+    """A criteria metric as a function of the decisions; 0 if it is undefined."""
     positive = truth_PC.any(axis=0)
     support_C = truth_PC.sum(axis=0)[positive]
 
@@ -269,7 +274,9 @@ def _f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def _between(values: NDArray[np.float64]) -> Sequence[float]:
-    """Thresholds that part these values in different ways: midpoints between neighbours, and one below and above."""
+    """Candidate thresholds: midpoints between neighbouring values (or quantiles of many), one below all and one above
+    all.
+    """
     distinct = np.unique(values)
     if len(distinct) == 0:
         return []
@@ -280,7 +287,9 @@ def _between(values: NDArray[np.float64]) -> Sequence[float]:
 
 
 def _best(candidates: Sequence[float], objective: Callable[[float], float], default: float) -> float:
-    """The candidate with the highest value; of equals, the one nearest to the default, which is a candidate too."""
+    """The candidate with the highest objective; of equals, the one nearest to the default, which is also
+    a candidate.
+    """
     return max([default, *candidates], key=lambda t: (objective(t), -abs(t - default)))
 
 

@@ -22,7 +22,7 @@ from redsm5.jsonio import loads
 from redsm5.sections import DataConfig, ModelConfig
 
 DATA_FILES = ("redsm5_posts.csv", "redsm5_annotations.csv")
-# Other forms that the two tables may have: a file, or a folder with the Parquet files of `Dataset.push_to_hub`.
+# Other forms of the two tables: a file, or a folder with the Parquet files of `Dataset.push_to_hub`.
 TABLES = frozenset({"posts", "annotations"})
 PREFIXES = ("redsm5_", "")
 _TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -33,33 +33,33 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order of prefere
 
 
 class Fetched(NamedTuple):
-    """A local folder, and the commit of the Hub's repository that it is; None: it is a folder of the user's own."""
+    """A local folder, and the commit of the Hub's repository that it holds; None for a folder of the user."""
 
     folder: Path
     commit: str | None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what others ask for
+# public functions
 
 
 def data_files(config: DataConfig) -> Fetched:
     """A folder with both tables of the dataset repository `config.repo_id` at `config.revision`: the CSV files of
-    ReDSM5 where there are any, else what has the names of TABLES.
+    ReDSM5 if there are any, else the files named by TABLES.
 
     Raises:
-        HubError: they are not to be had; the message says why and what to do.
+        HubError: they cannot be fetched; the message says why and what to do.
     """
     return _fetch(_dataset(config))
 
 
 def model_files(model_id: str, revision: str | None = None) -> Fetched:
-    """A folder that `from_pretrained` loads an encoder and its tokenizer from: `model_id` itself if it is one, else
-    what the Hub has under that name (safetensors, or pytorch_model.bin where there are none).
+    """A folder that `from_pretrained` loads an encoder and its tokenizer from: `model_id` itself if it is a folder,
+    else the Hub's repository of that name (safetensors, or pytorch_model.bin if there are none).
 
     Raises:
-        InputError: it is neither a folder nor a name that the Hub could have.
-        HubError: it is not to be had; the message says why and what to do.
+        InputError: it is neither a folder nor a valid Hub id.
+        HubError: it cannot be fetched; the message says why and what to do.
     """
     if is_local(model_id):
         return Fetched(Path(model_id).expanduser().resolve(), None)
@@ -77,10 +77,10 @@ def commits(data: DataConfig, model: ModelConfig) -> dict[str, str]:
 
 
 def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | None, *, tries: int = TRIES) -> None:
-    """Check that the Hub gives access to the data and these models, as far as they are not cached. Downloads nothing.
+    """Check that the Hub gives access to the data and these models, unless they are cached. Downloads nothing.
 
     Raises:
-        HubError: it does not.
+        HubError: the Hub does not give access.
     """
     sources = [_model(model_id, revision) for model_id in model_ids if model_id != "tiny" and not is_local(model_id)]
     if data.source == "hub":
@@ -91,8 +91,8 @@ def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | Non
 
 
 def _see(source: Source) -> None:
-    """Ask for what a file is. The lists of files of a gated repository are public; only a file shows whether files are
-    given.
+    """Request a file's metadata. The file lists of a gated repository are public; only a request for a file shows
+    whether there is access.
     """
     name = "config.json" if source.kind == "model" else DATA_FILES[0]
     try:
@@ -112,7 +112,7 @@ def _address(source: Source, name: str) -> str:
 
 
 def is_local(model_id: str) -> bool:
-    """Whether a model is a folder here."""
+    """Whether a model is a local folder."""
     return Path(model_id).expanduser().is_dir()
 
 
@@ -168,7 +168,9 @@ def _download(source: Source) -> Fetched:
 
 
 def _wanted(source: Source) -> list[tuple[str, ...]]:
-    """Patterns of the files to take, in the order of preference: the first that are enough are taken."""
+    """Sets of patterns of the files to fetch, in the order of preference: the first set whose files are complete is
+    taken.
+    """
     if source.kind == "dataset":
         return [DATA_FILES, _table_forms()]
     weights = [(name, f"{name}.index.json", name.replace(".", "-*-of-*.")) for name in _WEIGHTS]
@@ -176,13 +178,13 @@ def _wanted(source: Source) -> list[tuple[str, ...]]:
 
 
 def _table_forms() -> tuple[str, ...]:
-    """Patterns of the files that the two tables may be, but for DATA_FILES."""
+    """Patterns of the files that may hold the two tables, except DATA_FILES."""
     names = [f"{prefix}{name}" for prefix in PREFIXES for name in sorted(TABLES)]
     return tuple(f"{name}{end}" for name in names for end in (*_TABLE_SUFFIXES, "/*.parquet"))
 
 
 def _has_table(folder: Path, name: str) -> bool:
-    """Whether one of the two tables is there whole: a file, or all parts of one."""
+    """Whether this table is complete: a file, or all shards of one."""
     for stem in (f"{prefix}{name}" for prefix in PREFIXES):
         if any((folder / f"{stem}{suffix}").is_file() for suffix in _TABLE_SUFFIXES):
             return True
@@ -194,13 +196,13 @@ def _has_table(folder: Path, name: str) -> bool:
 
 
 def _snapshot(source: Source, revision: str, names: tuple[str, ...], **how: Any) -> Path:
-    """The folder of the cache with these files; its name is the commit."""
+    """The cache folder with these files; its name is the commit."""
     folder = snapshot_download(
         source.repo_id,
         repo_type=source.kind,
         revision=revision,
         allow_patterns=list(names),
-        # In a pattern, * also stands for folders.
+        # In a pattern, * also matches across folders.
         ignore_patterns=["*/*"] if source.kind == "model" or names == DATA_FILES else ["*/*/*"],
         tqdm_class=_Bar,
         **how,
@@ -209,14 +211,14 @@ def _snapshot(source: Source, revision: str, names: tuple[str, ...], **how: Any)
 
 
 class _Bar(tqdm):
-    """How far a download is, on a terminal; nothing in a log."""
+    """The progress bar of a download on a terminal; nothing in a log."""
 
     def __init__(self, *values: Any, **how: Any) -> None:
         super().__init__(*values, **{"disable": None} | how)  # type: ignore[no-untyped-call]
 
 
 def _lacking(folder: Path, source: Source) -> str | None:
-    """What a folder lacks to be usable, in words: other programs also put parts of a repository into the cache."""
+    """What a folder lacks to be usable, in words: other programs also cache parts of a repository."""
     if source.kind == "dataset":
         if all(_has_table(folder, name) for name in TABLES):
             return None

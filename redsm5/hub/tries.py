@@ -15,14 +15,14 @@ import httpx2
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils import logging as library_logging
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
-from huggingface_hub.utils._http import default_client_factory  # the one to put back has no public name
+from huggingface_hub.utils._http import default_client_factory  # the default to restore has no public name
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from redsm5.errors import HubAccessError, HubError, HubUnavailableError
 
 TRIES = 5
-WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # after the first try, the second, ...
-RETRY_AFTER_MAX_S = 120.0  # of what the Hub asks for; its own windows are 5 minutes
+WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # the pause after the first try, the second, ...
+RETRY_AFTER_MAX_S = 120.0  # the longest pause that the Hub may ask for; its own windows are 5 minutes
 _UNUSABLE = "the response is incomplete, or not from the Hub"
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Source(NamedTuple):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# one try, and the next
+# tries
 
 
 class Failure(Exception):
@@ -68,12 +68,12 @@ class Failure(Exception):
 
 
 def tried(source: Source, action: Callable[[], Result], tries: int = TRIES) -> Result:
-    """What `action`, which asks for something of `source`, returns after at most so many tries.
+    """Call `action`, which requests something from `source`, up to `tries` times, and return its result.
 
     Raises:
         HubAccessError: the Hub refuses it (401, 403).
-        HubUnavailableError: the last try, too, failed by something that may pass.
-        HubError: it is not there (404), or HF_HUB_OFFLINE is set.
+        HubUnavailableError: every try failed, the last one with a transient error.
+        HubError: it does not exist (404), or HF_HUB_OFFLINE is set.
     """
     if constants.is_offline_mode():
         raise HubError(
@@ -115,9 +115,9 @@ def _once(action: Callable[[], Result]) -> Result:
     except httpx2.HTTPError:
         raise Failure("the connection was lost") from None
     except OSError as error:
-        if error.errno is not None:  # the disk's, not the network's
+        if error.errno is not None:  # an error of the disk, not of the network
             raise
-        if type(error).__name__ == "XetAuthenticationError":  # of the Hub's file store, where it renews its own token
+        if type(error).__name__ == "XetAuthenticationError":  # from the Hub's file store as it renews its token
             raise Failure("refused", transient=False, status=401, had_token=True) from None
         raise Failure(_UNUSABLE) from None
     except (RuntimeError, ValueError, LookupError, TypeError, AssertionError):
@@ -126,7 +126,7 @@ def _once(action: Callable[[], Result]) -> Result:
 
 @contextmanager
 def _one_request_a_try() -> Iterator[None]:
-    """For its length huggingface_hub neither repeats requests by itself nor logs the addresses of files."""
+    """A context in which huggingface_hub neither retries requests by itself nor logs the addresses of files."""
     verbosity = library_logging.get_verbosity()
     library_logging.set_verbosity(logging.ERROR)
     set_client_factory(lambda: _Client(follow_redirects=True))
@@ -138,10 +138,12 @@ def _one_request_a_try() -> Iterator[None]:
 
 
 class _Client(httpx2.Client):
-    """Turns what goes wrong into a `Failure`, which huggingface_hub does not know: it neither repeats nor hides it."""
+    """An HTTP client that raises errors as `Failure`, which huggingface_hub does not know, so it neither retries nor
+    hides them.
+    """
 
     def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
-        if "timeout" in request.extensions:  # huggingface_hub asks for lists of files without a limit
+        if "timeout" in request.extensions:  # huggingface_hub requests file lists without a timeout
             limits: dict[str, float | None] = request.extensions["timeout"]
             limit = constants.HF_HUB_DOWNLOAD_TIMEOUT
             request.extensions["timeout"] = {name: limit if s is None else s for name, s in limits.items()}
@@ -159,8 +161,8 @@ class _Client(httpx2.Client):
 
 
 class _Body(httpx2.SyncByteStream):
-    """A body that may be incomplete. huggingface_hub requests the rest of a long one, and so makes progress. Otherwise
-    (a short body, or one that restarted) the attempt fails.
+    """A response body that may end early. huggingface_hub then requests the rest of a long one, and so makes progress.
+    Otherwise (a short body, or one that restarted from the beginning) the try fails.
     """
 
     def __init__(self, stream: httpx2.SyncByteStream, *, resumable: bool) -> None:
@@ -173,7 +175,7 @@ class _Body(httpx2.SyncByteStream):
                 arrived += len(chunk)
                 yield chunk
         except httpx2.TransportError as error:
-            if self._resumable and arrived >= constants.DOWNLOAD_CHUNK_SIZE:  # less stays in a buffer, and is lost
+            if self._resumable and arrived >= constants.DOWNLOAD_CHUNK_SIZE:  # less is still in a buffer, and is lost
                 raise httpx2.RemoteProtocolError("cut") from None
             raise _broken(error) from None
 
@@ -186,14 +188,14 @@ def _broken(error: httpx2.TransportError) -> Failure:
         return Failure("timeout")
     if isinstance(error, httpx2.ConnectError | httpx2.ProxyError | httpx2.UnsupportedProtocol):
         return Failure(f"no connection to {constants.ENDPOINT}")
-    return Failure("the connection was lost")  # before the answer, or in the middle of a file
+    return Failure("the connection was lost")  # before the response, or in the middle of a file
 
 
 def _refused(response: httpx2.Response) -> Failure:
     status, limits = response.status_code, parse_ratelimit_headers(response.headers)
     asked = response.headers.get("Retry-After", "")
     wait_s = limits.reset_in_seconds if limits and not limits.remaining else int(asked) if asked.isdigit() else 0
-    elsewhere = response.request.url.host != httpx2.URL(constants.ENDPOINT).host  # a signed address that is too old
+    elsewhere = response.request.url.host != httpx2.URL(constants.ENDPOINT).host  # a signed address expired
     return Failure(
         f"status {status}",
         transient=status in (408, 429) or status >= 500 or (status == 403 and elsewhere),

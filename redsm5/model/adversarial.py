@@ -15,21 +15,22 @@ from torch import Tensor, nn
 
 
 class EmbeddingAdversary:
-    """Notes the gradient of a module's output in one forward and backward, and moves the output in the next forward.
+    """Records the gradient of a module's output in one forward and backward pass, and moves the output in the next one.
 
         accelerator.backward(compute_loss())
         if adversary:
             with adversary.attack():
                 accelerator.backward(compute_loss())
 
-    Both gradients add up in the parameters. A forward may call the module several times, for the groups of a batch, and
-    calls it for the same ones in the same order when it is attacked. Nothing is noted in evaluation mode or without
-    gradients. From one step to the next it keeps nothing. With epsilon 0 it is false and leaves the module alone.
+    Both gradients add up in the parameters. A forward pass may call the module several times, for the groups of a
+    batch; the attacked pass must call it for the same groups in the same order. Nothing is recorded in evaluation mode
+    or without gradients, and nothing is kept from one step to the next. With epsilon 0 it is false and does not change
+    the module.
 
     Args:
-        embeddings: its output is vectors_STH.
-        epsilon: the length by which a sequence is moved, over all its tokens, in the units of that output.
-            Vectors of half precision round the move, and may lose a small one.
+        embeddings: the module; its output is vectors_STH.
+        epsilon: the L2 norm of the move of a sequence, over all its tokens, in the units of that output. In half
+            precision the move is rounded, and a small one may be lost.
     """
 
     def __init__(self, embeddings: nn.Module, epsilon: float) -> None:
@@ -47,10 +48,10 @@ class EmbeddingAdversary:
         """A context in which the forward pass of the last batch runs on the moved embeddings.
 
         Raises:
-            RuntimeError: no forward and backward in training mode came before.
+            RuntimeError: there was no forward and backward pass in training mode before.
         """
         gradients = [clean_STH.grad for clean_STH in self._clean if clean_STH.grad is not None]
-        self._clean = []  # its memory is free for the second forward
+        self._clean = []  # frees its memory for the second forward pass
         if not gradients:
             raise RuntimeError("an attack needs a forward pass in training mode, and its backward pass, first")
         self._moves = iter([steepest_move(gradient_STH, self._epsilon) for gradient_STH in gradients])
@@ -68,7 +69,7 @@ class EmbeddingAdversary:
         if not vectors_STH.requires_grad:  # frozen embeddings
             vectors_STH = vectors_STH.detach().requires_grad_()
         vectors_STH.retain_grad()
-        if self._clean and self._clean[-1].grad is not None:  # of a batch that was not attacked
+        if self._clean and self._clean[-1].grad is not None:  # left from a batch that was not attacked
             self._clean = []
         self._clean.append(vectors_STH)
         return vectors_STH

@@ -11,8 +11,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-NAME = "sdpa_with_fast_dropout"  # what transformers knows it by
-CHANCES = 2**16  # of a 16-bit number: to so fine a fraction is the rate of dropout kept
+NAME = "sdpa_with_fast_dropout"  # its name in transformers
+CHANCES = 2**16  # values of a 16-bit number: the dropout rate is rounded to a multiple of 1 / CHANCES
 
 
 def attention(
@@ -26,10 +26,12 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' `sdpa`, except for uncompiled training with dropout on a CPU. There it computes the same function
-    with another random stream: each random 64-bit number decides four weights, to 1/65,536.
+    with another random stream: each random 64-bit number decides four attention weights, with a dropout rate rounded to
+    1/65,536.
 
-    That takes a sixth of the time of torch's dropout, which is a quarter of a step where posts are long and the model
-    is small (`just bench throughput`). The mask is as for `sdpa`: bool (True: visible), or added. Returns SQAD.
+    That takes a sixth of the time of torch's dropout, which is a quarter of a step if posts are long and the model is
+    small (`just bench throughput`). The mask is as for `sdpa`: bool (True: visible), or added to the scores. Returns
+    SQAD.
     """
     dropped = min(round(dropout * CHANCES), CHANCES - 1)
     causal = kwargs.get("is_causal")
@@ -44,7 +46,7 @@ def attention(
     scale = query_SAQD.shape[-1] ** -0.5 if scaling is None else scaling
     scores_SAQK = (query_SAQD * scale) @ key_SAKD.transpose(2, 3)
     if mask is not None and mask.dtype == torch.bool:
-        # Not infinite: a padded query that sees nothing would be no number, and so would every gradient.
+        # Not infinite: a padded query with all keys masked would give NaN, and so would every gradient.
         scores_SAQK = scores_SAQK.masked_fill(~mask, torch.finfo(scores_SAQK.dtype).min)
     elif mask is not None:
         scores_SAQK = scores_SAQK + mask
@@ -55,7 +57,7 @@ def attention(
 
 
 def _true_of(chances: int, like: Tensor) -> Tensor:
-    """Booleans of the shape of `like`, each true with that many of the `CHANCES`, from torch's own generator."""
+    """Booleans of the shape of `like`, each true with probability chances / CHANCES, from torch's own generator."""
     numbers = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     return (numbers.view(torch.int16)[: like.numel()] < chances - CHANCES // 2).view_as(like)
 

@@ -16,12 +16,12 @@ from redsm5.sections import ModelConfig
 class Coupling(nn.Module):
     """The projection f(W h + b) of the states, its pooling, and one of the ways to join two vectors x and y.
 
-    concat: [x; y]. add: x + y. mean: (x + y) / 2. weighted_sum: a x + b y with learned a and b, which begin at 1.
-    weighted_mean: a x + b y with (a, b) the softmax of two learned numbers, which begin equal (Peters et al. 2018,
-    eq. 1, without gamma).
+    concat: [x; y]. add: x + y. mean: (x + y) / 2. weighted_sum: a x + b y with learned a and b, initially 1.
+    weighted_mean: a x + b y with (a, b) the softmax of two learned numbers, initially equal (Peters et al. 2018, eq. 1,
+    without gamma).
 
     Attributes:
-        size: of the joined vector, D.
+        size: D, the size of the joined vector.
     """
 
     def __init__(self, config: ModelConfig, hidden_size: int) -> None:
@@ -37,7 +37,7 @@ class Coupling(nn.Module):
             self.weights = nn.Parameter(torch.ones(2))
 
     def forward(self, states_STH: Tensor, pooled_SH: Tensor, text_mask_ST: Tensor) -> tuple[Tensor, Tensor]:
-        """evidence_STH, the states that the evidence head reads, and joined_SD, the vector for the criteria head."""
+        """evidence_STH, the input of the evidence head, and joined_SD, the input of the criteria head."""
         evidence_STH = self.activation(self.projection(states_STH))
         evidence_SH = self.pooling(evidence_STH, text_mask_ST)
         return evidence_STH, self._join(pooled_SH, evidence_SH)

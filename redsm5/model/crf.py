@@ -25,15 +25,15 @@ O, B, I = 0, 1, 2  # noqa: E741
 BEFORE, BEGIN, INSIDE, AFTER = 0, 1, 2, 3
 TAG_OF_STATE = (O, B, I, O)
 STEPS = ((BEFORE, BEGIN), (BEGIN, INSIDE, AFTER), (BEGIN, INSIDE, AFTER), (BEGIN, AFTER))  # from each state
-EVIDENCE_PRIOR = 0.01  # share of tokens that are a given symptom's evidence, roughly
+EVIDENCE_PRIOR = 0.01  # rough share of tokens that are evidence of a given symptom
 
 
 class BioCrfHead(nn.Module):
-    """Emissions from a linear layer over the encoder's states (Lample et al. 2016, section 2.2), and one matrix of
-    transitions an output.
+    """Emissions from a linear layer over the encoder's states (Lample et al. 2016, section 2.2), and one transition
+    matrix per output.
 
-    The bias of O begins at what makes evidence as rare as EVIDENCE_PRIOR (Lin et al. 2017, section 4.1): a chain that
-    began with equal tags would cost T log 3 nats and drown the other task until it had unlearned that.
+    The initial bias of O makes evidence as rare as EVIDENCE_PRIOR (Lin et al. 2017, section 4.1): with equal
+    probabilities of the tags, the initial loss would be T log 3 nats and would dominate the other task's.
     """
 
     def __init__(self, config: ModelConfig, hidden_size: int, outputs: int) -> None:
@@ -54,8 +54,8 @@ class BioCrfHead(nn.Module):
     def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         """The negative log-likelihood of the gold path, averaged over the outputs whose evidence is known.
 
-        It is not divided by the number of tokens: as it is, it is -log p of an output's evidence in nats, like the
-        other heads' losses, so that a task weight means the same with each.
+        It is not divided by the number of tokens, so it is -log p of an output's evidence in nats, like the other
+        heads' losses, and a task weight means the same with each head.
         """
         emissions_SCT3, text_mask_ST = outputs["evidence_emissions_SCT3"], batch["text_mask_ST"]
         transitions_C33 = self.transitions_C33.float()
@@ -66,12 +66,12 @@ class BioCrfHead(nn.Module):
         return mean_over_known(all_SC - gold_SC, batch["known_SC"], batch.get("known_count"))
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
-        """The spans of the best path among those that have one; a span's score is the mean over its tokens of the
+        """The spans of the best path with at least one span; a span's score is the mean over its tokens of the
         posterior probability of B or I. The margin is log p(a path with a span) - log p(the path without).
         """
         device = batch["text_mask_ST"].device
-        # Thousands of tiny steps, one after the other: faster on the CPU than launched one by one. In float32, a
-        # probability that is the difference of two scores of thousands would be right to three digits only.
+        # On the CPU, since launching thousands of tiny sequential steps on a GPU is slower. In float64, since in
+        # float32 a probability from the difference of two scores in the thousands would have only three correct digits.
         emissions_SCT3, transitions_C33 = outputs["evidence_emissions_SCT3"].cpu().double(), self.transitions_C33.cpu()
         text_mask_ST = batch["text_mask_ST"].cpu()
         steps_SCT44 = chain(emissions_SCT3, transitions_C33.detach().double(), text_mask_ST)
@@ -84,7 +84,9 @@ class BioCrfHead(nn.Module):
 
 
 def chain(emissions_SCT3: Tensor, transitions_C33: Tensor, text_mask_ST: Tensor) -> Tensor:
-    """steps_SCT44: the score of going from one state to another at each token; MASKED where that is not allowed."""
+    """steps_SCT44: the score of each transition between states at each token; MASKED if the transition
+    is not allowed.
+    """
     tags = list(TAG_OF_STATE)
     transitions_C44 = transitions_C33[:, tags][:, :, tags]
     allowed_44 = torch.tensor([[j in after for j in range(4)] for after in STEPS], device=emissions_SCT3.device)
@@ -95,8 +97,8 @@ def chain(emissions_SCT3: Tensor, transitions_C33: Tensor, text_mask_ST: Tensor)
 
 
 def log_partition(steps_SCT44: Tensor) -> Tensor:
-    """log Z_SC, of all paths: neighbouring steps are joined in pairs, so that T steps take log2 T rounds (the forward
-    algorithm is a product of matrices, and products may be grouped at will: Hassan et al. 2021).
+    """log Z_SC over all paths. Neighbouring steps are multiplied in pairs, so T steps take log2 T rounds: the forward
+    algorithm is a product of matrices, which is associative (Hassan et al. 2021).
     """
     while (T := steps_SCT44.shape[2]) > 1:
         odd = steps_SCT44[:, :, T - T % 2 :]
@@ -107,7 +109,7 @@ def log_partition(steps_SCT44: Tensor) -> Tensor:
 
 
 def posteriors(steps_SCT44: Tensor) -> tuple[Tensor, Tensor]:
-    """p(tag is B or I)_SCT by the forward-backward algorithm, and the log-odds_SC of a span against none."""
+    """p(tag is B or I)_SCT by the forward-backward algorithm, and log-odds_SC of at least one span against none."""
     forward_TSC4 = _prefixes(steps_SCT44, _log_sum, _at_start(steps_SCT44))
     backwards = steps_SCT44.flip(2).transpose(-1, -2)
     backward_TSC4 = _prefixes(backwards, _log_sum, torch.zeros_like(steps_SCT44[:, :, 0, 0])).flip(0)
@@ -118,7 +120,7 @@ def posteriors(steps_SCT44: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_path_with_span(steps_SCT44: Tensor) -> Tensor:
-    """states_SCT of the best path that does not end in BEFORE, by the algorithm of Viterbi (1967)."""
+    """states_SCT of the best path that does not end in BEFORE, by the Viterbi algorithm (1967)."""
     best_TSC4 = _prefixes(steps_SCT44, _maximum, _at_start(steps_SCT44))
     state_SC1 = best_TSC4[-1][..., BEGIN:].argmax(dim=-1, keepdim=True) + BEGIN
     states = []
@@ -144,7 +146,7 @@ def spans_of(states_SCT: Tensor, posterior_SCT: Tensor, count: int) -> tuple[Ten
 
 
 def gold_tags(spans_G4: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """tags_SCT of gold spans: B and then I. Spans that overlap are one; those that only touch stay two."""
+    """tags_SCT of gold spans: B and then I. Overlapping spans become one; spans that only touch stay separate."""
     sequence_G, output_G, first_G, last_G = spans_G4.unbind(dim=-1)
     token_T = torch.arange(shape[2], device=spans_G4.device)
     first_GT = first_G.unsqueeze(-1) == token_T
@@ -159,14 +161,14 @@ def path_score(emissions_SCT3: Tensor, transitions_C33: Tensor, text_mask_ST: Te
     """score_SC of the path with these tags."""
     text_S1T1 = text_mask_ST[:, None, :, None]
     tag_SCT3 = F.one_hot(tags_SCT, 3) * text_S1T1
-    # Of the token before the text: it has no tag of its own and counts as O.
+    # The token before the text has no tag of its own and counts as O.
     earlier_SCT = F.pad(tags_SCT, (1, 0), value=O)[..., :-1]
     steps_SC33 = torch.einsum("scti,sctj->scij", F.one_hot(earlier_SCT, 3).float(), tag_SCT3.float())
     return (emissions_SCT3 * tag_SCT3).sum(dim=(-1, -2)) + (steps_SC33 * transitions_C33).sum(dim=(-1, -2))
 
 
 def _prefixes(steps_SCT44: Tensor, reduce: Callable[[Tensor], Tensor], start_SC4: Tensor) -> Tensor:
-    """scores_TSC4, T + 1 of them: of all ways from the start into each state, put together by `reduce`."""
+    """scores_TSC4, with T + 1 rows: over all paths from the start to each state, combined by `reduce`."""
     scores = [start_SC4]
     for step_SC44 in steps_SCT44.unbind(2):
         scores.append(reduce(scores[-1].unsqueeze(-1) + step_SC44))

@@ -13,7 +13,7 @@ DROPOUT_SAMPLES = 5
 
 
 class LinearHead(nn.Module):
-    """Dropout and one linear layer, as BERT classifies (Devlin et al. 2019, section 4.1)."""
+    """Dropout and one linear layer, as in BERT for classification (Devlin et al. 2019, section 4.1)."""
 
     def __init__(self, size: int, outputs: int, config: ModelConfig) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class LinearHead(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """One hidden layer between two dropouts, as RoBERTa classifies (Liu et al. 2019; in transformers,
+    """One hidden layer between two dropouts, as in RoBERTa for classification (Liu et al. 2019; in transformers,
     RobertaClassificationHead).
     """
 
@@ -99,7 +99,7 @@ class MultiSampleDropoutHead(LinearHead):
 
 
 def build_criteria_head(config: ModelConfig, *, size: int, outputs: int) -> nn.Module:
-    """The head that `criteria_head_type` names, from vectors of `size` to `outputs` logits."""
+    """The head that `criteria_head_type` names: it maps vectors of `size` to `outputs` logits."""
     heads = {
         "linear": LinearHead,
         "mlp": MlpHead,
@@ -111,9 +111,9 @@ def build_criteria_head(config: ModelConfig, *, size: int, outputs: int) -> nn.M
 
 
 def over_windows(logits_SC: Tensor, windows_NW: Tensor) -> Tensor:
-    """logits_NC: an item's are the highest of its windows', since a post shows a symptom where any part of it does.
+    """logits_NC: for each item the highest over its windows, since a post shows a symptom if any part of it does.
 
-    windows_NW are rows of S, and -1 where an item has fewer than W; each has one at least.
+    windows_NW: indices into S, padded with -1; each item has at least one.
     """
     absent_NW1 = (windows_NW < 0).unsqueeze(-1)
     return logits_SC[windows_NW.clamp(min=0)].masked_fill(absent_NW1, -torch.inf).amax(dim=1)

@@ -29,23 +29,22 @@ TINY: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 128,
-    # At first its layers add little to what a token is, and it learns from there: over ten seeds its five epochs come
-    # to where six came with BERT's 0.02, and none ends where it began.
+    # Layers that initially change the token embeddings little train faster: over ten seeds, five epochs reach what
+    # takes six with BERT's 0.02, and every seed learns.
     "initializer_range": 0.005,
-    # With it, attention takes a path on CPUs that is twice as slow; of the other, drawing the random numbers is a
-    # tenth of a step, and so small a model does not overfit in the few epochs that it has.
+    # Attention dropout makes attention on CPUs twice as slow. Drawing the random numbers for hidden dropout takes a
+    # tenth of a step. So small a model does not overfit in its few epochs.
     "attention_probs_dropout_prob": 0.0,
     "hidden_dropout_prob": 0.0,
 }
 
 
 def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
-    """The encoder for `encode`: without a pooling layer of its own, and with its lowest layers frozen.
+    """The encoder for `encode`: without its own pooling layer, and with its lowest layers frozen.
 
     Raises:
-        InputError: the model cannot be loaded, is no encoder, has a window shorter than
-            `max_length` or fewer layers than are to be frozen, or cannot do what `attention` or
-            `gradient_checkpointing` ask for.
+        InputError: the model cannot be loaded, is no encoder, has a window shorter than `max_length` or fewer layers
+            than `frozen_layers`, or does not support `attention` or `gradient_checkpointing` as configured.
         HubError: the Hub does not give it.
     """
     if config.attention == "flash_attention_2" and not is_flash_attn_2_available():
@@ -63,7 +62,7 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
         encoder = _load(config, dtype)
         _check_kind(encoder, config)
         if "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
-            # Nothing reads it, and every parameter must have its part in the loss.
+            # Its output is not used, and DistributedDataParallel requires that every parameter takes part in the loss.
             encoder.pooler = None  # type: ignore[assignment]
     _set_attention(encoder, config)
     if config.gradient_checkpointing:
@@ -74,7 +73,7 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
                 remedy="Set model.gradient_checkpointing=false.",
             )
         encoder.activation_checkpointing_enable({"use_reentrant": False})
-        # Else a gradient goes through frozen layers, to no one.
+        # Else a useless gradient is computed through frozen layers.
         encoder.disable_input_require_grads()  # type: ignore[no-untyped-call]
     _freeze(encoder, config.frozen_layers)
     return encoder
@@ -82,9 +81,10 @@ def build_encoder(config: ModelConfig, *, vocab_size: int) -> PreTrainedModel:
 
 def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool) -> list[Tensor]:
     """The states after the last layer and, with `below`, also those of the layers below it: each states_STH, float32
-    whatever the encoder's dtype.
+    with any dtype of the encoder.
 
-    Groups of sequences (redsm5/data/batches.py) are read one after the other, each with its own width; the rest is 0.
+    Groups of sequences (redsm5/data/batches.py) are encoded one after the other, each at its own width; the padding
+    beyond it is 0.
     """
     inputs = {"input_ids": batch["input_ids_ST"], "attention_mask": batch["attention_mask_ST"]}
     if "token_type_ids_ST" in batch and _takes_token_types(encoder):
@@ -104,7 +104,7 @@ def encode(encoder: PreTrainedModel, batch: Mapping[str, Tensor], *, below: bool
 
 
 def compile_layers(encoder: PreTrainedModel) -> None:
-    """Compile each of the encoder's layers at first use, for any number and length of sequences.
+    """Compile each of the encoder's layers at its first use, for any number and length of sequences.
 
     The modules around them are unchanged: an adversary accesses the embeddings, and parameters keep their names.
     """
@@ -113,7 +113,7 @@ def compile_layers(encoder: PreTrainedModel) -> None:
 
 
 def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The pretrained encoder. Weights that are only there as .bin are a pickle: nothing but tensors is taken of it."""
+    """The pretrained encoder. Weights that exist only as .bin are a pickle: only tensors are loaded from it."""
     folder = hub.model_files(config.model_id, config.revision).folder
     safe = any(folder.glob("*.safetensors"))
     if not safe:
@@ -156,9 +156,9 @@ def _check_kind(encoder: PreTrainedModel, config: ModelConfig) -> None:
 
 
 def _window(encoder: PreTrainedModel) -> int | None:
-    """The longest sequence that the encoder takes, in tokens; None where it has no limit.
+    """The longest sequence that the encoder takes, in tokens; None if it has no limit.
 
-    RoBERTa and its kin count positions from padding_idx + 1 on: of 514 they can use 512.
+    RoBERTa and its variants number positions from padding_idx + 1, so they can use 512 of 514.
     """
     window: int | None = getattr(encoder.config, "max_position_embeddings", None)
     for name, module in encoder.named_modules():
@@ -168,7 +168,7 @@ def _window(encoder: PreTrainedModel) -> int | None:
 
 
 def _takes_token_types(encoder: PreTrainedModel) -> bool:
-    """Whether it distinguishes two segments: RoBERTa has the argument, but only one type."""
+    """Whether the encoder distinguishes two segments: RoBERTa has the argument, but only one type."""
     takes = "token_type_ids" in inspect.signature(encoder.forward).parameters
     return takes and getattr(encoder.config, "type_vocab_size", 2) > 1
 
@@ -177,7 +177,7 @@ def _set_attention(encoder: PreTrainedModel, config: ModelConfig) -> None:
     with suppress(ValueError, ImportError):
         encoder.set_attn_implementation(config.attention)
     own = encoder.config._attn_implementation
-    if own != config.attention:  # some encoders refuse, others only warn and keep their own
+    if own != config.attention:  # some encoders raise an error, others only warn and keep their own implementation
         raise InputError(
             f"{type(encoder).__name__} cannot use it here",
             where=f"model.attention={config.attention}",
@@ -199,7 +199,7 @@ def _freeze(encoder: PreTrainedModel, layers: int) -> None:
             remedy=f"Set model.frozen_layers={len(stack)} or less.",
         )
     lowest = next(stack.parameters())
-    for parameter in encoder.parameters():  # what is registered before the layers is below them: the embeddings
+    for parameter in encoder.parameters():  # modules registered before the layers are below them: the embeddings
         if parameter is lowest:
             break
         parameter.requires_grad_(False)
@@ -207,7 +207,7 @@ def _freeze(encoder: PreTrainedModel, layers: int) -> None:
 
 
 def _stack(encoder: PreTrainedModel, where: str, remedy: str) -> nn.ModuleList:
-    """The list of the encoder's layers; `where` and `remedy` are for the error if it has none."""
+    """The list of the encoder's layers; `where` and `remedy` are for the error if it has no such list."""
     depth = encoder.config.num_hidden_layers
     stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
     stack = next(stacks, None)

@@ -17,12 +17,12 @@ from redsm5.model.sentences import SentenceReranker
 from redsm5.model.spans import MASKED, Candidates, allowed_spans, band, best_spans, choice_loss
 from redsm5.sections import ModelConfig
 
-BIAFFINE_SIZE = 128  # Yu et al. take 150; a multiple of 8 is what tensor cores want
+BIAFFINE_SIZE = 128  # Yu et al. use 150; tensor cores are fastest on multiples of 8
 
 
 class StartEndHead(nn.Module):
-    """A start and an end logit for each token and output (Devlin et al. 2019, section 4.2), from one linear layer or,
-    with `hidden`, with a hidden layer before it.
+    """A start and an end logit for each token and output (Devlin et al. 2019, section 4.2), from one linear layer; with
+    `hidden`, after a hidden layer.
 
     The last layer has no bias: it would shift all tokens' logits alike, which the softmax cancels.
     """
@@ -38,7 +38,7 @@ class StartEndHead(nn.Module):
         self.linear = nn.Linear(hidden_size, outputs * 2, bias=False)
 
     def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """evidence_logits_SCT2, (start, end); MASKED where a token is neither the post's text nor [CLS]."""
+        """evidence_logits_SCT2, (start, end); MASKED for tokens that are neither the post's text nor [CLS]."""
         S, T, _ = states_STH.shape
         logits_SCT2 = self.linear(self.hidden(self.dropout(states_STH))).view(S, T, -1, 2).transpose(1, 2).float()
         eligible_ST = batch["text_mask_ST"].bool()
@@ -46,9 +46,9 @@ class StartEndHead(nn.Module):
         return {"evidence_logits_SCT2": logits_SCT2.masked_fill(~eligible_ST[:, None, :, None], MASKED)}
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """The mean of both cross-entropies, of the start and of the end, over the outputs whose evidence is known.
+        """The mean of the cross-entropies of start and end, over the outputs whose evidence is known.
 
-        Where there are several gold spans, the target is uniform over their different starts (ends).
+        With several gold spans, the target is uniform over their distinct starts (ends).
         """
         start_SCT, end_SCT = outputs["evidence_logits_SCT2"].unbind(dim=-1)
         spans_G4 = batch["spans_G4"]
@@ -58,9 +58,9 @@ class StartEndHead(nn.Module):
         return (start + end) / 2
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
-        """The best spans by the sum of their start and end logit, which token 0's sum is held against.
+        """The best spans by the sum of their start and end logits. The margin compares that sum with token 0's.
 
-        A span's score is sqrt(p(start) p(end)), each of a softmax over the tokens.
+        A span's score is sqrt(p(start) p(end)); both probabilities are softmaxes over the tokens.
         """
         start_SCT, end_SCT = outputs["evidence_logits_SCT2"].float().unbind(dim=-1)
         length = min(self.max_span_tokens, start_SCT.shape[-1])
@@ -73,8 +73,8 @@ class StartEndHead(nn.Module):
 
 
 class BiaffineHead(nn.Module):
-    """A score for each span of at most `max_span_tokens`: [f(i); 1] U [g(j); 1] of its first token i and its last j
-    (Dozat and Manning 2017; Yu et al. 2020, section 3), and one for "no evidence" from [CLS].
+    """A score for each span of at most `max_span_tokens`: [f(i); 1] U [g(j); 1] of its first token i and its last token
+    j (Dozat and Manning 2017; Yu et al. 2020, section 3), and one for "no evidence" from [CLS].
     """
 
     def __init__(self, config: ModelConfig, hidden_size: int, outputs: int) -> None:
@@ -85,11 +85,11 @@ class BiaffineHead(nn.Module):
         self.last = nn.Linear(hidden_size, BIAFFINE_SIZE)
         self.activation = build_activation(config.activation)
         self.weight_CDD = nn.Parameter(torch.empty(outputs, BIAFFINE_SIZE + 1, BIAFFINE_SIZE + 1))
-        nn.init.uniform_(self.weight_CDD, -(BIAFFINE_SIZE**-0.5), BIAFFINE_SIZE**-0.5)  # as nn.Bilinear begins
+        nn.init.uniform_(self.weight_CDD, -(BIAFFINE_SIZE**-0.5), BIAFFINE_SIZE**-0.5)  # as nn.Bilinear is initialized
         self.null = nn.Linear(hidden_size, outputs)
 
     def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """evidence_scores_SCTL, MASKED where a span leaves the post's text, and evidence_null_SC."""
+        """evidence_scores_SCTL, MASKED for spans that reach beyond the post's text, and evidence_null_SC."""
         states_STH = self.dropout(states_STH)
         first_STD = F.pad(self.dropout(self.activation(self.first(states_STH))), (0, 1), value=1.0)
         last_STD = F.pad(self.dropout(self.activation(self.last(states_STH))), (0, 1), value=1.0)
@@ -105,7 +105,8 @@ class BiaffineHead(nn.Module):
     def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         """Cross-entropy over all spans and "no evidence", averaged over the outputs whose evidence is known.
 
-        The target is uniform over several gold spans; a longer one than there can be is cut to its first tokens.
+        The target is uniform over several gold spans; a gold span longer than `max_span_tokens` is cut to its first
+        tokens.
         """
         scores_SCTL = outputs["evidence_scores_SCTL"]
         L = scores_SCTL.shape[-1]
@@ -116,7 +117,9 @@ class BiaffineHead(nn.Module):
         return choice_loss(logits_SCX, gold_G3, batch["known_SC"], batch.get("known_count"))
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
-        """The best spans by their scores, held against that of "no evidence"; p(span) of the softmax over all."""
+        """The best spans by their scores. A span's score is its probability in the softmax over all spans and "no
+        evidence"; the margin compares the best span with "no evidence".
+        """
         scores_SCTL, null_SC = outputs["evidence_scores_SCTL"].float(), outputs["evidence_null_SC"].float()
         spans_SCK2, logits_SCK = best_spans(scores_SCTL, count)
         all_SC1 = torch.logaddexp(scores_SCTL.flatten(2).logsumexp(dim=-1), null_SC).unsqueeze(-1)
@@ -124,10 +127,10 @@ class BiaffineHead(nn.Module):
 
 
 def banded_products(first_STCD: Tensor, last_STD: Tensor, length: int) -> Tensor:
-    """scores_SCTL: at [t, l] the inner product of first_STCD at t and last_STD at t + l, and 0 beyond the last token.
+    """scores_SCTL: at [t, l] the inner product of first_STCD at t and last_STD at t + l; 0 beyond the last token.
 
-    In blocks of L tokens, each times the 2 L tokens that its spans can end at: S * C * T * 2 L numbers, where all pairs
-    of tokens would be S * C * T * T.
+    Computed in blocks of L tokens, each times the 2 L tokens at which its spans can end: S * C * T * 2 L numbers
+    instead of S * C * T * T for all pairs of tokens.
     """
     S, T, C, D = first_STCD.shape
     L, blocks = length, -(-T // length)
@@ -136,7 +139,7 @@ def banded_products(first_STCD: Tensor, last_STD: Tensor, length: int) -> Tensor
     last = F.pad(last_STD, (0, 0, 0, rest + L)).view(S, blocks + 1, L, D)
     last = torch.cat([last[:, :-1], last[:, 1:]], dim=2)
     products = (first @ last.transpose(-1, -2)).view(S, blocks, L, C, 2 * L).permute(0, 3, 1, 2, 4)
-    # Row i holds its band from column i on. Read in rows that are one longer, all bands begin at column 0.
+    # The band of row i begins at column i. Viewed with rows one element longer, all bands begin at column 0.
     skewed = F.pad(products.flatten(3), (0, L)).view(S, C, blocks, L, 2 * L + 1)
     return skewed[..., :L].reshape(S, C, blocks * L, L)[:, :, :T]
 
@@ -147,8 +150,8 @@ EvidenceHead = StartEndHead | BiaffineHead | BioCrfHead | SentenceReranker
 def build_evidence_head(config: ModelConfig, *, hidden_size: int, outputs: int) -> EvidenceHead:
     """The head that `evidence_head_type` names.
 
-    Each has forward(states_STH, batch), a dict of tensors whose names begin with evidence_; loss(outputs, batch), a
-    scalar; and decode(outputs, batch, count), its Candidates.
+    Each head has forward(states_STH, batch), which returns a dict of tensors whose names begin with evidence_;
+    loss(outputs, batch), a scalar; and decode(outputs, batch, count), its Candidates.
     """
     if config.evidence_head_type == "biaffine":
         return BiaffineHead(config, hidden_size, outputs)

@@ -16,16 +16,16 @@ from torch.nn import functional as F
 
 from redsm5.sections import TaskWeights, TrainConfig
 
-MAX_POSITIVE_WEIGHT = 100.0  # no label weighs more than this against its opposite, however rare
-MAX_WEIGHT_RATIO = 10.0  # no symptom weighs more than this against the most frequent one
-HARD = 0.2  # adaptive_focal: an output whose label has less probability than this is hard
+MAX_POSITIVE_WEIGHT = 100.0  # the largest ratio between the weights of a label and of its opposite
+MAX_WEIGHT_RATIO = 10.0  # the largest weight of a symptom against the most frequent one
+HARD = 0.2  # adaptive_focal: an output is hard if its label has a lower probability than this
 HARD_GAMMA_RATIO = 5 / 3
 
 
 class CriteriaLoss(nn.Module):
-    """The criteria loss that `loss_function` names, averaged over items and outputs; make it by `build_criteria_loss`.
+    """The criteria loss that `loss_function` names, averaged over items and outputs; `build_criteria_loss` makes it.
 
-    Its weights move with `.to(device)` and are no part of a checkpoint, since they follow from the training split.
+    Its weights move with `.to(device)`. They are not part of a checkpoint, since they follow from the training split.
     """
 
     positive_weights_C: Tensor
@@ -38,9 +38,9 @@ class CriteriaLoss(nn.Module):
         self.register_buffer("symptom_weights_C", symptom_weights_C, persistent=False)
 
     def forward(self, logits_NC: Tensor, labels_NC: Tensor, symptoms_NC: Tensor, count: Tensor | None = None) -> Tensor:
-        """A scalar from logits_NC, labels_NC of 0 and 1, and symptoms_NC, the symptom that each output is of.
+        """A scalar from logits_NC, labels_NC of 0 and 1, and symptoms_NC, the symptom of each output.
 
-        `count` stands in the place of N, where these are a share of a batch (redsm5/data/batches.py).
+        `count` replaces N if these are a share of a batch (redsm5/data/batches.py).
         """
         logits_NC = logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32))
         targets_NC = smoothed(labels_NC.to(logits_NC.dtype), self.config.label_smoothing)
@@ -86,10 +86,10 @@ def smoothed(labels_NC: Tensor, smoothing: float) -> Tensor:
 
 
 def focal_loss(logits_NC: Tensor, targets_NC: Tensor, gamma: float, *, adaptive: bool = False) -> Tensor:
-    """loss_NC = -(1 - p_t)^gamma log p_t (Lin et al. 2017, eq. 4), p_t being the probability given to the label.
+    """loss_NC = -(1 - p_t)^gamma log p_t (Lin et al. 2017, eq. 4), p_t being the probability of the label.
 
-    Adaptive: 5/3 of gamma where p_t < 0.2, as FLSD-53 of Mukhoti et al. 2020 has 5 there and 3 elsewhere. Gamma is a
-    constant to the gradient: the loss jumps at p_t = 0.2, and the gradient does not see it.
+    Adaptive: 5/3 of gamma if p_t < 0.2, since FLSD-53 of Mukhoti et al. 2020 has 5 there and 3 elsewhere. Gamma is
+    treated as a constant: the loss jumps at p_t = 0.2, and the gradient ignores the jump.
     """
     log_p_NC, log_q_NC = F.logsigmoid(logits_NC), F.logsigmoid(-logits_NC)
     present_NC = _focal_term(log_p_NC, log_q_NC, gamma, adaptive)
@@ -105,7 +105,7 @@ def _focal_term(log_pt_NC: Tensor, log_rest_NC: Tensor, gamma: float, adaptive: 
 
 
 def positive_weights(labels_PC: Tensor) -> Tensor:
-    """weights_C: posts without a symptom divided by posts with it, from 1/100 to 100; 1 where no post has it."""
+    """weights_C: posts without a symptom divided by posts with it, from 1/100 to 100; 1 if no post has it."""
     with_C = labels_PC.double().sum(dim=0)
     ratio_C = ((len(labels_PC) - with_C) / with_C).clamp(1 / MAX_POSITIVE_WEIGHT, MAX_POSITIVE_WEIGHT)
     return torch.where(with_C > 0, ratio_C, 1.0).float()

@@ -69,7 +69,7 @@ class MultiTaskModel(nn.Module):
 
 def architecture(model: MultiTaskModel) -> str:
     """What must be equal for weights to fit a model: the encoder's type and sizes, and the first digits of a SHA-256
-    over the name, shape and dtype of every tensor. The number of attention heads follows from no shape, so it is stated
+    over the name, shape and dtype of every tensor. No shape shows the number of attention heads, so it is included
     unless a head has the usual size of 64.
     """
     encoder = model.encoder.config

@@ -12,15 +12,15 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 from redsm5.sections import TrainConfig
 
 ENCODER = "encoder."
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm; as torch.cpu.get_capabilities has them
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm; names of torch.cpu.get_capabilities
 LAYER_NUMBER = re.compile(r"\.(\d+)\.")
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """AdamW (Loshchilov and Hutter 2019), or Adam (Kingma and Ba 2015), whose decay is a part of the gradient.
+    """AdamW (Loshchilov and Hutter 2019), or Adam (Kingma and Ba 2015), whose weight decay is part of the gradient.
 
-    Biases and normalization are not decayed, as BERT was trained; frozen parameters are left out. A group holds the
-    parameters of one rate that are decayed, or not; the highest rate comes first.
+    Biases and normalization weights are not decayed, as in BERT; frozen parameters are left out. A group holds the
+    parameters with the same learning rate and weight decay; the highest rate comes first.
     """
     rates = learning_rates(model, config)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -44,9 +44,9 @@ def learning_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
 
     It is `learning_rate` outside `model.encoder`. Inside it is `learning_rate * differential_lr_ratio *
     layer_wise_lr_decay ** d`, d being the number of layers above (Howard and Ruder 2018, section 3.2): 0 for the top
-    layer, the number of layers for the embeddings. What is in no numbered layer is of the embeddings if its name says
-    so or it comes before the first layer, as a projection of them does; else, as a last normalization, it goes with
-    the top layer.
+    layer, the number of layers for the embeddings. Parameters outside the numbered layers have the embeddings' rate if
+    their name says so or they come before the first layer, such as a projection of the embeddings; others, such as a
+    last normalization, have the top layer's rate.
     """
     names = [name for name, _ in model.named_parameters()]
     encoder = [name for name in names if name.startswith(ENCODER)]
@@ -64,13 +64,13 @@ def learning_rates(model: nn.Module, config: TrainConfig) -> dict[str, float]:
 
 
 def steps_per_epoch(batches: int, config: TrainConfig) -> int:
-    """Optimizer steps an epoch: the last group of batches steps even where it is not full."""
+    """Optimizer steps per epoch: the last group of accumulated batches steps even if it is not full."""
     return math.ceil(batches / config.accumulation_steps)
 
 
 def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: int) -> LambdaLR:
     """Linear warm-up over `warmup_ratio` of the steps, then to 0, linearly or along half a cosine (Loshchilov and
-    Hutter 2017, eq. 5, without restarts). Each group's rate is multiplied by it. Advanced once an optimizer step.
+    Hutter 2017, eq. 5, without restarts). It multiplies each group's rate. Advance it once per optimizer step.
     """
     warmup_steps = round(config.warmup_ratio * total_steps)
     build = get_cosine_schedule_with_warmup if config.schedule == "cosine" else get_linear_schedule_with_warmup
@@ -79,22 +79,22 @@ def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: in
 
 
 def set_numerics(deterministic: bool) -> None:
-    """Ask torch for algorithms whose results do not depend on the run, or for the fastest.
+    """Have torch use deterministic algorithms, or the fastest ones.
 
-    On CPUs, numbers below the smallest normal one (1e-38) become zero: computing with them takes many times as
-    long, and a model that has collapsed is full of them (measured: the tiny model's steps grew from 17 to 40 ms).
+    On CPUs, denormal numbers (below 1e-38) become zero: computing with them takes many times as long, and a collapsed
+    model is full of them (measured: the tiny model's steps grew from 17 to 40 ms).
     """
     torch.set_flush_denormal(True)
     torch.use_deterministic_algorithms(deterministic)
-    # Else each new tensor is filled before it is computed, in case something reads what it has not written: 1/20 of a
-    # step (4 layers, 128 wide), and a third of decoding.
+    # Else torch fills each new tensor, in case uninitialized memory is read: that takes 1/20 of a step (4 layers, 128
+    # wide), and a third of decoding.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def slow_in_bf16(device: torch.device, mixed_precision: str) -> bool:
-    """Whether this asks a CPU for bf16 that has no instructions for it: 17 times slower than float32 was one with
-    AVX2 alone, 1.6 times faster one with AVX512-BF16.
+    """Whether this is bf16 on a CPU without instructions for it. With AVX2 alone, bf16 was 17 times slower than
+    float32; with AVX512-BF16, 1.6 times faster.
     """
     has = torch.cpu.get_capabilities()
     return device.type == "cpu" and mixed_precision == "bf16" and not any(map(has.get, BF16_INSTRUCTIONS))

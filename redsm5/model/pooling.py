@@ -56,7 +56,7 @@ class AttentionPooling(nn.Module):
 
 
 class ScalarMix(nn.Module):
-    """A learned mixture of layers: gamma * sum_j softmax(w)_j h_j (Peters et al. 2018, eq. 1); at first the mean."""
+    """A learned mixture of layers: gamma * sum_j softmax(w)_j h_j (Peters et al. 2018, eq. 1); initially the mean."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()

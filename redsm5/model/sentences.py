@@ -14,14 +14,14 @@ from redsm5.model.activation import build_activation
 from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known
 from redsm5.sections import ModelConfig
 
-PRIOR = 0.01  # the probability that a sentence is evidence, before anything is learned (Lin et al. 2017, section 4.1)
+PRIOR = 0.01  # the initial probability that a sentence is evidence (Lin et al. 2017, section 4.1)
 
 
 class SentenceReranker(nn.Module):
-    """One logit a sentence and output, from the mean of the sentence's states joined with that of [CLS].
+    """One logit per sentence and output, from the mean of the sentence's states concatenated with the state of [CLS].
 
-    A passage is scored in one pass with what it is to answer, by itself (Nogueira and Cho 2019); here all
-    sentences of a post share the pass, so that each is read in its context (Liu and Lapata 2019, section 3.1).
+    Nogueira and Cho (2019) score each passage in its own pass, together with the query; here all sentences of a post
+    share one pass, so that each is read in its context (Liu and Lapata 2019, section 3.1).
     """
 
     def __init__(self, config: ModelConfig, hidden_size: int, outputs: int) -> None:
@@ -30,11 +30,11 @@ class SentenceReranker(nn.Module):
         self.hidden = nn.Linear(2 * hidden_size, hidden_size)
         self.activation = build_activation(config.activation)
         self.linear = nn.Linear(hidden_size, outputs)
-        # Nearly all sentences are evidence for nothing: from even odds, their loss would drown all others at first.
+        # Nearly all sentences are not evidence: with even initial odds, their loss would at first dominate all others.
         nn.init.constant_(self.linear.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """evidence_logits_SCJ, MASKED where a sequence has fewer sentences than J."""
+        """evidence_logits_SCJ, MASKED if a sequence has fewer sentences than J."""
         ranges_SJ2 = arrange(batch["sentences_M3"], states_STH.shape[0])
         token_T = torch.arange(states_STH.shape[1], device=states_STH.device)
         inside_SJT = (token_T >= ranges_SJ2[..., :1]) & (token_T <= ranges_SJ2[..., 1:]) & (ranges_SJ2[..., :1] >= 0)
@@ -47,17 +47,19 @@ class SentenceReranker(nn.Module):
 
     def loss(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         """Binary cross-entropy, summed over a sequence's sentences and averaged over the outputs whose evidence is
-        known: like the other heads' the negative log-likelihood of all that is known of an output, in nats.
+        known: like the other heads' losses, the negative log-likelihood of an output's evidence, in nats.
         """
         logits_SCJ = outputs["evidence_logits_SCJ"]
         ranges_SJ2 = arrange(batch["sentences_M3"], logits_SCJ.shape[0])
         gold_SCJ = gold_sentences(ranges_SJ2, batch["spans_G4"], logits_SCJ.shape[1])
         loss_SCJ = nn.functional.binary_cross_entropy_with_logits(logits_SCJ, gold_SCJ.float(), reduction="none")
-        loss_SC = loss_SCJ.sum(dim=-1)  # where no sentence is, the loss is 0
+        loss_SC = loss_SCJ.sum(dim=-1)  # padding has loss 0
         return mean_over_known(loss_SC, batch["known_SC"], batch.get("known_count"))
 
     def decode(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], count: int) -> Candidates:
-        """The sentences with the highest logits, which are held against 0; a score is the logit's sigmoid."""
+        """The sentences with the highest logits; a score is the logit's sigmoid. The margin compares the highest logit
+        with 0.
+        """
         logits_SCJ = outputs["evidence_logits_SCJ"].float()
         ranges_SJ2 = arrange(batch["sentences_M3"], logits_SCJ.shape[0])
         first_SCJ, last_SCJ = ranges_SJ2.unsqueeze(1).expand(-1, logits_SCJ.shape[1], -1, -1).unbind(dim=-1)
@@ -66,9 +68,7 @@ class SentenceReranker(nn.Module):
 
 
 def arrange(sentences_M3: Tensor, sequences: int) -> Tensor:
-    """ranges_SJ2: first and last token of each sequence's sentences in the order of sentences_M3; -1 where it has
-    fewer than J.
-    """
+    """ranges_SJ2: first and last token of each sequence's sentences, in the order of sentences_M3; padded with -1."""
     sequence_M, first_M, last_M = sentences_M3.unbind(dim=-1)
     same_MM = sequence_M.unsqueeze(1) == sequence_M
     place_M = same_MM.tril(diagonal=-1).sum(dim=-1)
@@ -79,7 +79,7 @@ def arrange(sentences_M3: Tensor, sequences: int) -> Tensor:
 
 
 def gold_sentences(ranges_SJ2: Tensor, spans_G4: Tensor, outputs: int) -> Tensor:
-    """gold_SCJ, bool: the sentences that share half or more of the shorter of the two with a gold span."""
+    """gold_SCJ, bool: the sentences whose overlap with a gold span is at least half of the shorter of the two."""
     sequence_G, output_G, first_G, last_G = spans_G4.unbind(dim=-1)
     first_GJ, last_GJ = ranges_SJ2[sequence_G].unbind(dim=-1)
     first_G1, last_G1 = first_G.unsqueeze(-1), last_G.unsqueeze(-1)

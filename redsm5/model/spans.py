@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MASKED = -1e30  # no softmax notices it, and sums of thousands of them are still finite, which those of -inf are not
+MASKED = -1e30  # a softmax makes it 0, and unlike -inf, sums of thousands of them are still finite
 
 
 class Candidates(NamedTuple):
-    """The evidence that a head proposes, in each sequence and for each output.
+    """The evidence that a head proposes for each sequence and output.
 
     Attributes:
-        spans_SCK2: int64, first and last token; -1 where there are fewer than K. They do not overlap.
-        scores_SCK: float32 in [0, 1], falling; 0 where there is no candidate.
-        margin_SC: float32, the log-odds of any evidence in the sequence against none; 0 is undecided.
+        spans_SCK2: int64, first and last token; padded with -1. They do not overlap.
+        scores_SCK: float32 in [0, 1], decreasing; padded with 0.
+        margin_SC: float32, the log-odds of any evidence in the sequence against none; 0 means even odds.
     """
 
     spans_SCK2: Tensor
@@ -31,26 +31,27 @@ class Candidates(NamedTuple):
 
 
 def band(values_SCT: Tensor, length: int) -> Tensor:
-    """banded_SCTL: at [t, l] stands what values_SCT has at t + l, and 0 beyond its end."""
+    """banded_SCTL: banded[t, l] = values[t + l] of values_SCT, and 0 beyond its end."""
     return F.pad(values_SCT, (0, length - 1)).unfold(-1, length, 1)
 
 
 def allowed_spans(text_mask_ST: Tensor, length: int) -> Tensor:
-    """allowed_STL, bool: the spans of at most `length` tokens within the post's text, which is in one piece."""
+    """allowed_STL, bool: the spans of at most `length` tokens within the post's text, which is contiguous."""
     text_S1T = text_mask_ST.bool().unsqueeze(1)
     return (text_S1T.unsqueeze(-1) & band(text_S1T.int(), length).bool()).squeeze(1)
 
 
 def best_spans(scores_SCTL: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """spans_SCK2 and their scores_SCK: again and again the best of those that overlap with none before it.
+    """spans_SCK2 and their scores_SCK, chosen greedily: each is the best that does not overlap the spans chosen before
+    it.
 
-    Where there are fewer than `count`, the spans are -1 and the scores MASKED, which is what scores_SCTL has where no
-    span may be.
+    If there are fewer than `count`, the spans are padded with -1 and the scores with MASKED, which also marks forbidden
+    spans in scores_SCTL.
     """
     _, _, T, L = scores_SCTL.shape
     first_T = torch.arange(T, device=scores_SCTL.device)
-    # Once one is chosen, a token before it still begins the spans that end before it: its shortest ones. So the best of
-    # each token's shortest ones, for any number of them, is all that is looked at again.
+    # Once a span is chosen, a token before it can still begin the spans that end before it: its shortest ones. So the
+    # maxima over each token's l shortest spans, for each l, are enough to find the next span.
     best_SCTL = scores_SCTL.cummax(dim=-1).values
     left_SCT = torch.full(scores_SCTL.shape[:3], L, device=scores_SCTL.device)
     spans, scores = [], []
@@ -69,7 +70,7 @@ def best_spans(scores_SCTL: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def best_places(
     first_SCX: Tensor, last_SCX: Tensor, scores_SCX: Tensor, present_SCX: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
-    """spans_SCK2 and scores_SCK of the best among disjoint spans that stand in X places, some of them empty."""
+    """spans_SCK2 and scores_SCK of the best of X disjoint spans, some of which are missing."""
     ranked_SCX, order_SCX = scores_SCX.masked_fill(~present_SCX, -1.0).sort(dim=-1, descending=True, stable=True)
     spans_SCX2 = torch.stack([first_SCX.gather(-1, order_SCX), last_SCX.gather(-1, order_SCX)], dim=-1)
     spans_SCX2 = spans_SCX2.masked_fill((ranked_SCX < 0).unsqueeze(-1), -1)
@@ -80,7 +81,7 @@ def best_places(
 
 def choice_loss(logits_SCX: Tensor, gold_G3: Tensor, known_SC: Tensor, count: Tensor | None = None) -> Tensor:
     """Cross-entropy of a choice among X, a scalar: the target is uniform over the gold choices (rows (s, c, x), which
-    may repeat), and choice 0, no evidence, where there is none.
+    may repeat); if there is none, it is choice 0, no evidence.
     """
     gold_SCX = torch.zeros_like(logits_SCX, dtype=torch.bool)
     gold_SCX[tuple(gold_G3.unbind(dim=-1))] = True
@@ -90,8 +91,8 @@ def choice_loss(logits_SCX: Tensor, gold_G3: Tensor, known_SC: Tensor, count: Te
 
 
 def mean_over_known(loss_SC: Tensor, known_SC: Tensor, count: Tensor | None = None) -> Tensor:
-    """The mean over the outputs whose evidence is known; 0, with a gradient of zeros, where that of none is.
+    """The mean over the outputs whose evidence is known; 0, with a zero gradient, if it is known for none.
 
-    `count` stands in the place of their number, where these are a share of a batch (redsm5/data/batches.py).
+    `count` replaces their number if these are a share of a batch (redsm5/data/batches.py).
     """
     return (loss_SC * known_SC).sum() / (known_SC.sum().clamp(min=1) if count is None else count)

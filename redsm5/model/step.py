@@ -21,7 +21,7 @@ def forward_backward(
 ) -> Tensor:
     """Accumulate the gradients of a batch's loss, and of the adversary's, in the parameters.
 
-    The processes may have different numbers of micro-batches; they exchange gradients with their last one only.
+    The processes may have different numbers of micro-batches; they exchange gradients only with their last one.
 
     Returns:
         The batch's loss, a scalar, detached.

@@ -69,7 +69,7 @@ def trainer(root: Path, trials: int, stop: StopRequest) -> list[float]:
 
 
 def run_trainer(root: Path, trials: int, *, epochs: int, limit: int | None) -> bytes:
-    """Trainer's search in a process of its own, which prints the seconds between its trials."""
+    """Trainer's search in a separate process, which prints the seconds between its trials."""
     command = [sys.executable, __file__, "--trainer", str(root), str(trials), str(epochs), str(limit or 0)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
 
@@ -92,8 +92,8 @@ CONTENDERS = {"redsm5": ours, "HF Trainer": trainer, "a launch a trial": a_launc
 
 
 def search(folder: Path, trials: int, epochs: int, limit: int | None) -> list[float]:
-    """Trainer's search over as many trials, in this process, which keeps so many checkpoints of each; the seconds
-    between them.
+    """Trainer's search over `trials` trials, in this process, with at most `limit` checkpoints of each; return the
+    seconds between them.
     """
     config = compose(WORDS)
     splits = load_splits(config.data)
@@ -133,7 +133,7 @@ def search(folder: Path, trials: int, epochs: int, limit: int | None) -> list[fl
 
 
 class Clock(TrainerCallback):
-    """When each trial's first step and its last evaluation were done."""
+    """The times at which each trial's first step and its last evaluation ended."""
 
     def __init__(self) -> None:
         self.first_steps: list[float] = []

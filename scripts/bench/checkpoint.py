@@ -38,7 +38,7 @@ IDENTITY = Identity("0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e", "bert-base", {}, "0"
 
 
 class Contenders:
-    """The state, and each way to save and to load it; every method returns its times in seconds by name."""
+    """The state, and each way to save and load it; every method returns its times in seconds by name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Contenders:
         return {"durable": timed(write)}
 
     def redsm5(self) -> dict[str, float]:
-        said: list[float] = []  # the first that the store says is that it keeps the new one: it is durable by then
+        said: list[float] = []  # the store first logs that it keeps the new checkpoint, which is durable by then
         store = CheckpointStore(
             self.folder / "ours", Policy(keep_last_n=1), log=lambda *_, **__: said.append(time.perf_counter())
         )
@@ -141,7 +141,7 @@ class Contenders:
 
 
 def fresh(target: Path) -> Path:
-    """A place for a new save, with the one before still beside it, as whoever may be interrupted keeps it."""
+    """The path for a new save; the previous one is kept beside it, as a program that may be interrupted does."""
     before = target.with_name(f"{target.name}-before")
     shutil.rmtree(before, ignore_errors=True)
     before.unlink(missing_ok=True)
@@ -151,7 +151,7 @@ def fresh(target: Path) -> Path:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+    """The seconds that `work` takes."""
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
@@ -165,7 +165,7 @@ def fsync_all(folder: Path) -> None:
 
 
 def drop_cache(folder: Path) -> None:
-    """Take these files out of the page cache, so that a load reads the disk, as after a restart."""
+    """Drop these files from the page cache, so that a load reads from disk, as after a restart."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -191,7 +191,7 @@ def main() -> int:
             "torch DCP async_save": contenders.dcp_async,
         }
         times: dict[str, Times] = {name: {} for name in ways}
-        for turn in range(arguments.rounds + 1):  # the first warms up what each of them keeps
+        for turn in range(arguments.rounds + 1):  # the first round warms up caches
             for name, way in ways.items():
                 for figure, seconds in way().items():
                     if turn:
@@ -201,7 +201,7 @@ def main() -> int:
 
 
 def result_of(times: dict[str, Times], size: int) -> Result:
-    """Medians in seconds, and what they are to be held against."""
+    """Medians in seconds, and the ratios to compare."""
     medians = {name: {f: statistics.median(v) for f, v in figures.items()} for name, figures in times.items()}
     ours = medians["redsm5"]
     rows: list[Row] = []

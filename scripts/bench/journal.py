@@ -26,7 +26,7 @@ Log = Callable[[int, float], object]
 
 
 def seconds(log: Log, end: Callable[[], object], epoch: int) -> list[float]:
-    """Log an epoch: what each value took, and then the end."""
+    """Log an epoch: the seconds per value, and for the end."""
     times = []
     for step in range(epoch * STEPS, (epoch + 1) * STEPS):
         began = time.perf_counter()

@@ -28,12 +28,12 @@ BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
     *("posts", "journal", "shipping", "resume", "terminal"),
 )
-APART = ("soak", "serialization")  # run when asked for: one takes an hour or less, the other has no peer
+APART = ("soak", "serialization")  # run only on request: one takes up to an hour, the other has no contender
 INCH_A_BAR = 0.26
 
 
 def run(names: list[str], folder: Path) -> list[str]:
-    """Run them, one after the other; the names of those that failed."""
+    """Run these benchmarks one after the other; return the names of those that failed."""
     failed = []
     for name in names:
         show(f"— {name}", error=True)
@@ -44,7 +44,7 @@ def run(names: list[str], folder: Path) -> list[str]:
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
-    """All ratios as bars from 1, which is redsm5, on a logarithmic axis; a PNG."""
+    """A PNG with all ratios as bars from 1, which is redsm5, on a logarithmic axis."""
     bars = [
         (f"{what}: {peer}", ratio)
         for result in found.values()

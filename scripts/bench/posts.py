@@ -2,8 +2,9 @@
 
 Posts are invented, as many as ReDSM5 has; those of the training split are tokenized and kept in the cache. Contenders
 open that entry in turn, round after round, each in a process forked as a trial is, from one that has imported what
-trains (`datasets` is not among it). `open` is the processor time until the first item is there, with the import of what
-reads; ours has compared the SHA-256 of all bytes by then. `item` is the time of one item, each once, in random order.
+train.py imports (`datasets` is not part of it). `open` is the CPU time until the first item has been read, including
+the imports for it; redsm5 has verified the SHA-256 of all bytes by then. `item` is the mean time to read one item; all
+are read once, in random order.
 
 - redsm5: items from views of the flat arrays in the mapped file;
 - pyarrow: rows as Python's lists, from the same mapping;
@@ -33,13 +34,13 @@ from redsm5.errors import exit_with_message
 from redsm5.study.launch import SCRIPTS
 from redsm5.tables import Row
 
-POSTS = 1484  # those of ReDSM5
+POSTS = 1484  # as many as ReDSM5 has
 WORDS = (f"data.posts={POSTS}", "model.max_length=512")
 Open = Callable[[Path], Sequence[Any]]
 
 
 class Rows(Sequence[Any]):
-    """The rows of a record batch, by pyarrow's own access."""
+    """The rows of a record batch, read with pyarrow."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -77,14 +78,14 @@ CONTENDERS: dict[str, Open] = {
 
 
 def preload() -> None:
-    """Import what a process that stands ready has imported."""
+    """Import what the standby process has imported."""
     for node in ast.parse((SCRIPTS / "train.py").read_text()).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             exec(compile(ast.Module([node], []), "train.py", "exec"), {})
 
 
 def forked(opened: Open, path: Path) -> list[float]:
-    """Processor time in ms until the first item, µs an item, and threads then; of a forked process."""
+    """CPU time in ms until the first item, µs per item, and the number of threads at the end, in a forked process."""
     hears, says = os.pipe()
     if (pid := os.fork()) == 0:
         began = time.process_time()
@@ -109,7 +110,7 @@ def main() -> int:
     parser = arguments_of("posts", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # as what stands ready has it
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # as in the standby process
     preload()
     config = compose(WORDS)
     found: dict[str, list[list[float]]] = {name: [] for name in CONTENDERS}
@@ -132,7 +133,7 @@ def main() -> int:
     rows: list[Row] = [
         {
             f"{len(posts)} posts, {size / 1e6:.2f} MB": name,
-            "open, ms of processor": digits(open_ms),
+            "open, CPU ms": digits(open_ms),
             "times redsm5 (open)": digits(times["opening tokenized posts"][name]),
             "item, µs": digits(item_us),
             "times redsm5 (item)": digits(times["reading an item"][name]),

@@ -13,13 +13,13 @@ from redsm5.terminal import Parser, show
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes:
-        title: what was measured, as a heading.
-        rows: the table, a contender or a figure a row, each value as a person reads it.
-        times_ours: what is compared, then each contender: how many times ours it takes. Above 1 ours is ahead.
-        measured: all figures, as they were taken.
+        title: what was measured.
+        rows: the table, with a row per contender or figure, and values formatted for display.
+        times_ours: by quantity and contender, the ratio of its figure to ours. Above 1, ours is better.
+        measured: all raw figures.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Result:
 
 
 def arguments_of(name: str, doc: str | None, **options: Any) -> argparse.ArgumentParser:
-    """A parser that knows where the figures are to be kept."""
+    """A parser with the option for the file of figures."""
     parser = Parser(
         prog=f"just bench {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
@@ -38,7 +38,7 @@ def arguments_of(name: str, doc: str | None, **options: Any) -> argparse.Argumen
 
 
 def finish(result: Result, kept: Path | None) -> int:
-    """Print the table and keep the figures; the exit code."""
+    """Print the table and save the figures; return the exit code."""
     show(as_table([*result.rows[0]], result.rows))
     if kept:
         kept.write_text(json.dumps(asdict(result), indent=1, default=str) + "\n")
@@ -46,5 +46,5 @@ def finish(result: Result, kept: Path | None) -> int:
 
 
 def digits(value: float) -> str:
-    """A figure for a person: three digits, and no power of ten."""
+    """A figure for display: three digits, without an exponent."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

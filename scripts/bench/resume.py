@@ -38,9 +38,11 @@ def make_model(folder: Path) -> None:
 
 
 def start(experiments: Path, model: Path, trial_id: str | None) -> tuple[float, str]:
-    """Start the trial, or start it again, stop it after its next step; seconds until that was on disk, and its id."""
+    """Start or resume the trial, and stop it after its next step; return the seconds until that step was on disk, and
+    the trial's id.
+    """
     words = [f"trial.id={trial_id}"] if trial_id else [*SMALL, "model=bert_base", f"model.model_id={model}"]
-    words += [] if trial_id else ["train.checkpoint_every_steps=1"]  # so that each step's loss is written at once
+    words += [] if trial_id else ["train.checkpoint_every_steps=1"]  # writes each step's loss at once
     before = {path: lines(path) for path in experiments.glob(f"trial_*/{paths.METRICS}")}
     begin = time.perf_counter()
     process = subprocess.Popen(

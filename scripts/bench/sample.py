@@ -21,7 +21,7 @@ from redsm5.tables import Row
 
 
 def run(root: Path, cache: Path) -> tuple[int, float]:
-    """Trials with a report, and seconds until the command has ended."""
+    """The number of trials with a report, and the seconds until the command ended."""
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, str(SCRIPTS / "hpo.py"), f"experiments={root}"],

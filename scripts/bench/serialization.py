@@ -43,8 +43,8 @@ from tui.reader import Reader
 from tui.storage import StorageReader
 
 POLLS = 20
-EPOCHS = 50  # of the journal
-SMALL = 1000  # trials of the other index
+EPOCHS = 50  # in the journal
+SMALL = 1000  # trials in the smaller index
 
 
 class Figures:
@@ -55,7 +55,7 @@ class Figures:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Measure a block, without the collection of what came before it."""
+        """Measure a block, after collecting earlier garbage."""
         gc.collect()
         cpu, clock = time.process_time(), time.perf_counter()
         yield
@@ -145,7 +145,7 @@ def measure_studies(figures: Figures, root: Path) -> None:
 
 
 def both(measure: Callable[[str], object]) -> None:
-    """As it is, and without fsync."""
+    """Call `measure` with and without fsync."""
     measure("")
     with without_fsync():
         measure(", without fsync")

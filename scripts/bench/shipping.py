@@ -26,7 +26,7 @@ SMALL = ["data.posts=200", "model.max_length=64", "train.epochs=15", "study.tria
 
 
 def epoch_seconds(experiments: Path, tracking_uri: str | None) -> list[float]:
-    """Run the study; how long each of its epochs but the first took."""
+    """Run the study; return the seconds of each of its epochs except the first."""
     words = [*SMALL, f"experiments={experiments}"] + ([f"study.tracking_uri={tracking_uri}"] if tracking_uri else [])
     done = subprocess.run([sys.executable, str(HPO), *words], capture_output=True, text=True)
     if done.returncode:

@@ -25,7 +25,7 @@ SMALL = ["data.posts=60", "model.max_length=32", "train.epochs=1", "study.sample
 
 
 def finished(root: Path) -> int:
-    """Trials that the study's record says are done."""
+    """The number of finished trials in the study's record."""
     for folder in paths.study_dirs(root):
         if (folder / paths.STUDY).exists():
             return int(json.loads((folder / paths.STUDY).read_bytes())["trials"]["finished"])
@@ -33,7 +33,7 @@ def finished(root: Path) -> int:
 
 
 def soak(root: Path, marks: list[int]) -> list[Row]:
-    """Run a study of so many trials as the last mark says; the driver's figures from mark to mark."""
+    """Run a study with as many trials as the last mark; return the driver's figures between marks."""
     command = [sys.executable, str(SCRIPTS / "hpo.py"), *SMALL, f"study.trials={marks[-1]}", f"experiments={root}"]
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rows: list[Row] = []
@@ -48,7 +48,7 @@ def soak(root: Path, marks: list[int]) -> list[Row]:
         own = spent[process.pid]
         after = (done, own, sum(spent.values()) - own, time.monotonic())
         count, own, others, wall = (b - a for a, b in zip(before, after, strict=True))
-        if before[0]:  # what comes before the first trial's end is no trial's
+        if before[0]:  # the time before the first trial's end is start-up
             rows.append(
                 {
                     "trials": f"{before[0] + 1} to {done}",

@@ -33,7 +33,7 @@ def ours(root: Path, trials: int, epochs: int, *words: str) -> None:
 
 
 def sizes(root: Path) -> Iterator[tuple[Path, int]]:
-    """The files of checkpoints and their bytes; what vanishes meanwhile has none."""
+    """The files of checkpoints and their bytes; files that vanish meanwhile are skipped."""
     for folder, _, names in os.walk(root):
         if "checkpoint" in folder.removeprefix(str(root)):  # trial_*/checkpoints/*, or run-*/checkpoint-*
             for name in names:
@@ -46,7 +46,7 @@ def sizes(root: Path) -> Iterator[tuple[Path, int]]:
 
 @contextmanager
 def watched(root: Path) -> Iterator[list[int]]:
-    """The bytes that lie there, look after look, while the block runs."""
+    """The bytes on disk, sampled while the block runs."""
     seen, over = [0], threading.Event()
 
     def look() -> None:

@@ -57,7 +57,7 @@ from redsm5.terminal import show
 
 COLUMNS, ROWS = 160, 48
 WRITERS = 4
-STEPS = 100  # an epoch
+STEPS = 100  # per epoch
 WEIGHTS, WHOLE = 438_000_000, 1_314_000_000
 HEADS = ("linear", "mlp", "mlp_residual", "gated", "multi_sample_dropout")
 METRICS = ("val_f1_macro", "val_loss", "val_accuracy", "val_evidence_f1", "train_loss")
@@ -68,7 +68,9 @@ MARK = "night-search"
 
 
 def generate(root: Path, trials: int, epochs: int) -> Path:
-    """A study in mid-search: most trials completed, some pruned or failed, the last four at work; its folder."""
+    """Generate a study in the middle of its search: most trials completed, some pruned or failed, the last four
+    running; return its folder.
+    """
     draw, study_id = random.Random(0), str(uuid.UUID(int=1))
     folder = paths.study_dir(root, study_id)
     folder.mkdir(parents=True)
@@ -183,7 +185,7 @@ def lines(records: list[Any]) -> bytes:
 
 
 class Writers:
-    """Four trials that go on: an epoch each at every call, as they and the driver write it."""
+    """Four running trials: each call writes an epoch of each, as the trials and the driver do."""
 
     def __init__(self, root: Path, study: Path, records: list[TrialRecord]) -> None:
         self.root, self.study, self.records = root, study, records
@@ -223,7 +225,7 @@ class Terminal:
         self.process = psutil.Process(pid)
 
     def read(self, timeout_s: float) -> str:
-        """What is painted within that time, up to the first pause in it; empty where nothing is."""
+        """The output painted within `timeout_s`, up to the first pause; empty if there is none."""
         found = b""
         while select.select([self._fd], [], [], timeout_s)[0]:
             try:
@@ -234,14 +236,14 @@ class Terminal:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", found.decode(errors="replace"))
 
     def until(self, wanted: str, timeout_s: float = 60.0) -> float:
-        """Seconds from the start until this stands on the screen."""
+        """Seconds from the start until `wanted` is on the screen."""
         seen, deadline = "", time.perf_counter() + timeout_s
         while wanted not in seen and time.perf_counter() < deadline:
             seen = (seen + self.read(0.005))[-200_000:]
         return time.perf_counter() - self.began
 
     def press(self, key: str) -> float:
-        """Seconds from the key to the first byte painted for it."""
+        """Seconds from the key to the first byte of output."""
         while self.read(0.0):
             pass
         began = time.perf_counter()
@@ -274,7 +276,7 @@ KEYS += ["3", "]", "]", "[", "w", "l", "4", "5", "6", "n", "1", "2", "/", *"gate
 
 def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, float]:
     python = sys.executable
-    warm = Terminal(python, "-m", "tui", "--experiments", str(root))  # fills the cache of files
+    warm = Terminal(python, "-m", "tui", "--experiments", str(root))  # fills the page cache
     warm.until("trials/h")
     warm.close()
     app = Terminal(python, "-m", "tui", "--experiments", str(root))
@@ -297,7 +299,7 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
     found["refresh while 4 trials write, ms"] = 1000 * (app.cpu() - before) / looks
     app.press("1")
     found["a screen opened for the first time, worst, ms"] = 1000 * max(app.press(key) for key in "2345621")
-    drain(app, 30.0)  # until what the storage screen asked for is there
+    drain(app, 30.0)  # until the data of the storage screen are ready
     times, wrote = [], 0.0
     for key in KEYS:
         if time.perf_counter() - wrote > 1.0:
@@ -317,8 +319,8 @@ def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, fl
 
 
 def settle(app: Terminal) -> None:
-    """Wait until what is gathered in the background is there: until three seconds cost next to nothing."""
-    for _ in range(400):  # on a slow disk the folders' bytes are counted for minutes
+    """Wait until background work is done: until the app uses almost no CPU for three seconds."""
+    for _ in range(400):  # on a slow disk, counting the folders' bytes takes minutes
         before = app.cpu()
         drain(app, 3.0)
         if app.cpu() - before < 0.1:
@@ -354,7 +356,7 @@ Peer().run()
 
 
 def peers(index: Path) -> dict[str, float]:
-    """Textual's own table with the same rows, and what the import of Textual alone takes."""
+    """Textual's own table with the same rows, and the import of Textual alone."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import textual.app, textual.widgets._footer"], check=True)
     imports = time.perf_counter() - began
@@ -379,7 +381,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
     arguments = parser.parse_args()
     state = tempfile.TemporaryDirectory(prefix="redsm5-tui-state-")
-    os.environ["XDG_STATE_HOME"] = state.name  # nothing is remembered from one run to the next
+    os.environ["XDG_STATE_HOME"] = state.name  # no state is kept between runs
     for root in folders(arguments):
         found = list(root.glob("study_*"))
         study = found[0] if found else generate(root, arguments.trials, arguments.epochs)

@@ -52,11 +52,11 @@ POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 29
 PADDED, HF = "padded to 512", "HF Trainer, group_by_length"
 OURS, OURS_BY_LENGTH = "redsm5", "redsm5, group_by_length"
 
-Step = Callable[[Batch | list[Batch]], None]  # what a contender calls after each step, with what it was done on
+Step = Callable[[Batch | list[Batch]], None]  # called by a contender after each step, with the step's batch
 
 
 def lengths(count: int) -> list[int]:
-    """Tokens of each post, [CLS] and [SEP] not counted: the quantiles of the distribution."""
+    """The number of tokens of each post, without [CLS] and [SEP]: the quantiles of the distribution."""
     words = NormalDist(torch.tensor(MEAN_WORDS).log().item() - SPREAD**2 / 2, SPREAD)
     quantiles = [torch.tensor(words.inv_cdf((i + 0.5) / count)).exp().item() for i in range(count - 1)]
     return [round(TOKENS_A_WORD * min(max(q, FEWEST), MOST)) for q in (*quantiles, MOST)]
@@ -80,8 +80,8 @@ def config_of(folder: Path) -> Config:
 
 
 class Contenders:
-    """Each way to train the encoder in `folder`, as a function that calls `step` after each of its steps, epoch after
-    epoch.
+    """Each way to train the encoder in `folder`, as a method that trains epoch after epoch and calls `step` after each
+    step.
     """
 
     def __init__(self, folder: Path, posts: int) -> None:
@@ -91,7 +91,7 @@ class Contenders:
         self.posts = EncodedPosts(invented, tokenizer, self.config)
         self.pad_id: int = tokenizer.pad_token_id
         self.vocab_size = len(tokenizer)
-        self.last: Batch = {}  # what HF's Trainer trained on last
+        self.last: Batch = {}  # the last batch of HF's Trainer
         self.criteria_loss = build_criteria_loss(self.config.train, torch.from_numpy(labels_of(invented)))
 
     def model(self) -> MultiTaskModel:
@@ -99,7 +99,7 @@ class Contenders:
         return MultiTaskModel(self.config.model, vocab_size=self.vocab_size).train()
 
     def peers_model(self) -> MultiTaskModel:
-        """The same with transformers' own attention."""
+        """The same model with transformers' own attention."""
         model = self.model()
         model.encoder.set_attn_implementation("sdpa")
         return model
@@ -154,7 +154,7 @@ class Contenders:
         return {k: nn.functional.pad(v, (0, rest)) if k.endswith("_ST") else v for k, v in batch.items()}
 
     def hf_trainer(self, step: Step) -> None:
-        """HF's loop and its order; the model and the loss are the same."""
+        """HF's training loop and batch order; the model and the loss are the same."""
         contenders = self
 
         class Features(torch.utils.data.Dataset[dict[str, Any]]):
@@ -218,7 +218,7 @@ WAYS: dict[str, Callable[[Contenders, Step], None]] = {
 
 
 class Turns:
-    """A contender in a process of its own that goes a step at a time, when told to; ours is launched as a trial is."""
+    """A contender in a separate process, which does one step per request; ours is launched like a trial."""
 
     def __init__(self, name: str, folder: Path, posts: int) -> None:
         self._name = name
@@ -236,7 +236,7 @@ class Turns:
         """One step: wall-clock and CPU seconds, posts, tokens, and tokens with padding.
 
         Raises:
-            TrainingError: the contender's process has ended; it printed why.
+            TrainingError: the contender's process has ended, and printed the reason.
         """
         try:
             self._ours.send(None)
@@ -247,7 +247,7 @@ class Turns:
 
 
 def _contend(turns: Connection, name: str, folder: Path, posts: int) -> None:
-    """One contender's process: a step for each message that comes."""
+    """A contender's process: one step per message."""
     disable_progress_bar()  # type: ignore[no-untyped-call]
     set_verbosity_error()  # type: ignore[no-untyped-call]
     contenders = Contenders(folder, posts)
@@ -266,12 +266,12 @@ def _contend(turns: Connection, name: str, folder: Path, posts: int) -> None:
         turns.recv()
         clock, cpu = time.perf_counter(), time.process_time()
 
-    with suppress(EOFError):  # no more steps are asked for
+    with suppress(EOFError):  # no more steps are requested
         WAYS[name](contenders, step)
 
 
 def rounds(ways: dict[str, Turns], posts: int, batch_size: int, count: int) -> Iterator[dict[str, dict[str, float]]]:
-    """What an epoch of each came to, round after round; the ways take turns, step by step."""
+    """The sums over one epoch for each way, round after round; the ways alternate step by step."""
     for _ in range(count):
         sums: dict[str, dict[str, float]] = {name: {} for name in ways}
         for _ in range(-(-posts // batch_size)):
@@ -302,7 +302,7 @@ def main() -> int:
         )
         BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
         ways = {name: Turns(name, folder, arguments.posts) for name in WAYS}
-        ways[HF].step()  # what it does before its first step does not count
+        ways[HF].step()  # its work before the first step does not count
         for turns in ways.values():
             turns.step()
         batch_size, found = config_of(folder).train.batch_size, []
@@ -314,7 +314,7 @@ def main() -> int:
 
 
 def result_of(found: list[dict[str, dict[str, float]]], size: str) -> Result:
-    """Medians over the rounds; the ratios are of the same round."""
+    """Medians over the rounds; ratios are taken within a round."""
 
     def slower(name: str, figure: str) -> float:
         return statistics.median(sums[name][figure] / sums[OURS][figure] for sums in found)

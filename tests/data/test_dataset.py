@@ -237,7 +237,7 @@ BAD: dict[str, tuple[Records, Records, tuple[str, ...]]] = {
     ),
     "no text": ([POSTS[0], {**POSTS[1], "text": " "}], ANNOTATIONS, ("row 2", "text is empty")),
     "a NUL": ([{**POSTS[0], "text": f"{SECRET}\0"}], [], ("row 1", "a NUL character")),
-    "a word for a missing value": ([{**POSTS[0], "text": "NaN"}], [], ("row 1", "stands for a missing value")),
+    "a word for a missing value": ([{**POSTS[0], "text": "NaN"}], [], ("row 1", "a placeholder for a missing value")),
 }
 
 
@@ -287,8 +287,8 @@ def test_a_bad_line_of_a_csv_file_is_refused_by_its_line(tmp_path: Path) -> None
     [
         (lambda p, a: (without(p, "text"), a), {}, ("column text is missing", "data.columns.text=")),
         (lambda p, a: (p, a), {"text": "txt"}, ("column txt is missing; nearest: text",)),
-        (lambda p, a: ([{**r, "text": 7} for r in p], a), {}, ("column text holds int64, which is no text",)),
-        (lambda p, a: ([{**r, "post_id": [1]} for r in p], a), {}, ("column post_id holds List, which is no post_id",)),
+        (lambda p, a: ([{**r, "text": 7} for r in p], a), {}, ("column text has type int64, which cannot hold text",)),
+        (lambda p, a: ([{**r, "post_id": [1]} for r in p], a), {}, ("column post_id has type List",)),
     ],
 )
 def test_a_table_without_what_is_needed_is_refused_by_its_column(
@@ -338,7 +338,7 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     table = pa.table({"post_id": ["s_1"], "text": bad, "annotations": [[]]})
     with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(InputError, match=r"a\.arrow: it cannot be read \(ArrowInvalid\)"):
+    with pytest.raises(InputError, match=r"a\.arrow: the datasets library cannot read it \(ArrowInvalid\)"):
         read_dataset(tmp_path / "a.arrow", {})
 
 
@@ -355,8 +355,8 @@ def test_lists_of_different_lengths_within_a_post_are_refused(tmp_path: Path) ->
         ({}, "the folder has no table"),
         ({"a.jsonl": "", "b.parquet": ""}, r"files of several kinds \(.jsonl, .parquet\)"),
         ({"posts.parquet": ""}, "a table posts and no table annotations"),
-        ({"dataset_dict.json": "[]"}, "does not name splits that are there"),
-        ({"dataset_dict.json": '{"splits": ["train"]}'}, "does not name splits that are there"),
+        ({"dataset_dict.json": "[]"}, "it names no splits, or missing ones"),
+        ({"dataset_dict.json": '{"splits": ["train"]}'}, "it names no splits, or missing ones"),
     ],
 )
 def test_a_folder_whose_tables_are_not_clear_is_refused(tmp_path: Path, made: dict[str, str], words: str) -> None:
@@ -370,17 +370,17 @@ def test_a_path_that_is_not_there_or_is_no_table_is_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match="there is no such file or folder"):
         load_splits(compose(["data=dataset", f"data.path={tmp_path / 'gone'}"]).data)
     (tmp_path / "posts.xlsx").touch()
-    with pytest.raises(InputError, match="none of the known endings"):
+    with pytest.raises(InputError, match="the name has no known suffix"):
         read_dataset(tmp_path / "posts.xlsx", {})
     (tmp_path / "posts.csv").touch()
-    with pytest.raises(InputError, match="a CSV file holds no lists"):
+    with pytest.raises(InputError, match="a CSV file cannot hold lists"):
         read_dataset(tmp_path / "posts.csv", {})
 
 
 def test_a_column_that_we_do_not_have_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"data\.columns\.txt=txt: allowed: 'post_id', .*; nearest: text"):
         compose(["data=dataset", "data.path=/posts", "data.columns.txt=body"])
-    with pytest.raises(ConfigError, match=r"data\.path is missing"):
+    with pytest.raises(ConfigError, match=r"data\.path is required"):
         compose(["data=dataset"])
     assert compose(["data=dataset", "data.path=/posts", "data.columns.text=007"]).data.columns == {"text": "007"}
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 
 class FolderScreen(Screen[None]):
-    """A screen of the folder. `needs`: whose trials' details it shows: "selected", "marked", "active" or none."""
+    """A screen that shows the folder. `needs`: the trials whose details it shows: "selected", "marked", "active" or
+    none.
+    """
 
     needs: ClassVar[str] = ""
-    side: ClassVar[tuple[str, int]] = ("", 0)  # the grid whose right column can be made wider, and its width
-    kept: ClassVar[tuple[str, ...]] = ()  # the attributes that are remembered across restarts, besides that width
+    side: ClassVar[tuple[str, int]] = ("", 0)  # the grid whose right column can be resized, and its width
+    kept: ClassVar[tuple[str, ...]] = ()  # the attributes saved across restarts, besides that width
     AUTO_FOCUS = ""
 
     def compose(self) -> ComposeResult:
@@ -36,7 +38,7 @@ class FolderScreen(Screen[None]):
         yield Keys()
 
     def widen(self, by: int, *, keep: bool = False) -> None:
-        """Make the right column so much wider, or as wide as it was (by 0), or as wide as is remembered."""
+        """Make the right column wider by `by`, or reset it (0), or restore the saved width (`keep`)."""
         grid, _ = self.side
         if grid:
             self._wider = self._wider + by if by or keep else 0
@@ -49,19 +51,19 @@ class FolderScreen(Screen[None]):
         return min(max(self.side[1] + self._wider, 16), max(self.size.width - 30, 16))
 
     def _edge(self) -> int:
-        """The column of the screen where the right column begins; -9 where there is none."""
+        """The x position at which the right column begins; -9 if there is none."""
         grid, _ = self.side
         return self.query_one(grid).region.right - self._width() if grid and self.has_class("-wide") else -9
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """What lies between the columns can be dragged."""
+        """Start dragging the border between the columns."""
         if event.screen_x in (self._edge() - 1, self._edge()):
             self._dragging = True
             self.capture_mouse()
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         if self._dragging and (by := self._edge() - int(event.screen_x)):
-            self._wider = self._width() - self.side[1] + by  # not beyond what there is place for
+            self._wider = self._width() - self.side[1] + by  # within the available width
             self.widen(0, keep=True)
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
@@ -73,7 +75,7 @@ class FolderScreen(Screen[None]):
         raise NotImplementedError
 
     def show(self, view: View) -> None:
-        """Bring everything in sight up to date; called about once a second, so cheap where nothing has changed."""
+        """Update everything visible; called about once a second, so it must be cheap if nothing has changed."""
         raise NotImplementedError
 
     @property
@@ -91,7 +93,7 @@ class FolderScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         self._on_view(self.owner.view)
-        self.call_after_refresh(self.owner.hurry)  # it may need what the last look left out
+        self.call_after_refresh(self.owner.hurry)  # it may need data that the last view does not have
 
     def _on_view(self, view: View | None) -> None:
         if view is None or self.app.screen_stack[0] is not self:
@@ -105,7 +107,7 @@ class FolderScreen(Screen[None]):
             self.show(view)
 
     def put(self, id: str, content: Text | str, title: str | None = None, subtitle: str | None = None) -> None:
-        """Text into a panel, if it is another than before; nothing of it is parsed."""
+        """Show text in a panel, if it has changed; markup in it is not parsed."""
         panel = self.query_one(f"#{id}", Static)
         shown = Text(content) if isinstance(content, str) else content
         before = getattr(panel, "shown", None)
@@ -113,12 +115,12 @@ class FolderScreen(Screen[None]):
             panel.shown = shown  # type: ignore[attr-defined]
             lengths = [len(line) for line in shown.plain.split("\n")]
             same = before is not None and lengths == [len(line) for line in before.plain.split("\n")]
-            panel.update(shown, layout=not same)  # a ticking clock needs no new layout
+            panel.update(shown, layout=not same)  # a running clock needs no new layout
         head(panel, title, subtitle)
 
 
 def head(panel: Widget, title: str | None, subtitle: str | None = None) -> None:
-    """A panel's title and subtitle, as they stand: nothing in them is parsed."""
+    """Set a panel's title and subtitle; markup in them is not parsed."""
     for name, words in (("border_title", title), ("border_subtitle", subtitle)):
         if words is not None and str(getattr(panel, name)) != words:
             setattr(panel, name, Content(words))

@@ -27,7 +27,7 @@ class ChartsScreen(FolderScreen):
         self.ask(self.grid.query_words, "part of a metric's name: val_f1, system_, ~^val")
 
     def ask(self, said: str, hint: str) -> None:
-        """Open the line, with what was typed before."""
+        """Open the filter line, with the last input."""
         line = self.query_one(Input)
         line.placeholder = hint
         with line.prevent(Input.Changed):
@@ -48,7 +48,7 @@ class ChartsScreen(FolderScreen):
         self.set_focus(None)
 
     def action_back(self) -> None:
-        """Out of the filter, out of the enlarged chart, or back to the table."""
+        """Leave the filter or the enlarged chart, or go back to the table."""
         if self.query_one(Input).display:
             self.query_one(Input).value = ""
             self.query_one(Input).display = False

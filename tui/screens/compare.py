@@ -18,7 +18,7 @@ from tui.screens.charts import ChartsScreen
 from tui.view import View
 from tui.widgets.grid import GRID_KEYS, ChartGrid, Curve, ordered
 
-# A colour and a symbol each, so that the lines can be told apart without colours too.
+# A colour and a symbol per trial, so that lines can be distinguished without colours.
 STYLES = ("cyan", "magenta", "green", "yellow", "red", "blue", "white", "bright_black")
 MARKERS = "●■▲◆○□△◇"
 
@@ -59,7 +59,7 @@ class CompareScreen(ChartsScreen):
 
 
 def curves(details: Sequence[TrialDetail], name: str) -> list[Curve]:
-    """A metric of each of the trials that have it."""
+    """The curves of one metric, one for each trial that has it."""
     return [
         Curve(series, STYLES[place], MARKERS[place], text.number(detail.record))
         for place, detail in enumerate(details)
@@ -68,12 +68,12 @@ def curves(details: Sequence[TrialDetail], name: str) -> list[Curve]:
 
 
 def compared(view: View) -> list[TrialDetail]:
-    """The marked trials, as far as they have been read."""
+    """The marked trials whose details have been read."""
     return [view.details[trial_id] for trial_id in view.marked if trial_id in view.details]
 
 
 def parameters(details: Sequence[TrialDetail]) -> Text:
-    """The parameters in which they differ, a column a trial; above them, how they stand."""
+    """The parameters in which they differ, one column per trial; above them, their states and scores."""
     page = Text(f"{'':<20}")
     for place, detail in enumerate(details):
         page.append(f"{MARKERS[place]} {text.number(detail.record):<11}", STYLES[place])
@@ -94,7 +94,7 @@ def parameters(details: Sequence[TrialDetail]) -> Text:
 
 
 def symptoms(details: Sequence[TrialDetail]) -> Text:
-    """The first trial's F1 a symptom, and by how much the others differ from it."""
+    """The first trial's F1 per symptom, and the others' differences from it."""
     first = details[0].report
     if first is None:
         return Text(

@@ -27,7 +27,7 @@ class ConfirmScreen(ModalScreen[bool]):
                 yield Button("No (n)", id="no", compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#no").focus()  # Enter by accident orders nothing
+        self.query_one("#no").focus()  # pressing Enter by accident has no effect
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id == "yes")

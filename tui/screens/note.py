@@ -14,7 +14,7 @@ from tui.screens.base import head
 
 
 class NoteScreen(ModalScreen[str | None]):
-    """Gives what was entered, which may be empty; None where it was left."""
+    """Returns the input, which may be empty; None if the user left it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel")]
 

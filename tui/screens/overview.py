@@ -59,7 +59,7 @@ class OverviewScreen(FolderScreen):
         self.put("lately", Text("\n").join(lines) if lines else Text("nothing yet", text.DIM), "lately")
 
     def action_axis(self, by: int) -> None:
-        """Draw the objective over the next thing that it may depend on."""
+        """Draw the objective over the next axis."""
         if view := self.owner.view:
             known = axes(view.snapshot.trials)
             at = known.index(self._axis) if self._axis in known else 0
@@ -68,7 +68,7 @@ class OverviewScreen(FolderScreen):
 
 
 def axes(trials: Trials) -> list[str]:
-    """What the objective can be drawn over."""
+    """The choices for the x axis of the objective."""
     return [NUMBER, TIME, *trials.parameters]
 
 
@@ -77,7 +77,7 @@ def chart(trials: Trials, axis: str) -> Chart:
 
 
 def slice_chart(trials: Trials, axis: str) -> Chart:
-    """The objective over one parameter, or over the hours since the first trial began; words stand side by side."""
+    """The objective over one parameter, or over the hours since the first trial began; words are side by side."""
     first = text.time_of(trials.span[1]).timestamp()
     found: list[tuple[object, float, bool]] = []
     for trial in trials:
@@ -85,7 +85,7 @@ def slice_chart(trials: Trials, axis: str) -> Chart:
         ended = trial.finished_at or trial.created_at
         at = (text.time_of(ended).timestamp() - first) / 3600 if axis == TIME else trial.parameters.get(axis)
         if isinstance(at, int | float) and not abs(at) < 1e15:
-            continue  # no axis holds it
+            continue  # it has no position on the axis
         if value is not None and at is not None:
             found.append((at, value, trial.state == "completed"))
     words = sorted({str(at) for at, _, _ in found if isinstance(at, bool) or not isinstance(at, int | float)})[:50]

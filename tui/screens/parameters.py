@@ -18,7 +18,7 @@ from tui.screens.base import FolderScreen, head
 from tui.view import View
 from tui.widgets.parallel import BEST, FIFTH, PINNED, REST, SELECTED, Parallel, ParallelPlot, Path, fit
 
-STRIP = 16  # characters of a parameter's range
+STRIP = 16  # characters for a parameter's range
 NAME = 14
 
 
@@ -32,8 +32,8 @@ class ParametersScreen(FolderScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._computed: dict[str, Importance] = {}  # by study; nothing of it is written
-        self._asked: str | None = None  # the study that the command is about
+        self._computed: dict[str, Importance] = {}  # by study; not saved
+        self._asked: str | None = None  # the study for which the command runs
         self._failed: dict[str, str] = {}
         self._page = 0
         self._known: tuple[object, list[Ranked]] = (None, [])
@@ -51,7 +51,7 @@ class ParametersScreen(FolderScreen):
     def show(self, view: View) -> None:
         trials, study = view.snapshot.trials, view.snapshot.study.study_id if view.snapshot.study else ""
         told = newest(view.importance, self._computed.get(study))
-        # What has ended does not change: of thousands of trials only those points are compared.
+        # Finished trials do not change, so only their points are compared, not thousands of records.
         known = study, trials.parameters, [point for point in trials.points if point[2]]
         if known != self._known[0]:
             found = ranked(trials)
@@ -94,7 +94,7 @@ class ParametersScreen(FolderScreen):
         plot.show(seen, lambda: parallel(view, lines, chosen))
 
     def action_page(self, by: int) -> None:
-        """Show the parameters for which there was no room."""
+        """Turn `by` pages of parameters."""
         self._page += by
         self._again()
 
@@ -107,7 +107,7 @@ class ParametersScreen(FolderScreen):
             self.run_worker(self._ask(self._asked), group="importance")
 
     async def _ask(self, study: str) -> None:
-        """In a process of its own, which takes seconds and writes nothing."""
+        """Compute it in a separate process, which takes seconds and writes nothing."""
         self._failed.pop(study, None)
         try:
             self._computed[study] = await asyncio.to_thread(control.importance, self.owner.experiments, study)
@@ -122,12 +122,12 @@ class ParametersScreen(FolderScreen):
 
 
 def newest(*found: Importance | None) -> Importance | None:
-    """The one that was made last; times are written so that their order is that of the words."""
+    """The latest one; the text of times sorts chronologically."""
     return max((one for one in found if one), key=lambda one: one.generated_at, default=None)
 
 
 def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) -> Text:
-    """A line for each parameter: its share of the variance, or why it cannot be told."""
+    """A line for each parameter: its share of the variance, or why it is unknown."""
     page = Text.assemble((f"{failed}\n" if failed else "", "yellow"))
     if told is None:
         page.append("No summary of this study yet: i computes the importance, as `just summary` does.", text.DIM)
@@ -149,13 +149,13 @@ def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) 
 
 
 def parallel(view: View, lines: Sequence[Ranked], keys: Sequence[str]) -> Parallel:
-    """The trials as paths, those above the others last; `lines` are the best first."""
+    """The trials as paths, the topmost last; `lines` are best first."""
     trials = view.snapshot.trials
     best = lines[0].trial.trial_id if lines else None
     layers = {view.pinned: PINNED, view.selected: SELECTED, best: BEST}
     marks = ((best, "★"), (view.selected, "▸"), (view.pinned, "◆"))
     shown = {one.trial.trial_id: one for one in lines}
-    for trial_id in (view.selected, view.pinned):  # of another state than completed, perhaps
+    for trial_id in (view.selected, view.pinned):  # it may not be completed
         trial = trials.by_id.get(trial_id or "")
         if trial and trial.trial_id not in shown and (value := score(trial)) is not None:
             shown[trial.trial_id] = Ranked(value, trial)
@@ -175,7 +175,7 @@ def parallel(view: View, lines: Sequence[Ranked], keys: Sequence[str]) -> Parall
 
 
 def in_common(found: Sequence[Ranked], keys: Sequence[str], width: int) -> Text:
-    """A line for each parameter: where the best tenth lies, beside all."""
+    """A line for each parameter: the values of the best tenth, compared with all."""
     if len(found) < FEWEST:
         return Text(f"fewer than {FEWEST} completed trials: too few to compare", text.DIM)
     best = len(best_tenth(found))
@@ -207,7 +207,7 @@ def _range(seen: Common) -> Text:
 
 
 def _words(seen: Common, best: int, everything: int) -> Text:
-    """The words of the best, the most frequent first, each beside its share of all."""
+    """The words of the best, the most frequent first, each with its share among all."""
     line = Text()
     for word, count in Counter(seen.best).most_common(6):
         line.append(", " if line else "", text.DIM).append(f"{text.parameter(word)} {count}/{best}", "bold")

@@ -111,7 +111,7 @@ def report(report: EvaluationReport, width: int) -> Text:
 
 
 def table(report: EvaluationReport, width: int) -> Text:
-    """A line a symptom: F1 with a bar, precision, recall, area, threshold, support and the confusion matrix."""
+    """A line per symptom: F1 with a bar, precision, recall, area, threshold, support and the confusion matrix."""
     rows = report.test_metrics.criteria_matching.per_criterion
     names = max([len("symptom"), *(len(text.clean(row.id, 24)) for row in rows)])
     bars = min(max(width - names - 50, 4), 40)
@@ -135,7 +135,7 @@ def _row(row: CriterionMetrics, report: EvaluationReport, names: int, bars: int)
 
 
 def interval(report: EvaluationReport, name: str) -> str:
-    """The metric's interval by bootstrap, as far as the report has it."""
+    """The metric's bootstrap interval, if the report has one."""
     for key in (name, f"test_metrics.{name}"):
         bounds = report.confidence_intervals.get(key)
         if bounds and len(bounds) == 2:

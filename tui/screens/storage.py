@@ -16,7 +16,7 @@ from tui.screens.base import FolderScreen, head
 from tui.storage import KINDS, used_over_time
 from tui.view import View
 
-MOST = 200  # lines of a list
+MOST = 200  # the most lines of a list
 
 
 class StorageScreen(FolderScreen):
@@ -77,7 +77,7 @@ class StorageScreen(FolderScreen):
         self.run_worker(self._ask(), exclusive=True, group="cleanup")
 
     async def _ask(self) -> None:
-        """What `just cleanup` would do, by that command: in a process of its own, since it opens every checkpoint."""
+        """Run `just cleanup` as a dry run in a separate process, since it opens every checkpoint."""
         try:
             self._found = await asyncio.to_thread(control.cleanup, self.owner.experiments)
         except OSError as error:
@@ -87,7 +87,7 @@ class StorageScreen(FolderScreen):
 
 
 def kinds(view: View) -> Text:
-    """The bytes of each kind as bars of the largest."""
+    """The bytes of each kind as bars, relative to the largest."""
     found = view.storage.kinds
     top = max(found.values(), default=0) or 1
     page = Text()
@@ -99,7 +99,7 @@ def kinds(view: View) -> Text:
 
 
 def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
-    """What cleanup found: how much it would free, and what the budget would take next."""
+    """The findings of cleanup: the bytes it would free, and what the budget would evict next."""
     if found is None:
         return Text(said, text.DIM)
     items = [item for item in found.get("items", []) if isinstance(item, dict)]
@@ -145,7 +145,7 @@ def _why(item: dict[str, Any]) -> str:
 
 
 def moves(view: View, width: int, now_ms: int) -> tuple[Text, str]:
-    """How the bytes stood, and each write and each prune, newest first; and the highest that they stood."""
+    """The bytes over time with their maximum, and each write and deletion, newest first."""
     seen = view.storage
     if not seen.moves:
         return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM), ""
@@ -171,7 +171,7 @@ def _iso(milliseconds: int) -> str:
 
 
 def largest(view: View, width: int) -> Text:
-    """Each study's bytes as its trials tell them, then this study's trials by what they hold."""
+    """Each study's bytes according to its trials' records, then this study's trials by size."""
     page = Text()
     for study in view.snapshot.studies[-10:]:
         here = view.snapshot.study and study.study_id == view.snapshot.study.study_id
@@ -185,7 +185,7 @@ def largest(view: View, width: int) -> Text:
 
 
 def _by_trial(snapshot: Snapshot, by_trial: dict[str, dict[str, int]], width: int) -> Text:
-    """As many columns as fit; the last ones are the smallest."""
+    """As many columns as fit; the smallest trials come last."""
     names = ("all", "weights", "resume", "logs", "other")[: max((width - 7) // 9, 1)]
     page = Text.assemble((f"{'trial':<7}" + "".join(f"{name:>9}" for name in names) + "\n", text.DIM))
     ranked = sorted(by_trial.items(), key=lambda item: -sum(item[1].values()))[:MOST]

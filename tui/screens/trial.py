@@ -40,11 +40,11 @@ class TrialScreen(ChartsScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._wanted = ""  # in the log
-        self._finding = False  # what is typed is looked for in the log
+        self._wanted = ""  # words to find in the log
+        self._finding = False  # whether the input is searched for in the log
         self._severity = 0
         self._panel = 0
-        self.beside = True  # the reference's curves, behind this trial's
+        self.beside = True  # whether the reference's curves are drawn behind this trial's
         self._view: View | None = None
         self._seen: dict[str, tuple[object, ...]] = {}
 
@@ -93,7 +93,7 @@ class TrialScreen(ChartsScreen):
             self._log_of(view, detail)
 
     def _news(self, panel: str, *seen: object) -> bool:
-        """Whether what a panel is made of has changed: to write hundreds of lines anew keeps the keys waiting."""
+        """Whether a panel's data have changed: rewriting hundreds of lines would delay keys."""
         before, self._seen[panel] = self._seen.get(panel), seen
         return before != seen
 
@@ -106,7 +106,7 @@ class TrialScreen(ChartsScreen):
         self.query_one("#log", VerticalScroll).scroll_end(animate=False)
 
     def _other(self, view: View) -> TrialDetail | None:
-        """The pinned or best trial, where it is another one than this."""
+        """The pinned or best trial, if it is not this one."""
         reference = view.reference
         return (
             view.details.get(reference.trial_id)
@@ -162,7 +162,7 @@ class TrialScreen(ChartsScreen):
         self._show_panel()
 
     def _show_panel(self) -> None:
-        """On a narrow terminal one panel is in sight; the class of the container says which."""
+        """On a narrow terminal only one panel is visible; the container's class says which."""
         area = self.query_one("#trial")
         for place, name in enumerate(PANELS):
             area.set_class(place == self._panel, f"-{name}")

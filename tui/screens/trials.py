@@ -21,9 +21,9 @@ from tui.screens.base import FolderScreen
 from tui.view import View
 from tui.widgets.table import Cell, Column, Table
 
-PAUSE_S = 0.1  # in the typing, before thousands of trials are filtered
-SAMPLE = 200  # rows that a column's width is measured on
-MOST_ROWS = 500  # whose cells are kept
+PAUSE_S = 0.1  # pause in typing before thousands of trials are filtered
+SAMPLE = 200  # rows used to measure a column's width
+MOST_ROWS = 500  # rows whose cells are cached
 Sortable = tuple[bool, float, str]
 
 
@@ -63,7 +63,7 @@ class TrialsScreen(FolderScreen):
         super().on_mount()
         line = self.query_one(Input)
         with line.prevent(Input.Changed):
-            line.value = self._query  # as it was remembered
+            line.value = self._query  # the saved query
         line.display = bool(self._query)
 
     def on_screen_resume(self) -> None:
@@ -79,12 +79,12 @@ class TrialsScreen(FolderScreen):
             self._made_of = made_of
             self.run_worker(self._arrange(view), exclusive=True, group="rows")
         elif trials.active:
-            table.refresh()  # running times advance
+            table.refresh()  # running times change
         self.put("counts", self._counts(view))
         self._detail()
 
     async def _arrange(self, view: View) -> None:
-        """Filter and sort in a thread, so that thousands of trials do not keep a key waiting; then fill the table."""
+        """Filter and sort in a thread, so that thousands of trials do not delay a key; then fill the table."""
         metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
         metric = metric.removesuffix("_macro")
         self._columns = await asyncio.to_thread(columns, view.snapshot.trials, metric, view.notes)
@@ -94,13 +94,13 @@ class TrialsScreen(FolderScreen):
         self.query_one("#told").display = bool(told)
         table = self.query_one(Table)
         table.fill(self._columns, table.keys if keys == table.keys else keys, self._cells)
-        if chosen := self.owner.selected:  # not the look's, which may be older than the last key
+        if chosen := self.owner.selected:  # not the view's, which may be older than the last key
             table.put_cursor(chosen)
         self.put("counts", self._counts(view))
         self._detail()
 
     def _chosen(self, view: View) -> list[str]:
-        """The ids of those that the filter lets through, in the order that is asked for."""
+        """The ids of the trials that match the filter, sorted as chosen."""
         shown: Sequence[TrialRecord] = view.snapshot.trials
         if self._query:
             shown = matcher(self._query).those(shown, lambda trial: self._values(trial, view.notes))
@@ -108,15 +108,15 @@ class TrialsScreen(FolderScreen):
             by = sorting(self._sort, view.notes)
             keyed = [(by(trial), trial) for trial in shown]
             known = sorted((p for p in keyed if not p[0][0]), key=lambda p: p[0], reverse=self._falling)
-            shown = [t for _, t in known] + [t for key, t in keyed if key[0]]  # what has no value is last either way
+            shown = [t for _, t in known] + [t for key, t in keyed if key[0]]  # trials without a value always come last
         keys = [trial.trial_id for trial in shown]
         if view.pinned in keys:
             keys.remove(view.pinned)
-            keys.insert(0, view.pinned)  # in sight, whatever the order
+            keys.insert(0, view.pinned)  # the pinned trial is always on top
         return keys
 
     def _values(self, trial: TrialRecord, notes: Mapping[str, str]) -> dict[str, object]:
-        """What the filter sees of a trial, by the names of the columns; kept for as long as the trial is the same."""
+        """A trial's values for the filter, by column; cached until the trial changes."""
         known = self._texts.get(trial.trial_id)
         if known is None or known[0] is not trial:
             known = self._texts[trial.trial_id] = trial, values(trial, self._columns[3].label)
@@ -164,7 +164,7 @@ class TrialsScreen(FolderScreen):
         self._query = event.value
         if self._typing:
             self._typing.stop()
-        self._typing = self.set_timer(PAUSE_S, self._again)  # what was typed is seen first
+        self._typing = self.set_timer(PAUSE_S, self._again)  # the input is painted first
 
     @on(Input.Submitted, "#filter")
     def _entered(self) -> None:
@@ -177,7 +177,7 @@ class TrialsScreen(FolderScreen):
         self._order(keys[(at + by) % len(keys)])
 
     async def action_write(self) -> None:
-        """Save what the table shows, with all columns, for a spreadsheet."""
+        """Save the trials in the table, with all columns, for a spreadsheet."""
         if self._view is None:
             return
         ids, view = [*self.query_one(Table).keys], self._view
@@ -201,7 +201,7 @@ class TrialsScreen(FolderScreen):
             self._order(event.key)
 
     def _order(self, key: str) -> None:
-        self._sort, self._falling = key, key not in ("#", "state")  # of numbers, the highest are looked for
+        self._sort, self._falling = key, key not in ("#", "state")  # numbers start with the highest
         self._again()
 
     def _again(self) -> None:
@@ -228,7 +228,7 @@ class TrialsScreen(FolderScreen):
 
 
 def columns(trials: Trials, metric: str, notes: Mapping[str, str]) -> tuple[Column, ...]:
-    """The columns, as wide as the first and last rows need."""
+    """The columns, with the widths that the first and last rows need."""
     sample = [*trials[:SAMPLE], *trials[-SAMPLE:]]
     of_parameters = [
         Column(key, name, max([len(name), *(len(text.parameter(t.parameters.get(key, "–"))) for t in sample)]))
@@ -257,7 +257,7 @@ def reason(trial: TrialRecord) -> str:
 
 
 def values(trial: TrialRecord, metric: str) -> dict[str, object]:
-    """What can be filtered by. Both the short and the full names of parameters are there."""
+    """The values by which to filter, with both the short and the full names of parameters."""
     row: dict[str, object] = {
         "#": trial.number,
         "number": trial.number,
@@ -276,7 +276,7 @@ def values(trial: TrialRecord, metric: str) -> dict[str, object]:
 
 
 def sorting(key: str, notes: Mapping[str, str]) -> Callable[[TrialRecord], Sortable]:
-    """What a trial is sorted by; (False, number, text), or (True, …) where it has no such value."""
+    """A trial's sort key: (False, number, text), or (True, …) if it has no such value."""
     of: dict[str, Callable[[TrialRecord], Any]] = {
         "#": lambda t: t.number,
         "state": lambda t: t.state,
@@ -301,14 +301,14 @@ def sorting(key: str, notes: Mapping[str, str]) -> Callable[[TrialRecord], Sorta
 
 
 def counts(view: View, shown: int) -> Text:
-    """How many trials the table holds."""
+    """The number of trials in the table."""
     trials, study = view.snapshot.trials, view.snapshot.study
     of = f" of {study.trials.wanted:,}" if study else ""
     return Text(f"{len(trials):,}{of} trials" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}")
 
 
 def states(view: View, *, word: bool) -> Text:
-    """How many trials are in each state."""
+    """The number of trials in each state."""
     found, line = view.snapshot.trials.counts, Text()
     for name in text.SYMBOLS:
         if found[name]:
@@ -317,7 +317,7 @@ def states(view: View, *, word: bool) -> Text:
 
 
 def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cell]:
-    """A row: a star for the best, a diamond for the pinned one, a dot for what is marked."""
+    """A row: a star for the best, a diamond for the pinned one, a dot for marked ones."""
     best = view.snapshot.trials.best
     sign = "★" if best and best.trial_id == trial.trial_id else "◆" if trial.trial_id == view.pinned else " "
     sign += "•" if trial.trial_id in view.marked else " "
@@ -337,7 +337,7 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
 
 
 def detail(trial: TrialRecord) -> Text:
-    """One trial in full: its uuid, what went wrong or what it repeats, its parameters."""
+    """All of one trial: its uuid, its error or the trial it duplicates, and its parameters."""
     line = Text.assemble(
         (text.number(trial), "bold"), "  ", text.state(trial.state), f"  {text.clean(trial.trial_id, 60)}"
     )

@@ -19,11 +19,11 @@ from tui.query import words
 from tui.screens.base import head
 from tui.widgets.plot import Chart, Line, Plot, panned, smoothed, zoomed
 
-SLOTS = 12  # charts that are ever in sight at once
-CHART_WIDTH, CHART_HEIGHT = 34, 8  # at least, with the border
-BY_KEY, BY_WHEEL = 2.0, 1.25  # how much one of them zooms
+SLOTS = 12  # the most charts visible at once
+CHART_WIDTH, CHART_HEIGHT = 34, 8  # the minimum, with the border
+BY_KEY, BY_WHEEL = 2.0, 1.25  # zoom factor per key press or wheel step
 
-# What a screen with a grid binds; `action_grid` of the screen hands it on.
+# The key bindings of a screen with a grid; the screen's `action_grid` passes them on.
 GRID_KEYS: list[BindingType] = [
     Binding("n,pagedown", "grid('turn', 1)", "Next charts", show=False),
     Binding("b,pageup", "grid('turn', -1)", "Previous charts", show=False),
@@ -53,9 +53,9 @@ class Curve:
 
 
 class ChartGrid(Container):
-    """Draws only what is in sight, and only what has changed.
+    """Draws only charts that are visible and have changed.
 
-    `everywhere`: the hairline stands in all charts of the grid, else in the enlarged one only.
+    `everywhere`: the hairline is shown in all charts of the grid, else only in the enlarged one.
     """
 
     def __init__(self, *, by_epoch: bool = False, everywhere: bool = False, id: str | None = None) -> None:
@@ -66,8 +66,8 @@ class ChartGrid(Container):
         self.smooth = self.log_axis = False
         self.by_epoch = by_epoch
         self._page = self._chosen = 0
-        self._at: float | None = None  # the place that is looked at
-        self._window: tuple[float, float] | None = None  # the part of the x axis in sight; None: all
+        self._at: float | None = None  # the x position of the hairline
+        self._window: tuple[float, float] | None = None  # the visible part of the x axis; None: all
         self._of: object = None
         self._all: Sequence[str] = ()
         self._curves: Callable[[str], Sequence[Curve]] = lambda name: ()
@@ -81,7 +81,7 @@ class ChartGrid(Container):
     def show(
         self, of: object, names: Sequence[str], curves: Callable[[str], Sequence[Curve]], empty: str = "no metric yet"
     ) -> None:
-        """The metrics of `of` (of another one, the whole), each with its curves, the last of them on top."""
+        """Show the metrics of `of`, each with its curves, the last one on top; a new `of` resets the window."""
         if of != self._of:
             self._of, self._at, self._window = of, None, None
         self._all, self._curves, self._empty = names, curves, empty
@@ -91,20 +91,20 @@ class ChartGrid(Container):
         self._again()
 
     # -----------------------------------------------------------------------------------------------------------------
-    # what is drawn
+    # drawing
 
     @property
     def names(self) -> list[str]:
-        """The metrics that the filter lets through."""
+        """The metrics that match the filter."""
         wanted = words(self.query_words)
         return [name for name in self._all if wanted(name)]
 
     def _again(self) -> None:
-        if not self.size.width or not self.size.height:  # not in sight; it comes with another size
+        if not self.size.width or not self.size.height:  # not visible; it gets a size later
             return
         names, on_page, pages = self._sight()
         across, down = self._places()
-        if self.large or pages == 1:  # what is in sight takes all the place
+        if self.large or pages == 1:  # the visible charts take all the space
             across = min(across, max(len(on_page), 1))
             down = max(-(-len(on_page) // across), 1)
         self.styles.grid_size_columns, self.styles.grid_size_rows = across, down
@@ -121,12 +121,12 @@ class ChartGrid(Container):
                 plot.show(said, partial(Chart, empty=said))
 
     def _places(self) -> tuple[int, int]:
-        """How many charts there is place for, across and down."""
+        """The number of charts that fit, across and down."""
         across = min(max(self.size.width // CHART_WIDTH, 1), 4)
         return across, min(max(self.size.height // CHART_HEIGHT, 1), SLOTS // across)
 
     def _sight(self) -> tuple[list[str], Sequence[str], int]:
-        """All metrics, those in sight, and how many pages there are."""
+        """All metrics, the visible ones, and the number of pages."""
         names = self.names
         self._chosen = min(self._chosen, max(len(names) - 1, 0))
         across, down = self._places()
@@ -156,7 +156,7 @@ class ChartGrid(Container):
         return "epoch" if self.by_epoch else "step"
 
     def _legend(self, curves: Sequence[Curve], at: float | None) -> str:
-        """The last value of each trial up to the hairline, and where that is."""
+        """The last value of each trial up to the hairline, and its position."""
         said = []
         for curve in curves:
             xs, values = self._xs(curve), curve.series.values
@@ -191,13 +191,13 @@ class ChartGrid(Container):
         return Chart(lines, self.log_axis, lambda x: f"{word} {place(x)}", window, empty)
 
     def _xs(self, curve: Curve) -> Sequence[float]:
-        """As many as there are values: the trial may be writing on."""
+        """The x positions, as many as there are values: the trial may be writing meanwhile."""
         n = len(curve.series.values)
         xs = self._shape(spread, curve.series.epochs) if self.by_epoch else curve.series.steps
         return xs if len(xs) == n else xs[:n]
 
     def _shape(self, make: Callable[[Sequence[float]], Sequence[float]], values: Sequence[float]) -> Sequence[float]:
-        """`make` of these values, kept until there are more of them."""
+        """`make(values)`, cached until there are more values."""
         key = make.__name__, id(values)
         known = self._shapes.get(key)
         if known is None or known[0] is not values or known[1] != len(values):
@@ -207,14 +207,14 @@ class ChartGrid(Container):
         return known[2]
 
     # -----------------------------------------------------------------------------------------------------------------
-    # what the keys do
+    # keys
 
     def filter(self, said: str) -> None:
         self.query_words, self._page, self._chosen = said, 0, 0
         self._again()
 
     def flip(self, what: str) -> None:
-        """Another way to draw; with another x axis, the hairline and the window go to the same points on it."""
+        """Toggle a way to draw; if the x axis changes, the hairline and the window move to the same points on it."""
         curves = self._chosen_curves()
         before = self._xs(curves[-1]) if curves else ()
         setattr(self, what, not getattr(self, what))
@@ -230,7 +230,7 @@ class ChartGrid(Container):
         self._again()
 
     def turn(self, by: int) -> None:
-        """To another page."""
+        """Turn to another page."""
         _, _, pages = self._sight()
         across, down = self._places()
         self._page = (self._page + by) % pages
@@ -252,7 +252,7 @@ class ChartGrid(Container):
         self._again()
 
     def inspect(self, by: int) -> None:
-        """Look at the point beside; first, at the last or first one in sight."""
+        """Move the hairline to the next point; at first, to the last or first visible one."""
         if not self.large and not self.everywhere:
             self.choose(by)
             return
@@ -268,7 +268,7 @@ class ChartGrid(Container):
         self._look(wanted)
 
     def zoom(self, factor: float, around: float | None = None) -> None:
-        """The x axis of all charts so much wider or narrower, around this place, the hairline, or else the middle."""
+        """Zoom the x axis of all charts by a factor, around this position, the hairline, or else the middle."""
         rows = [self._xs(curve) for curve in self._chosen_curves()]
         whole = ends(rows)
         if whole is None or whole[0] >= whole[1]:
@@ -284,7 +284,7 @@ class ChartGrid(Container):
         self._again()
 
     def whole(self) -> None:
-        """All of the x axis, without the hairline."""
+        """Show the whole x axis, without the hairline."""
         self._window = self._at = None
         self._again()
 
@@ -296,7 +296,7 @@ class ChartGrid(Container):
         self._again()
 
     def _snap(self) -> None:
-        """Where only one chart has the hairline, bring it to a point of the one that is now chosen."""
+        """If only one chart shows the hairline, move it to a point of the chart that is now chosen."""
         rows = self._inspected()
         if self._at is not None and ends(rows) and not self.everywhere:
             self._at = nearest(rows, self._at)
@@ -312,7 +312,9 @@ class ChartGrid(Container):
     # the mouse
 
     def on_click(self, event: events.Click) -> None:
-        """Choose the chart, look at its nearest point; twice: enlarge it, or back to the grid."""
+        """Choose the chart and move the hairline to its nearest point; double click: enlarge it, or go back to the
+        grid.
+        """
         at = self._pointed(event)
         if event.chain == 2:
             self.enlarge()
@@ -334,7 +336,7 @@ class ChartGrid(Container):
             self.zoom(factor, at)
 
     def _pointed(self, event: events.MouseEvent) -> float | None:
-        """Choose the chart under the pointer; the place on its x axis there."""
+        """Choose the chart under the pointer; return the position on its x axis."""
         plot, _ = self.screen.get_widget_at(event.screen_x, event.screen_y)
         names, on_page, _ = self._sight()
         slot = int((plot.id or "").removeprefix("plot-")) if isinstance(plot, Plot) else SLOTS
@@ -352,7 +354,7 @@ def ordered(names: Iterable[str], metric: str) -> list[str]:
 
 
 def place(x: float) -> str:
-    """A place on the x axis: all digits of a step, four of a part of an epoch."""
+    """The label of an x position: all digits of a step, four digits of a fractional epoch."""
     return f"{x:.0f}" if abs(x) >= 1000 or x == int(x) else f"{x:.4g}"
 
 
@@ -362,13 +364,13 @@ def ends(rows: Sequence[Sequence[float]]) -> tuple[float, float] | None:
 
 
 def nearest(rows: Sequence[Sequence[float]], at: float) -> float:
-    """Of all places in rising rows, of which one has some, the nearest to `at`."""
+    """The position nearest to `at` in the sorted rows, not all of which are empty."""
     near = [xs[i] for xs in rows for i in {bisect_left(xs, at) - 1, bisect_left(xs, at)} if 0 <= i < len(xs)]
     return min(near, key=lambda x: (abs(x - at), x))
 
 
 def beside(rows: Sequence[Sequence[float]], at: float, by: int) -> float:
-    """The next place after `at` (by 1) or before it (by -1) in any of the rising rows; at the end, the last."""
+    """The next position after `at` (by 1) or before it (by -1) in any of the sorted rows; at the end, the last one."""
     if by > 0:
         after = [xs[i] for xs in rows if (i := bisect_right(xs, at)) < len(xs)]
         return min(after) if after else nearest(rows, at)
@@ -377,7 +379,7 @@ def beside(rows: Sequence[Sequence[float]], at: float, by: int) -> float:
 
 
 def spread(epochs: Sequence[float]) -> Sequence[float]:
-    """Steps of the same epoch side by side: of the k-th of n after epoch e, e + k/n."""
+    """Spread the steps of the same epoch evenly: the k-th of n after epoch e is at e + k/n."""
     if len(set(epochs)) == len(epochs):
         return list(epochs)
     places: list[float] = []

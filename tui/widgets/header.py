@@ -27,7 +27,7 @@ class Header(Horizontal):
         self.query_one("#clock", Static).update(f"{datetime.now():%H:%M:%S}", layout=False)
 
     def show(self, view: View) -> None:
-        """Bring it up to date; where nothing has changed, nothing is laid out anew."""
+        """Update the header; without a change there is no new layout."""
         seen = panels.title(view.snapshot), panels.status(view.snapshot)
         if seen != self._seen:
             self._seen = seen

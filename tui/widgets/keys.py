@@ -7,7 +7,7 @@ from textual.binding import Binding
 from textual.content import Content
 from textual.widgets import Static
 
-SHORT = 6  # letters that the name of another screen may have where the line is full
+SHORT = 6  # letters of another screen's name if the line is full
 CUT = 4
 
 
@@ -19,7 +19,7 @@ class Keys(Static):
         self._write()
 
     def _write(self) -> None:
-        """All names, or else the screens' shorter, or else the app's others without."""
+        """Write all names; if they do not fit, shorten the screens' names, then leave out the app's other names."""
         width = self.app.size.width
         for words in (self._words(short, bare) for short, bare in ((False, False), (True, False), (True, True))):
             line = Content.from_markup(" ".join(words))

@@ -15,14 +15,14 @@ from tui.parameters import Axis
 from tui.text import DIM
 from tui.widgets.plot import DOTS
 
-APART = 13  # characters between two axes, at least
+APART = 13  # the least number of characters between two axes
 STYLES = (DIM, "cyan", "bold magenta", "bold yellow", "bold green")
 REST, FIFTH, PINNED, SELECTED, BEST = range(len(STYLES))
 
 
 @dataclass(frozen=True)
 class Path:
-    """One trial's place on each axis, None where it has none; its layer (the last one lies on top), and its label."""
+    """One trial's position on each axis, or None; its layer (the last one is on top), and its label."""
 
     places: Sequence[float | None]
     layer: int = REST
@@ -31,7 +31,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Parallel:
-    """What is drawn: the axes, and the paths by layer, the uppermost last. `empty` is said where there are none."""
+    """The axes, and the paths by layer, the topmost last. `empty` is shown if there are no paths."""
 
     axes: Sequence[Axis] = ()
     paths: Sequence[Path] = ()
@@ -39,12 +39,12 @@ class Parallel:
 
 
 def fit(width: int) -> int:
-    """How many axes beside the last one have room."""
+    """The number of axes that fit beside the last one."""
     return max((width - 8) // APART, 1)
 
 
 def draw(data: Parallel, width: int, height: int) -> Text:
-    """The axes and paths in so many characters, as lines of text."""
+    """Draw the axes and paths in `width` by `height` characters, as lines of text."""
     if not data.paths or len(data.axes) < 2 or width < 24 or height < 4:
         return Text(data.empty if width >= 12 and height >= 1 else "", DIM)
     margin = max(len(path.label) for path in data.paths) + 1
@@ -65,7 +65,7 @@ def draw(data: Parallel, width: int, height: int) -> Text:
 
 
 def _names(axes: Sequence[Axis], columns: Sequence[int], width: int) -> Text:
-    """The line of the axes' names, each from its axis on, and the last one up to the end."""
+    """The line of the axes' names, each starting at its axis; the last one ends at the line's end."""
     line = ""
     for axis, column, following in zip(axes[:-1], columns[:-1], columns[1:], strict=True):
         name = axis.name + (" (log)" if axis.log and len(axis.name) + 7 < following - column else "")
@@ -76,7 +76,7 @@ def _names(axes: Sequence[Axis], columns: Sequence[int], width: int) -> Text:
 
 
 def _axis(field: "_Field", column: int, axis: Axis, room: int, left: bool) -> None:
-    """The axis, and its labels beside it where there is one line for each."""
+    """Draw the axis, and its labels beside it if each has its own line."""
     for row in range(field.height):
         field.put(row, column, "│", DIM)
     free = -1
@@ -91,7 +91,7 @@ def _axis(field: "_Field", column: int, axis: Axis, room: int, left: bool) -> No
 
 
 def _labels(field: "_Field", column: int, paths: Sequence[Path]) -> None:
-    """Those of the highlighted paths at the end of each, or on the next line that is free."""
+    """Write the labels of the highlighted paths at their ends, or on the next free line."""
     taken: set[int] = set()
     for path in reversed(paths):
         if path.label and (place := path.places[-1]) is not None:
@@ -103,7 +103,7 @@ def _labels(field: "_Field", column: int, paths: Sequence[Path]) -> None:
 
 
 class _Field:
-    """Characters of dots, each with the layer that it belongs to, and of letters over them."""
+    """A field of characters: dots, each with its layer, and letters over them."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -122,7 +122,7 @@ class _Field:
                 draw(columns[n] * 2, ends[0], columns[n + 1] * 2, ends[1], path.layer)
 
     def _dotted(self, x0: int, y0: int, x1: int, y1: int, _layer: int) -> None:
-        """A dot in each character: one plain loop, since there are hundreds of lines."""
+        """One dot per character: a plain loop for speed, since there are hundreds of lines."""
         dots, width, slope, y = self._dots, self.width, 2 * (y1 - y0) / (x1 - x0), y0 + 0.5
         for column in range(x0 // 2, x1 // 2):
             row = int(y)
@@ -130,7 +130,7 @@ class _Field:
             y += slope
 
     def _solid(self, x0: int, y0: int, x1: int, y1: int, layer: int) -> None:
-        """All dots on the way, without a gap; what lies beneath goes."""
+        """All dots along the way, without gaps; covers what is beneath."""
         before = y0
         for x in range(x0, x1 + 1):
             row = y0 + round((y1 - y0) * (x - x0) / (x1 - x0))
@@ -143,13 +143,13 @@ class _Field:
             before = row
 
     def put(self, row: int, column: int, letters: str, style: str) -> None:
-        """Letters over the dots."""
+        """Write letters over the dots."""
         for n, letter in enumerate(letters):
             if 0 <= column + n < self.width:
                 self._letters[row, column + n] = letter, style
 
     def write(self, page: Text, row: int) -> None:
-        run, style = "", DIM  # neighbours of one style in one piece: fewer of them to render
+        run, style = "", DIM  # neighbours of the same style in one piece: fewer pieces to render
         for column in range(self.width):
             cell = row * self.width + column
             if letter := self._letters.get((row, column)):
@@ -164,7 +164,7 @@ class _Field:
 
 
 class ParallelPlot(Widget):
-    """As large as its place; drawn anew only when what it shows or its size has changed."""
+    """Fills its space; redrawn only if its content or size has changed."""
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -173,7 +173,7 @@ class ParallelPlot(Widget):
         self._drawn: tuple[Parallel, int, int, Text] | None = None
 
     def show(self, seen: object, make: Callable[[], Parallel]) -> None:
-        """Draw what `make` gives, unless `seen`, which stands for all that is in it, is what it was."""
+        """Draw the result of `make`, unless `seen`, which identifies its content, is unchanged."""
         if seen != self._seen:
             self._data, self._seen = make(), seen
             self.refresh()

@@ -16,16 +16,17 @@ from textual.widget import Widget
 
 from tui.text import DIM, value
 
-# The bit of each dot by (row, column) in its character, from U+2800; the bits of a column from so many dots down.
+# The bit of each braille dot by (row, column) in its character, from U+2800; and the bits of a column from a row
+# downwards.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BELOW = tuple(tuple(sum(DOTS[y][x] for y in range(top, 4)) for top in range(5)) for x in range(2))
 
-LABELS = 6  # characters before the chart, as a rule
+LABELS = 6  # usual number of characters before the chart
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is drawn: points of rising x. `kind`: line, steps (a staircase) or points (a marker each, in any order)."""
+    """A line of points with rising x. `kind`: line, steps (a staircase) or points (a marker each, in any order)."""
 
     xs: Sequence[float]
     ys: Sequence[float]
@@ -39,10 +40,10 @@ class Chart:
     """Lines and their axes.
 
     Attributes:
-        log: the y axis is logarithmic; values that are not above zero are left out.
-        x_label: how a position on the x axis is written.
-        x_range: from and to, what lies beyond is not in sight; else all of the lines. The y axis fits what is in sight.
-        empty: what is said where there is nothing to draw.
+        log: whether the y axis is logarithmic; values that are not above zero are left out.
+        x_label: formats a position on the x axis.
+        x_range: the visible range of the x axis; None: all of the lines. The y axis fits the visible part.
+        empty: the text if there is nothing to draw.
     """
 
     lines: Sequence[Line] = ()
@@ -53,12 +54,14 @@ class Chart:
 
 
 def draw(chart: Chart, width: int, height: int, at: float | None = None) -> Text:
-    """The chart in so many characters, as lines of text; `at`: where on the x axis a hairline stands."""
+    """Draw the chart in `width` by `height` characters, as lines of text; `at`: the x position of a hairline."""
     return Drawing(chart, width, height).text(at)
 
 
 class Drawing:
-    """A chart laid out in so many characters. The hairline is added to it, so it moves without a new layout."""
+    """A chart laid out in `width` by `height` characters. The hairline is added later, so it moves without a new
+    layout.
+    """
 
     def __init__(self, chart: Chart, width: int, height: int) -> None:
         self.chart, self.size = chart, (width, height)
@@ -77,7 +80,7 @@ class Drawing:
         labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
         self._margin, rows = max(map(len, labels)), height - 1
         self._marks = {0: labels[0], rows - 1: labels[2]} | ({rows // 2: labels[1]} if rows >= 5 else {})
-        if width - self._margin - 1 != columns:  # the labels are longer than most
+        if width - self._margin - 1 != columns:  # the labels are longer than usual
             columns = max(width - self._margin - 1, 1)
             thin = [_thinned(line, self.left, self.right, columns) for line in lines]
         if chart.log:
@@ -109,7 +112,7 @@ class Drawing:
         return page
 
     def x(self, column: int) -> float | None:
-        """The place on the x axis in the middle of this column of characters; None where nothing is drawn."""
+        """The x position at the middle of this column of characters; None if nothing is drawn."""
         if self._canvas is None:
             return None
         share = (2 * (column - self._margin - 1) + 0.5) / max(self._canvas.width * 2 - 1, 1)
@@ -120,7 +123,9 @@ class Drawing:
 def zoomed(
     window: tuple[float, float], whole: tuple[float, float], around: float, factor: float
 ) -> tuple[float, float] | None:
-    """The window so much narrower, or wider, with the place `around` where it was in it; None once it is the whole."""
+    """The window narrowed or widened by a factor, with `around` at the same place in it; None if it covers the whole
+    axis.
+    """
     left, right = window
     width = (right - left) * factor
     if not width < whole[1] - whole[0]:
@@ -131,7 +136,7 @@ def zoomed(
 
 
 def panned(window: tuple[float, float], whole: tuple[float, float], at: float) -> tuple[float, float]:
-    """The window moved so far that `at` is in it, a tenth of the window from its edge where there is so much."""
+    """The window moved so that it contains `at`, a tenth of the window from its edge if possible."""
     left, right = window
     if left <= at <= right:
         return window
@@ -141,12 +146,12 @@ def panned(window: tuple[float, float], whole: tuple[float, float], at: float) -
 
 
 def _sound(values: Sequence[float]) -> bool:
-    """Whether all are finite, told from their sum, which is 20 times faster than looking at each."""
+    """Whether all are finite, by their sum, which is 20 times faster than testing each."""
     return bool(-1e300 < sum(values) < 1e300)
 
 
 def _finite(line: Line, log: bool) -> Line:
-    """Only what can be drawn."""
+    """Only the points that can be drawn."""
     n = min(len(line.xs), len(line.ys))
     xs = line.xs if len(line.xs) == n else line.xs[:n]
     ys = line.ys if len(line.ys) == n else line.ys[:n]
@@ -161,14 +166,14 @@ def _window(x_range: tuple[float, float] | None, lines: Sequence[Line]) -> tuple
     left, right = x_range or (0.0, 0.0)
     if not (math.isfinite(left) and math.isfinite(right) and left < right):
         left, right = min(min(line.xs) for line in lines), max(max(line.xs) for line in lines)
-    if not left < right:  # one place: in the middle, however large its number is
+    if not left < right:  # a single position: in the middle, however large its number
         pad = max(abs(left) * 1e-9, 0.5)
         left, right = left - pad, right + pad
     return left, right
 
 
 def _in_sight(line: Line, left: float, right: float, log: bool) -> Line:
-    """The part of the line between two places, with where it comes in and goes out."""
+    """The part of the line between two positions, with the points at which it crosses them."""
     xs, ys = line.xs, line.ys
     if line.kind == "points":
         kept = [(x, y) for x, y in zip(xs, ys, strict=True) if left <= x <= right]
@@ -188,7 +193,7 @@ def _in_sight(line: Line, left: float, right: float, log: bool) -> Line:
 
 
 def _between(x0: float, y0: float, x1: float, y1: float, x: float, log: bool) -> float:
-    """The height at x of the straight line that is drawn from one point to the next."""
+    """The y value at x on the straight line between two points."""
     share = (x - x0) / (x1 - x0) if x1 > x0 else 0.0
     share = share if 0 <= share <= 1 else 0.5
     if log:
@@ -197,7 +202,7 @@ def _between(x0: float, y0: float, x1: float, y1: float, x: float, log: bool) ->
 
 
 def _thinned(line: Line, left: float, right: float, width: int) -> Line:
-    """A line of many points by the first, lowest, highest and last in each column of dots: it looks the same."""
+    """A line reduced to the first, lowest, highest and last point in each column of dots: it looks the same."""
     xs, ys, dots = line.xs, line.ys, width * 2
     if line.kind == "points" or len(xs) <= 4 * dots:
         return line
@@ -224,7 +229,7 @@ def _limits(ys: Sequence[float]) -> tuple[float, float]:
 
 
 def _dot(way: float, whole: float, last: int) -> int:
-    """The dot that lies so far along the axis; what is beyond an end, or too large to tell, goes to the nearest one."""
+    """The dot at a position along the axis; positions beyond an end, or too large, get the nearest dot."""
     share = way / whole if whole > 0 else 0.5
     return round(min(max(share, 0.0), 1.0) * last) if share == share else last
 
@@ -253,7 +258,7 @@ class _Canvas:
             and left <= min(line.xs)
             and max(line.xs) <= left + across
         ):
-            wide, high = last / across, rows / up  # one plain loop, since there may be thousands of points
+            wide, high = last / across, rows / up  # a plain loop for speed, since there may be thousands of points
             return [(int((x - left) * wide + 0.5), rows - int((y - low) * high + 0.5)) for x, y in points]
         return [(_dot(x - left, across, last), rows - _dot(y - low, up, rows)) for x, y in points]
 
@@ -264,13 +269,13 @@ class _Canvas:
             marker = line.marker, line.style
             self._markers.update({(row // 4, column // 2): marker for column, row in self._places(line)})
             return
-        bars: list[tuple[int, int, int]] = []  # one a column, as far as the line goes in it
+        bars: list[tuple[int, int, int]] = []  # one per column, over the extent of the line in it
         before: tuple[int, int] | None = None
         for column, first, low, high, last in self._columns(line):
             if before and line.kind == "steps":
                 self._stroke(before[0], before[1], column, before[1], line.style)
                 low, high = min(low, before[1]), max(high, before[1])
-            elif before and before[0] == column - 1:  # half of the way in each of the two columns
+            elif before and before[0] == column - 1:  # each of the two columns gets half of the way
                 way = (first > before[1]) - (first < before[1])
                 middle = before[1] + way * (max(abs(first - before[1]), 1) // 2)
                 there, lowest, highest = bars[-1]
@@ -286,7 +291,7 @@ class _Canvas:
             self._bar(column, low, high, line.style)
 
     def _columns(self, line: Line) -> list[tuple[int, int, int, int, int]]:
-        """By column of dots: the first, lowest, highest and last row that the line has in it."""
+        """By column of dots: the first, lowest, highest and last row of the line in it."""
         found: list[tuple[int, int, int, int, int]] = []
         here = first = low = high = last = -1
         for column, row in self._places(line):
@@ -342,7 +347,7 @@ def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
         averages = [*accumulate(values, lambda average, v: weight * average + (1 - weight) * v, initial=0.0)][1:]
         for place in range(len(averages)):
             total = 1 - weight ** (place + 1)
-            if total == 1:  # the correction is from here on less than a float can hold
+            if total == 1:  # from here on the correction is below float precision
                 break
             averages[place] /= total
         return averages
@@ -356,9 +361,9 @@ def smoothed(values: Sequence[float], weight: float = 0.8) -> list[float]:
 
 
 class Plot(Widget):
-    """A chart as large as its place; laid out anew only when it or its size has changed."""
+    """A chart that fills its space; laid out again only if it or its size has changed."""
 
-    ALLOW_SELECT = False  # dots are no text; a click means a point
+    ALLOW_SELECT = False  # dots are not text; a click selects a point
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
@@ -368,7 +373,7 @@ class Plot(Widget):
         self._drawing: Drawing | None = None
 
     def show(self, seen: object, make: Callable[[], Chart], at: float | None = None) -> None:
-        """Draw the chart, unless `seen`, which stands for all that is in it, is what it was; and the hairline."""
+        """Draw the chart, unless `seen`, which identifies its content, is unchanged; and the hairline."""
         if seen is not self._seen and seen != self._seen:
             self._chart, self._seen, self._drawing = make(), seen, None
         elif at == self._at:
@@ -377,7 +382,7 @@ class Plot(Widget):
         self.refresh()
 
     def x(self, column: int) -> float | None:
-        """The place on the x axis under a column of the widget's content, where something is drawn."""
+        """The x position under a column of the widget's content; None if nothing is drawn."""
         return self._drawing.x(column) if self._drawing else None
 
     def render(self) -> Text:

@@ -23,7 +23,7 @@ Cell = str | Text
 
 @dataclass(frozen=True)
 class Column:
-    """`key` names it for sorting; the width is what it needs at least, as the caller knows it."""
+    """`key` names it for sorting; `width` is its least width, which the caller determines."""
 
     key: str
     label: str
@@ -32,7 +32,7 @@ class Column:
 
 
 class Table(ScrollView, can_focus=True):
-    """Rows by their keys; the cursor stays on its row's key, whatever comes and goes around it."""
+    """Rows by key; the cursor stays on its row's key when other rows come and go."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -48,7 +48,7 @@ class Table(ScrollView, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"table--header", "table--cursor"}
 
     class Moved(Message):
-        """The cursor stands on another row."""
+        """The cursor moved to another row."""
 
     class Chosen(Message):
         """A row was opened: Enter, or a click on the row of the cursor."""
@@ -68,25 +68,25 @@ class Table(ScrollView, can_focus=True):
         self._cells: Callable[[str], Sequence[Cell]] = lambda key: ()
         self._fixed = fixed
         self._places: dict[str, int] = {}
-        self._strips: dict[str, tuple[Sequence[Cell], object, Strip]] = {}  # rows in sight, as they were drawn
+        self._strips: dict[str, tuple[Sequence[Cell], object, Strip]] = {}  # visible rows, as drawn
 
     @property
     def cursor_key(self) -> str | None:
         return self.keys[self.cursor] if 0 <= self.cursor < len(self.keys) else None
 
     def fill(self, columns: Sequence[Column], keys: Sequence[str], cells: Callable[[str], Sequence[Cell]]) -> None:
-        """Show these rows; `cells` is asked for a row's only when it comes in sight."""
+        """Show these rows; `cells` is called for a row only when it becomes visible."""
         here = self.cursor_key
         same = keys is self.keys
         self.columns, self.keys, self._cells = tuple(columns), keys, cells
-        offset = self.cursor - self.scroll_offset.y  # before the size, which may move it
+        offset = self.cursor - self.scroll_offset.y  # before the size changes, which may move it
         self.virtual_size = Size(self._width(), len(keys) + 1)
         if not same:
             self._places = {key: place for place, key in enumerate(keys)}
             self.cursor = self._places.get(here or "", min(self.cursor, max(len(keys) - 1, 0)))
             if self.cursor_key != here:
                 self._see()
-            elif 0 <= offset < self.size.height:  # it stays where it was on the screen
+            elif 0 <= offset < self.size.height:  # it stays at its position on the screen
                 self._scroll(max(self.cursor - offset, 0))
         self.refresh()
 
@@ -147,7 +147,7 @@ class Table(ScrollView, can_focus=True):
         self.refresh()
 
     def _see(self) -> None:
-        """Scroll so far that the cursor's row is in sight; the header covers the first line."""
+        """Scroll until the cursor's row is visible; the header covers the first line."""
         top, rows = self.scroll_offset.y, max(self.size.height - 1 - self.show_horizontal_scrollbar, 1)
         if self.cursor < top:
             self._scroll(self.cursor)
@@ -155,7 +155,7 @@ class Table(ScrollView, can_focus=True):
             self._scroll(self.cursor - rows + 1)
 
     def _scroll(self, y: int) -> None:
-        self.scroll_to(y=y, animate=False, force=True)  # also before the scrollbar of the rows just filled in is there
+        self.scroll_to(y=y, animate=False, force=True)  # works also before the scrollbar of the new rows exists
 
     def on_click(self, event: events.Click) -> None:
         if event.y == 0:
@@ -180,7 +180,7 @@ class Table(ScrollView, can_focus=True):
 
 
 def _segments(cell: Cell, column: Column, style: Style) -> list[Segment]:
-    """A cell in its width, a blank on each side; what is too long ends in an ellipsis."""
+    """A cell padded to its width, with a blank on each side; longer text ends in an ellipsis."""
     text = cell if isinstance(cell, Text) else Text(cell)
     plain = text.plain
     long = cell_len(plain) > column.width
