@@ -354,7 +354,7 @@ class TrialRun:
         except Interrupted as error:
             self._end_by(error, "interrupted", error.exit_code)
             self.log.warning("interrupted", reason=error.what)
-            if self.peers and self.peers.count > 1:  # all of them stop, each by itself: nothing for the launcher to do
+            if self.peers and self.peers.world_size > 1:  # each stops by itself: nothing for the launcher to do
                 lock.release()
                 sys.exit(0)
         except Exception as error:

@@ -26,7 +26,7 @@ LOST = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] 
 class Two:
     """The processes of a trial, as the first one has them, and what the second left."""
 
-    index, count = 0, 2
+    world_size = 2
 
     def __init__(self, fault: dict[str, Any] | None = None) -> None:
         self.fault = fault
