@@ -157,7 +157,7 @@ class Session:
         journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=group.is_first)
         store = open_store(trial.folder, self.config, log=self.log.info, writes=group.is_first)
         state = TrainingState(model, optimizer, schedule, scaler, group=group)
-        budget = trial.admit(store, full=state.full_bytes(), weights=state.weight_bytes())
+        budget = trial.reserve_storage(store, full=state.full_bytes(), weights=state.weight_bytes())
         at = resume(store, state, identity, log=self.log.warning)
         device = next(model.parameters()).device
         system = SystemMetrics(journal, usage or meter(device))

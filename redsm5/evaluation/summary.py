@@ -64,8 +64,8 @@ class StudyFiles:
         return otherwise
 
 
-def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
-    """The study of this name or uuid; the newest without one.
+def select_study(experiments: Path, wanted: str | None) -> StudyRecord:
+    """The study that a person asks for by its name or uuid; the newest without one.
 
     Raises:
         InputError: there is none, or its record is damaged.

@@ -284,7 +284,7 @@ class TrialRun:
         if self._lock:
             write_record(self.folder, self.record)
 
-    def admit(self, store: CheckpointStore, *, full: int, weights: int) -> Budget | None:
+    def reserve_storage(self, store: CheckpointStore, *, full: int, weights: int) -> Budget | None:
         """Reserve, in the study's budget, what the policy may hold at once, and have every save keep within it.
 
         Args:
@@ -297,7 +297,7 @@ class TrialRun:
         r = self.config.retention
         if not (r.enabled and self._lock):
             return None
-        reserve = reservation(store.policy, full=full, weights=weights, epochs=self.config.train.epochs)
+        size = reservation(store.policy, full=full, weights=weights, epochs=self.config.train.epochs)
         budget = Budget(
             store,
             self.record.study_id,
@@ -305,8 +305,8 @@ class TrialRun:
             min_free_disk_percent=r.min_free_disk_percent,
             log=self.log.info,
         )
-        self.log.info("storage", checkpoint=full, weights=weights, reserved=reserve, budget=r.max_total_size)
-        budget.admit(reserve, stop_requested=lambda: self.stop.requested)
+        self.log.info("storage", checkpoint=full, weights=weights, reserved=size, budget=r.max_total_size)
+        budget.reserve(size, stop_requested=lambda: self.stop.requested)
 
         def make_room(size: int) -> None:
             self.disk.look()

@@ -33,7 +33,7 @@ from redsm5.storage.store import STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
 from redsm5.study import outcomes, search
 from redsm5.study import trial as trial_module
-from redsm5.study.access import Admitted
+from redsm5.study.access import CheckedData
 from redsm5.study.driver import Driver
 from redsm5.study.trial import TrialRun
 from redsm5.tracking.system import SystemMetrics, Usage
@@ -133,7 +133,7 @@ def warm(scratch: Path) -> Config:
     the configuration for them.
     """
     outcomes.draw_report = lambda folder, log: None
-    driver_module.admit = lambda config, stop: Admitted(config, {}, "ab" * 32, [])
+    driver_module.check_data = lambda config, stop: CheckedData(config, {}, "ab" * 32, [])
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
     )

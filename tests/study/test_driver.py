@@ -17,7 +17,7 @@ from redsm5.errors import ConfigError, InputError, Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
 from redsm5.study import claims, failures, space
 from redsm5.study import driver as driver_module
-from redsm5.study.access import Admitted
+from redsm5.study.access import CheckedData
 from redsm5.study.driver import Driver
 from redsm5.study.outcomes import note_failed
 from redsm5.study.pruning import decide
@@ -608,7 +608,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
 def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = overrides(tmp_path, "study.trials=2")
     assert run(QuickDriver(compose(words)))
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: Admitted(config, {}, "cd" * 32, []))
+    monkeypatch.setattr(driver_module, "check_data", lambda config, stop: CheckedData(config, {}, "cd" * 32, []))
     with pytest.raises(ConfigError, match="other posts or splits") as caught:
         QuickDriver(compose(words))
     assert "another study.name" in str(caught.value)

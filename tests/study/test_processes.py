@@ -73,7 +73,7 @@ def test_who_follows_writes_nothing(follower: TrialRun, capsys: pytest.CaptureFi
     follower.update(state="running", step=3)
     follower.log.error("a line", exc_info=True)
     store = open_store(follower.folder, follower.config, log=follower.log.info, writes=False)
-    assert follower.admit(store, full=10, weights=3) is None
+    assert follower.reserve_storage(store, full=10, weights=3) is None
     journal = Journal(follower.folder, follower.record.trial_id, log=follower.log.error, writes=False)
     journal.add("train_loss", 0.5, step=1, epoch=0)
     journal.commit()

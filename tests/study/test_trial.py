@@ -245,7 +245,7 @@ def test_the_disk_is_looked_at_before_each_save(config: Config, monkeypatch: pyt
     record = create_trial(config)
     run = TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
     store = open_store(run.folder, run.config, log=run.log.info)
-    run.admit(store, full=1000, weights=300)
+    run.reserve_storage(store, full=1000, weights=300)
     monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda path: type("full", (), {"total": 10**6, "free": 0}))
     with pytest.raises(DiskError):
         store.make_room(1000)
