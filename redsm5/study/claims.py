@@ -16,6 +16,7 @@ from redsm5.config import Config
 from redsm5.errors import Interrupted
 from redsm5.study import search, space
 from redsm5.study.launch import wait_unlocked
+from redsm5.study.optuna_private import reopen
 from redsm5.study.registry import Scoreboard
 from redsm5.study.signals import Stop
 from redsm5.study.trial import create_trial, read_record
@@ -53,7 +54,7 @@ def ensure_created(
     board: Scoreboard,
 ) -> str:
     """Draw the trial's parameters, tie it to a uuid and make its folder, as far as that has not been done."""
-    trial = optuna.Trial(study, frozen._trial_id)
+    trial = reopen(study, frozen)
     trial_id = trial.user_attrs.get(search.TRIAL_ID)
     if trial_id is None:
         search.draw(study, trial, config, presets)
@@ -61,7 +62,7 @@ def ensure_created(
         trial.set_user_attr(search.TRIAL_ID, trial_id)
     if read_record(paths.trial_dir(Path(config.experiments), trial_id)) is None:
         seed = search.seed_for(config.study.seed, frozen.number, "training")
-        drawn = optuna.Trial(study, frozen._trial_id).params
+        drawn = reopen(study, frozen).params
         preset = presets[frozen.number] if frozen.number < len(presets) else {}
         parameters = space.draw_in_order(config, preset, lambda key, _: drawn[key])
         create_trial(

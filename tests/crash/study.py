@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import optuna
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -191,7 +192,8 @@ def outcome(experiments: Path) -> Mapping[str, Any]:
     trials = sorted(paths.trial_dirs(experiments), key=lambda f: (files.read_json(f / paths.TRIAL) or {})["number"])
     events = {line["trial_id"]: line["state"] for line in files.read_lines(study / paths.EVENTS)}
     storage = search.open_storage(config)
-    (told,) = [storage.get_all_trials(s._study_id) for s in storage.get_all_studies()]
+    (name,) = optuna.get_all_study_names(storage)
+    told = optuna.load_study(study_name=name, storage=storage).get_trials()
     return {
         "study": (record["state"], record["trials"], record["best"]["value"], [t["state"] for t in index["trials"]]),
         "events": [events[folder.name.removeprefix("trial_")] for folder in trials],

@@ -19,6 +19,7 @@ from redsm5.study import claims, failures, space
 from redsm5.study import driver as driver_module
 from redsm5.study.access import CheckedData
 from redsm5.study.driver import Driver
+from redsm5.study.optuna_private import reopen
 from redsm5.study.outcomes import note_failed
 from redsm5.study.pruning import decide
 from redsm5.study.trial import read_record, write_record
@@ -201,7 +202,7 @@ def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
 def test_a_repetition_of_a_pruned_trial_tells_optuna_what_that_was_told(tmp_path: Path) -> None:
     class Pruning(QuickDriver):
         def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> None:
-            trial = optuna.Trial(self.optuna, self.optuna.get_trials()[record.number or 0]._trial_id)
+            trial = reopen(self.optuna, self.optuna.get_trials()[record.number or 0])
             trial.report(0.3, 1)
             trial.report(0.2, 2)
             complete(folder, record, state="pruned")
