@@ -18,8 +18,8 @@ from redsm5.study import search, space
 from redsm5.study.launch import wait_unlocked
 from redsm5.study.optuna_private import reopen
 from redsm5.study.registry import Scoreboard
-from redsm5.study.signals import Stop
 from redsm5.study.trial import create_trial, read_record
+from redsm5.waiting import Stop, wait_until
 
 ORPHAN_S = 60.0  # in which a process whose driver has ended saves and stops
 
@@ -37,9 +37,8 @@ def asking(study: Path, stop: Stop) -> Iterator[None]:
         Interrupted: a stop was requested, before or meanwhile.
     """
     lock = files.Lock(study / paths.CLAIMS / "asking.lock")
-    while not lock.acquire(timeout_s=1.0):
-        if stop.requested:
-            raise Interrupted("stopped while waiting for another worker that asks for a trial")
+    if not wait_until(lambda: lock.acquire(timeout_s=1.0), stop, every=0.0):  # it looks often itself
+        raise Interrupted("stopped while waiting for another worker that asks for a trial")
     try:
         yield
     finally:

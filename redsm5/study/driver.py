@@ -42,6 +42,7 @@ from redsm5.study.trial import note_event, read_record, write_record
 from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
+from redsm5.waiting import wait_until
 
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
@@ -240,7 +241,7 @@ class Driver:
                 if not self._waited:
                     self.log.info("other workers are running the last trials: waiting in case one of them is killed")
                 self._waited = True
-                time.sleep(1.0)
+                wait_until(lambda: self.stop_now.requested, timeout=1.0, every=0.5)
 
     # -----------------------------------------------------------------------------------------------------------------
     # one trial

@@ -21,7 +21,7 @@ from redsm5.records import TrialRecord
 from redsm5.study.faults import RESUMABLE_KINDS
 from redsm5.study.launch import trains
 from redsm5.study.registry import Scoreboard
-from redsm5.study.signals import Stop
+from redsm5.waiting import Stop
 
 IN_A_ROW = 3
 STARTS = 3  # a trial that fails this often before its first step, now for this reason and now for that, has failed

@@ -6,7 +6,6 @@ atomically, and durable before the process exits. No outcome and no live lock me
 
 import os
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -37,6 +36,7 @@ from redsm5.study.faults import Peers, Reported, classify, error_record, fault_o
 from redsm5.study.signals import StopRequest, running_time, wait_while_driver_is_stopped
 from redsm5.terminal import show
 from redsm5.tracking.logs import open_logs
+from redsm5.waiting import wait_until
 
 DECISION_TIMEOUT_S = 60.0
 # What may change when a trial is resumed; everything else is fixed at its start. Its epochs may be raised.
@@ -306,7 +306,7 @@ class TrialRun:
             log=self.log.info,
         )
         self.log.info("storage", checkpoint=full, weights=weights, reserved=size, budget=r.max_total_size)
-        budget.reserve(size, stop_requested=lambda: self.stop.requested)
+        budget.reserve(size, stop=self.stop)
 
         def make_room(size: int) -> None:
             self.disk.look()
@@ -324,16 +324,17 @@ class TrialRun:
         """
         if not self._lock:
             return Decision(epoch=epoch, prune=False)
-        deadline = running_time() + DECISION_TIMEOUT_S
-        while True:
+
+        def decided() -> Decision | None:
             wait_while_driver_is_stopped(self.stop, self.log.info)
-            for decision in load_lines(self.folder / paths.DECISIONS, Decision):
-                if decision.epoch == epoch:
-                    return decision
-            if self.stop.requested or running_time() > deadline:
-                silent = "" if self.stop.requested else f"; the driver did not answer for {DECISION_TIMEOUT_S:.0f} s"
-                raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")
-            time.sleep(0.05)
+            decisions = load_lines(self.folder / paths.DECISIONS, Decision)
+            return next((decision for decision in decisions if decision.epoch == epoch), None)
+
+        decision = wait_until(decided, self.stop, DECISION_TIMEOUT_S, every=0.05, clock=running_time)
+        if decision is None:
+            silent = "" if self.stop.requested else f"; the driver did not answer for {DECISION_TIMEOUT_S:.0f} s"
+            raise Interrupted(f"stopped after epoch {epoch} while waiting for the pruner{silent}")
+        return decision
 
     def end(self, state: TrialState, exit_code: int, error: ErrorRecord | None = None, **changes: Any) -> None:
         self.update(state=state, exit_code=exit_code, error=error, finished_at=now(), **changes)

@@ -69,7 +69,7 @@ class Trial:
         files.write_atomic(self.folder / paths.TRIAL, record.to_json())
 
     def reserve(self, size: int = RESERVE) -> "Trial":
-        self.budget.reserve(size, stop_requested=lambda: False)
+        self.budget.reserve(size)
         return self
 
     def save(self, epoch: int, score: float = 0.1) -> None:
@@ -176,9 +176,10 @@ def test_what_others_have_reserved_is_waited_for_and_a_stop_ends_the_wait(experi
     limit = RESERVE + 1000
     Trial(experiments, limit).reserve()
     late = Trial(experiments, limit)
-    asked = []
+    asked = iter([False, True])
+    stop = type("Stop", (), {"requested": property(lambda _: next(asked))})()
     with pytest.raises(Interrupted):
-        late.budget.reserve(RESERVE, stop_requested=lambda: bool(asked) or asked.append(1) or False)
+        late.budget.reserve(RESERVE, stop=stop)
     assert "the budget is full: waiting for other trials to release space" in [sentence for sentence, _ in late.said]
 
 

@@ -631,11 +631,12 @@ def test_a_trial_whose_process_does_not_end_is_left_alone_until_it_does(
     driver = QuickDriver(config)
     trained_at_the_end: list[list[int | None]] = []
 
-    def end_at_last(_: float) -> None:
+    def end_at_last(*_: object, **__: object) -> bool:
         trained_at_the_end.append([t.number for t in trials_of(driver) if t.state == "completed"])
         process.release()
+        return False
 
-    monkeypatch.setattr(driver_module.time, "sleep", end_at_last)
+    monkeypatch.setattr(driver_module, "wait_until", end_at_last)
     assert run(driver)
     assert trained_at_the_end == [[1 - number]], "the other trial is trained meanwhile"
     assert [t.state for t in trials_of(driver)] == ["completed"] * 2
