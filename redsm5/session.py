@@ -43,8 +43,10 @@ from redsm5.records import Manifest
 from redsm5.storage.budget import Budget
 from redsm5.storage.checkpoint import Identity, Progress, Saver, TrainingState, resume, save
 from redsm5.storage.store import CheckpointStore
+from redsm5.study.resuming import trial_config
 from redsm5.study.signals import die_with_parent, wait_while_driver_is_stopped
-from redsm5.study.trial import TrialRun, open_store, trial_config
+from redsm5.study.trial import open_store
+from redsm5.study.trial_run import TrialRun
 from redsm5.surroundings import prepare
 from redsm5.tracking.journal import Journal, StepLosses
 from redsm5.tracking.progress import epoch_progress

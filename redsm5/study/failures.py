@@ -31,7 +31,7 @@ Held = tuple[files.Lock, int, str]  # the claim to a trial, its number and id
 
 
 def failed_at_start(record: TrialRecord) -> bool:
-    """Whether the trial's process says that it failed before its first step (redsm5/study/trial.py)."""
+    """Whether the trial's process says that it failed before its first step (redsm5/study/trial_run.py)."""
     return record.state == "interrupted" and record.error is not None and record.error.kind not in RESUMABLE_KINDS
 
 

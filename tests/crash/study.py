@@ -32,11 +32,10 @@ from redsm5.storage.checkpoint import Identity, Saver, seed_everything
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
-from redsm5.study import outcomes, search
-from redsm5.study import trial as trial_module
+from redsm5.study import outcomes, search, trial_run
 from redsm5.study.access import CheckedData
 from redsm5.study.driver import Driver
-from redsm5.study.trial import TrialRun
+from redsm5.study.trial_run import TrialRun
 from redsm5.tracking.system import SystemMetrics, Usage
 
 EPOCHS, STEPS = 2, 2
@@ -140,7 +139,7 @@ def warm(scratch: Path) -> Config:
     )
     # No sample but at an epoch's end, however long a step takes here.
     session_module.SystemMetrics = partial(SystemMetrics, clock=lambda: 0.0)  # type: ignore[assignment,misc]
-    trial_module.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
+    trial_run.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
     torch.set_num_threads(1)
     config = configuration(scratch / "warm")
     with OneThread() as saver:

@@ -18,7 +18,8 @@ from redsm5.evaluation.summary import select_study, write_summary
 from redsm5.storage.cleanup import cleanup
 from redsm5.storage.history import checkpoint_history
 from redsm5.study.registry import list_studies, read_studies
-from redsm5.study.trial import read_record, trial_config
+from redsm5.study.resuming import trial_config
+from redsm5.study.trial import read_record
 from tui.reader import Reader
 
 HERE = Path(__file__).parent

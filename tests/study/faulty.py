@@ -8,8 +8,9 @@ from accelerate import Accelerator
 
 from redsm5.distributed import ProcessGroup
 from redsm5.errors import NotFiniteError
+from redsm5.study.resuming import trial_config
 from redsm5.study.signals import die_with_parent
-from redsm5.study.trial import TrialRun, trial_config
+from redsm5.study.trial_run import TrialRun
 
 FAULTS = {
     "not_finite": NotFiniteError("the loss is nan at step 3"),

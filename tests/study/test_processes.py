@@ -17,7 +17,8 @@ from redsm5.files import tree_bytes
 from redsm5.records import TrialRecord
 from redsm5.study.faults import fault_of
 from redsm5.study.launch import SCRIPTS, processes_of
-from redsm5.study.trial import TrialRun, create_trial, open_store, read_record
+from redsm5.study.trial import create_trial, open_store, read_record
+from redsm5.study.trial_run import TrialRun
 from redsm5.tracking.journal import Journal
 
 LOST = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
