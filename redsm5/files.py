@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader, FileIO
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 from redsm5.errors import InputError, LockedError
 from redsm5.jsonio import loads
+from redsm5.waiting import wait_until
 
 # flock's errors if the file system has no locks: NFS without its lock service, Lustre without flock, some FUSE
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -279,13 +279,10 @@ class Lock:
         """
         make_dir(self.path.parent)
         fd = self._open()
-        deadline = time.monotonic() + timeout_s
         try:
-            while not self._take(fd):
-                if time.monotonic() >= deadline:
-                    os.close(fd)
-                    return False
-                time.sleep(0.02)
+            if not wait_until(lambda: self._take(fd), timeout=timeout_s, every=0.02):
+                os.close(fd)
+                return False
         except Exception:
             os.close(fd)
             raise

@@ -36,15 +36,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from redsm5.distributed import ProcessGroup
 from redsm5.errors import Interrupted, RedSM5Error, TrainingError, show_error
 from redsm5.files import make_private
-from redsm5.ranks import Ranks
 from redsm5.records import Manifest
 from redsm5.storage.budget import Budget
 from redsm5.storage.checkpoint import Identity, Progress, Saver, TrainingState, resume, save
 from redsm5.storage.store import CheckpointStore
+from redsm5.study.resuming import trial_config
 from redsm5.study.signals import die_with_parent, wait_while_driver_is_stopped
-from redsm5.study.trial import TrialRun, open_store, trial_config
+from redsm5.study.trial import open_store
+from redsm5.study.trial_run import TrialRun
 from redsm5.surroundings import prepare
 from redsm5.tracking.journal import Journal, StepLosses
 from redsm5.tracking.progress import epoch_progress
@@ -104,10 +106,10 @@ class Session:
         self.ended = False
 
     @cached_property
-    def ranks(self) -> Ranks:
+    def group(self) -> ProcessGroup:
         """This process among those that train the trial; available once Accelerate has initialized them."""
-        self.trial.peers = ranks = Ranks.met()
-        return ranks
+        self.trial.peers = group = ProcessGroup.current()
+        return group
 
     @property
     def progress(self) -> Progress:
@@ -153,11 +155,11 @@ class Session:
         """
         if self._tracked:
             raise SessionError("session.track(...) a second time: it is called once, before the first epoch")
-        trial, ranks = self.trial, self.ranks
-        journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=ranks.first)
-        store = open_store(trial.folder, self.config, log=self.log.info, writes=ranks.first)
-        state = TrainingState(model, optimizer, schedule, scaler, ranks=ranks)
-        budget = trial.admit(store, full=state.full_bytes(), weights=state.weight_bytes())
+        trial, group = self.trial, self.group
+        journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=group.is_first)
+        store = open_store(trial.folder, self.config, log=self.log.info, writes=group.is_first)
+        state = TrainingState(model, optimizer, schedule, scaler, group=group)
+        budget = trial.reserve_storage(store, full=state.full_bytes(), weights=state.weight_bytes())
         at = resume(store, state, identity, log=self.log.warning)
         device = next(model.parameters()).device
         system = SystemMetrics(journal, usage or meter(device))
@@ -183,7 +185,7 @@ class Session:
             raise SessionError("session.batches(...) is called once in each epoch of session.epochs(...)")
         at, total = tracked.progress, len(loader)
         left = skip_first_batches(loader, at.batches_done) if isinstance(loader, DataLoader) else None
-        with epoch_progress(at.epochs_done + 1, self._epochs, total, at.batches_done, shown=self.ranks.first) as bar:
+        with epoch_progress(at.epochs_done + 1, self._epochs, total, at.batches_done, shown=self.group.is_first) as bar:
             tracked.batches = total
             for batch in islice(loader, at.batches_done, None) if left is None else left:
                 before = at.batches_done
@@ -212,8 +214,8 @@ class Session:
         tracked = self._after_track("step(...)")
         if tracked.losses is None or tracked.batches is None or tracked.trained:
             raise SessionError("session.step(...) outside of session.batches(...)")
-        trial, at, ranks = self.trial, tracked.progress, self.ranks
-        tracked.losses.add(ranks.mean(loss))
+        trial, at, group = self.trial, tracked.progress, self.group
+        tracked.losses.add(group.mean(loss))
         at.batches_done += 1
         if not stepped:
             return
@@ -225,7 +227,7 @@ class Session:
         wait_while_driver_is_stopped(trial.stop, self.log.info)
         if not skipped:
             tracked.state.schedule.step()
-        stop, every = ranks.any(trial.stop.requested), self.config.train.checkpoint_every_steps
+        stop, every = group.any(trial.stop.requested), self.config.train.checkpoint_every_steps
         if at.batches_done < tracked.batches and (stop or (every and at.step % every == 0)):
             tracked.losses.commit()
             self._save(score=None, metrics={})
@@ -252,7 +254,7 @@ class Session:
             raise SessionError(f"session.report(...) before the epoch's batches were all done{done}")
         if config.study.metric not in metrics:
             raise SessionError(f"session.report(...) lacks {config.study.metric}, which the study maximizes")
-        metrics, epoch = self.ranks.of_first(dict(metrics)), at.epochs_done + 1
+        metrics, epoch = self.group.of_first(dict(metrics)), at.epochs_done + 1
         for name, value in {**metrics, **(also or {})}.items():
             tracked.journal.add(name, value, step=at.step, epoch=epoch)
         tracked.journal.commit()  # durable before the checkpoint to which they belong
@@ -262,7 +264,7 @@ class Session:
         at.epochs_done, at.batches_done = epoch, 0
         at.observe(objective, patience=config.train.patience)
         if config.study.pruner != "none" and trial.record.study_id:
-            decision = self.ranks.of_first(trial.decision(epoch))
+            decision = self.group.of_first(trial.decision(epoch))
             if decision.prune:
                 at.stop_reason = f"{PRUNED}: {decision.reason}"
         if due or at.stop_reason:  # the last epoch is saved in any case
@@ -291,9 +293,9 @@ class Session:
             raise SessionError(f"session.finish(...) after {at.epochs_done} of {self._epochs} epochs")
         self._saver.wait()
         tracked.journal.commit()  # the last epoch's system metrics
-        self.ranks.part()
+        self.group.leave()
         self.ended = True
-        if not self.ranks.first:
+        if not self.group.is_first:
             sys.exit(0)
         if at.stop_reason:
             self.log.info(f"training ends after epoch {at.epochs_done}", reason=at.stop_reason)

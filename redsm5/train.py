@@ -51,11 +51,11 @@ def main(session: Session) -> None:
         # step on, also after a resume.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    ranks = session.ranks
+    group = session.group
     set_numerics(config.train.deterministic)
     if slow_in_bf16(accelerator.device, config.train.mixed_precision):
         log.warning("this CPU emulates bf16: train.mixed_precision=no is far faster")
-    seed_everything((config.train.seed + ranks.index) % 2**32)  # dropout differs; all start with the first's weights
+    seed_everything((config.train.seed + group.rank) % 2**32)  # dropout differs; all start with the first's weights
 
     splits = load_splits(config.data)  # training and validation posts; only the report uses test posts
     if config.dry_run:
@@ -79,7 +79,7 @@ def main(session: Session) -> None:
 
     train_batches, validation_batches = (
         on_device(loader, accelerator.device)
-        for loader in loaders(train_set, validation_set, config, tokenizer.pad_token_id, ranks.share)
+        for loader in loaders(train_set, validation_set, config, tokenizer.pad_token_id, group.share)
     )
     model, optimizer = accelerator.prepare(bare_model, build_optimizer(bare_model, config.train))
     epoch_steps = steps_per_epoch(len(train_batches), config.train)
@@ -104,7 +104,7 @@ def main(session: Session) -> None:
                 optimizer.zero_grad()
             session.step(loss, stepped=accelerator.sync_gradients, skipped=accelerator.optimizer_step_was_skipped)
 
-        predictions = predict(bare_model, validation_batches, validation_set, loss_of, ranks)
+        predictions = predict(bare_model, validation_batches, validation_set, loss_of, group)
         scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
         useful = {"system_useful_tokens_percent": 100 * useful_tokens(train_batches)}
         session.report({"val_loss": predictions.loss} | validation_metrics(scores), also=useful)

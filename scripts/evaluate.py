@@ -8,7 +8,8 @@ from redsm5.errors import ConfigError, LockedError, exit_with_message
 from redsm5.evaluation.table import report_table
 from redsm5.overrides import quoted
 from redsm5.study.launch import note_ignored
-from redsm5.study.trial import find_trial, open_store, trial_config
+from redsm5.study.resuming import trial_config
+from redsm5.study.trial import find_trial, open_store
 from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs
 

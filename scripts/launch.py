@@ -16,8 +16,9 @@ from redsm5.records import FINISHED
 from redsm5.redaction import REDACTED
 from redsm5.study.launch import dry_run, launch_trial, note_ignored
 from redsm5.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
+from redsm5.study.resuming import allow_more_epochs, trial_config
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import allow_more_epochs, create_trial, read_record, trial_config
+from redsm5.study.trial import create_trial, read_record
 from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri

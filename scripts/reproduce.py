@@ -22,8 +22,9 @@ from redsm5.overrides import quoted
 from redsm5.reports import EvaluationReport, PredictionsRecord
 from redsm5.study.launch import launch_trial, note_ignored
 from redsm5.study.outcomes import draw_report
+from redsm5.study.resuming import trial_config
 from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, find_trial, open_store, read_record, trial_config
+from redsm5.study.trial import create_trial, find_trial, open_store, read_record
 from redsm5.tables import as_json
 from redsm5.terminal import Parser, show
 from redsm5.tracking.logs import open_logs

@@ -64,10 +64,10 @@ def main() -> int:
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     # takes seconds, so imported after the quick checks
-    from redsm5.evaluation.summary import find_study, make_summary, write_summary
+    from redsm5.evaluation.summary import make_summary, select_study, write_summary
 
     files.make_private()
-    study = find_study(experiments, arguments.study)
+    study = select_study(experiments, arguments.study)
     if arguments.json:
         show(as_json(make_summary(experiments, study)[0].model_dump(mode="json")))
         return 0

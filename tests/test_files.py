@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files
+from redsm5 import files, waiting
 from redsm5.documents import load
 from redsm5.errors import InputError, LockedError
 from redsm5.records import TrialRecord
@@ -300,7 +300,7 @@ def test_a_mark_of_another_machine_stands_and_the_refusal_names_it(
     lock = files.Lock(tmp_path / "lock")
     lock.mark.write_text(mark)
     assert not lock.acquire()
-    monkeypatch.setattr(files.time, "monotonic", iter(range(0, 10_000, 100)).__next__)
+    monkeypatch.setattr(waiting.time, "monotonic", iter(range(0, 10_000, 100)).__next__)
     with pytest.raises(LockedError, match=f"If its machine crashed, remove {lock.mark}"), lock:
         pass
 

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from redsm5.config import Config, compose, flatten, plain_values, snapshot_of
 from redsm5.errors import ConfigError
 from redsm5.overrides import as_typed, is_text, parsed, quoted, values_of
+from redsm5.study.resuming import trial_config
 from redsm5.study.space import read_enqueued
-from redsm5.study.trial import create_trial, trial_config
+from redsm5.study.trial import create_trial
 
 ROOT = Path(__file__).parent.parent
 LOOK_LIKE_OTHERS = (

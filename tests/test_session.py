@@ -15,7 +15,8 @@ from redsm5 import files, paths
 from redsm5.config import compose
 from redsm5.session import Session, SessionError, train
 from redsm5.storage.checkpoint import Identity, Saver
-from redsm5.study.trial import TrialRun, create_trial, read_record
+from redsm5.study.trial import create_trial, read_record
+from redsm5.study.trial_run import TrialRun
 from redsm5.tracking.journal import read_metrics
 from redsm5.tracking.system import Usage
 

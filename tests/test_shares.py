@@ -17,9 +17,9 @@ from redsm5.data.batches import WHOLE_BATCH, Batch, Collator, MicroBatching, col
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
+from redsm5.distributed import ProcessGroup
 from redsm5.evaluation.predict import predict
 from redsm5.model import EmbeddingAdversary, MultiTaskModel, build_criteria_loss, forward_backward, multitask_loss
-from redsm5.ranks import Ranks
 
 HEADS = ("start_end_linear", "start_end_mlp", "biaffine", "bio_crf", "sentence_reranker")
 FORMATS = ("multi_label", "binary_pairs")
@@ -153,11 +153,11 @@ def test_where_no_evidence_is_known_nothing_is_divided_by_zero(splits: Splits) -
     )
 
 
-class Several(Ranks):
+class Several(ProcessGroup):
     """One of several processes that run one after the other: it hears what those before it had."""
 
-    def __init__(self, index: int, count: int, before: list[Any]) -> None:
-        self.index, self.count, self.before = index, count, before
+    def __init__(self, rank: int, world_size: int, before: list[Any]) -> None:
+        self.rank, self.world_size, self.before = rank, world_size, before
 
     def mean(self, value: Tensor) -> Tensor:
         return value

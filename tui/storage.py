@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redsm5 import paths
-from redsm5.kept import changes
 from redsm5.records import FINISHED, RetentionRow, TrialRecord
+from redsm5.timeline import changes
 from tui.files import Lines, records
 
 LOOK_AGAIN_S = 60.0  # at a finished trial that still has checkpoints: they may be evicted
@@ -136,8 +136,8 @@ class StorageReader:
         try:
             for change in changes(rows):
                 keep_all += change.keep_all
-                if change.time >= oldest and change.kept:
-                    moves.append(Move(change.time, change.kept, record.number))
+                if change.time >= oldest and change.on_disk:
+                    moves.append(Move(change.time, change.on_disk, record.number))
         except (ValueError, OverflowError):  # an invalid time
             moves = []
         return Holding(kinds_of(folder), keep_all, moves, record, stamp if settled else None)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import SYMPTOMS
+from redsm5.distributed import ALONE, ProcessGroup
 from redsm5.evaluation.metrics import Pair
 from redsm5.model import Candidates, MultiTaskModel
-from redsm5.ranks import ALONE, Ranks
 
 CANDIDATES = 4  # most candidate spans per window and symptom
 
@@ -63,7 +63,7 @@ def predict(
     loader: Iterable[list[dict[str, Tensor]]],
     dataset: EncodedPosts,
     loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> Predictions:
     """Run the unwrapped model in evaluation mode over a loader of the data set, on its device.
 
@@ -71,7 +71,7 @@ def predict(
 
     Args:
         loss_of: computes the loss, a scalar, of (outputs, batch); without it the predictions' loss is NaN.
-        ranks: the processes that share the batches; each gets the predictions of all of them.
+        group: the processes that share the batches; each gets the predictions of all of them.
     """
     model.eval()
     answers: list[_Answer] = []
@@ -82,8 +82,8 @@ def predict(
             losses.append(loss_of(outputs, micro_batch).double())
         candidates = model.evidence_head.decode(outputs, micro_batch, count=CANDIDATES)
         answers += _answers(outputs["criteria_logits_NC"], candidates, micro_batch, dataset)
-    loss = float(ranks.mean(torch.stack(losses).sum())) if losses else math.nan
-    everyones = [answer for some in ranks.gathered(answers) for answer in some]
+    loss = float(group.mean(torch.stack(losses).sum())) if losses else math.nan
+    everyones = [answer for some in group.gathered(answers) for answer in some]
     return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset, loss)
 
 

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from redsm5 import paths
 from redsm5.evaluation import plots
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
-from redsm5.kept import Moment
 from redsm5.reports import StudySummary, SummaryTrial
 from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
+from redsm5.timeline import Moment
 
 MOST_LINES = 300  # trials in the parallel coordinates; if there are more, a sample evenly spaced by rank
 MOST_LABELS = 12  # on an axis of choices
@@ -150,12 +150,12 @@ def _storage(summary: StudySummary, moments: Sequence[Moment]) -> Markup | None:
     if not moments:
         return None
     step = math.ceil(len(moments) / MOST_MOMENTS)
-    peak = max(range(len(moments)), key=lambda i: moments[i].kept)
+    peak = max(range(len(moments)), key=lambda i: moments[i].on_disk)
     thinned = [moments[i] for i in sorted({*range(0, len(moments), step), peak, len(moments) - 1})]
     first, length = moments[0].time, moments[-1].time - moments[0].time
     unit = next((unit for unit in UNITS if length < 100 * UNITS[unit]), "days")
-    kept, keep_all = (
+    on_disk, keep_all = (
         [((moment.time - first) / UNITS[unit], float(getattr(moment, name))) for moment in thinned]
-        for name in ("kept", "keep_all")
+        for name in ("on_disk", "keep_all")
     )
-    return Markup(plots.storage(unit, kept, keep_all, summary.storage.budget))
+    return Markup(plots.storage(unit, on_disk, keep_all, summary.storage.budget))

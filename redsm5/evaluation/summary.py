@@ -18,7 +18,6 @@ from redsm5.documents import load, load_lines, milliseconds, now
 from redsm5.errors import InputError
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.studypage import render_summary, scored
-from redsm5.kept import Moment, storage_over_time
 from redsm5.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.reports import (
     CHOSEN_BY_VALIDATION,
@@ -31,6 +30,7 @@ from redsm5.reports import (
     TestMetrics,
 )
 from redsm5.sections import Parameter, SearchConfig
+from redsm5.timeline import Moment, storage_over_time
 
 Read = TypeVar("Read")
 
@@ -64,8 +64,8 @@ class StudyFiles:
         return otherwise
 
 
-def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
-    """The study with this name or uuid; without one, the newest.
+def select_study(experiments: Path, wanted: str | None) -> StudyRecord:
+    """The study with the name or uuid that a person gives; without one, the newest.
 
     Raises:
         InputError: there is no such study, or its record is damaged.
@@ -239,7 +239,7 @@ def _storage(found: StudyFiles, moments: Sequence[Moment]) -> StorageSummary:
     budget = retention.get("max_total_size") if isinstance(retention, dict) else None
     return StorageSummary(
         now=sum(found.sizes.values()),
-        highest=max((moment.kept for moment in moments), default=0),
+        highest=max((moment.on_disk for moment in moments), default=0),
         written=moments[-1].written if moments else 0,
         keep_all=moments[-1].keep_all if moments else 0,
         budget=budget if isinstance(budget, int) else None,

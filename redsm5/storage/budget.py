@@ -5,7 +5,7 @@ quarantined files included. Before a trial trains, it reserves the most that its
 save, it makes sure that the new checkpoint fits its reservation. The ledger, budget.json, is read and replaced under
 the flock on budget.lock, which is never renamed or removed. A reservation holds while its owner holds the trial's lock,
 and so ends with the process, however that exits. The ledger is rebuilt from the disk when it is missing or unreadable,
-and its sizes are measured again whenever a trial is admitted.
+and its sizes are measured again at each reservation.
 
 Over budget, checkpoints are evicted in this order: those of failed trials; those of pruned trials; training states of
 completed trials; weights of the completed trials with the worst scores, whose reports exist. Never those of a running
@@ -28,6 +28,7 @@ from redsm5.owned import NotOursError
 from redsm5.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import OVERHEAD, CheckpointStore
+from redsm5.waiting import Stop, wait_until
 
 LOW_DISK_BYTES = 100_000_000_000  # above it no disk is low, whatever the percentage
 SLACK = 64_000  # bytes: a list renamed over another, and whatever else is small and short-lived
@@ -85,8 +86,8 @@ class Budget:
         scope = paths.study_dir(self._experiments, study_id) if study_id else trial_dir
         self._path, self._lock = scope / paths.BUDGET, files.Lock(scope / paths.BUDGET_LOCK)
 
-    def admit(self, reserve: int, *, stop_requested: Callable[[], bool]) -> None:
-        """Reserve bytes for this trial; wait while other running trials have reserved the space.
+    def reserve(self, size: int, *, stop: Stop | None = None) -> None:
+        """Reserve `size` bytes for this trial; wait while other running trials have reserved the space.
 
         Raises:
             DiskError: they do not fit, and no trial at work will give room.
@@ -94,37 +95,29 @@ class Budget:
             Interrupted: a stop was requested while waiting.
         """
         begin: float | None = None
-        while True:
+
+        def reserved() -> bool:
+            nonlocal begin
             with self._lock:
                 ledger = self._load()
-                self._measure(ledger)
-                self._agree(ledger)
-                self._look_at_disk(ledger, max(reserve - self._own_bytes(), 0))
-                self._evict(ledger, self._missing(ledger, reserve))
-                missing = self._missing(ledger, reserve)
-                if missing > 0 and self._own_bytes() > reserve:  # from a run under a larger budget
-                    self._free_own()
-                    missing = self._missing(ledger, reserve)
-                fits = missing <= 0
-                self._write(ledger, reserve if fits else 0)
-            if fits:
-                return
+                missing = self._try_to_reserve(ledger, size)
+            if missing <= 0:
+                return True
             others = [trial_id for trial_id in ledger.entries if trial_id != self._trial_id]
             if begin is None:
                 begin = time.monotonic()
-                self._log(
-                    "the budget is full: waiting for other trials to release space", needed=reserve, missing=missing
-                )
+                self._log("the budget is full: waiting for other trials to release space", needed=size, missing=missing)
             # Trials with a reservation will release space. Others are starting, ending or waiting: wait a while.
             patient = any(ledger.entries[t].reserved for t in others) or (
                 time.monotonic() - begin < GRACE_S and any(map(self._live, others))
             )
-            if reserve > self._max or not patient:
-                needed = max(reserve, self._own_bytes())
+            if size > self._max or not patient:
+                needed = max(size, self._own_bytes())
                 raise self._no_room(needed, self._max - self._taken(ledger), "within retention.max_total_size")
-            if stop_requested():
-                raise Interrupted("stopped while waiting for space in the budget")
-            time.sleep(POLL_S)
+            return False
+
+        if not wait_until(reserved, stop, every=POLL_S):
+            raise Interrupted("stopped while waiting for space in the budget")
 
     def make_room(self, size: int) -> None:
         """Make sure that `size` more bytes fit the reservation and the disk, before any is written.
@@ -156,6 +149,19 @@ class Budget:
 
     # -----------------------------------------------------------------------------------------------------------------
     # the ledger; the caller holds its lock
+
+    def _try_to_reserve(self, ledger: BudgetLedger, size: int) -> int:
+        """Reserve `size` bytes if they fit, after making room; by how many bytes they do not."""
+        self._measure(ledger)
+        self._agree(ledger)
+        self._look_at_disk(ledger, max(size - self._own_bytes(), 0))
+        self._evict(ledger, self._missing(ledger, size))
+        missing = self._missing(ledger, size)
+        if missing > 0 and self._own_bytes() > size:  # from a run under a larger budget
+            self._free_own()
+            missing = self._missing(ledger, size)
+        self._write(ledger, size if missing <= 0 else 0)
+        return missing
 
     def _load(self) -> BudgetLedger:
         """The ledger from its file; where there is none that can be read, from the trials on disk."""

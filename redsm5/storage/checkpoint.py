@@ -27,12 +27,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from redsm5 import code_version, paths
 from redsm5.config import Config
+from redsm5.distributed import ALONE, ProcessGroup
 from redsm5.documents import now
 from redsm5.errors import IncompatibleCheckpointError
 from redsm5.jsonio import dumps, from_json_number, loads
 from redsm5.migrations import CHECKPOINT_FORMAT, SCHEMA, legacy_of
 from redsm5.model import MultiTaskModel, architecture, head_config
-from redsm5.ranks import ALONE, Ranks
 from redsm5.records import Best, Manifest
 from redsm5.storage import tensors as tensor_files
 from redsm5.storage.randomness import Generators, random_generators, set_random_generators
@@ -132,7 +132,7 @@ class TrainingState:
 
     Attributes:
         scaler: None without fp16.
-        ranks: the processes that train it together.
+        group: the processes that train it together.
         best_in_memory: the best weights, where checkpoints are turned off.
     """
 
@@ -141,7 +141,7 @@ class TrainingState:
     schedule: LambdaLR
     scaler: torch.amp.GradScaler | None
     progress: Progress = field(default_factory=Progress)
-    ranks: Ranks = ALONE
+    group: ProcessGroup = ALONE
     best_in_memory: tuple[Manifest, dict[str, Tensor]] | None = None
     _buffers: dict[str, TensorFile] = field(default_factory=dict)
 
@@ -194,10 +194,10 @@ class TrainingState:
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict({name: from_json_number(value) for name, value in plain["scaler"].items()})
         self.progress = Progress(**plain["progress"])
-        if index := self.ranks.index:
-            own = f"process.{index}."
+        if rank := self.group.rank:
+            own = f"process.{rank}."
             tensors = {name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)}
-            plain = plain["other_processes"][index - 1]
+            plain = plain["other_processes"][rank - 1]
         set_random_generators(tensors, plain)
 
     def _set_rates(self) -> None:
@@ -278,8 +278,8 @@ def save(
         DiskError, OSError: the save before this one failed.
     """
     saver.wait()  # its buffers are ours from here on
-    generators = state.ranks.gathered(random_generators())
-    if not state.ranks.first:
+    generators = state.group.gathered(random_generators())
+    if not state.group.is_first:
         return
     progress = state.progress
     manifest = Manifest(
@@ -316,8 +316,8 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         IncompatibleCheckpointError: the checkpoint is of another model, other data or another format, or of a training
             by another number of processes.
     """
-    if not state.ranks.first:
-        if chosen := state.ranks.of_first(""):
+    if not state.group.is_first:
+        if chosen := state.group.of_first(""):
             folder = store.folder / chosen
             state.unpack(load_verified(read_verified(folder), folder)[1])
         return state.progress
@@ -332,18 +332,18 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
             continue
         manifest, contents = load_verified(verified, folder)
         identity.check(manifest, str(folder))
-        _check_processes(contents, state.ranks.count, str(folder))
+        _check_processes(contents, state.group.world_size, str(folder))
         try:
             state.unpack(contents)
         except DamagedCheckpoint as error:
             store.quarantine(checkpoint.name, str(error))
             continue
-        state.ranks.of_first(checkpoint.name)
+        state.group.of_first(checkpoint.name)
         log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
     if had_any:
         log("no valid checkpoint is left: the trial restarts at epoch 0")
-    state.ranks.of_first("")
+    state.group.of_first("")
     return state.progress
 
 

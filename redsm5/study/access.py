@@ -5,7 +5,6 @@ minutes, and resumes by itself.
 """
 
 import os
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +15,17 @@ from redsm5.config import Config
 from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable
 from redsm5.errors import HubAccessError, HubUnavailableError, Interrupted
 from redsm5.sections import CategoricalParameter
-from redsm5.study.registry import Scoreboard, find_study
-from redsm5.study.signals import Stop, StopRequest
+from redsm5.study.registry import Scoreboard, study_by_name
+from redsm5.study.signals import StopRequest
 from redsm5.tracking.logs import open_logs
+from redsm5.waiting import Stop, wait_until
 
 POLL_S = 300.0  # or what REDSM5_HUB_POLL_S says
 AWAITED = (HubAccessError, HubUnavailableError)
 AWAITED_KINDS = tuple(error.kind for error in AWAITED)
 
 
-class Admitted(NamedTuple):
+class CheckedData(NamedTuple):
     """What a study starts or resumes with.
 
     Attributes:
@@ -40,7 +40,7 @@ class Admitted(NamedTuple):
     remarks: list[tuple[str, dict[str, Any]]]
 
 
-def admit(config: Config, stop: StopRequest) -> Admitted:
+def check_data(config: Config, stop: StopRequest) -> CheckedData:
     """The study's data, after checking it and the access to its models.
 
     Raises:
@@ -54,10 +54,11 @@ def admit(config: Config, stop: StopRequest) -> Admitted:
         try:
             hub.check_access(config.data, models, config.model.revision)
             splits = load_learnable(config.data)
-            return Admitted(config, splits.counts, splits.fingerprint, _remarks(splits, config.data.group_duplicates))
+            remarks = _remarks(splits, config.data.group_duplicates)
+            return CheckedData(config, splits.counts, splits.fingerprint, remarks)
         except AWAITED as error:
             experiments = Path(config.experiments)
-            record = find_study(experiments, config.study.name)
+            record = study_by_name(experiments, config.study.name)
             board = record and Scoreboard(experiments, record)
             if not board or not has_begun(board):
                 raise
@@ -104,10 +105,7 @@ def wait_for_hub(
                 "the study is paused; it resumes by itself once the Hub grants access", reason=reason, every_s=poll_s
             )
             warned = reason
-        deadline = time.monotonic() + poll_s
-        while time.monotonic() < deadline and not stop.requested:
-            time.sleep(min(0.2, poll_s))
-        if stop.requested:
+        if wait_until(lambda: stop.requested, timeout=poll_s, every=0.2):
             raise Interrupted("stopped while the study was paused: run the same command again to resume it")
         try:
             hub.check_access(config.data, models, config.model.revision, tries=1)

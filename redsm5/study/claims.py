@@ -16,9 +16,10 @@ from redsm5.config import Config
 from redsm5.errors import Interrupted
 from redsm5.study import search, space
 from redsm5.study.launch import wait_unlocked
+from redsm5.study.optuna_private import reopen
 from redsm5.study.registry import Scoreboard
-from redsm5.study.signals import Stop
 from redsm5.study.trial import create_trial, read_record
+from redsm5.waiting import Stop, wait_until
 
 ORPHAN_S = 60.0  # in which a process whose driver has ended saves and stops
 
@@ -36,9 +37,8 @@ def asking(study: Path, stop: Stop) -> Iterator[None]:
         Interrupted: a stop was requested, before or meanwhile.
     """
     lock = files.Lock(study / paths.CLAIMS / "asking.lock")
-    while not lock.acquire(timeout_s=1.0):
-        if stop.requested:
-            raise Interrupted("stopped while waiting for another worker that asks for a trial")
+    if not wait_until(lambda: lock.acquire(timeout_s=1.0), stop, every=0.0):  # it looks often itself
+        raise Interrupted("stopped while waiting for another worker that asks for a trial")
     try:
         yield
     finally:
@@ -53,7 +53,7 @@ def ensure_created(
     board: Scoreboard,
 ) -> str:
     """Draw the trial's parameters, tie it to a uuid and make its folder, as far as that has not been done."""
-    trial = optuna.Trial(study, frozen._trial_id)
+    trial = reopen(study, frozen)
     trial_id = trial.user_attrs.get(search.TRIAL_ID)
     if trial_id is None:
         search.draw(study, trial, config, presets)
@@ -61,7 +61,7 @@ def ensure_created(
         trial.set_user_attr(search.TRIAL_ID, trial_id)
     if read_record(paths.trial_dir(Path(config.experiments), trial_id)) is None:
         seed = search.seed_for(config.study.seed, frozen.number, "training")
-        drawn = optuna.Trial(study, frozen._trial_id).params
+        drawn = reopen(study, frozen).params
         preset = presets[frozen.number] if frozen.number < len(presets) else {}
         parameters = space.draw_in_order(config, preset, lambda key, _: drawn[key])
         create_trial(

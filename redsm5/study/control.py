@@ -12,7 +12,6 @@ obeyed, or came too late.
 
 import os
 import re
-import time
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -21,7 +20,7 @@ from redsm5 import files, paths
 from redsm5.errors import Interrupted, LockedError
 from redsm5.records import FINISHED
 from redsm5.study.registry import Scoreboard
-from redsm5.study.signals import Stop
+from redsm5.waiting import Stop, wait_until
 
 POLL_S = 0.5
 BY_HAND = "requested by the user"  # why a trial was pruned
@@ -102,10 +101,8 @@ class Control:
             file=str(self.folder / paths.PAUSE),
         )
         ended = self.asked(paths.STOP_NOW, paths.STOP)
-        while self._pauses(trial_id):
-            if ended.requested:
-                raise Interrupted("stopped while the study was paused: run the same command again to resume it")
-            time.sleep(POLL_S)
+        if not wait_until(lambda: not self._pauses(trial_id), ended, every=POLL_S):
+            raise Interrupted("stopped while the study was paused: run the same command again to resume it")
         self._log.info("the study resumes")
         board.note("running")
 

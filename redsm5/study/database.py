@@ -4,7 +4,6 @@ If the database fails during a statement, the next run repeats it: results are r
 trial that was already asked for is found again.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +25,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fi
 
 from redsm5.errors import ConfigError, Interrupted
 from redsm5.redaction import redact
-from redsm5.study.signals import Stop
+from redsm5.waiting import Stop, wait_until
 
 POLL_S = 2.0
 EXAMPLE = "postgresql://user@host/database"
@@ -105,10 +104,7 @@ def wait_when_away(storage: RDBStorage, stop: Stop, log: FilteringBoundLogger) -
                 if warned:
                     log.info("the database answers again: the study resumes")
                 return connection
-            deadline = time.monotonic() + POLL_S
-            while time.monotonic() < deadline and not stop.requested:
-                time.sleep(0.1)
-            if stop.requested:
+            if wait_until(lambda: stop.requested, timeout=POLL_S):
                 raise Interrupted("stopped while the database did not answer: run the same command again to resume")
 
     event.listen(storage.engine, "do_connect", connect)

@@ -20,7 +20,7 @@ from redsm5.documents import load_lines
 from redsm5.errors import ConfigError, DiskError, InputError, Interrupted
 from redsm5.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.study import claims, pruning, search, space
-from redsm5.study.access import AWAITED_KINDS, admit, has_begun, wait_for_hub
+from redsm5.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_hub
 from redsm5.study.control import BY_HAND, Control
 from redsm5.study.database import breaking_off, wait_when_away
 from redsm5.study.failures import Failures, check_result, failed_at_start, reason_of
@@ -34,7 +34,7 @@ from redsm5.study.outcomes import (
     note_pruned,
     note_repeated,
 )
-from redsm5.study.registry import Scoreboard, find_study, new_study, open_study, read_studies, with_data
+from redsm5.study.registry import Scoreboard, new_study, open_study, read_studies, study_by_name, with_data
 from redsm5.study.signals import StopRequest, running_time
 from redsm5.study.standby import Standby
 from redsm5.study.status import StatusLine, size_text
@@ -42,6 +42,7 @@ from redsm5.study.trial import note_event, read_record, write_record
 from redsm5.surroundings import note_open_to_all
 from redsm5.tracking.logs import open_logs
 from redsm5.tracking.shipper import Shipper, tracking_uri
+from redsm5.waiting import wait_until
 
 STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
 INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
@@ -61,9 +62,9 @@ class Driver:
         """
         self.experiments, self.kept = Path(config.experiments), kept
         self.stop = StopRequest()
-        self.data = admit(config, self.stop)  # refuses bad data before anything is written
+        self.data = check_data(config, self.stop)  # refuses bad data before anything is written
         config = self.data.config
-        if find_study(self.experiments, config.study.name) is None:
+        if study_by_name(self.experiments, config.study.name) is None:
             new_study(config)  # refuses what cannot be searched
         storage = search.open_storage(config)  # before a lock is taken: a server may not answer for long
         files.make_dir(self.experiments)
@@ -85,15 +86,15 @@ class Driver:
             with lock:
                 self.control.enter()
                 self.board.write()
-        self.now = self.asked = self.control.asked(paths.STOP_NOW)
+        self.stop_now = self.asked = self.control.asked(paths.STOP_NOW)
         if isinstance(storage, RDBStorage):
-            wait_when_away(storage, self.now, self.log)
+            wait_when_away(storage, self.stop_now, self.log)
         self.limit = config.study.trial_timeout or math.inf
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self.failures = Failures(config, self.board, self.log)
         self.pages = Pages(self.log)
-        self.orphans = claims.Orphans(self.experiments, self.now, self.log)
+        self.orphans = claims.Orphans(self.experiments, self.stop_now, self.log)
         self._waited = False
         self._stale, self._renewed = False, 0.0
         if record.left_out and not begun:
@@ -137,12 +138,12 @@ class Driver:
                         self.failures.hold(claim, number, trial_id)
             outcome = "completed"
         except Interrupted:
-            ordered = not self.stop.requested and (self.now.requested or paths.STOP in self.control.look())
+            ordered = not self.stop.requested and (self.stop_now.requested or paths.STOP in self.control.look())
             if ordered:
                 self.log.info("the study is stopped as requested: run the same command again to resume it")
             else:
                 outcome = "paused"
-            if self.now.requested or not ordered:
+            if self.stop_now.requested or not ordered:
                 raise
         finally:
             self.failures.let_go()
@@ -153,7 +154,7 @@ class Driver:
                     self.control.leave()
             finally:
                 self.log.info("shipping the last metrics to MLflow")
-                left = self.shipper.close(hurried=lambda: self.now.requested)
+                left = self.shipper.close(hurried=lambda: self.stop_now.requested)
                 if left or self.shipper.failing:
                     what = {"rows": left, "reports": self.shipper.reports}
                     self.log.warning("some metrics or reports are not in MLflow yet: `just sync` ships them", **what)
@@ -206,7 +207,7 @@ class Driver:
         while True:
             self._raise_if_stopped()
             waiting, unreadable = False, None
-            with claims.asking(self.folder, self.now):
+            with claims.asking(self.folder, self.stop_now):
                 open_trials = search.unfinished(self.optuna)
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
@@ -240,7 +241,7 @@ class Driver:
                 if not self._waited:
                     self.log.info("other workers are running the last trials: waiting in case one of them is killed")
                 self._waited = True
-                time.sleep(1.0)
+                wait_until(lambda: self.stop_now.requested, timeout=1.0, every=0.5)
 
     # -----------------------------------------------------------------------------------------------------------------
     # one trial
@@ -307,7 +308,7 @@ class Driver:
         """Find out whether the failure is the trial's own, and only then tell Optuna; whether it is."""
         self._raise_if_stopped()
         self._show(trial_id)
-        own = self.failures.own(record, self.now)
+        own = self.failures.own(record, self.stop_now)
         if own and record.error:
             note_failed(folder, record, record.error.kind, record.error.message, exit_code=record.exit_code)
             self._finish(number, trial_id, folder)
@@ -330,7 +331,7 @@ class Driver:
             Interrupted: nothing is to be started.
         """
         self.control.wait_while_paused(trial_id, self.board)
-        wait_unlocked(folder, self.now)  # a trial that outlived its driver stops by itself
+        wait_unlocked(folder, self.stop_now)  # a trial that outlived its driver stops by itself
         record = existing_record(folder)
         if record.state in FINISHED:
             return None
@@ -371,7 +372,7 @@ class Driver:
             if self.board.trials[trial_id].state == "running":
                 self.pages.draw()
 
-        return self.standby.launch(trial_id, self.now, self.log).attend(self.asked, meanwhile, seconds)
+        return self.standby.launch(trial_id, self.stop_now, self.log).attend(self.asked, meanwhile, seconds)
 
     def _finish(self, number: int, trial_id: str, folder: Path) -> None:
         self.failures.count(self._conclude(number, trial_id, folder))
@@ -423,5 +424,5 @@ class Driver:
         return len(self.optuna.get_trials(deepcopy=False, states=states))
 
     def _raise_if_stopped(self) -> None:
-        if self.now.requested:
+        if self.stop_now.requested:
             raise Interrupted("the study can be resumed: run the same command again")

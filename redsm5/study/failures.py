@@ -21,7 +21,7 @@ from redsm5.records import TrialRecord
 from redsm5.study.faults import RESUMABLE_KINDS
 from redsm5.study.launch import trains
 from redsm5.study.registry import Scoreboard
-from redsm5.study.signals import Stop
+from redsm5.waiting import Stop
 
 IN_A_ROW = 3
 STARTS = 3  # a trial that fails this often before its first step, now for this reason and now for that, has failed
@@ -31,7 +31,7 @@ Held = tuple[files.Lock, int, str]  # the claim to a trial, its number and id
 
 
 def failed_at_start(record: TrialRecord) -> bool:
-    """Whether the trial's process says that it failed before its first step (redsm5/study/trial.py)."""
+    """Whether the trial's process says that it failed before its first step (redsm5/study/trial_run.py)."""
     return record.state == "interrupted" and record.error is not None and record.error.kind not in RESUMABLE_KINDS
 
 

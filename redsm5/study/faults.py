@@ -28,9 +28,9 @@ LOST_IN_WORDS = ("gloo/", "[gloo]", "NCCL")
 
 
 class Peers(Protocol):
-    """The processes of a trial, as redsm5/ranks.py has them."""
+    """The processes of a trial, as redsm5/distributed.py has them."""
 
-    count: int
+    world_size: int
 
     def report_fault(self, fault: dict[str, Any]) -> None: ...
 

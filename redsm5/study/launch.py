@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -21,8 +20,9 @@ from redsm5.data import load_learnable
 from redsm5.errors import ConfigError, Interrupted
 from redsm5.overrides import quoted
 from redsm5.records import TrialRecord
-from redsm5.study.signals import DRIVER, Stop, StopRequest, die_with_parent, running_time
+from redsm5.study.signals import DRIVER, StopRequest, die_with_parent, running_time
 from redsm5.study.trial import create_trial, read_record
+from redsm5.waiting import Stop, wait_until
 
 POLL_S = 0.1
 STOP_WITHIN_S = 24 * 3600  # a launcher of several processes that is asked to stop gives them as long as they need
@@ -209,16 +209,15 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
     Raises:
         Interrupted: a stop was requested meanwhile.
     """
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def is_free() -> bool:
         with files.try_lock(folder / paths.LOCK) as free:
-            if free:
-                return True
-        if stop and stop.requested:
-            raise Interrupted(f"stopped while waiting for another process to release {folder.name}")
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
+            return free
+
+    free = wait_until(is_free, stop, seconds)
+    if not free and stop and stop.requested:
+        raise Interrupted(f"stopped while waiting for another process to release {folder.name}")
+    return free
 
 
 def dry_run(config: Config) -> int:

@@ -12,6 +12,7 @@ from redsm5.config import Config
 from redsm5.documents import load_lines
 from redsm5.records import Decision, MetricRow
 from redsm5.sections import CategoricalParameter
+from redsm5.study.optuna_private import reopen
 from redsm5.study.outcomes import append_decision
 from redsm5.study.trial import read_record
 
@@ -106,7 +107,7 @@ def decide(study: optuna.Study, config: Config, number: int, folder: Path) -> No
         value, epoch = row.value, row.epoch
         if row.metric != config.study.metric or epoch in decided:
             continue
-        trial = optuna.Trial(study, frozen._trial_id)
+        trial = reopen(study, frozen)
         if math.isfinite(value) and epoch not in frozen.intermediate_values:
             trial.report(value, epoch)
         record = read_record(folder)

@@ -63,7 +63,7 @@ def _name_of(study: Path) -> str | None:
     return next((name for name in names if isinstance(name, str)), None)
 
 
-def find_study(experiments: Path, name: str) -> StudyRecord | None:
+def study_by_name(experiments: Path, name: str) -> StudyRecord | None:
     """The study of this name, or None. Other studies that cannot be read are skipped.
 
     Raises:
@@ -107,7 +107,7 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     """
     asked = compose(overrides)
     experiments = Path(asked.experiments)
-    found = find_study(experiments, asked.study.name)
+    found = study_by_name(experiments, asked.study.name)
     if found is None:
         return asked, {}
     begun = from_snapshot(found.config, experiments)
@@ -173,7 +173,7 @@ def open_study(config: Config) -> StudyRecord:
     experiments = Path(config.experiments)
     _remove_litter(experiments)
     snapshot = snapshot_of(config)
-    found = find_study(experiments, config.study.name)
+    found = study_by_name(experiments, config.study.name)
     if found is None:
         found = new_study(config)
         files.make_dir(paths.study_dir(experiments, found.study_id) / paths.CONTROL)

@@ -25,6 +25,7 @@ from redsm5.errors import ConfigError
 from redsm5.records import StudyRecord, TrialRecord
 from redsm5.sections import CategoricalParameter, Parameter
 from redsm5.study.database import open_database
+from redsm5.study.optuna_private import reopen
 from redsm5.study.space import Preset, draw_in_order, fixed
 
 TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
@@ -108,7 +109,7 @@ def draw(study: optuna.Study, trial: optuna.Trial, config: Config, presets: Sequ
         replayed = optuna.create_study(direction="maximize", sampler=study.sampler)
         replayed.add_trials([t for t in study.get_trials(deepcopy=False) if t.number < trial.number])
         study.sampler = PartialFixedSampler(_suggest(replayed.ask(), config, preset), RandomSampler(seed=0))
-    return _suggest(optuna.Trial(study, trial._trial_id), config, preset)
+    return _suggest(reopen(study, trial), config, preset)
 
 
 def _suggest(trial: optuna.Trial, config: Config, preset: Preset) -> dict[str, Any]:
@@ -133,8 +134,7 @@ def tell(study: optuna.Study, number: int, record: TrialRecord, *, repeats: int 
         trials = study.get_trials(deepcopy=False)
         scores = trials[repeats].intermediate_values
         if scores and not trials[number].intermediate_values:
-            trial = optuna.Trial(study, trials[number]._trial_id)
-            trial.report(scores[max(scores)], max(scores))
+            reopen(study, trials[number]).report(scores[max(scores)], max(scores))
     if record.state == "completed" and record.best and math.isfinite(record.best.value):
         study.tell(number, record.best.value)
     else:

@@ -11,20 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+
+from redsm5.waiting import Stop, wait_until
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec it is too late to load anything
-POLL_S = 0.1
 GRACE_S = 1.0  # one request often arrives as several signals: to the group, and again as the parent dies
 DRIVER = "REDSM5_LAUNCHED"  # the number of the process that launched this one and waits for it
-
-
-class Stop(Protocol):
-    """Who can be asked whether to stop: a signal's handler, or one that looks for orders too."""
-
-    @property
-    def requested(self) -> bool: ...
 
 
 class StopRequest:
@@ -90,8 +83,7 @@ def wait_while_driver_is_stopped(stop: Stop, say: Callable[[str], object]) -> No
         return
     say("the driver is suspended (Ctrl-Z): the trial waits for it")
     running_time()
-    while _driver_is_stopped() and not stop.requested:
-        time.sleep(POLL_S)
+    wait_until(lambda: not _driver_is_stopped(), stop)
     running_time.leave_out()
     say("the trial continues")
 

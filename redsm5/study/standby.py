@@ -27,7 +27,7 @@ from redsm5.errors import Interrupted
 from redsm5.jsonio import dumps, loads
 from redsm5.study import launch
 from redsm5.study.launch import POLL_S, Launched
-from redsm5.study.signals import Stop
+from redsm5.waiting import Stop
 
 SCRIPT = launch.SCRIPTS / "standby.py"
 CLOSE_S = 5.0  # the standby process is killed if it has not exited so long after the request

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import optuna
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -31,11 +32,10 @@ from redsm5.storage.checkpoint import Identity, Saver, seed_everything
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import STATE_FILES, read_verified
 from redsm5.study import driver as driver_module
-from redsm5.study import outcomes, search
-from redsm5.study import trial as trial_module
-from redsm5.study.access import Admitted
+from redsm5.study import outcomes, search, trial_run
+from redsm5.study.access import CheckedData
 from redsm5.study.driver import Driver
-from redsm5.study.trial import TrialRun
+from redsm5.study.trial_run import TrialRun
 from redsm5.tracking.system import SystemMetrics, Usage
 
 EPOCHS, STEPS = 2, 2
@@ -133,13 +133,13 @@ def warm(scratch: Path) -> Config:
     the configuration for them.
     """
     outcomes.draw_report = lambda folder, log: None
-    driver_module.admit = lambda config, stop: Admitted(config, {}, "ab" * 32, [])
+    driver_module.check_data = lambda config, stop: CheckedData(config, {}, "ab" * 32, [])
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
     )
     # No sample but at an epoch's end, however long a step takes here.
     session_module.SystemMetrics = partial(SystemMetrics, clock=lambda: 0.0)  # type: ignore[assignment,misc]
-    trial_module.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
+    trial_run.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
     torch.set_num_threads(1)
     config = configuration(scratch / "warm")
     with OneThread() as saver:
@@ -191,7 +191,8 @@ def outcome(experiments: Path) -> Mapping[str, Any]:
     trials = sorted(paths.trial_dirs(experiments), key=lambda f: (files.read_json(f / paths.TRIAL) or {})["number"])
     events = {line["trial_id"]: line["state"] for line in files.read_lines(study / paths.EVENTS)}
     storage = search.open_storage(config)
-    (told,) = [storage.get_all_trials(s._study_id) for s in storage.get_all_studies()]
+    (name,) = optuna.get_all_study_names(storage)
+    told = optuna.load_study(study_name=name, storage=storage).get_trials()
     return {
         "study": (record["state"], record["trials"], record["best"]["value"], [t["state"] for t in index["trials"]]),
         "events": [events[folder.name.removeprefix("trial_")] for folder in trials],

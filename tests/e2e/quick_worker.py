@@ -17,7 +17,7 @@ from redsm5.files import Lock
 from redsm5.paths import LOCK
 from redsm5.records import Best
 from redsm5.study import driver, outcomes
-from redsm5.study.access import Admitted
+from redsm5.study.access import CheckedData
 from redsm5.study.trial import read_record, write_record
 
 HANG = int(sys.argv[1])
@@ -52,7 +52,7 @@ class QuickDriver(driver.Driver):
 def quick(module: Any) -> None:
     """Leave out what reads posts, ships metrics and draws pages."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    module.admit = lambda config, stop: Admitted(config, {}, "ab" * 32, [])
+    module.check_data = lambda config, stop: CheckedData(config, {}, "ab" * 32, [])
     outcomes.draw_report = lambda folder, log: None
     module.Shipper = lambda *_: shipper
 

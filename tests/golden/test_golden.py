@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from redsm5 import owned, paths
-from redsm5.evaluation.summary import find_study, write_summary
+from redsm5.evaluation.summary import select_study, write_summary
 from redsm5.storage.cleanup import cleanup
 from redsm5.storage.history import checkpoint_history
 from redsm5.study.registry import list_studies, read_studies
-from redsm5.study.trial import read_record, trial_config
+from redsm5.study.resuming import trial_config
+from redsm5.study.trial import read_record
 from tui.reader import Reader
 
 HERE = Path(__file__).parent
@@ -80,7 +81,7 @@ def test_an_older_folder_is_listed_summarized_shown_and_has_nothing_to_clean_up(
     assert [owned.strangers(folder) for folder in folders + paths.study_dirs(experiments)] == [[]] * (
         len(folders) + len(paths.study_dirs(experiments))
     )
-    study = find_study(experiments, name)
+    study = select_study(experiments, name)
     assert [r["state"] for r in records(experiments) if r["study_id"] == study.study_id] == states
     for folder in folders:
         record = read_record(folder)

@@ -55,9 +55,7 @@ def work(experiments: Path, study_id: str, trial_id: str, epochs: int, max_total
     files.write_atomic(folder / paths.TRIAL, record_of(trial_id, study_id).to_json())
     store = CheckpointStore(folder, Policy(), log=lambda *_, **__: None)
     budget = Budget(store, study_id, max_total_size=max_total_size, min_free_disk_percent=0, log=lambda *_, **__: None)
-    budget.admit(
-        reservation(store.policy, full=WEIGHTS + STATE, weights=WEIGHTS, epochs=epochs), stop_requested=lambda: False
-    )
+    budget.reserve(reservation(store.policy, full=WEIGHTS + STATE, weights=WEIGHTS, epochs=epochs))
     store.make_room = budget.make_room
     dice = random.Random(seed)
     done = max((c.step for c in store.checkpoints()), default=0)

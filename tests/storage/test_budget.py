@@ -68,8 +68,8 @@ class Trial:
         record = record_of(self.id, study_id, state=state, best=best)
         files.write_atomic(self.folder / paths.TRIAL, record.to_json())
 
-    def admit(self, reserve: int = RESERVE) -> "Trial":
-        self.budget.admit(reserve, stop_requested=lambda: False)
+    def reserve(self, size: int = RESERVE) -> "Trial":
+        self.budget.reserve(size)
         return self
 
     def save(self, epoch: int, score: float = 0.1) -> None:
@@ -91,7 +91,7 @@ class Trial:
 
 
 def finished(experiments: Path, state: str, score: float | None = None, *, finish: bool = True) -> Trial:
-    trial = Trial(experiments, 10**9).admit()
+    trial = Trial(experiments, 10**9).reserve()
     trial.save(1)
     return trial.end(state, score, finish=finish)
 
@@ -159,7 +159,7 @@ def test_a_killed_worker_s_reservation_is_taken_back_and_the_budget_holds(experi
 def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path) -> None:
     trial = Trial(experiments, RESERVE - 1)
     with pytest.raises(DiskError) as caught:
-        trial.admit()
+        trial.reserve()
     assert caught.value.exit_code == 3
     assert f"{RESERVE:,} bytes are needed, but only {RESERVE - 1:,} are free within retention.max_total_size" in str(
         caught.value
@@ -174,16 +174,17 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
 
 def test_what_others_have_reserved_is_waited_for_and_a_stop_ends_the_wait(experiments: Path) -> None:
     limit = RESERVE + 1000
-    Trial(experiments, limit).admit()
+    Trial(experiments, limit).reserve()
     late = Trial(experiments, limit)
-    asked = []
+    asked = iter([False, True])
+    stop = type("Stop", (), {"requested": property(lambda _: next(asked))})()
     with pytest.raises(Interrupted):
-        late.budget.admit(RESERVE, stop_requested=lambda: bool(asked) or asked.append(1) or False)
+        late.budget.reserve(RESERVE, stop=stop)
     assert "the budget is full: waiting for other trials to release space" in [sentence for sentence, _ in late.said]
 
 
 def test_a_save_beyond_the_reservation_is_refused_before_it_is_written(experiments: Path) -> None:
-    trial = Trial(experiments, FULL * 2 + 200_000).admit(reserve=1000)
+    trial = Trial(experiments, FULL * 2 + 200_000).reserve(size=1000)
     trial.save(1, score=0.1)
     trial.save(2, score=0.2)
     before = used(experiments)
@@ -194,7 +195,7 @@ def test_a_save_beyond_the_reservation_is_refused_before_it_is_written(experimen
 
 def test_ties_stay_while_there_is_room_and_then_the_oldest_goes_first(experiments: Path) -> None:
     limit = 2 * FULL + 2 * WEIGHTS + 200_000
-    trial = Trial(experiments, limit).admit(reserve=FULL)
+    trial = Trial(experiments, limit).reserve(size=FULL)
     for epoch in range(1, 8):
         trial.save(epoch, score=0.5)
         assert used(experiments) <= limit
@@ -207,7 +208,7 @@ def test_ties_stay_while_there_is_room_and_then_the_oldest_goes_first(experiment
 
 
 def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(experiments: Path) -> None:
-    trial = Trial(experiments, 10**9).admit()
+    trial = Trial(experiments, 10**9).reserve()
     for epoch in range(1, 26):
         trial.save(epoch, score=0.5)
     trial.budget.release()
@@ -215,13 +216,13 @@ def test_ties_from_under_a_larger_budget_give_way_when_the_trial_is_resumed(expe
     trial.budget = Budget(
         trial.store, STUDY, max_total_size=RESERVE + 1000, min_free_disk_percent=0, log=lambda *_, **__: None
     )
-    trial.admit()
+    trial.reserve()
     assert used(experiments) <= RESERVE
     assert "epoch-0025" in trial.store.names()
 
 
 def test_damaged_checkpoints_count_and_give_way(experiments: Path) -> None:
-    trial = Trial(experiments, 2 * FULL + WEIGHTS + 200_000).admit(reserve=FULL)
+    trial = Trial(experiments, 2 * FULL + WEIGHTS + 200_000).reserve(size=FULL)
     trial.save(1)
     trial.store.quarantine("epoch-0001", "a flipped bit")
     trial.save(1)
@@ -231,13 +232,13 @@ def test_damaged_checkpoints_count_and_give_way(experiments: Path) -> None:
 
 
 def test_workers_that_disagree_about_the_budget_are_refused_while_both_are_there(experiments: Path) -> None:
-    first = Trial(experiments, 10**8).admit()
+    first = Trial(experiments, 10**8).reserve()
     with pytest.raises(ConfigError) as caught:
-        Trial(experiments, 10**9).admit()
+        Trial(experiments, 10**9).reserve()
     assert "1000000000" in str(caught.value)
     assert "100000000" in str(caught.value)
     first.end("completed", 0.1)
-    Trial(experiments, 10**9).admit()
+    Trial(experiments, 10**9).reserve()
     assert ledger(experiments).max_total_size == 10**9
 
 
@@ -250,18 +251,18 @@ def test_a_ledger_that_is_missing_or_wrong_is_made_anew_from_the_disk(experiment
     folder = paths.trial_dir(experiments, stranger.trial_id)
     folder.mkdir()
     (folder / paths.TRIAL).write_bytes(stranger.to_json())
-    trial = Trial(experiments, 10**8).admit()
+    trial = Trial(experiments, 10**8).reserve()
     assert ledger(experiments).entries.keys() == {old.id, trial.id}
     assert ledger(experiments).entries[old.id].bytes == used(experiments)
 
 
-def test_bytes_in_the_ledger_that_are_wrong_are_put_right_when_a_trial_is_admitted(experiments: Path) -> None:
+def test_bytes_in_the_ledger_that_are_wrong_are_put_right_when_a_trial_reserves(experiments: Path) -> None:
     old = finished(experiments, "completed", 0.3)
     path = paths.study_dir(experiments, STUDY) / paths.BUDGET
     document = json.loads(path.read_bytes())
     document["entries"][old.id] = {"reserved": 10**15, "bytes": 1}
     path.write_text(json.dumps(document))
-    Trial(experiments, 10**8).admit()
+    Trial(experiments, 10**8).reserve()
     assert (ledger(experiments).entries[old.id].reserved, ledger(experiments).entries[old.id].bytes) == (
         0,
         used(experiments),
@@ -270,7 +271,7 @@ def test_bytes_in_the_ledger_that_are_wrong_are_put_right_when_a_trial_is_admitt
 
 def test_a_trial_outside_a_study_is_its_own_study(experiments: Path) -> None:
     finished(experiments, "completed", 0.3)
-    trial = Trial(experiments, RESERVE, study_id=None).admit()
+    trial = Trial(experiments, RESERVE, study_id=None).reserve()
     assert (trial.folder / paths.BUDGET).exists()
 
 
@@ -325,12 +326,12 @@ def test_failed_trials_go_before_pruned_ones_before_the_worst_completed(experime
     order = []
     for _ in range(3):
         trial = Trial(experiments, used(experiments) + RESERVE - 1)
-        trial.admit().end("completed", 0.05)
+        trial.reserve().end("completed", 0.05)
         empty = [t for t in (good, bad, pruned, failed) if t.store.size() == 0 and t not in order]
         order += empty
     assert order == [failed, pruned, bad]
     with pytest.raises(DiskError):
-        Trial(experiments, used(experiments) + RESERVE - 1).admit()
+        Trial(experiments, used(experiments) + RESERVE - 1).reserve()
     assert good.store.size() > 0, "the best of the study never goes"
     row = bad.rows()[-1]
     assert row.action == "delete"
@@ -341,7 +342,7 @@ def test_failed_trials_go_before_pruned_ones_before_the_worst_completed(experime
 
 def test_a_completed_trial_s_training_state_goes_before_any_weights(experiments: Path) -> None:
     kept = finished(experiments, "completed", 0.5, finish=False)
-    Trial(experiments, used(experiments) + RESERVE - 1).admit()
+    Trial(experiments, used(experiments) + RESERVE - 1).reserve()
     assert [c.resumable for c in kept.store.checkpoints()] == [False]
 
 
@@ -350,7 +351,7 @@ def test_what_a_killed_strip_left_counts_as_room_that_a_new_trial_gets(experimen
     old = finished(experiments, "pruned", 0.1)
     checkpoint = old.folder / paths.CHECKPOINTS / "epoch-0001"
     (checkpoint / paths.STATE_TENSORS).write_bytes(bytes(STATE))
-    Trial(experiments, RESERVE + 100).admit()
+    Trial(experiments, RESERVE + 100).reserve()
     assert not checkpoint.exists()
 
 
@@ -359,7 +360,7 @@ def test_a_trial_that_is_not_over_never_gives_way(experiments: Path, state: str)
     other = finished(experiments, state, finish=False)
     before = used(experiments)
     with pytest.raises(DiskError):
-        Trial(experiments, before + RESERVE - 1).admit()
+        Trial(experiments, before + RESERVE - 1).reserve()
     assert other.store.size() == before
 
 
@@ -367,7 +368,7 @@ def test_a_trial_that_somebody_evaluates_is_passed_over(experiments: Path) -> No
     finished(experiments, "completed", 0.9)
     held, other = finished(experiments, "failed", finish=False), finished(experiments, "pruned", finish=False)
     assert held.lock.acquire()
-    Trial(experiments, used(experiments) + RESERVE - 1).admit()
+    Trial(experiments, used(experiments) + RESERVE - 1).reserve()
     assert held.store.size() > 0
     assert other.store.size() == 0
 
@@ -392,7 +393,7 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
 ) -> None:
     finished(experiments, "completed", 0.9)
     old = finished(experiments, "completed", 0.1)
-    trial = Trial(experiments, 10**9, percent=10).admit()
+    trial = Trial(experiments, 10**9, percent=10).reserve()
     for epoch in (1, 2):
         trial.save(epoch, score=0.5)
     total = 10 * (used(experiments) + 10**6)
@@ -422,7 +423,7 @@ def test_on_a_low_disk_three_steps_make_room_one_after_another(
 
 
 def test_a_checkpoint_larger_than_what_is_free_is_refused(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = Trial(experiments, 10**9).admit()
+    trial = Trial(experiments, 10**9).reserve()
     monkeypatch.setattr(budget_module.shutil, "disk_usage", Disk(experiments, 10**12, 500_000))
     with pytest.raises(DiskError, match="on the disk"):
         trial.save(1)
@@ -431,7 +432,7 @@ def test_a_checkpoint_larger_than_what_is_free_is_refused(experiments: Path, mon
 
 def test_above_100_gb_no_disk_is_low(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget_module.shutil, "disk_usage", Disk(experiments, 10**14, 101 * 10**9))
-    Trial(experiments, 10**9, percent=10).admit()
+    Trial(experiments, 10**9, percent=10).reserve()
 
 
 def test_the_reservation_is_that_of_the_design() -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from redsm5.study import driver as driver_module
 from redsm5.study import outcomes
-from redsm5.study.access import Admitted
+from redsm5.study.access import CheckedData
 
 
 @pytest.fixture
 def no_posts_and_no_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The driver's own work alone; signals are handled as before, afterwards."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: Admitted(config, {}, "ab" * 32, []))
+    monkeypatch.setattr(driver_module, "check_data", lambda config, stop: CheckedData(config, {}, "ab" * 32, []))
     monkeypatch.setattr(outcomes, "draw_report", lambda folder, log: None)
     monkeypatch.setattr(driver_module, "Shipper", lambda *_: shipper)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}

@@ -6,10 +6,11 @@ import sys
 
 from accelerate import Accelerator
 
+from redsm5.distributed import ProcessGroup
 from redsm5.errors import NotFiniteError
-from redsm5.ranks import Ranks
+from redsm5.study.resuming import trial_config
 from redsm5.study.signals import die_with_parent
-from redsm5.study.trial import TrialRun, trial_config
+from redsm5.study.trial_run import TrialRun
 
 FAULTS = {
     "not_finite": NotFiniteError("the loss is nan at step 3"),
@@ -21,13 +22,13 @@ who, fault, *words = sys.argv[1:]
 trial = TrialRun.open(trial_config(words))
 with trial.outcome():
     accelerator = Accelerator(cpu=True)
-    trial.peers = ranks = Ranks.met()
+    trial.peers = group = ProcessGroup.current()
     trial.update(state="running")
-    assert ranks.gathered(ranks.index) == [0, 1]
-    assert ranks.of_first(f"from {ranks.index}") == "from 0"
-    if ranks.index == int(who):
+    assert group.gathered(group.rank) == [0, 1]
+    assert group.of_first(f"from {group.rank}") == "from 0"
+    if group.rank == int(who):
         if fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise FAULTS[fault]
     while True:
-        ranks.any(trial.stop.requested)
+        group.any(trial.stop.requested)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from redsm5 import files, paths
+from redsm5 import files, paths, waiting
 from redsm5.config import compose
 from redsm5.documents import now
 from redsm5.errors import Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, TrialRecord
-from redsm5.study import control as control_module
 from redsm5.study import outcomes
 from redsm5.study.control import Control
 from redsm5.study.driver import Driver
@@ -110,7 +110,7 @@ def told(driver: Driver) -> list[str]:
 def at_each_look(monkeypatch: pytest.MonkeyPatch, *acts: Callable[[], object]) -> None:
     """Between the looks of a paused driver somebody does these, one after another."""
     left = list(acts)
-    monkeypatch.setattr(control_module, "time", SimpleNamespace(sleep=lambda seconds: left.pop(0)()))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=lambda seconds: left.pop(0)(), monotonic=time.monotonic))
 
 
 # -- stop and stop-now

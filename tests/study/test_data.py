@@ -19,7 +19,7 @@ from redsm5.errors import ConfigError, InputError, Interrupted
 from redsm5.study.driver import Driver
 from redsm5.study.launch import dry_run
 from redsm5.study.registry import study_config
-from redsm5.study.trial import trial_config
+from redsm5.study.resuming import trial_config
 from tests.e2e.conftest import run
 
 FEW = "symptoms that fewer than 5 posts of a split have: their scores say little"

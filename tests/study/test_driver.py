@@ -17,8 +17,9 @@ from redsm5.errors import ConfigError, InputError, Interrupted, TrainingError
 from redsm5.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
 from redsm5.study import claims, failures, space
 from redsm5.study import driver as driver_module
-from redsm5.study.access import Admitted
+from redsm5.study.access import CheckedData
 from redsm5.study.driver import Driver
+from redsm5.study.optuna_private import reopen
 from redsm5.study.outcomes import note_failed
 from redsm5.study.pruning import decide
 from redsm5.study.trial import read_record, write_record
@@ -201,7 +202,7 @@ def test_a_repetition_is_of_the_trial_that_was_trained(tmp_path: Path) -> None:
 def test_a_repetition_of_a_pruned_trial_tells_optuna_what_that_was_told(tmp_path: Path) -> None:
     class Pruning(QuickDriver):
         def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> None:
-            trial = optuna.Trial(self.optuna, self.optuna.get_trials()[record.number or 0]._trial_id)
+            trial = reopen(self.optuna, self.optuna.get_trials()[record.number or 0])
             trial.report(0.3, 1)
             trial.report(0.2, 2)
             complete(folder, record, state="pruned")
@@ -608,7 +609,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
 def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = overrides(tmp_path, "study.trials=2")
     assert run(QuickDriver(compose(words)))
-    monkeypatch.setattr(driver_module, "admit", lambda config, stop: Admitted(config, {}, "cd" * 32, []))
+    monkeypatch.setattr(driver_module, "check_data", lambda config, stop: CheckedData(config, {}, "cd" * 32, []))
     with pytest.raises(ConfigError, match="other posts or splits") as caught:
         QuickDriver(compose(words))
     assert "another study.name" in str(caught.value)
@@ -630,11 +631,12 @@ def test_a_trial_whose_process_does_not_end_is_left_alone_until_it_does(
     driver = QuickDriver(config)
     trained_at_the_end: list[list[int | None]] = []
 
-    def end_at_last(_: float) -> None:
+    def end_at_last(*_: object, **__: object) -> bool:
         trained_at_the_end.append([t.number for t in trials_of(driver) if t.state == "completed"])
         process.release()
+        return False
 
-    monkeypatch.setattr(driver_module.time, "sleep", end_at_last)
+    monkeypatch.setattr(driver_module, "wait_until", end_at_last)
     assert run(driver)
     assert trained_at_the_end == [[1 - number]], "the other trial is trained meanwhile"
     assert [t.state for t in trials_of(driver)] == ["completed"] * 2

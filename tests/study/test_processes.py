@@ -17,7 +17,8 @@ from redsm5.files import tree_bytes
 from redsm5.records import TrialRecord
 from redsm5.study.faults import fault_of
 from redsm5.study.launch import SCRIPTS, processes_of
-from redsm5.study.trial import TrialRun, create_trial, open_store, read_record
+from redsm5.study.trial import create_trial, open_store, read_record
+from redsm5.study.trial_run import TrialRun
 from redsm5.tracking.journal import Journal
 
 LOST = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
@@ -26,7 +27,7 @@ LOST = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] 
 class Two:
     """The processes of a trial, as the first one has them, and what the second left."""
 
-    index, count = 0, 2
+    world_size = 2
 
     def __init__(self, fault: dict[str, Any] | None = None) -> None:
         self.fault = fault
@@ -73,7 +74,7 @@ def test_who_follows_writes_nothing(follower: TrialRun, capsys: pytest.CaptureFi
     follower.update(state="running", step=3)
     follower.log.error("a line", exc_info=True)
     store = open_store(follower.folder, follower.config, log=follower.log.info, writes=False)
-    assert follower.admit(store, full=10, weights=3) is None
+    assert follower.reserve_storage(store, full=10, weights=3) is None
     journal = Journal(follower.folder, follower.record.trial_id, log=follower.log.error, writes=False)
     journal.add("train_loss", 0.5, step=1, epoch=0)
     journal.commit()

@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from redsm5.config import compose
+from redsm5.study.optuna_private import reopen
 from redsm5.study.pruning import Hyperband, make_pruner, reason
 
 EPOCHS = 10
@@ -72,7 +73,7 @@ def test_hyperband_decides_the_same_again() -> None:
     for score in range(20, 0, -1):
         trial = study.ask()
         trial.report(score, 1)
-        trial = optuna.Trial(study, trial._trial_id)
+        trial = reopen(study, trial)
         first = trial.should_prune()
         assert trial.should_prune() == first
         answers.add(first)

@@ -11,7 +11,7 @@ from redsm5 import files, paths
 from redsm5.config import Config, compose
 from redsm5.errors import ConfigError, InputError
 from redsm5.records import Best, StudyIndex, StudyRecord, TrialRecord
-from redsm5.study.registry import Scoreboard, find_study, list_studies, open_study, read_studies, study_config
+from redsm5.study.registry import Scoreboard, list_studies, open_study, read_studies, study_by_name, study_config
 from redsm5.study.trial import create_trial
 
 
@@ -54,9 +54,9 @@ def write_trial(experiments: Path, number: int, state: str, best: float | None =
 
 def test_a_study_is_found_by_its_name_and_continued(tmp_path: Path) -> None:
     config = configuration(tmp_path)
-    assert find_study(tmp_path, "demo") is None
+    assert study_by_name(tmp_path, "demo") is None
     made = begin(config)
-    found = find_study(tmp_path, "demo")
+    found = study_by_name(tmp_path, "demo")
     assert found == made
     assert open_study(config).study_id == made.study_id
     assert begin(configuration(tmp_path, "study.name=other")).study_id != made.study_id

@@ -14,6 +14,7 @@ from redsm5.config import Config, compose
 from redsm5.errors import ConfigError
 from redsm5.sections import CategoricalParameter
 from redsm5.study.database import reason
+from redsm5.study.optuna_private import reopen
 from redsm5.study.search import draw, make_sampler, open_storage, seed_for, unfinished
 from redsm5.study.space import presets, read_enqueued
 
@@ -51,7 +52,7 @@ def open_optuna(config: Config) -> optuna.Study:
 def ask(study: optuna.Study) -> optuna.Trial:
     """The trial that was begun and not ended, or a new one."""
     begun = unfinished(study)
-    return optuna.Trial(study, begun[0]._trial_id) if begun else study.ask()
+    return reopen(study, begun[0]) if begun else study.ask()
 
 
 def value_of(parameters: dict[str, Any]) -> float:

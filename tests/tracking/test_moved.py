@@ -20,7 +20,8 @@ from redsm5.config import compose
 from redsm5.errors import ConfigError
 from redsm5.records import MetricRow, Shipped, TrialRecord
 from redsm5.study.registry import Scoreboard, open_study
-from redsm5.study.trial import create_trial, read_record, trial_config, write_record
+from redsm5.study.resuming import trial_config
+from redsm5.study.trial import create_trial, read_record, write_record
 from redsm5.tracking import local
 from redsm5.tracking import shipper as shipper_module
 from redsm5.tracking.shipper import REPORT_LOST, Shipper, waiting

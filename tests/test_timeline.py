@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from redsm5 import files, paths
-from redsm5.kept import storage_over_time
 from redsm5.records import RetentionAction, RetentionRow
 from redsm5.storage.retention import Policy
 from redsm5.storage.store import CheckpointStore
+from redsm5.timeline import storage_over_time
 from tests.storage.saver import contents, manifest_of
 
 TRIAL = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
@@ -49,7 +49,7 @@ def test_strips_and_deletions_give_back_and_a_checkpoint_that_comes_again_is_wri
 def test_what_went_long_before_a_save_went_before_it() -> None:
     rows = [row(0, "keep", "epoch-0001", 100), row(1, "strip", "epoch-0001", 60)]
     later = row(2, "keep", "epoch-0002", 100).model_copy(update={"timestamp": "2026-01-31T12:05:00.000Z"})
-    assert [moment.kept for moment in storage_over_time({"one": [*rows, later]})] == [100, 40, 140]
+    assert [moment.on_disk for moment in storage_over_time({"one": [*rows, later]})] == [100, 40, 140]
 
 
 def test_a_real_store_s_journal_comes_to_what_lies_on_the_disk(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_a_real_store_s_journal_comes_to_what_lies_on_the_disk(tmp_path: Path) -
     rows = [RetentionRow.model_validate(line) for line in files.read_lines(tmp_path / paths.RETENTION)]
     moments = storage_over_time({TRIAL: rows})
     last = moments[-1]
-    highest = max(moment.kept for moment in moments)
+    highest = max(moment.on_disk for moment in moments)
     assert beside + 0.6 * sizes[0] < highest < 2.5 * sizes[0]  # the best's weights, the last, and the new beside it
-    assert min(moment.kept for moment in moments[:-3]) > 0.9 * sizes[0]
-    assert abs(last.kept - store.size()) < 300  # the list of sums is shorter after a strip
+    assert min(moment.on_disk for moment in moments[:-3]) > 0.9 * sizes[0]
+    assert abs(last.on_disk - store.size()) < 300  # the list of sums is shorter after a strip
     assert last.written == last.keep_all == sum(sizes)

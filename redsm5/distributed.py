@@ -24,16 +24,16 @@ NO_LIMIT = timedelta(days=30)
 T = TypeVar("T")
 
 
-class Ranks:
+class ProcessGroup:
     """This process among those of its trial.
 
     Attributes:
-        index, count: which one it is, and of how many.
+        rank, world_size: which one it is, from 0, and of how many.
     """
 
-    def __init__(self, index: int = 0, count: int = 1) -> None:
-        self.index, self.count = index, count
-        if count > 1:
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
+        if world_size > 1:
             self._control = dist.new_group(backend="gloo", timeout=NO_LIMIT)
             # The launcher's store: it outlives each of the processes, and so tells what the last words of one were.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -42,33 +42,33 @@ class Ranks:
             )
 
     @classmethod
-    def met(cls) -> Self:
+    def current(cls) -> Self:
         """This process among those that Accelerate has brought together; the only one, where it has not."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the one that decides and writes."""
-        return self.index == 0
+        return self.rank == 0
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which part of each batch is this process's: (index, count)."""
-        return self.index, self.count
+        """Which share of each batch is this process's: (rank, world_size)."""
+        return self.rank, self.world_size
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over all processes, without a gradient."""
-        if self.count == 1:
+        if self.world_size == 1:
             return value
         total = value.detach().clone()
         dist.all_reduce(total)
-        return total / self.count
+        return total / self.world_size
 
     def any(self, flag: bool) -> bool:
         """Whether it is so for any process; all learn the same."""
-        if self.count == 1:
+        if self.world_size == 1:
             return flag
         flags = torch.tensor([flag], dtype=torch.int32)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._control)
@@ -76,7 +76,7 @@ class Ranks:
 
     def of_first(self, value: T) -> T:
         """What the first process has."""
-        if self.count == 1:
+        if self.world_size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values, src=0, group=self._control)
@@ -84,15 +84,15 @@ class Ranks:
 
     def gathered(self, value: T) -> list[T]:
         """What each process has, in their order."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def part(self) -> None:
-        """End the communication; each process continues, or exits, on its own."""
-        if self.count > 1:
+    def leave(self) -> None:
+        """End the communication, once all have come so far; each process continues, or exits, on its own."""
+        if self.world_size > 1:
             dist.barrier(group=self._control)
             dist.destroy_process_group()
 
@@ -110,4 +110,4 @@ class Ranks:
         return None
 
 
-ALONE = Ranks()
+ALONE = ProcessGroup()
