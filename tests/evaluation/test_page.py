@@ -156,7 +156,7 @@ def test_what_is_damaged_or_missing_beside_the_report_is_named(make_trial: MakeT
     (folder / paths.METRICS).write_text("{}\n")
     (folder / paths.TRIAL).write_text("{")
     text = check_self_contained(render_page(folder)).text
-    assert "metrics.jsonl: a line is not a metric" in text
+    assert "metrics.jsonl: line 1 is damaged" in text
     assert "trial.json: the file is damaged" in text
     (folder / paths.METRICS).write_text("{\n")
     (folder / paths.TRIAL).unlink()

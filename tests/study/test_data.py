@@ -137,7 +137,7 @@ def test_a_study_from_before_other_tables_could_be_read_goes_on(config: Config) 
     path.write_text(json.dumps(document))
     assert ended(Driver(config)).folder == first.folder
     tables = compose(["data=dataset", f"data.path={config.data.dir}", f"experiments={config.experiments}"])
-    with pytest.raises(ConfigError, match=r"data\.source: csv then, dataset now"):
+    with pytest.raises(ConfigError, match=r"data\.source: csv before, dataset now"):
         Driver(tables)
 
 
@@ -151,7 +151,7 @@ def test_a_study_of_other_tables_keeps_its_columns(config: Config) -> None:
     first = ended(Driver(compose([*words, "data.columns.text=body"])))
     assert ended(Driver(compose([*words, "data.columns.text=body"]))).folder == first.folder
     write(folder / POSTS_FILE, [{**row, "text": row["body"]} for row in rows])
-    with pytest.raises(ConfigError, match=r"data\.columns\.text: body then, None now"):
+    with pytest.raises(ConfigError, match=r"data\.columns\.text: body before, None now"):
         Driver(compose(words))
 
 
