@@ -3,12 +3,12 @@
 ```python
 def main(session: Session) -> None:
     accelerator = Accelerator()                          # data, model, optimizer, as in any script
-    session.track(model, optimizer, schedule, ...)       # resumes: from here on all is as it was
+    session.track(model, optimizer, schedule, ...)       # resumes from the newest checkpoint
     for epoch in session.epochs(3):
         for batch in session.batches(loader):            # those that are not done yet
             ...                                          # forward, backward, optimizer.step()
             session.step(loss)
-        session.report({"val_f1": score})                # journal, then checkpoint, then pruner
+        session.report({"val_f1": score})                # journal, then pruner, then checkpoint
     session.finish(write_report)
 
 
@@ -16,10 +16,10 @@ if __name__ == "__main__":
     run(main, sys.argv[1:])
 ```
 
-What a crash leaves at any moment is a trial that resumes to the same bits, since the order in here does not change: a
-metric is in the journal before the checkpoint of its epoch, the checkpoint is whole before the one before it goes, the
-report is there before the trial is completed, and the training state goes last. A call out of order is an error with a
-sentence, before anything is written.
+After a crash at any moment the trial resumes to the same bits, because the order of writes is fixed: a metric is in the
+journal before its epoch's checkpoint, a checkpoint is committed before an older one is deleted, the report is written
+before the trial is completed, and the training state is deleted last. A call out of order raises an error that names
+it, before anything is written.
 """
 
 import sys
