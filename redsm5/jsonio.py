@@ -10,7 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
+try:
+    import orjson
+except ImportError:  # `just doctor` runs without any package, and says which are missing
+    orjson = None  # type: ignore[assignment]
 
 
 def dumps(value: Any, *, indent: bool = False, strict: bool = False) -> bytes:
@@ -27,6 +30,8 @@ def dumps(value: Any, *, indent: bool = False, strict: bool = False) -> bytes:
         TypeError: it contains another type.
     """
     value = finite(value)
+    if orjson is None:
+        return json.dumps(value, indent=2 if indent else None).encode()
     option = orjson.OPT_INDENT_2 if indent else None
     try:
         return orjson.dumps(value, option=option)
@@ -46,15 +51,16 @@ def loads(content: bytes | bytearray | memoryview | str, *, strict: bool = False
         ValueError: it is not JSON, or is nested too deeply.
     """
     try:
-        return orjson.loads(content)
+        if orjson is not None:
+            return orjson.loads(content)
     except ValueError:
         if strict:
             raise
-        text = content if isinstance(content, str) else str(content, "utf-8", "surrogatepass")
-        try:
-            return json.loads(text)
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
+    text = content if isinstance(content, str) else str(content, "utf-8", "surrogatepass")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def finite(value: Any) -> Any:
