@@ -82,6 +82,9 @@ def _index(document: Document) -> Document:
     rows = document.get("trials")
     if not isinstance(rows, list):
         return document
+    current = len(STEPS.get("TrialRecord", FIRST))
+    if all(isinstance(row, dict) and row.get(SCHEMA) == current for row in rows):
+        return document
     return {**document, "trials": [migrated("TrialRecord", row) if isinstance(row, dict) else row for row in rows]}
 
 
