@@ -196,7 +196,7 @@ format: setup
 typecheck: setup
     .venv/bin/mypy
 
-# Write redsm5/schemas/ from the models in redsm5/records.py and reports.py; --check only compares
+# Write redsm5/schemas/ from the models in redsm5/engine/records.py and reports.py; --check only compares
 [no-exit-message]
 schemas *flags: setup
     @exec {{ python }} {{ scripts }}/schemas.py "$@"

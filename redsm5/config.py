@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from redsm5 import files, migrations, paths
-from redsm5.documents import unreadable
-from redsm5.errors import ConfigError, InputError, nearest
-from redsm5.jsonio import dumps, loads
-from redsm5.overrides import (
+from redsm5.engine import files, migrations, paths
+from redsm5.engine.documents import unreadable
+from redsm5.engine.errors import ConfigError, InputError, nearest
+from redsm5.engine.jsonio import dumps, loads
+from redsm5.engine.overrides import (
     ADDRESSES,
     CONF_DIR,
     as_typed,
@@ -33,7 +33,7 @@ from redsm5.overrides import (
     stand_ins,
     values_of,
 )
-from redsm5.redaction import redact_address
+from redsm5.engine.redaction import redact_address
 from redsm5.sections import (
     CONDITIONS,
     DataConfig,
@@ -122,7 +122,7 @@ def compose(overrides: Sequence[str]) -> Config:
     """The configuration for these Hydra overrides, validated, search space included.
 
     A searched key that gets a value is fixed: it is removed from the search space, unless the space is given as well.
-    Text fields take the text as typed (redsm5/overrides.py).
+    Text fields take the text as typed (redsm5/engine/overrides.py).
 
     Raises:
         ConfigError: the configuration is invalid, or would contain a secret.

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from redsm5.documents import Document, Number, Record
-from redsm5.jsonio import dumps
-from redsm5.records import (
+from redsm5.engine.documents import Document, Number, Record
+from redsm5.engine.jsonio import dumps
+from redsm5.engine.records import (
     BudgetLedger,
     Decision,
     Event,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from redsm5.errors import ConfigError, nearest
+from redsm5.engine.errors import ConfigError, nearest
 
 # The metrics that a trial logs after each epoch and a study may maximize; losses are logged too, but lower is better.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
@@ -249,7 +249,7 @@ def _parse_size(value: object) -> object:
 
 
 class RetentionConfig(Section):
-    """Which checkpoints of a trial are kept; redsm5/storage/retention.py has the exact rules.
+    """Which checkpoints of a trial are kept; redsm5/engine/storage/retention.py has the exact rules.
 
     Attributes:
         enabled: if false, no checkpoint is written, and an interrupted trial starts over.

@@ -1,7 +1,7 @@
 """How a trial on ReDSM5 is trained: data, model, optimizer, the loop, and the report.
 
 It is plain Accelerate. What makes it resume to the bit, keep within the byte budget and lose no metric is the session's
-(redsm5/session.py). Several processes train one trial together, each with its share of every batch.
+(redsm5/engine/session.py). Several processes train one trial together, each with its share of every batch.
 """
 
 import torch
@@ -15,6 +15,8 @@ from redsm5.data.batches import loaders, on_device, useful_tokens
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
+from redsm5.engine.session import Session
+from redsm5.engine.storage.checkpoint import Identity, seed_everything
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
 from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
@@ -31,8 +33,6 @@ from redsm5.model import (
     slow_in_bf16,
     steps_per_epoch,
 )
-from redsm5.session import Session
-from redsm5.storage.checkpoint import Identity, seed_everything
 
 DRY_RUN_STEPS = 5
 

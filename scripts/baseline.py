@@ -5,18 +5,19 @@ import sys
 import uuid
 from pathlib import Path
 
-from redsm5 import code_version, environment, files, paths
+from redsm5 import code_version
 from redsm5.config import compose, snapshot_of
 from redsm5.data import FEW_POSITIVES, few_positives, load_learnable, load_test
-from redsm5.documents import now
-from redsm5.errors import exit_with_message
+from redsm5.engine import environment, files, paths
+from redsm5.engine.documents import now
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.migrations import legacy_of
+from redsm5.engine.study.launch import note_ignored
+from redsm5.engine.terminal import show
+from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.page import write_page
 from redsm5.evaluation.table import report_table
-from redsm5.migrations import legacy_of
 from redsm5.reports import EvaluatedCheckpoint, EvaluationReport
-from redsm5.study.launch import note_ignored
-from redsm5.terminal import show
-from redsm5.tracking.logs import open_logs
 
 NAME = "tfidf-svm"
 

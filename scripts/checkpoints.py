@@ -5,11 +5,11 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from redsm5 import paths
-from redsm5.errors import InputError, exit_with_message
-from redsm5.storage.history import CheckpointHistory, checkpoint_history
-from redsm5.tables import add_format, render
-from redsm5.terminal import Parser, show
+from redsm5.engine import paths
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.storage.history import CheckpointHistory, checkpoint_history
+from redsm5.engine.tables import add_format, render
+from redsm5.engine.terminal import Parser, show
 
 COLUMNS = tuple(field.name for field in fields(CheckpointHistory))
 SHOWN = {"set_aside": "quarantine"}  # the displayed word for an action, if it differs from the one on disk

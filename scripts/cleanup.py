@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from redsm5 import files
-from redsm5.errors import InputError, exit_with_message
-from redsm5.storage.cleanup import KINDS, Found, cleanup
-from redsm5.tables import add_format, as_json, as_table
-from redsm5.terminal import Parser, one_line, show
+from redsm5.engine import files
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.storage.cleanup import KINDS, Found, cleanup
+from redsm5.engine.tables import add_format, as_json, as_table
+from redsm5.engine.terminal import Parser, one_line, show
 
 COLUMNS = ("kind", "order", "bytes", "path", "reason")
 

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from redsm5 import files, paths
-from redsm5.errors import TrainingError, exit_with_message
+from redsm5.engine import files, paths
+from redsm5.engine.errors import TrainingError, exit_with_message
+from redsm5.engine.jsonio import loads
+from redsm5.engine.terminal import Parser, show
 from redsm5.evaluation.reproduction import metrics_of
-from redsm5.jsonio import loads
-from redsm5.terminal import Parser, show
 
 SMALL = ("data.posts=90", "model.max_length=64", "train.epochs=12", "study.trials=2")
 HPO = Path(__file__).with_name("hpo.py")

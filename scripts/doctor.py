@@ -16,10 +16,10 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit("✗ fail  python      {}.{} is too old: set PYTHON to 3.11 or newer".format(*sys.version_info))
 
 from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
-from redsm5.files import make_private  # noqa: E402
-from redsm5.surroundings import prepare  # noqa: E402
-from redsm5.tables import as_json  # noqa: E402
-from redsm5.terminal import Parser, one_line, show  # noqa: E402
+from redsm5.engine.files import make_private  # noqa: E402
+from redsm5.engine.surroundings import prepare  # noqa: E402
+from redsm5.engine.tables import as_json  # noqa: E402
+from redsm5.engine.terminal import Parser, one_line, show  # noqa: E402
 
 
 def main() -> int:

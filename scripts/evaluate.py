@@ -3,15 +3,15 @@
 import os
 from pathlib import Path
 
-from redsm5 import environment, files, paths
-from redsm5.errors import ConfigError, LockedError, exit_with_message
+from redsm5.engine import environment, files, paths
+from redsm5.engine.errors import ConfigError, LockedError, exit_with_message
+from redsm5.engine.overrides import quoted
+from redsm5.engine.study.launch import note_ignored
+from redsm5.engine.study.resuming import trial_config
+from redsm5.engine.study.trial import find_trial, open_store
+from redsm5.engine.terminal import Parser, show
+from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.table import report_table
-from redsm5.overrides import quoted
-from redsm5.study.launch import note_ignored
-from redsm5.study.resuming import trial_config
-from redsm5.study.trial import find_trial, open_store
-from redsm5.terminal import Parser, show
-from redsm5.tracking.logs import open_logs
 
 
 def main() -> int:

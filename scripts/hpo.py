@@ -2,12 +2,12 @@
 
 import sys
 
-from redsm5.errors import exit_with_message
-from redsm5.files import make_private
-from redsm5.study.driver import Driver
-from redsm5.study.launch import dry_run
-from redsm5.study.registry import study_config
-from redsm5.study.standby import Standby
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.files import make_private
+from redsm5.engine.study.driver import Driver
+from redsm5.engine.study.launch import dry_run
+from redsm5.engine.study.registry import study_config
+from redsm5.engine.study.standby import Standby
 
 
 def main() -> int:

@@ -5,23 +5,23 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import paths
 from redsm5.config import Config, compose
 from redsm5.data import FEW_POSITIVES, few_positives, load_learnable
 from redsm5.data.resources import check_available
-from redsm5.errors import LockedError, exit_with_message
-from redsm5.files import make_dir, make_private, try_lock
-from redsm5.owned import refuse_links
-from redsm5.records import FINISHED
-from redsm5.redaction import REDACTED
-from redsm5.study.launch import dry_run, launch_trial, note_ignored
-from redsm5.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
-from redsm5.study.resuming import allow_more_epochs, trial_config
-from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, read_record
-from redsm5.surroundings import note_open_to_all
-from redsm5.tracking.logs import open_logs
-from redsm5.tracking.shipper import Shipper, tracking_uri
+from redsm5.engine import paths
+from redsm5.engine.errors import LockedError, exit_with_message
+from redsm5.engine.files import make_dir, make_private, try_lock
+from redsm5.engine.owned import refuse_links
+from redsm5.engine.records import FINISHED
+from redsm5.engine.redaction import REDACTED
+from redsm5.engine.study.launch import dry_run, launch_trial, note_ignored
+from redsm5.engine.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
+from redsm5.engine.study.resuming import allow_more_epochs, trial_config
+from redsm5.engine.study.signals import StopRequest
+from redsm5.engine.study.trial import create_trial, read_record
+from redsm5.engine.surroundings import note_open_to_all
+from redsm5.engine.tracking.logs import open_logs
+from redsm5.engine.tracking.shipper import Shipper, tracking_uri
 
 
 def main() -> int:

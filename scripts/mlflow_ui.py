@@ -5,11 +5,11 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from redsm5 import paths
-from redsm5.errors import InputError, LockedError, exit_with_message
-from redsm5.files import make_private
-from redsm5.terminal import one_line, show
-from redsm5.tracking import local
+from redsm5.engine import paths
+from redsm5.engine.errors import InputError, LockedError, exit_with_message
+from redsm5.engine.files import make_private
+from redsm5.engine.terminal import one_line, show
+from redsm5.engine.tracking import local
 
 SWITCHES = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 

@@ -12,8 +12,8 @@ from accelerate.commands.launch import main
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from redsm5 import environment
-from redsm5.terminal import show
+from redsm5.engine import environment
+from redsm5.engine.terminal import show
 
 if __name__ == "__main__":
     environment.clean(os.environ)  # also the rank and size that a scheduler's step has added

@@ -13,21 +13,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from redsm5 import environment, files, paths
 from redsm5.config import Config, validate
-from redsm5.documents import load
-from redsm5.errors import InputError, Interrupted, exit_with_message
+from redsm5.engine import environment, files, paths
+from redsm5.engine.documents import load
+from redsm5.engine.errors import InputError, Interrupted, exit_with_message
+from redsm5.engine.overrides import quoted
+from redsm5.engine.study.launch import launch_trial, note_ignored
+from redsm5.engine.study.outcomes import draw_report
+from redsm5.engine.study.resuming import trial_config
+from redsm5.engine.study.signals import StopRequest
+from redsm5.engine.study.trial import create_trial, find_trial, open_store, read_record
+from redsm5.engine.tables import as_json
+from redsm5.engine.terminal import Parser, show
+from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
-from redsm5.overrides import quoted
 from redsm5.reports import EvaluationReport, PredictionsRecord
-from redsm5.study.launch import launch_trial, note_ignored
-from redsm5.study.outcomes import draw_report
-from redsm5.study.resuming import trial_config
-from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial, find_trial, open_store, read_record
-from redsm5.tables import as_json
-from redsm5.terminal import Parser, show
-from redsm5.tracking.logs import open_logs
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""Write redsm5/schemas/ from the models in redsm5/records.py and reports.py, or compare: `just schemas [--check]`."""
+"""Write redsm5/schemas/ from redsm5/engine/records.py and redsm5/reports.py, or compare: `just schemas [--check]`."""
 
 import sys
 from pathlib import Path
 
 from redsm5 import reports
-from redsm5.terminal import Parser, show
+from redsm5.engine.terminal import Parser, show
 
 SCHEMAS_DIR = Path(reports.__file__).parent / "schemas"
 

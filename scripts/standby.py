@@ -1,4 +1,4 @@
-"""The standby process, which forks trials with everything imported (driver's side: redsm5/study/standby.py).
+"""The standby process, which forks trials with everything imported (driver's side: redsm5/engine/study/standby.py).
 
 Importing redsm5/train.py takes longer than training a small trial, and is done here once. For each request one process
 forks a child, in a session of its own, and reports when it has exited, by itself or by a signal. It communicates over
@@ -24,10 +24,10 @@ from typing import NoReturn
 import torch
 from setproctitle import setproctitle
 
-from redsm5.jsonio import dumps, loads
-from redsm5.study.signals import die_with_parent
-from redsm5.surroundings import prepare
-from redsm5.terminal import show
+from redsm5.engine.jsonio import dumps, loads
+from redsm5.engine.study.signals import die_with_parent
+from redsm5.engine.surroundings import prepare
+from redsm5.engine.terminal import show
 
 TRAIN = Path(__file__).with_name("train.py")
 # Modules that libraries import on first use.
@@ -109,7 +109,7 @@ def become(arguments: list[str], output: str | None) -> NoReturn:
     setproctitle(" ".join([sys.executable, *sys.argv]))  # ps and pkill see the command of a trial launched by itself
     code = 1
     try:
-        from redsm5.session import run
+        from redsm5.engine.session import run
         from redsm5.train import main as train
 
         run(train, arguments)

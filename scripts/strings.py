@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from redsm5.errors import exit_with_message
-from redsm5.terminal import Parser, show
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.terminal import Parser, show
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("redsm5", "tui", "scripts")

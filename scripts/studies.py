@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from redsm5.errors import InputError, exit_with_message
-from redsm5.records import StudyRecord
-from redsm5.study.registry import list_studies, read_studies
-from redsm5.tables import Row, add_format, render
-from redsm5.terminal import Parser, one_line, show
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.records import StudyRecord
+from redsm5.engine.study.registry import list_studies, read_studies
+from redsm5.engine.tables import Row, add_format, render
+from redsm5.engine.terminal import Parser, one_line, show
 
 COLUMNS = ("name", "study_id", "state", "finished", "wanted", "best", "best_trial", "bytes", "logs", "created_at")
 

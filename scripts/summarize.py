@@ -5,11 +5,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from redsm5 import files, paths
-from redsm5.errors import InputError, exit_with_message
+from redsm5.engine import files, paths
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.tables import Row, as_json, as_table
+from redsm5.engine.terminal import Parser, one_line, show
 from redsm5.reports import StudySummary
-from redsm5.tables import Row, as_json, as_table
-from redsm5.terminal import Parser, one_line, show
 
 COLUMNS = ("trial", "state", "validation", "test_f1_macro", "epoch", "bytes", "report")
 SHOWN = 10

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5 import files, paths
 from redsm5.config import load_snapshot
-from redsm5.errors import InputError, Interrupted, TrainingError, exit_with_message
-from redsm5.redaction import REDACTED, redact
-from redsm5.study.registry import read_studies
-from redsm5.study.signals import StopRequest
-from redsm5.study.trial import read_record
-from redsm5.terminal import Parser, show
-from redsm5.tracking import local
-from redsm5.tracking.logs import open_logs
-from redsm5.tracking.shipper import Left, Shipper
+from redsm5.engine import files, paths
+from redsm5.engine.errors import InputError, Interrupted, TrainingError, exit_with_message
+from redsm5.engine.redaction import REDACTED, redact
+from redsm5.engine.study.registry import read_studies
+from redsm5.engine.study.signals import StopRequest
+from redsm5.engine.study.trial import read_record
+from redsm5.engine.terminal import Parser, show
+from redsm5.engine.tracking import local
+from redsm5.engine.tracking.logs import open_logs
+from redsm5.engine.tracking.shipper import Left, Shipper
 
 SHOWN = 10
 

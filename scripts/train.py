@@ -5,7 +5,7 @@
 
 import sys
 
-from redsm5.session import run
+from redsm5.engine.session import run
 from redsm5.train import main
 
 if __name__ == "__main__":

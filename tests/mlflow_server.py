@@ -16,9 +16,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from redsm5 import files, paths
-from redsm5.documents import milliseconds
-from redsm5.records import Shipped
+from redsm5.engine import files, paths
+from redsm5.engine.documents import milliseconds
+from redsm5.engine.records import Shipped
 
 
 def free_port() -> int:

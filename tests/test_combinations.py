@@ -19,6 +19,9 @@ from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
+from redsm5.engine.storage.checkpoint import Identity, Saver, TrainingState, load_best, save
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import CheckpointStore
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.thresholds import choose, default_thresholds, score
 from redsm5.model import (
@@ -29,9 +32,6 @@ from redsm5.model import (
     multitask_loss,
 )
 from redsm5.sections import HEADS_WITH_HIDDEN_LAYER, ModelConfig
-from redsm5.storage.checkpoint import Identity, Saver, TrainingState, load_best, save
-from redsm5.storage.retention import Policy
-from redsm5.storage.store import CheckpointStore
 
 FIELDS = ("criteria_head_type", "criteria_pooling", "evidence_head_type", "task_coupling", "input_format")
 METHODS = ("concat", "add", "mean", "weighted_sum", "weighted_mean")

@@ -14,7 +14,7 @@ from redsm5.config import (
     validate,
     with_parameters,
 )
-from redsm5.errors import ConfigError, nearest
+from redsm5.engine.errors import ConfigError, nearest
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"

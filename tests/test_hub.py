@@ -21,7 +21,7 @@ from redsm5.config import compose
 from redsm5.data import load_splits
 from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import build_tokenizer
-from redsm5.errors import HubAccessError, HubError, HubUnavailableError, InputError
+from redsm5.engine.errors import HubAccessError, HubError, HubUnavailableError, InputError
 from redsm5.hub import tries
 from redsm5.model.encoder import build_encoder
 from redsm5.sections import DataConfig, ModelConfig

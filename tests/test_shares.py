@@ -17,7 +17,7 @@ from redsm5.data.batches import WHOLE_BATCH, Batch, Collator, MicroBatching, col
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
-from redsm5.distributed import ProcessGroup
+from redsm5.engine.distributed import ProcessGroup
 from redsm5.evaluation.predict import predict
 from redsm5.model import EmbeddingAdversary, MultiTaskModel, build_criteria_loss, forward_backward, multitask_loss
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from redsm5.errors import InputError, exit_with_message
-from redsm5.terminal import Parser, show
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.terminal import Parser, show
 from tui import panels
 from tui.reader import Reader
 from tui.storage import StorageReader

@@ -18,7 +18,7 @@ from textual.events import Event, InputEvent
 from textual.reactive import reactive
 from textual.screen import Screen
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tui import control, export, text
 from tui.detail import TrialReader
 from tui.files import Documents

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from redsm5 import paths
-from redsm5.documents import parse
-from redsm5.jsonio import loads
+from redsm5.engine import paths
+from redsm5.engine.documents import parse
+from redsm5.engine.jsonio import loads
 from tui.parameters import Importance
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redsm5 import paths
-from redsm5.jsonio import loads
-from redsm5.records import Decision, MetricRow, RetentionRow, TrialRecord
+from redsm5.engine import paths
+from redsm5.engine.jsonio import loads
+from redsm5.engine.records import Decision, MetricRow, RetentionRow, TrialRecord
 from redsm5.reports import EvaluationReport
 from tui.files import Documents, Lines, read_object, records
 

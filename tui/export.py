@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from redsm5.jsonio import dumps, finite
-from redsm5.records import TrialRecord
+from redsm5.engine.jsonio import dumps, finite
+from redsm5.engine.records import TrialRecord
 from tui import text
 from tui.reader import Snapshot, score
 

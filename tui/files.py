@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from redsm5.documents import Document, Record, parse
-from redsm5.files import open_regular
-from redsm5.jsonio import loads
+from redsm5.engine.documents import Document, Record, parse
+from redsm5.engine.files import open_regular
+from redsm5.engine.jsonio import loads
 
 MAX_INDEX = 1 << 28  # bytes: one of 100,000 trials is 80 MB
 MAX_TAIL = 1 << 24  # bytes: the longest other document; of a longer JSON Lines file only the end is read

@@ -1,7 +1,7 @@
 """Samples the CPU, memory, disk and GPUs of the machine that the app runs on.
 
-Separate from redsm5/tracking/system.py, which samples a trial's own process into its journal. A sample takes 0.2 ms
-without a GPU. psutil and NVML are imported at the first sample, in the reading thread.
+Separate from redsm5/engine/tracking/system.py, which samples a trial's own process into its journal. A sample takes 0.2
+ms without a GPU. psutil and NVML are imported at the first sample, in the reading thread.
 """
 
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redsm5 import paths
+from redsm5.engine import paths
 
 KEPT_S = 300.0
 SELDOM_S = 5.0  # between two samples while the screen is not shown

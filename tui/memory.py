@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redsm5.files import open_regular
-from redsm5.jsonio import dumps, loads
-from redsm5.migrations import SCHEMA
+from redsm5.engine.files import open_regular
+from redsm5.engine.jsonio import dumps, loads
+from redsm5.engine.migrations import SCHEMA
 from tui import text
 
 LARGEST = 1 << 25  # bytes: the most notes, each of the greatest length

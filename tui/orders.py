@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tui import control, text
 from tui.view import View
 

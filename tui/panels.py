@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from rich.text import Text
 
-from redsm5.paths import PAUSE, PRUNE, STOP, STOP_NOW
-from redsm5.records import TrialRecord
+from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
+from redsm5.engine.records import TrialRecord
 from tui import text
 from tui.reader import Snapshot, score
 from tui.storage import StorageView, used_over_time

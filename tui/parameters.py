@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from pydantic import ConfigDict
 
-from redsm5.documents import Document
-from redsm5.records import TrialRecord
+from redsm5.engine.documents import Document
+from redsm5.engine.records import TrialRecord
 from redsm5.reports import ParameterImportance, StudySummary
 from tui import text
 from tui.files import LARGEST

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from redsm5 import paths
-from redsm5.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.engine import paths
+from redsm5.engine.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
 from tui.files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16

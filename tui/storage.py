@@ -13,9 +13,9 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from redsm5 import paths
-from redsm5.records import FINISHED, RetentionRow, TrialRecord
-from redsm5.timeline import changes
+from redsm5.engine import paths
+from redsm5.engine.records import FINISHED, RetentionRow, TrialRecord
+from redsm5.engine.timeline import changes
 from tui.files import Lines, records
 
 LOOK_AGAIN_S = 60.0  # at a finished trial that still has checkpoints: they may be evicted

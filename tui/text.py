@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from rich.text import Text
 
-from redsm5.records import Event, TrialRecord
+from redsm5.engine.records import Event, TrialRecord
 
 SYMBOLS = {
     "queued": "…",

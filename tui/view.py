@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from redsm5.records import TrialRecord
+from redsm5.engine.records import TrialRecord
 from tui.detail import TrialDetail
 from tui.machine import MachineView
 from tui.parameters import Importance

@@ -19,7 +19,7 @@ from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
 from redsm5.data.split import Assignment, split
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import HubError, InputError
+from redsm5.engine.errors import HubError, InputError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -10,7 +10,7 @@ import numpy as np
 from redsm5.data import arrow
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.data.split import Assignment
-from redsm5.jsonio import dumps, loads
+from redsm5.engine.jsonio import dumps, loads
 
 if TYPE_CHECKING:
     from datasets import Dataset

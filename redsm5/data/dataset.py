@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from redsm5.data.csvfile import Place, Row, rows
 from redsm5.data.posts import Corpus
 from redsm5.data.read import ANNOTATIONS_COLUMNS, POSTS_COLUMNS, corpus_of
-from redsm5.errors import InputError, nearest
+from redsm5.engine.errors import InputError, nearest
+from redsm5.engine.jsonio import loads
 from redsm5.hub import PREFIXES, TABLES
-from redsm5.jsonio import loads
 
 if TYPE_CHECKING:
     from datasets import Dataset

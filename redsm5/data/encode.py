@@ -20,7 +20,7 @@ from redsm5.config import Config
 from redsm5.data import cache
 from redsm5.data.packed import Item, PackedItems, Window, pack
 from redsm5.data.posts import SYMPTOMS, Post, Span
-from redsm5.errors import ConfigError
+from redsm5.engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

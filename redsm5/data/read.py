@@ -14,7 +14,7 @@ from pathlib import Path
 from redsm5.data.align import Alignment, align
 from redsm5.data.csvfile import Place, Row, rows
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
-from redsm5.errors import InputError, closest
+from redsm5.engine.errors import InputError, closest
 
 POSTS_FILE = "redsm5_posts.csv"
 ANNOTATIONS_FILE = "redsm5_annotations.csv"

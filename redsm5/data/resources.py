@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redsm5.data import wordnet
-from redsm5.errors import ConfigError
+from redsm5.engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from redsm5.sections import AugmentationConfig

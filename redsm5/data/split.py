@@ -16,7 +16,7 @@ import numpy as np
 
 from redsm5.data.duplicates import originals
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, labels_of
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 if TYPE_CHECKING:
     from redsm5.sections import DataConfig

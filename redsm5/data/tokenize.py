@@ -11,7 +11,7 @@ from redsm5 import hub
 from redsm5.config import Config
 from redsm5.data import cache
 from redsm5.data.posts import Post
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from redsm5.errors import ConfigError
+from redsm5.engine.errors import ConfigError
 
 BEAMS = 4
 MAX_TOKENS = 256  # longer sentences are not translated

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from redsm5 import files
 from redsm5.doctor import Finding
-from redsm5.surroundings import open_to_all
+from redsm5.engine import files
+from redsm5.engine.surroundings import open_to_all
 
-LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # below both, trials are refused (redsm5/storage/budget.py)
+LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # below both, trials are refused (redsm5/engine/storage/budget.py)
 PROBE_BYTES, PIECE_BYTES = 64 << 20, 8 << 20
 WRITE_S = 3.0  # the most time spent on writing; on a slow disk less is written
 SLOW_BYTES_PER_S = 20e6  # a state of BERT-base, 1.3 GB, would take more than a minute

@@ -6,10 +6,10 @@ import sqlite3
 import warnings
 from pathlib import Path
 
-from redsm5 import files, paths
 from redsm5.doctor import Finding
-from redsm5.redaction import REDACTED, redact_address
-from redsm5.tracking.access import NOT_TRUSTED, REFUSED, remedy, request_arguments
+from redsm5.engine import files, paths
+from redsm5.engine.redaction import REDACTED, redact_address
+from redsm5.engine.tracking.access import NOT_TRUSTED, REFUSED, remedy, request_arguments
 
 REQUEST_S = 5.0
 MLFLOW_MISSING = Finding("fail", "mlflow is not installed", "Run `just setup`.")

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from redsm5 import environment
 from redsm5.doctor import Finding
-from redsm5.jsonio import loads
+from redsm5.engine import environment
+from redsm5.engine.jsonio import loads
 
 OLDEST = (3, 11)
 SHOWN = 4  # names of packages in one line

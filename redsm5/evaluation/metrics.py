@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from redsm5.errors import NotFiniteError
+from redsm5.engine.errors import NotFiniteError
 from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvidenceMetrics
 
 CharSpan = tuple[int, int]

@@ -13,15 +13,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from redsm5 import files, paths
 from redsm5.config import flatten
-from redsm5.documents import load
-from redsm5.errors import InputError
+from redsm5.engine import files, paths
+from redsm5.engine.documents import load
+from redsm5.engine.errors import InputError
+from redsm5.engine.records import MetricRow, TrialRecord
+from redsm5.engine.tables import duration_text
+from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots
-from redsm5.records import MetricRow, TrialRecord
 from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvaluationReport, EvidenceMetrics
-from redsm5.tables import duration_text
-from redsm5.tracking.journal import read_metrics
 
 CRITERIA = {
     "f1_macro": ("F1, macro", "mean of the F1 of the symptoms that occur in the split"),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import SYMPTOMS
-from redsm5.distributed import ALONE, ProcessGroup
+from redsm5.engine.distributed import ALONE, ProcessGroup
 from redsm5.evaluation.metrics import Pair
 from redsm5.model import Candidates, MultiTaskModel
 

@@ -13,15 +13,19 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from redsm5 import code_version, files, paths
+from redsm5 import code_version
 from redsm5.config import Config, snapshot_of
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
 from redsm5.data.batches import eval_loader, micro_batching_of, on_device
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import Post
 from redsm5.data.tokenize import tokenizer_of
-from redsm5.documents import load, now
-from redsm5.errors import NoCheckpointError
+from redsm5.engine import files, paths
+from redsm5.engine.documents import load, now
+from redsm5.engine.errors import NoCheckpointError
+from redsm5.engine.records import Manifest, TrialRecord
+from redsm5.engine.storage.checkpoint import Identity, load_best
+from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
 from redsm5.evaluation.predict import Predictions, predict
 from redsm5.evaluation.thresholds import (
     choose,
@@ -32,7 +36,6 @@ from redsm5.evaluation.thresholds import (
     score,
 )
 from redsm5.model import MultiTaskModel, set_numerics
-from redsm5.records import Manifest, TrialRecord
 from redsm5.reports import (
     EvaluatedCheckpoint,
     EvaluationReport,
@@ -41,8 +44,6 @@ from redsm5.reports import (
     Thresholds,
     TrialThresholds,
 )
-from redsm5.storage.checkpoint import Identity, load_best
-from redsm5.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
 
 IN_MEMORY = "memory"  # the name of the weights in memory if no checkpoints are written
 

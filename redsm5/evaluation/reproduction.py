@@ -9,12 +9,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from redsm5 import code_version, paths
-from redsm5.documents import load
-from redsm5.records import TrialRecord
+from redsm5 import code_version
+from redsm5.engine import paths
+from redsm5.engine.documents import load
+from redsm5.engine.records import TrialRecord
+from redsm5.engine.terminal import one_line
+from redsm5.engine.tracking.journal import read_metrics
 from redsm5.reports import EvaluationReport, PredictionsRecord
-from redsm5.terminal import one_line
-from redsm5.tracking.journal import read_metrics
 
 TOLERANCE = 1e-4
 SHOWN = 10  # the most metrics to name that differ

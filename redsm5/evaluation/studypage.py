@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from redsm5 import paths
+from redsm5.engine import paths
+from redsm5.engine.timeline import Moment
 from redsm5.evaluation import plots
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
 from redsm5.reports import StudySummary, SummaryTrial
 from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
-from redsm5.timeline import Moment
 
 MOST_LINES = 300  # trials in the parallel coordinates; if there are more, a sample evenly spaced by rank
 MOST_LABELS = 12  # on an axis of choices

@@ -13,12 +13,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from redsm5 import files, paths
-from redsm5.documents import load, load_lines, milliseconds, now
-from redsm5.errors import InputError
+from redsm5.engine import files, paths
+from redsm5.engine.documents import load, load_lines, milliseconds, now
+from redsm5.engine.errors import InputError
+from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.engine.timeline import Moment, storage_over_time
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.studypage import render_summary, scored
-from redsm5.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.reports import (
     CHOSEN_BY_VALIDATION,
     EvaluationReport,
@@ -30,7 +31,6 @@ from redsm5.reports import (
     TestMetrics,
 )
 from redsm5.sections import Parameter, SearchConfig
-from redsm5.timeline import Moment, storage_over_time
 
 Read = TypeVar("Read")
 

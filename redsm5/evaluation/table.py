@@ -1,7 +1,7 @@
 """A report as a table for the terminal."""
 
+from redsm5.engine.terminal import one_line
 from redsm5.reports import CHOSEN_BY_VALIDATION, EvaluationReport
-from redsm5.terminal import one_line
 
 
 def report_table(report: EvaluationReport) -> str:

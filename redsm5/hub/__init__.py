@@ -16,9 +16,9 @@ from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, 
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import tqdm, validate_repo_id  # type: ignore[attr-defined]
 
-from redsm5.errors import HubError, InputError
+from redsm5.engine.errors import HubError, InputError
+from redsm5.engine.jsonio import loads
 from redsm5.hub.tries import TRIES, Failure, Source, tried
-from redsm5.jsonio import loads
 from redsm5.sections import DataConfig, ModelConfig
 
 DATA_FILES = ("redsm5_posts.csv", "redsm5_annotations.csv")

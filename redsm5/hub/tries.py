@@ -18,7 +18,7 @@ from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-d
 from huggingface_hub.utils._http import default_client_factory  # the default to restore has no public name
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from redsm5.errors import HubAccessError, HubError, HubUnavailableError
+from redsm5.engine.errors import HubAccessError, HubError, HubUnavailableError
 
 TRIES = 5
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # the pause after the first try, the second, ...

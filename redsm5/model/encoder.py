@@ -18,7 +18,7 @@ from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from redsm5 import hub
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 from redsm5.model import attention
 from redsm5.sections import ModelConfig
 

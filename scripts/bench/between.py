@@ -32,19 +32,19 @@ from transformers import (
     TrainingArguments,
 )
 
-from redsm5 import files, paths
 from redsm5.config import compose
 from redsm5.data import load_splits
 from redsm5.data.posts import SYMPTOMS, Post
 from redsm5.data.tokenize import tokenizer_of
-from redsm5.errors import exit_with_message
+from redsm5.engine import files, paths
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.records import TrialRecord
+from redsm5.engine.study.launch import SCRIPTS, launch_trial
+from redsm5.engine.study.signals import StopRequest
+from redsm5.engine.study.trial import create_trial
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
 from redsm5.model.encoder import TINY
-from redsm5.records import TrialRecord
-from redsm5.study.launch import SCRIPTS, launch_trial
-from redsm5.study.signals import StopRequest
-from redsm5.study.trial import create_trial
-from redsm5.tables import Row
-from redsm5.terminal import show
 
 WORDS = ["train.epochs=1", "search.space={train.learning_rate: {low: 0.001, high: 0.01, log: true}}"]
 

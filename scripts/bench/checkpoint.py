@@ -25,12 +25,12 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import BertConfig, BertModel
 
-from redsm5.errors import InputError, exit_with_message
-from redsm5.storage.checkpoint import Identity, Saver, TrainingState, resume, save
-from redsm5.storage.retention import Policy
-from redsm5.storage.store import CheckpointStore
-from redsm5.tables import Row
-from redsm5.terminal import show
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.storage.checkpoint import Identity, Saver, TrainingState, resume, save
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import CheckpointStore
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
 
 Times = dict[str, list[float]]
 FIGURES = ("stall", "durable", "load")

@@ -16,10 +16,10 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 from results import Result, arguments_of, digits, finish
 
-from redsm5.errors import exit_with_message
-from redsm5.tables import Row
-from redsm5.terminal import show
-from redsm5.tracking.journal import Journal
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
+from redsm5.engine.tracking.journal import Journal
 
 STEPS = 200
 Log = Callable[[int, float], object]

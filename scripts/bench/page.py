@@ -18,10 +18,10 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 
-from redsm5.documents import now
-from redsm5.errors import exit_with_message
+from redsm5.engine.documents import now
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.terminal import Parser, show
 from redsm5.evaluation.report import environment
-from redsm5.terminal import Parser, show
 
 HERE = Path(__file__).parent
 BENCHES = (

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redsm5.tables import Row, as_table
-from redsm5.terminal import Parser, show
+from redsm5.engine.tables import Row, as_table
+from redsm5.engine.terminal import Parser, show
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from pathlib import Path
 from results import Result, arguments_of, digits, finish
 from transformers import BertConfig, BertModel
 
-from redsm5 import files, paths
 from redsm5.config import compose
 from redsm5.data import load_splits
 from redsm5.data.tokenize import build_tokenizer
-from redsm5.errors import InputError, TrainingError, exit_with_message
-from redsm5.terminal import show
+from redsm5.engine import files, paths
+from redsm5.engine.errors import InputError, TrainingError, exit_with_message
+from redsm5.engine.terminal import show
 
 LAUNCH = Path(__file__).parent.parent / "launch.py"
 SMALL = ["data.posts=60", "model.max_length=64", "train.batch_size=2", "train.epochs=50"]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from results import Result, arguments_of, digits, finish
 
-from redsm5 import paths
-from redsm5.errors import exit_with_message
-from redsm5.study.launch import SCRIPTS
-from redsm5.tables import Row
+from redsm5.engine import paths
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.study.launch import SCRIPTS
+from redsm5.engine.tables import Row
 
 
 def run(root: Path, cache: Path) -> tuple[int, float]:

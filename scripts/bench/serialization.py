@@ -29,16 +29,16 @@ from pathlib import Path
 from results import Result, arguments_of, digits, finish
 from terminal import METRICS, STEPS, WRITERS, Writers, folders, generate
 
-from redsm5 import paths
-from redsm5.documents import load
-from redsm5.errors import exit_with_message
-from redsm5.records import StudyRecord
-from redsm5.study.launch import SCRIPTS
-from redsm5.study.registry import Scoreboard
-from redsm5.study.trial import read_record
-from redsm5.tables import Row
-from redsm5.terminal import show
-from redsm5.tracking.journal import Journal
+from redsm5.engine import paths
+from redsm5.engine.documents import load
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.records import StudyRecord
+from redsm5.engine.study.launch import SCRIPTS
+from redsm5.engine.study.registry import Scoreboard
+from redsm5.engine.study.trial import read_record
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
+from redsm5.engine.tracking.journal import Journal
 from tui.reader import Reader
 from tui.storage import StorageReader
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from results import Result, arguments_of, digits, finish
 
-from redsm5 import paths
-from redsm5.documents import milliseconds
-from redsm5.errors import TrainingError, exit_with_message
-from redsm5.terminal import show
-from redsm5.tracking.journal import read_metrics
+from redsm5.engine import paths
+from redsm5.engine.documents import milliseconds
+from redsm5.engine.errors import TrainingError, exit_with_message
+from redsm5.engine.terminal import show
+from redsm5.engine.tracking.journal import read_metrics
 
 HPO = Path(__file__).parent.parent / "hpo.py"
 SMALL = ["data.posts=200", "model.max_length=64", "train.epochs=15", "study.trials=1"]

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 from results import Result, arguments_of, digits, finish
 
-from redsm5 import paths
-from redsm5.errors import TrainingError, exit_with_message
-from redsm5.study.launch import SCRIPTS
-from redsm5.tables import Row
-from redsm5.terminal import show
+from redsm5.engine import paths
+from redsm5.engine.errors import TrainingError, exit_with_message
+from redsm5.engine.study.launch import SCRIPTS
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
 
 SMALL = ["data.posts=60", "model.max_length=32", "train.epochs=1", "study.sampler=random"]
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from between import run_trainer
 from results import Result, arguments_of, digits, finish
 
-from redsm5.errors import exit_with_message
-from redsm5.study.launch import SCRIPTS
-from redsm5.tables import Row
-from redsm5.terminal import show
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.study.launch import SCRIPTS
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
 
 LOOK_S = 0.01
 WEIGHTS = "model.safetensors"

@@ -36,10 +36,10 @@ from typing import Any
 import psutil
 from results import Result, arguments_of, digits, finish
 
-from redsm5 import paths
-from redsm5.documents import Record, now, timestamp
-from redsm5.errors import exit_with_message
-from redsm5.records import (
+from redsm5.engine import paths
+from redsm5.engine.documents import Record, now, timestamp
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.records import (
     Best,
     BudgetEntry,
     BudgetLedger,
@@ -53,7 +53,7 @@ from redsm5.records import (
     TrialCounts,
     TrialRecord,
 )
-from redsm5.terminal import show
+from redsm5.engine.terminal import show
 
 COLUMNS, ROWS = 160, 48
 WRITERS = 4
@@ -337,7 +337,7 @@ PEER = """
 import sys, time
 from textual.app import App
 from textual.widgets import DataTable
-from redsm5.records import StudyIndex
+from redsm5.engine.records import StudyIndex
 from pathlib import Path
 class Peer(App):
     def compose(self):

@@ -33,7 +33,10 @@ from redsm5.data.batches import Batch, collate, micro_batching_of, on_device, tr
 from redsm5.data.encode import EncodedPosts, Example
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.data.tokenize import build_tokenizer
-from redsm5.errors import TrainingError, exit_with_message
+from redsm5.engine.errors import TrainingError, exit_with_message
+from redsm5.engine.study.launch import launch_environment
+from redsm5.engine.tables import Row
+from redsm5.engine.terminal import show
 from redsm5.model import (
     EmbeddingAdversary,
     MultiTaskModel,
@@ -44,9 +47,6 @@ from redsm5.model import (
     multitask_loss,
     set_numerics,
 )
-from redsm5.study.launch import launch_environment
-from redsm5.tables import Row
-from redsm5.terminal import show
 
 POSTS, TRAINED, MEAN_WORDS, FEWEST, MOST, SPREAD, TOKENS_A_WORD = 1484, 0.65, 295, 2, 6990, 0.8, 1.3
 PADDED, HF = "padded to 512", "HF Trainer, group_by_length"

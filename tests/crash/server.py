@@ -13,7 +13,7 @@ import threading
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
-from redsm5.files import make_private
+from redsm5.engine.files import make_private
 from tests.crash import study
 
 

@@ -21,22 +21,22 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from redsm5 import files, paths
-from redsm5 import session as session_module
 from redsm5.config import Config, compose, load_config
-from redsm5.errors import exit_with_message
-from redsm5.records import Decision, Manifest
-from redsm5.session import Session, train
-from redsm5.storage.budget import reservation
-from redsm5.storage.checkpoint import Identity, Saver, seed_everything
-from redsm5.storage.retention import Policy
-from redsm5.storage.store import STATE_FILES, read_verified
-from redsm5.study import driver as driver_module
-from redsm5.study import outcomes, search, trial_run
-from redsm5.study.access import CheckedData
-from redsm5.study.driver import Driver
-from redsm5.study.trial_run import TrialRun
-from redsm5.tracking.system import SystemMetrics, Usage
+from redsm5.engine import files, paths
+from redsm5.engine import session as session_module
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.records import Decision, Manifest
+from redsm5.engine.session import Session, train
+from redsm5.engine.storage.budget import reservation
+from redsm5.engine.storage.checkpoint import Identity, Saver, seed_everything
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import STATE_FILES, read_verified
+from redsm5.engine.study import driver as driver_module
+from redsm5.engine.study import outcomes, search, trial_run
+from redsm5.engine.study.access import CheckedData
+from redsm5.engine.study.driver import Driver
+from redsm5.engine.study.trial_run import TrialRun
+from redsm5.engine.tracking.system import SystemMetrics, Usage
 
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best

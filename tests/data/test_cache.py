@@ -21,7 +21,7 @@ from redsm5.data.posts import Post
 from redsm5.data.split import split
 from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import build_tokenizer, tokenizer_of
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 SMALL = ("data.posts=60", "model.max_length=64")
 WINDOWS, WIDER = "data.long_posts=window", "model.max_length=256"

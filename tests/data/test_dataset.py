@@ -19,7 +19,7 @@ from redsm5.data import load_splits
 from redsm5.data.dataset import read_dataset
 from redsm5.data.read import ANNOTATIONS_COLUMNS, ANNOTATIONS_FILE, POSTS_FILE, read_corpus
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import ConfigError, InputError
+from redsm5.engine.errors import ConfigError, InputError
 from tests.hub_server import HubServer
 
 SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"

@@ -11,7 +11,7 @@ from redsm5.data.posts import SYMPTOMS, Post, Span
 from redsm5.data.read import read_corpus
 from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import build_tokenizer
-from redsm5.errors import ConfigError
+from redsm5.engine.errors import ConfigError
 
 TIRED = "I am tired. "  # four tokens
 

@@ -13,7 +13,7 @@ import pytest
 from redsm5.data import SYMPTOMS, dataset_dict, few_positives, load_learnable, load_splits, load_test
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 
 def config(**changes):

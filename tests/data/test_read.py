@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from redsm5.data.posts import SYMPTOMS, Span
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
 

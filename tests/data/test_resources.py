@@ -10,7 +10,7 @@ import pytest
 from redsm5.data import resources, wordnet
 from redsm5.data.resources import check_available, missing_data
 from redsm5.data.wordnet import synonyms
-from redsm5.errors import ConfigError
+from redsm5.engine.errors import ConfigError
 from redsm5.sections import AugmentationConfig
 from tests.data.small_wordnet import forget, write_wordnet
 

@@ -13,7 +13,7 @@ from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.data.read import read_corpus
 from redsm5.data.split import split
 from redsm5.data.synthesize import write_csvs
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
 

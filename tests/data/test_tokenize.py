@@ -13,7 +13,7 @@ from redsm5.data.posts import SYMPTOMS, Post
 from redsm5.data.read import read_corpus
 from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import VOCABULARY_SIZE, build_tokenizer
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 
 PRINT_VOCABULARY = """
 import sys, json, pathlib

@@ -12,7 +12,7 @@ from redsm5.data import translate
 from redsm5.data.augment import Augmenter
 from redsm5.data.posts import Post, Span
 from redsm5.data.translate import back_translator
-from redsm5.errors import ConfigError
+from redsm5.engine.errors import ConfigError
 from redsm5.sections import AugmentationConfig
 
 WORDS = ("i", "am", "so", "tired", "of", "it", "all", "and", "nothing", "helps", "me", "sleep", "well", "today")

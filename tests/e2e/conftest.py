@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from redsm5 import files
+from redsm5.engine import files
 
 ROOT = Path(__file__).parents[2]
 # Short enough for a test, long enough to be interrupted in the middle.

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from redsm5.config import compose
-from redsm5.documents import now
-from redsm5.errors import exit_with_message
-from redsm5.files import Lock
-from redsm5.paths import LOCK
-from redsm5.records import Best
-from redsm5.study import driver, outcomes
-from redsm5.study.access import CheckedData
-from redsm5.study.trial import read_record, write_record
+from redsm5.engine.documents import now
+from redsm5.engine.errors import exit_with_message
+from redsm5.engine.files import Lock
+from redsm5.engine.paths import LOCK
+from redsm5.engine.records import Best
+from redsm5.engine.study import driver, outcomes
+from redsm5.engine.study.access import CheckedData
+from redsm5.engine.study.trial import read_record, write_record
 
 HANG = int(sys.argv[1])
 

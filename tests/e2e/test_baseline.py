@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from redsm5 import paths
-from redsm5.documents import load
+from redsm5.engine import paths
+from redsm5.engine.documents import load
 from redsm5.reports import EvaluationReport
 from tests.e2e.conftest import run
 

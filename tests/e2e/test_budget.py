@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files
+from redsm5.engine import files
 from tests.e2e.conftest import records, start
 
 TRIALS, EPOCHS, BUDGET = 12, 10, 15_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from redsm5.config import load_config
-from redsm5.study.launch import trains
+from redsm5.engine.study.launch import trains
 from tests.e2e.conftest import ROOT, all_metrics, records, weights
 
 TINY = ["data.posts=60", "model.max_length=48", "train.epochs=1", "study.enqueue_defaults=false"]

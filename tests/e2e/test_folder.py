@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files, paths
 from redsm5.config import compose
-from redsm5.documents import now
-from redsm5.records import MetricRow, TrialRecord
-from redsm5.study.registry import Scoreboard, open_study
-from redsm5.study.trial import create_trial, read_record, write_record
+from redsm5.engine import files, paths
+from redsm5.engine.documents import now
+from redsm5.engine.records import MetricRow, TrialRecord
+from redsm5.engine.study.registry import Scoreboard, open_study
+from redsm5.engine.study.trial import create_trial, read_record, write_record
 from tests.e2e.conftest import (
     ROOT,
     SMALL,

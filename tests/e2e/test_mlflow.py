@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from redsm5.config import compose
-from redsm5.documents import milliseconds
-from redsm5.study.registry import Scoreboard, open_study
-from redsm5.study.trial import create_trial
+from redsm5.engine.documents import milliseconds
+from redsm5.engine.study.registry import Scoreboard, open_study
+from redsm5.engine.study.trial import create_trial
 from tests.e2e.conftest import SMALL, records, run, start, trial_at, wait_for
 from tests.mlflow_server import MlflowServer, check_arrived
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files, paths
 from redsm5.doctor import services
+from redsm5.engine import files, paths
 from tests.e2e.conftest import ROOT, SMALL, environment, records
 from tests.mlflow_server import FaultProxy, MlflowServer, check_arrived
 

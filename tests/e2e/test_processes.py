@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from redsm5.config import compose
-from redsm5.files import make_dir
-from redsm5.study.launch import Launched, launch_trial
-from redsm5.study.outcomes import note_killed
-from redsm5.study.trial import create_trial, read_record
+from redsm5.engine.files import make_dir
+from redsm5.engine.study.launch import Launched, launch_trial
+from redsm5.engine.study.outcomes import note_killed
+from redsm5.engine.study.trial import create_trial, read_record
 from tests.e2e.conftest import (
     all_metrics,
     processes_of,

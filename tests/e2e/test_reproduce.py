@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from redsm5 import paths
-from redsm5.documents import load
+from redsm5.engine import paths
+from redsm5.engine.documents import load
 from redsm5.evaluation.reproduction import TOLERANCE, compare_predictions, compare_training, text, verdict
 from redsm5.reports import EvaluationReport, PredictionsRecord
 from tests.e2e.conftest import run

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import paths
 from redsm5.config import compose
-from redsm5.study.trial import create_trial, read_record, write_record
+from redsm5.engine import paths
+from redsm5.engine.study.trial import create_trial, read_record, write_record
 from tests.e2e.conftest import SMALL, all_metrics, metrics, records, reports, run, start, trial_at, wait_for, weights
 
 ONE = ["data.posts=90", "model.max_length=64", "train.epochs=2"]

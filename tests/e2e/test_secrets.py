@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from redsm5.records import FINISHED
+from redsm5.engine.records import FINISHED
 from tests.e2e import postgresql
 from tests.e2e.conftest import ROOT, SMALL, environment, records
 from tests.mlflow_server import MlflowServer, check_arrived

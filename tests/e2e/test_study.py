@@ -11,7 +11,7 @@ import jsonschema
 import psutil
 import pytest
 
-from redsm5 import owned, paths
+from redsm5.engine import owned, paths
 from redsm5.reports import SCHEMAS
 from tests.e2e.conftest import (
     ROOT,

@@ -21,10 +21,10 @@ import psutil
 import psycopg
 import pytest
 
-from redsm5 import files, paths
 from redsm5.config import compose
-from redsm5.errors import ConfigError
-from redsm5.study.search import open_storage
+from redsm5.engine import files, paths
+from redsm5.engine.errors import ConfigError
+from redsm5.engine.study.search import open_storage
 from tests.crash import strace
 from tests.e2e import postgresql
 from tests.e2e.conftest import ROOT, environment, records, start, wait_for

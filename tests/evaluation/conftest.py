@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from redsm5 import paths
-from redsm5.records import MetricRow, TrialRecord
+from redsm5.engine import paths
+from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.reports import EvaluationReport
 
 TIME = "2026-01-31T12:00:00.000Z"

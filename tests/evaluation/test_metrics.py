@@ -17,10 +17,10 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from redsm5.errors import NotFiniteError
+from redsm5.engine.errors import NotFiniteError
+from redsm5.engine.jsonio import dumps
 from redsm5.evaluation import metrics
 from redsm5.evaluation.metrics import criteria_metrics, evidence_metrics
-from redsm5.jsonio import dumps
 from redsm5.reports import CriteriaMetrics, EvidenceMetrics, TestMetrics
 
 NAMES = ["FATIGUE", "ANHEDONIA", "SLEEP_ISSUES", "PSYCHOMOTOR"]

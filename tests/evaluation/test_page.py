@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from redsm5 import paths
-from redsm5.errors import InputError
+from redsm5.engine import paths
+from redsm5.engine.errors import InputError
 from redsm5.evaluation.page import render_page, write_page
 from redsm5.reports import EvaluationReport
 from tests.evaluation.conftest import (

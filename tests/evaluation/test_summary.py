@@ -8,10 +8,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from redsm5 import paths, reports
-from redsm5.errors import InputError
+from redsm5 import reports
+from redsm5.engine import paths
+from redsm5.engine.errors import InputError
+from redsm5.engine.records import StudyIndex, StudyRecord, TrialRecord
 from redsm5.evaluation.summary import select_study, write_summary
-from redsm5.records import StudyIndex, StudyRecord, TrialRecord
 from redsm5.reports import StudySummary
 from tests.evaluation.conftest import (
     SPACE,

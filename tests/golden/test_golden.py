@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from redsm5 import owned, paths
+from redsm5.engine import owned, paths
+from redsm5.engine.storage.cleanup import cleanup
+from redsm5.engine.storage.history import checkpoint_history
+from redsm5.engine.study.registry import list_studies, read_studies
+from redsm5.engine.study.resuming import trial_config
+from redsm5.engine.study.trial import read_record
 from redsm5.evaluation.summary import select_study, write_summary
-from redsm5.storage.cleanup import cleanup
-from redsm5.storage.history import checkpoint_history
-from redsm5.study.registry import list_studies, read_studies
-from redsm5.study.resuming import trial_config
-from redsm5.study.trial import read_record
 from tui.reader import Reader
 
 HERE = Path(__file__).parent

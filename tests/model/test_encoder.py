@@ -19,7 +19,7 @@ from transformers import (
     T5Config,
 )
 
-from redsm5.errors import InputError
+from redsm5.engine.errors import InputError
 from redsm5.model import MultiTaskModel
 from redsm5.model.attention import NAME
 from redsm5.model.encoder import build_encoder, compile_layers, encode

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files, paths
 from redsm5.config import compose, snapshot_of
-from redsm5.records import Best
-from redsm5.storage.retention import Policy
-from redsm5.storage.store import CheckpointStore
+from redsm5.engine import files, paths
+from redsm5.engine.records import Best
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import CheckpointStore
+from tests.engine.storage.saver import STATE, contents, manifest_of, record_of
 from tests.scripts.conftest import ROOT, Run
-from tests.storage.saver import STATE, contents, manifest_of, record_of
 
 TRIAL = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 
@@ -96,5 +96,5 @@ def test_nothing_heavy_is_imported() -> None:
         f"try: runpy.run_path('{ROOT}/scripts/cleanup.py', run_name='__main__')\nexcept SystemExit: print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "redsm5.storage.cleanup" in done.stdout
+    assert "redsm5.engine.storage.cleanup" in done.stdout
     assert not set(done.stdout.split()) & {"torch", "transformers", "mlflow", "accelerate", "optuna"}

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files, paths
+from redsm5.engine import files, paths
+from redsm5.engine.records import Best, ErrorRecord, StudyBest, StudyRecord, TrialCounts
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import CheckpointStore
 from redsm5.evaluation.reproduction import text as verdict_text
 from redsm5.evaluation.table import report_table
-from redsm5.records import Best, ErrorRecord, StudyBest, StudyRecord, TrialCounts
-from redsm5.storage.retention import Policy
-from redsm5.storage.store import CheckpointStore
+from tests.engine.storage.saver import contents, manifest_of, record_of
 from tests.scripts.conftest import ROOT
-from tests.storage.saver import contents, manifest_of, record_of
 from tests.tui.hostile import evaluation, harmful
 
 HARM = "e\x1b]0;pwned\x07v\x9b31m\u202ei\u2066l\x7f\nrow\r\tcell é"

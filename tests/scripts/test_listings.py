@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from redsm5 import files, paths
-from redsm5.records import Best, StudyBest, StudyRecord, TrialCounts
-from redsm5.storage.retention import Policy
-from redsm5.storage.store import CheckpointStore
+from redsm5.engine import files, paths
+from redsm5.engine.records import Best, StudyBest, StudyRecord, TrialCounts
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import CheckpointStore
+from tests.engine.storage.saver import contents, manifest_of, record_of
 from tests.scripts.conftest import ROOT, Run
-from tests.storage.saver import contents, manifest_of, record_of
 
 STUDY = "11111111-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 TRIAL = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
@@ -137,4 +137,4 @@ def test_nothing_heavy_is_imported(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "transformers", "mlflow", "accelerate", "optuna"}
-    assert "redsm5.tables" in done.stdout
+    assert "redsm5.engine.tables" in done.stdout

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from redsm5 import files, paths
-from redsm5.records import StudyRecord, TrialCounts
+from redsm5.engine import files, paths
+from redsm5.engine.records import StudyRecord, TrialCounts
+from tests.engine.storage.saver import record_of
 from tests.scripts.conftest import Run
-from tests.storage.saver import record_of
 
 STUDY = "11111111-2f3a-4b5c-8d7e-9f0a1b2c3d4e"
 TRIAL = "0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from redsm5 import paths
-from redsm5.documents import timestamp
-from redsm5.records import (
+from redsm5.engine import paths
+from redsm5.engine.documents import timestamp
+from redsm5.engine.records import (
     Best,
     BudgetEntry,
     BudgetLedger,

@@ -6,8 +6,17 @@ import time
 import unicodedata
 from dataclasses import dataclass, replace
 
-from redsm5 import paths
-from redsm5.records import Best, BudgetEntry, BudgetLedger, ErrorRecord, Event, MetricRow, RetentionRow, StudyRecord
+from redsm5.engine import paths
+from redsm5.engine.records import (
+    Best,
+    BudgetEntry,
+    BudgetLedger,
+    ErrorRecord,
+    Event,
+    MetricRow,
+    RetentionRow,
+    StudyRecord,
+)
 from redsm5.reports import (
     CriteriaMetrics,
     CriterionMetrics,

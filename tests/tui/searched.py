@@ -3,8 +3,8 @@
 import math
 import random
 
-from redsm5 import paths
-from redsm5.records import Best, StudyIndex
+from redsm5.engine import paths
+from redsm5.engine.records import Best, StudyIndex
 from redsm5.reports import ParameterImportance
 from tui.machine import Gpu, MachineView, Sample
 from tui.parameters import Importance

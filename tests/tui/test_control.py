@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from redsm5 import paths
-from redsm5.records import TrialRecord
+from redsm5.engine import paths
+from redsm5.engine.records import TrialRecord
 from tests.tui.pilots import notices, pressed, settled, shown, until, words
 from tui import app as app_module
 from tui import control

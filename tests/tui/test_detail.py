@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from redsm5 import paths
-from redsm5.records import Decision, MetricRow, RetentionRow
+from redsm5.engine import paths
+from redsm5.engine.records import Decision, MetricRow, RetentionRow
 from tests.tui.hostile import evaluation
 from tui import files
 from tui.detail import LOG, LOG_LINES, MOST_METRICS, TrialReader, flatten, log_line

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redsm5 import paths
-from redsm5.records import TrialRecord
+from redsm5.engine import paths
+from redsm5.engine.records import TrialRecord
 from tests.tui.hostile import NASTY, harmful
 from tui import export
 from tui.reader import Reader

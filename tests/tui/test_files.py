@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redsm5.files import open_regular
-from redsm5.records import Best, Decision, Event, TrialCounts, TrialRecord
+from redsm5.engine.files import open_regular
+from redsm5.engine.records import Best, Decision, Event, TrialCounts, TrialRecord
 from tui import files
 from tui.files import Documents, Lines, plausible, read_object, records
 

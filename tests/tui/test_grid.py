@@ -5,7 +5,7 @@ import json
 import pytest
 from textual import events
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tests.tui.pilots import beneath, charts, chosen, pressed, settled, shown
 from tui import app as app_module
 from tui.app import TerminalApp

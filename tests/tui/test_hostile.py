@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tests.tui.hostile import HUGE, NASTY, OF_STUDY, OF_TRIAL, complete, harmful, look, poison, readers, shown
 from tui import panels
 from tui.reader import Reader

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tests.tui.hostile import NASTY, OF_STUDY, OF_TRIAL, complete, evaluation, harmful, leftovers, poison, summary
 from tui import app as app_module
 from tui import control

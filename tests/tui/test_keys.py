@@ -4,7 +4,7 @@ import pytest
 from textual.binding import Binding
 from textual.widgets import Input, Tabs
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tests.tui.pilots import (
     asked,
     at,

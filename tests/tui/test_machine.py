@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tests.tui.pilots import pressed, settled, shown, words
 from tests.tui.searched import machine as looked_at
 from tui import app as app_module

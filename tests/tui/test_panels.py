@@ -2,8 +2,8 @@
 
 import pytest
 
-from redsm5 import paths
-from redsm5.records import BudgetEntry, BudgetLedger
+from redsm5.engine import paths
+from redsm5.engine.records import BudgetEntry, BudgetLedger
 from tui import panels, text
 from tui.detail import TrialReader
 from tui.reader import Reader, Snapshot

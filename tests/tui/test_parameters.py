@@ -2,8 +2,8 @@
 
 import pytest
 
-from redsm5 import paths
-from redsm5.records import Best
+from redsm5.engine import paths
+from redsm5.engine.records import Best
 from redsm5.reports import ParameterImportance
 from tests.tui.pilots import notices, pressed, settled, shown, until, words
 from tests.tui.searched import importance, searched, summarized

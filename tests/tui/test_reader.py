@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from redsm5 import paths
-from redsm5.records import Best, BudgetEntry, BudgetLedger, Event, MetricRow
+from redsm5.engine import paths
+from redsm5.engine.records import Best, BudgetEntry, BudgetLedger, Event, MetricRow
 from tui import files, reader
 from tui.reader import Reader, Trials, score
 

@@ -15,7 +15,7 @@ from termios import TIOCSWINSZ
 
 import pytest
 
-from redsm5 import paths
+from redsm5.engine import paths
 from tests.tui.pilots import pressed, settled, shown, until, words
 from tui import app as app_module
 from tui import control

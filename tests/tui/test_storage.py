@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redsm5 import paths
-from redsm5.documents import timestamp
-from redsm5.records import RetentionRow
+from redsm5.engine import paths
+from redsm5.engine.documents import timestamp
+from redsm5.engine.records import RetentionRow
 from tui import storage
 from tui.reader import Reader, Snapshot
 from tui.screens.storage import going

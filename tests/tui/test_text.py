@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from redsm5.records import StudyRecord, TrialState
+from redsm5.engine.records import StudyRecord, TrialState
 from tests.tui.conftest import NOW
 from tui import text
 

@@ -12,7 +12,7 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
-from redsm5.records import TrialRecord
+from redsm5.engine.records import TrialRecord
 from tui import export, text
 from tui.files import LARGEST
 from tui.query import matcher

@@ -1,0 +1,1 @@
+"""The search engine: all that is free of posts and symptoms."""

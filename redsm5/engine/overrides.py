@@ -1,0 +1,192 @@
+"""Command-line overrides (key=value) for Hydra: text fields take the text as typed, and secrets are refused.
+
+Hydra's grammar parses numbers, booleans and lists, and rejects characters that it does not know. A text field takes
+what was typed, verbatim: 007, 1_000, 1.10, true, 20261130, André, `posts (old)`. There are three exceptions: quotes
+around a value are removed; `${...}` refers to another key or to the environment; `null` means no value, and is refused
+for a field that needs one. To pass the word itself, quote it: 'study.name="null"'.
+
+The configuration is saved with each trial, so it must not contain the value of a secret environment variable, neither
+through `${oc.env:...}` nor through the shell's $HF_TOKEN. The exception is the password of an address, which is not
+saved.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from pydantic import BaseModel
+
+from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.redaction import SHORTEST, redact_address, secret_variables
+
+CONF_DIR = Path(__file__).parents[1] / "conf"
+ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords
+UNMISTAKABLE = 16  # characters; a shorter secret is recognized only as a separate word
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the grammar
+
+
+def is_group(word: str) -> bool:
+    """Whether the word chooses a config group's file."""
+    return (CONF_DIR / word.partition("=")[0]).is_dir()
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """The words as parsed by Hydra.
+
+    Raises:
+        ConfigError: Hydra cannot parse them.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise ConfigError(
+            str(error).splitlines()[0], remedy="Quote values with spaces or commas: 'key=\"a, b\"'."
+        ) from None
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse words that are not overrides, name an unknown choice of a group, or cannot be parsed."""
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word!r} is not an override", remedy="Write key=value, for example train.epochs=10.")
+        if not is_group(word):
+            continue
+        group, _, choice = word.partition("=")
+        known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
+        if choice not in known:
+            raise ConfigError(
+                f"{group}={choice} is unknown{nearest(choice, known)}", remedy=f"Allowed: {', '.join(known)}."
+            )
+    parsed(words)
+
+
+def quoted(value: str) -> str:
+    """Quote any value for Hydra's grammar."""
+    return _between_quotes(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value))
+
+
+def _between_quotes(value: str) -> str:
+    """Text in quotes, in which ${...} is resolved. A backslash is literal, except before a quote."""
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value) + "'"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# text
+
+
+def as_typed(words: Sequence[str], model: type[BaseModel]) -> list[str]:
+    """The words, with quotes around values of text fields of `model` that Hydra would not parse as text."""
+    return [_as_typed(word, model) for word in words]
+
+
+def _as_typed(word: str, model: type[BaseModel]) -> str:
+    found = re.fullmatch(r"(?s)(\+{0,2}([\w.]+)=)\s*(.*?)\s*", word)
+    if found is None or is_group(word) or found[3].lower() == "null" or not is_text(model, found[2]):
+        return word
+    try:
+        override = OverridesParser.create().parse_override(word)
+        text = not override.is_sweep_override() and isinstance(override.value(), str)
+    except HydraException:
+        text = found[3].startswith(("'", '"'))  # Hydra refuses wrong quotes
+    return word if text else f"{found[1]}{_between_quotes(found[3])}"
+
+
+def is_text(model: type[BaseModel], key: str) -> bool:
+    """Whether a dotted key of `model` takes text, or text and null, and nothing else."""
+    kinds: set[Any] = {model}
+    for part in key.split("."):
+        kind = next(iter(kinds - {type(None)}), None)
+        if get_origin(kind) is dict:
+            kinds = _kinds(get_args(kind)[1])
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+            kinds = _kinds(kind.model_fields[part].annotation)
+        else:
+            return False
+    return kinds - {type(None)} == {str}
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation allows; a literal counts as the types of its values."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for part in get_args(annotation) for kind in _kinds(part)}
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    return {annotation}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# secrets
+
+
+def refuse_secrets(values: Mapping[str, str]) -> None:
+    """Refuse values, given by key, that contain the value of a secret environment variable."""
+    for key, value in values.items():
+        saved = redact_address(value.strip("'\"")) if key in ADDRESSES else value
+        for name, secret in secret_variables().items():
+            pattern = re.escape(secret)
+            if len(secret) < UNMISTAKABLE:
+                pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
+            if len(secret) >= SHORTEST and re.search(pattern, saved):
+                raise _secret_error(key, name)
+
+
+def values_of(words: Sequence[str]) -> dict[str, str]:
+    """The typed values by key."""
+    return {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in words)}
+
+
+@contextmanager
+def stand_ins() -> Iterator[dict[str, str]]:
+    """A context in which the value of each secret environment variable is a placeholder, which can be found in the
+    configuration however it got there.
+    """
+    real = secret_variables()
+    names = {name: f"value-of-{name}-{secrets.token_hex(8)}" for name in real}
+    os.environ.update(names)
+    try:
+        yield names
+    finally:
+        os.environ.update(real)
+
+
+def refuse_stand_ins(seen: Any, real: Any, names: Mapping[str, str], key: str = "") -> None:
+    """Refuse a configuration that contains a placeholder, except as the password of an address.
+
+    Args:
+        seen: the configuration, resolved with the stand-ins. real: the same without them.
+    """
+    if isinstance(seen, Mapping):
+        for (name, value), actual in zip(seen.items(), real.values(), strict=True):
+            inner = f"{key}.{name}" if key else str(name)
+            refuse_stand_ins(str(name), str(name), names, inner)
+            refuse_stand_ins(value, actual, names, inner)
+    elif isinstance(seen, list):
+        for value, actual in zip(seen, real, strict=True):
+            refuse_stand_ins(value, actual, names, key)
+    elif isinstance(seen, str):
+        for name, stand_in in names.items():
+            if stand_in not in seen:
+                continue
+            saved = redact_address(seen)
+            if key not in ADDRESSES or stand_in in saved or saved != redact_address(str(real)):
+                raise _secret_error(key, name)
+
+
+def _secret_error(key: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"{key} contains the value of {name}, a secret, but the configuration is saved with each trial",
+        remedy=f"Remove {name}: secrets are read from the environment. Only the password in {' and '.join(ADDRESSES)} "
+        "may refer to one, since it is not saved.",
+    )

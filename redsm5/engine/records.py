@@ -1,0 +1,204 @@
+"""The JSON documents of trials and studies, as pydantic models; those of evaluations are in `redsm5/reports.py`.
+
+It imports no numerical library, so that the terminal app starts fast.
+"""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from redsm5.engine.documents import Document, Number, Record, milliseconds
+
+TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
+StudyState = Literal["running", "paused", "stopped", "completed"]
+RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
+FINISHED: frozenset[str] = frozenset({"completed", "failed", "pruned"})
+
+
+class Best(Record):
+    epoch: int
+    value: Number
+
+
+class ErrorRecord(Record):
+    kind: str
+    message: str
+
+
+class TrialRecord(Document):
+    """trial.json: the state of a trial. Without an outcome and without a held lock, it was killed.
+
+    Attributes:
+        active_seconds: how long it ran, over all its starts, without the pauses between them.
+        duplicate_of: the earlier trial with the same parameters; this trial gets its outcome and is not trained.
+        checkpoints_at: the folder of its checkpoints, if `checkpoints` was a link when it first started.
+        parameters: only those drawn or set for it; a parameter whose condition does not hold is left out.
+    """
+
+    trial_id: str
+    study_id: str | None
+    number: int | None
+    state: TrialState
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    epoch: int = 0
+    epochs: int
+    step: int = 0
+    best: Best | None = None
+    bytes: int = 0
+    resumes: int = 0
+    active_seconds: float = 0.0
+    duplicate_of: str | None = None
+    checkpoints_at: str | None = None
+    exit_code: int | None = None
+    error: ErrorRecord | None = None
+    parameters: dict[str, Any] = {}
+
+    @property
+    def seconds(self) -> float | None:
+        """From the trial's first start to its end; None before that, or if a time is invalid."""
+        if not (self.started_at and self.finished_at):
+            return None
+        try:
+            return max(milliseconds(self.finished_at) - milliseconds(self.started_at), 0) / 1000
+        except ValueError:
+            return None
+
+
+class TrialCounts(Record):
+    wanted: int
+    finished: int = 0
+    running: int = 0
+
+
+class StudyBest(Record):
+    trial_id: str
+    number: int
+    value: Number
+
+
+class StudyRecord(Document):
+    """study.json: the study's state, and the configuration with which it was created.
+
+    Attributes:
+        enqueued: the parameter sets of study.enqueue when the study was created.
+        left_out: augmentation methods left out of its search space, since their data was missing when it was created.
+    """
+
+    study_id: str
+    name: str
+    state: StudyState
+    created_at: str
+    metric: str
+    trials: TrialCounts
+    best: StudyBest | None = None
+    data_fingerprint: str | None = None
+    enqueued: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    config: dict[str, Any]
+
+
+class StudyIndex(Document):
+    """index.json: all trials of a study in one file, so that a reader need not open a folder for each."""
+
+    study_id: str
+    updated_at: str
+    trials: list[TrialRecord]
+
+
+class Event(Document):
+    """One line of events.jsonl: a trial of the study changed its state."""
+
+    timestamp: str
+    trial_id: str
+    number: int
+    state: TrialState
+    message: str | None = None
+
+
+class MetricRow(Document):
+    """One line of metrics.jsonl. `step` counts optimizer steps over the whole trial, `epoch` completed epochs."""
+
+    trial_id: str
+    metric: str
+    step: int
+    epoch: int
+    value: Number
+    timestamp: str
+
+
+class Decision(Document):
+    """One line of decisions.jsonl: whether the driver's pruner ends the trial after this epoch."""
+
+    epoch: int
+    prune: bool
+    reason: str | None = None
+
+
+class RetentionRow(Document):
+    """One line of retention.jsonl: an action on a checkpoint, the bytes that it now has or that were freed, and the
+    reason.
+    """
+
+    timestamp: str
+    action: RetentionAction
+    checkpoint: str
+    epoch: int
+    step: int
+    score: Number | None
+    bytes: int
+    reason: str
+
+
+class BudgetEntry(Record):
+    """A trial's reservation, and its size when it was last measured, in bytes."""
+
+    reserved: int = 0
+    bytes: int = 0
+
+
+class BudgetLedger(Document):
+    """budget.json: the use of the study's byte budget by trial_id. `austere` is true once the disk was low."""
+
+    model_config = ConfigDict(frozen=False)
+
+    max_total_size: int
+    austere: bool = False
+    entries: dict[str, BudgetEntry] = {}
+
+
+class Shipped(Document):
+    """shipped.json: what MLflow has confirmed of a trial. `bytes` is the journal's length up to the shipped rows.
+
+    Attributes:
+        tracking_uri: MLflow's address; a database in the experiments folder has a relative path: sqlite:///mlflow.db.
+        report: whether MLflow has the trial's report; null in older files: then the report was shipped with the state.
+    """
+
+    tracking_uri: str
+    run_id: str
+    rows: int = 0
+    bytes: int = 0
+    params: bool = False
+    state: str | None = None
+    finished_at: str | None = None
+    report: bool | None = None
+
+
+class Manifest(Document):
+    """manifest.json: identifies a checkpoint's trial, model and data, so that only a matching one is loaded."""
+
+    format_version: int
+    code_version: str
+    trial_id: str
+    architecture: str
+    head_config: dict[str, Any]
+    epoch: int
+    batches_done: int
+    step: int
+    score: Number | None
+    metrics: dict[str, Number]
+    data_fingerprint: str
+    seed: int
+    created_at: str

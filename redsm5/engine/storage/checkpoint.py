@@ -1,0 +1,396 @@
+"""Saves and loads the training state: weights, optimizer, scheduler, scaler, random states, progress.
+
+Tensors go to safetensors, the rest to JSON; nothing is pickled. redsm5/engine/storage/store.py commits the bytes. In
+this package only this module, redsm5/engine/storage/randomness.py and redsm5/engine/storage/tensors.py handle tensors.
+
+Saving does not block training: `save` copies the state into preallocated buffers, and a thread hashes, writes and
+commits them. At most one save is in flight. The buffers take as much memory as one state.
+
+With several processes per trial, the first one saves. Its checkpoint has the random states of all; everything else is
+the same in each. So a trial can be resumed only with the same number of processes.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from redsm5 import code_version
+from redsm5.config import Config
+from redsm5.engine import paths
+from redsm5.engine.distributed import ALONE, ProcessGroup
+from redsm5.engine.documents import now
+from redsm5.engine.errors import IncompatibleCheckpointError
+from redsm5.engine.jsonio import dumps, from_json_number, loads
+from redsm5.engine.migrations import CHECKPOINT_FORMAT, SCHEMA, legacy_of
+from redsm5.engine.records import Best, Manifest
+from redsm5.engine.storage import tensors as tensor_files
+from redsm5.engine.storage.randomness import Generators, random_generators, set_random_generators
+from redsm5.engine.storage.store import (
+    CheckpointStore,
+    Content,
+    DamagedCheckpoint,
+    load_verified,
+    read_verified,
+)
+from redsm5.engine.storage.tensors import TensorFile
+from redsm5.model import MultiTaskModel, architecture, head_config
+
+
+@dataclass
+class Progress:
+    """How far a trial has come.
+
+    Attributes:
+        epochs_done, batches_done: whole epochs, and batches of the current one; (e, 0) at an epoch's end.
+        step: optimizer steps done.
+        best_score, best_epoch: of the metric that the study maximizes, among the epochs that are saved; None before
+            the first finite score.
+        highest_score, epochs_without_gain: of all epochs, and how many came since, for early stopping.
+        stop_reason: why no further epoch is to be trained, or None.
+    """
+
+    epochs_done: int = 0
+    batches_done: int = 0
+    step: int = 0
+    best_score: float | None = None
+    best_epoch: int | None = None
+    highest_score: float | None = None
+    epochs_without_gain: int = 0
+    stop_reason: str | None = None
+
+    @property
+    def best(self) -> Best | None:
+        """The best epoch so far, as trial.json has it."""
+        if self.best_epoch is None or self.best_score is None:
+            return None
+        return Best(epoch=self.best_epoch, value=self.best_score)
+
+    def note_saved(self, score: float, *, epoch: int) -> None:
+        """This epoch is saved: only such a one can be the best."""
+        if math.isfinite(score) and (self.best_score is None or score > self.best_score):
+            self.best_score, self.best_epoch = score, epoch
+
+    def observe(self, score: float, *, patience: int | None) -> None:
+        """Take an epoch's score into account, saved or not; `patience` epochs without a gain end the training."""
+        if math.isfinite(score) and (self.highest_score is None or score > self.highest_score):
+            self.highest_score, self.epochs_without_gain = score, 0
+        else:
+            self.epochs_without_gain += 1
+        if patience is not None and self.epochs_without_gain >= patience:
+            self.stop_reason = f"no better score in {patience} epochs"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint is of. It is loaded only into the same."""
+
+    trial_id: str
+    architecture: str
+    head_config: Mapping[str, Any]
+    data_fingerprint: str
+    seed: int
+
+    @classmethod
+    def of(cls, config: Config, model: MultiTaskModel, data_fingerprint: str) -> Self:
+        assert config.trial.id is not None
+        return cls(config.trial.id, architecture(model), head_config(config.model), data_fingerprint, config.train.seed)
+
+    def check(self, manifest: Manifest, where: str) -> None:
+        """IncompatibleCheckpointError, with both sides named, if the manifest is of something else."""
+        ours = {
+            "architecture": self.architecture,
+            "head configuration": dict(self.head_config),
+            "data fingerprint": self.data_fingerprint,
+        }
+        theirs = {
+            "architecture": manifest.architecture,
+            "head configuration": {**legacy_of("model", self.head_config), **manifest.head_config},
+            "data fingerprint": manifest.data_fingerprint,
+        }
+        different = [f"{k}: checkpoint {theirs[k]}; here {ours[k]}" for k in ours if ours[k] != theirs[k]]
+        if different:
+            raise IncompatibleCheckpointError(
+                "the checkpoint belongs to another model or other data: " + "; ".join(different),
+                where=where,
+                remedy="Start a new trial, or restore the data and configuration that the checkpoint was made with.",
+            )
+
+
+@dataclass
+class TrainingState:
+    """Everything that the next optimizer step depends on.
+
+    Attributes:
+        scaler: None without fp16.
+        group: the processes that train it together.
+        best_in_memory: the best weights, where checkpoints are turned off.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    scaler: torch.amp.GradScaler | None
+    progress: Progress = field(default_factory=Progress)
+    group: ProcessGroup = ALONE
+    best_in_memory: tuple[Manifest, dict[str, Tensor]] | None = None
+    _buffers: dict[str, TensorFile] = field(default_factory=dict)
+
+    def pack(self, generators: Sequence[Generators] | None = None) -> dict[str, Content]:
+        """The files of a checkpoint, manifest excepted, as they are now; they hold until the next call.
+
+        Args:
+            generators: those of each process, in their order; this one's alone, where nothing else is said.
+        """
+        tensors, plain = _split_optimizer(self.optimizer.state_dict())
+        (own, words), *others = generators or [random_generators()]
+        tensors |= own
+        for index, (theirs, _) in enumerate(others, 1):
+            tensors |= {f"process.{index}.{name}": tensor for name, tensor in theirs.items()}
+        state_json = {
+            "optimizer": plain,
+            "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "progress": asdict(self.progress),
+            **words,
+            SCHEMA: 1,
+            "other_processes": [words for _, words in others],
+        }
+        return {
+            paths.WEIGHTS: self._fill(paths.WEIGHTS, self.model.state_dict()),
+            paths.STATE_TENSORS: self._fill(paths.STATE_TENSORS, tensors),
+            paths.STATE_JSON: dumps(state_json),
+        }
+
+    def _fill(self, name: str, tensors: Mapping[str, Tensor]) -> memoryview:
+        """One copy of the tensors into this file's buffer, which is reallocated only if they changed shape."""
+        if name not in self._buffers or not self._buffers[name].fits(tensors):
+            self._buffers.pop(name, None)  # before the new one, so that the two are never there at once
+            self._buffers[name] = TensorFile(tensors, pinned=any(t.is_cuda for t in tensors.values()))
+        self._buffers[name].fill(tensors)
+        return self._buffers[name].content
+
+    def unpack(self, contents: Mapping[str, bytearray]) -> None:
+        """Restore everything as it was when it was packed.
+
+        Raises:
+            DamagedCheckpoint: a file is malformed; nothing was changed.
+        """
+        tensors = tensor_files.read(contents[paths.STATE_TENSORS])
+        plain = loads(contents[paths.STATE_JSON])
+        load_weights(self.model, contents)
+        self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
+        self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
+        self._set_rates()
+        if self.scaler and plain["scaler"]:
+            self.scaler.load_state_dict({name: from_json_number(value) for name, value in plain["scaler"].items()})
+        self.progress = Progress(**plain["progress"])
+        if rank := self.group.rank:
+            own = f"process.{rank}."
+            tensors = {name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)}
+            plain = plain["other_processes"][rank - 1]
+        set_random_generators(tensors, plain)
+
+    def _set_rates(self) -> None:
+        """Set the learning rates of the current step: the saved ones, unless the trial was extended and so has another
+        schedule.
+        """
+        rates = [
+            base * factor(self.schedule.last_epoch)
+            for base, factor in zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.schedule._last_lr = rates
+
+    def full_bytes(self) -> int:
+        """Bytes of one checkpoint's tensors at the most, before the first step too: weights and Adam's two moments."""
+        parameters: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return self.weight_bytes() + 2 * sum(p.nbytes for p in parameters)
+
+    def weight_bytes(self) -> int:
+        """Bytes of the weights alone."""
+        return sum(t.nbytes for t in self.model.state_dict().values())
+
+
+class Saver:
+    """Does the saves of a trial in a thread, one at a time. As a context, it ends with the last one durable."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._in_flight: Future[object] | None = None
+
+    def submit(self, commit: Callable[[], object]) -> None:
+        """Begin a save. The one before has been waited for."""
+        assert self._in_flight is None
+        self._in_flight = self._pool.submit(commit)
+
+    def check(self) -> None:
+        """Raise what the save in flight failed with, if it has."""
+        if self._in_flight and self._in_flight.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the save in flight, and raise its error, if it failed."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight:
+            in_flight.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._pool.shutdown()
+        if error is None:
+            self.wait()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator. The order of the data has its own, a function of (seed, epoch)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def save(
+    store: CheckpointStore,
+    saver: Saver,
+    state: TrainingState,
+    identity: Identity,
+    *,
+    score: float | None,
+    metrics: dict[str, float],
+) -> None:
+    """Begin to commit the state as it is now; it is durable after `saver.wait()`, or the next save's beginning.
+
+    All processes of the trial call it, and the first one saves.
+
+    Raises:
+        DiskError, OSError: the save before this one failed.
+    """
+    saver.wait()  # its buffers are ours from here on
+    generators = state.group.gathered(random_generators())
+    if not state.group.is_first:
+        return
+    progress = state.progress
+    manifest = Manifest(
+        format_version=CHECKPOINT_FORMAT,
+        code_version=code_version(),
+        trial_id=identity.trial_id,
+        architecture=identity.architecture,
+        head_config=dict(identity.head_config),
+        epoch=progress.epochs_done,
+        batches_done=progress.batches_done,
+        step=progress.step,
+        score=score,
+        metrics=metrics,
+        data_fingerprint=identity.data_fingerprint,
+        seed=identity.seed,
+        created_at=now(),
+    )
+    if not store.policy.enabled:
+        is_best = progress.best_epoch in (None, progress.epochs_done)  # without any score, the newest
+        if is_best and progress.batches_done == 0:
+            state.best_in_memory = manifest, {k: v.detach().clone() for k, v in state.model.state_dict().items()}
+        return
+    contents = state.pack(generators)
+    saver.submit(lambda: store.commit(manifest, contents))
+
+
+def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]) -> Progress:
+    """Load the newest checkpoint that verifies into the state, and return how far it had come.
+
+    A damaged one is quarantined and the next older one used; with none left, the trial starts at epoch 0 and says so.
+    Of several processes the first one chooses, and the others load what it has.
+
+    Raises:
+        IncompatibleCheckpointError: the checkpoint is of another model, other data or another format, or of a training
+            by another number of processes.
+    """
+    if not state.group.is_first:
+        if chosen := state.group.of_first(""):
+            folder = store.folder / chosen
+            state.unpack(load_verified(read_verified(folder), folder)[1])
+        return state.progress
+    had_any = bool(store.names())
+    resumable = sorted((c for c in store.checkpoints() if c.resumable), key=lambda c: (c.step, not c.mid_epoch))
+    for checkpoint in reversed(resumable):
+        folder = store.folder / checkpoint.name
+        try:
+            verified = read_verified(folder)
+        except DamagedCheckpoint as error:
+            store.quarantine(checkpoint.name, str(error))
+            continue
+        manifest, contents = load_verified(verified, folder)
+        identity.check(manifest, str(folder))
+        _check_processes(contents, state.group.world_size, str(folder))
+        try:
+            state.unpack(contents)
+        except DamagedCheckpoint as error:
+            store.quarantine(checkpoint.name, str(error))
+            continue
+        state.group.of_first(checkpoint.name)
+        log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
+        return state.progress
+    if had_any:
+        log("no valid checkpoint is left: the trial restarts at epoch 0")
+    state.group.of_first("")
+    return state.progress
+
+
+def _check_processes(contents: Mapping[str, bytearray], count: int, where: str) -> None:
+    before = 1 + len(loads(contents[paths.STATE_JSON]).get("other_processes", []))
+    if before != count:
+        raise IncompatibleCheckpointError(
+            f"the checkpoint was saved by {before} processes, each with its own random state; this run has {count}",
+            where=where,
+            remedy=f"Resume with {before} processes (launch, REDSM5_PROCESSES), or start a new trial.",
+        )
+
+
+def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
+    """Verify a checkpoint, load its weights and return its manifest.
+
+    Raises:
+        DamagedCheckpoint: it does not verify.
+        IncompatibleCheckpointError: it is of another model or other data.
+    """
+    manifest, contents = load_verified(read_verified(folder), folder)
+    identity.check(manifest, str(folder))
+    load_weights(model, contents)
+    return manifest
+
+
+def load_weights(model: nn.Module, contents: Mapping[str, bytearray]) -> None:
+    model.load_state_dict(tensor_files.read(contents[paths.WEIGHTS]))
+
+
+def _split_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as tensors named `optimizer.<parameter>.<field>`, and the rest, which JSON can hold."""
+    tensors, plain = {}, {}
+    for index, fields in state_dict["state"].items():
+        for name, value in fields.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                plain[f"{index}.{name}"] = value
+    return tensors, {"param_groups": state_dict["param_groups"], "plain": plain}
+
+
+def _join_optimizer(tensors: Mapping[str, Tensor], plain: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {}
+    named = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+    for name, value in {**named, **plain["plain"]}.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    return {"state": state, "param_groups": plain["param_groups"]}

@@ -1,0 +1,428 @@
+"""The driver of a search: asks Optuna for a trial, launches it, decides on pruning, tells Optuna the result.
+
+It imports neither torch nor transformers, and survives the crash of a trial. After an interruption, the next run
+resumes the interrupted trial and then proposes the same trials as an uninterrupted search. It is controlled by signals
+and files (redsm5/engine/study/control.py).
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from redsm5.config import Config, load_config
+from redsm5.engine import files, owned, paths
+from redsm5.engine.documents import load_lines
+from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
+from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
+from redsm5.engine.study import claims, pruning, search, space
+from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_hub
+from redsm5.engine.study.control import BY_HAND, Control
+from redsm5.engine.study.database import breaking_off, wait_when_away
+from redsm5.engine.study.failures import Failures, check_result, failed_at_start, reason_of
+from redsm5.engine.study.launch import note_ignored, wait_unlocked
+from redsm5.engine.study.outcomes import (
+    Pages,
+    existing_record,
+    finish_leftovers,
+    note_failed,
+    note_killed,
+    note_pruned,
+    note_repeated,
+)
+from redsm5.engine.study.registry import Scoreboard, new_study, open_study, read_studies, study_by_name, with_data
+from redsm5.engine.study.signals import StopRequest, running_time
+from redsm5.engine.study.standby import Standby
+from redsm5.engine.study.status import StatusLine, size_text
+from redsm5.engine.study.trial import note_event, read_record, write_record
+from redsm5.engine.surroundings import note_open_to_all
+from redsm5.engine.tracking.logs import open_logs
+from redsm5.engine.tracking.shipper import Shipper, tracking_uri
+from redsm5.engine.waiting import wait_until
+
+STARTS_WITHOUT_PROGRESS = 3  # a trial that dies this often at the same place is failed, not started again
+INDEX_S = 1.0  # between two times that the index is renewed for a trial's progress
+TIMEOUT = (
+    "it ran longer than study.trial_timeout={:g} s, all its starts together; in a new study, raise it "
+    "or shorten the trials (train.epochs, model.max_length)"
+)
+
+
+class Driver:
+    """One worker on one study."""
+
+    def __init__(self, config: Config, kept: Mapping[str, Any] | None = None) -> None:
+        """Args:
+        config: the study's.
+        kept: of a study that has begun, what it keeps though the command alone would mean others.
+        """
+        self.experiments, self.kept = Path(config.experiments), kept
+        self.stop = StopRequest()
+        self.data = check_data(config, self.stop)  # refuses bad data before anything is written
+        config = self.data.config
+        if study_by_name(self.experiments, config.study.name) is None:
+            new_study(config)  # refuses what cannot be searched
+        storage = search.open_storage(config)  # before a lock is taken: a server may not answer for long
+        files.make_dir(self.experiments)
+        with files.Lock(self.experiments / paths.LOCK):
+            record = with_data(open_study(config), self.data.fingerprint)
+            self.config = space.without(config, record.left_out)
+            self.presets = space.presets(self.config, record.enqueued)
+            self.folder = paths.study_dir(self.experiments, record.study_id)
+            owned.refuse_links(self.folder)
+            begun = (self.folder / paths.STUDY).exists()
+            self.board = Scoreboard(self.experiments, record)
+            self.log = open_logs(self.folder / paths.LOGS)
+            self.control = Control(self.folder, self.stop, self.log)
+            lock, pruner = files.Lock(self.folder / paths.LOCK), pruning.make_pruner(config)
+            if not begun:
+                with lock:  # before the storage knows of it: a study without a record is litter
+                    self.board.write()
+            self.optuna = search.open_optuna(storage, record, pruner, begun=bool(self.board.trials))
+            with lock:
+                self.control.enter()
+                self.board.write()
+        self.stop_now = self.asked = self.control.asked(paths.STOP_NOW)
+        if isinstance(storage, RDBStorage):
+            wait_when_away(storage, self.stop_now, self.log)
+        self.limit = config.study.trial_timeout or math.inf
+        self.status = StatusLine()
+        self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
+        self.failures = Failures(config, self.board, self.log)
+        self.pages = Pages(self.log)
+        self.orphans = claims.Orphans(self.experiments, self.stop_now, self.log)
+        self._waited = False
+        self._stale, self._renewed = False, 0.0
+        if record.left_out and not begun:
+            remedies = space.lacking(config)
+            self.log.warning("the search skips augmentation methods whose data is missing on this machine", **remedies)
+
+    def run(self, standby: Standby) -> None:
+        """Run or resume the study until its trials are finished; `standby` trains them.
+
+        Raises:
+            Interrupted: a signal came, or an order to stop now; the trial at hand can be resumed.
+            TrainingError: trials fail one after another for the same reason, or do not even start; or none completed.
+            DiskError: a trial found no room.
+        """
+        wanted, name = self.board.study.trials.wanted, self.config.study.name
+        self.log.info(f"study {name}: {self._finished()} of {wanted} trials are done", **self.data.counts)
+        for remark, facts in self.data.remarks:
+            self.log.warning(remark, **facts)
+        note_ignored(self.log)
+        if self.kept:
+            keys = " ".join(self.kept)
+            self.log.info("keys that this command does not name keep the study's values", keys=keys)
+        if wanted < self.config.study.trials:
+            self.log.info(f"the grid is exhausted after {wanted} trials", asked_for=self.config.study.trials)
+        note_open_to_all(self.experiments, self.log.warning)
+        self.shipper.start()
+        self.standby = standby
+        outcome = "stopped"
+        try:
+            with breaking_off():
+                self._recover()
+                while (trial := self._next_trial()) is not None:
+                    claim, number, trial_id = trial
+                    told = True
+                    if self.orphans.ends(trial_id):
+                        with self.status:
+                            told = self._run_trial(number, trial_id)
+                    if told:
+                        claim.release()
+                    else:
+                        self.failures.hold(claim, number, trial_id)
+            outcome = "completed"
+        except Interrupted:
+            ordered = not self.stop.requested and (self.stop_now.requested or paths.STOP in self.control.look())
+            if ordered:
+                self.log.info("the study is stopped as requested: run the same command again to resume it")
+            else:
+                outcome = "paused"
+            if self.stop_now.requested or not ordered:
+                raise
+        finally:
+            self.failures.let_go()
+            self.pages.close()
+            try:
+                with files.Lock(self.folder / paths.LOCK):
+                    self.board.write(state=outcome)
+                    self.control.leave()
+            finally:
+                self.log.info("shipping the last metrics to MLflow")
+                left = self.shipper.close(hurried=lambda: self.stop_now.requested)
+                if left or self.shipper.failing:
+                    what = {"rows": left, "reports": self.shipper.reports}
+                    self.log.warning("some metrics or reports are not in MLflow yet: `just sync` ships them", **what)
+        if outcome == "completed":
+            check_result(self.board)
+            best = self.board.study.best
+            self.log.info(
+                f"study {name} is complete: {self._finished()} trials",
+                best=best and f"{best.value:.4f} in trial {best.number}",
+                on_disk=size_text(self.board.bytes()),
+                summary=f"just summary {name}",
+            )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # which trial is next
+
+    def _recover(self) -> None:
+        """Finish what a killed driver left half told or half cleaned up, and add all trials to the index."""
+        for damaged in read_studies(self.experiments)[1]:
+            self._pass_over("study", damaged.error)
+        known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
+        self.board.refresh(known)
+        told = {event.trial_id: event.state for event in load_lines(self.folder / paths.EVENTS, Event)}
+        for trial_id in known:
+            if trial_id in self.board.unreadable:
+                self._pass_over("trial", self.board.unreadable[trial_id])
+                continue
+            record = self.board.trials.get(trial_id)
+            if record and record.state != told.get(trial_id):  # it was killed between the two
+                note_event(paths.trial_dir(self.experiments, trial_id), record)
+            folder = paths.trial_dir(self.experiments, trial_id)
+            finish_leftovers(folder, self.config)
+            if record and record.state == "completed" and not (folder / paths.REPORT_PAGE).exists():
+                self.pages.add(folder)
+            self.shipper.watch(folder)
+
+    def _pass_over(self, what: str, error: InputError) -> None:
+        self.log.warning(f"a {what} is skipped: its record cannot be read", reason=error.what, where=error.where)
+
+    def _next_trial(self) -> tuple[files.Lock, int, str] | None:
+        """A trial to run and the claim to it: an interrupted one first; None when enough are finished.
+
+        Counting and asking happen under one lock, so that many workers end at exactly n. It is not the lock of the
+        study's files, so that trials do not wait while a proposal is computed.
+
+        Raises:
+            Interrupted: no other trial is to be started.
+            InputError: only trials are left whose records cannot be read.
+        """
+        while True:
+            self._raise_if_stopped()
+            waiting, unreadable = False, None
+            with claims.asking(self.folder, self.stop_now):
+                open_trials = search.unfinished(self.optuna)
+                if not open_trials and self._finished() >= self.board.study.trials.wanted:
+                    return None
+                if paths.STOP in self.control.look():
+                    raise Interrupted("no further trial is started")
+                for frozen in open_trials:
+                    claim = claims.claim(self.folder, frozen.number)
+                    if not self.orphans.holds(frozen) and claim.acquire():
+                        try:
+                            trial_id = claims.ensure_created(frozen, self.optuna, self.config, self.presets, self.board)
+                            record = read_record(paths.trial_dir(self.experiments, trial_id))
+                        except InputError as error:  # it is not failed: it waits until its record has been restored
+                            unreadable = error
+                            claim.release()
+                            continue
+                        if record and record.state in FINISHED:
+                            # It ended, and then its driver did; or another worker has told it since we looked.
+                            if not self.optuna.get_trials(deepcopy=False)[frozen.number].state.is_finished():
+                                self._tell(frozen.number, record)
+                            claim.release()
+                            break
+                        return claim, frozen.number, trial_id
+                else:
+                    if self._finished() + len(open_trials) < self.board.study.trials.wanted:
+                        self.optuna.ask()
+                    elif unreadable:
+                        raise unreadable
+                    else:
+                        waiting = not self.failures.let_go()
+            if waiting:  # other workers are at the last ones; one that dies leaves its trial to us
+                if not self._waited:
+                    self.log.info("other workers are running the last trials: waiting in case one of them is killed")
+                self._waited = True
+                wait_until(lambda: self.stop_now.requested, timeout=1.0, every=0.5)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # one trial
+
+    def _run_trial(self, number: int, trial_id: str) -> bool:
+        """Launch a trial, again if it is killed, and tell Optuna the result. False if there is no result yet, since it
+        failed before its first step, which may not be the trial's fault.
+        """
+        folder = paths.trial_dir(self.experiments, trial_id)
+        self.shipper.watch(folder)
+        places: list[tuple[int, int]] = []
+        began = False  # whether any of its starts got as far as the training itself
+        while (before := self._to_train(number, trial_id, folder)) is not None:
+            places.append((before.epoch, before.step))
+            word = "resuming" if before.started_at else "starting"
+            self.log.info(f"{word} trial {number}", **before.parameters)
+            self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
+            launched_at = running_time()
+            late = self._train(number, trial_id, folder, self.limit - before.active_seconds)
+            ran = round(before.active_seconds + running_time() - launched_at, 3)
+            record = existing_record(folder)
+            began = began or record.error is not None or record.state in ("running", "finishing")
+            if record.state in FINISHED:
+                self._settle_held()
+                break
+            if late:
+                note_failed(folder, record, "timeout", TIMEOUT.format(self.limit), active_seconds=ran)
+                break
+            ordered = self.asked.requested and not self.stop.requested
+            if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
+                self.log.warning(
+                    f"trial {number} exited without recording an outcome",
+                    output=str(folder / paths.LOGS / paths.OUTPUT),
+                )
+            record = note_killed(folder, record, active_seconds=ran)
+            self._show(trial_id)
+            if ordered:
+                places.pop()
+                continue
+            begun = before.started_at or has_begun(self.board, but=trial_id)
+            if begun and record.error and record.error.kind in AWAITED_KINDS:
+                needs = load_config(folder)
+                ended = self.control.asked(paths.STOP_NOW, paths.STOP)
+                wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, ended, self.log)
+                places.pop()
+                continue
+            if failed_at_start(record):
+                return self._failed_at_start(number, trial_id, folder, record)
+            for kind in (DiskError, ConfigError):
+                if record.exit_code == kind.exit_code:
+                    raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
+            self._raise_if_stopped()
+            if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
+                message = f"it was killed {STARTS_WITHOUT_PROGRESS} times at the same step"
+                if not began:
+                    record = record.model_copy(update={"error": ErrorRecord(kind="killed", message=message)})
+                    return self._failed_at_start(number, trial_id, folder, record)
+                note_failed(folder, record, "killed", message)
+                break
+        self._finish(number, trial_id, folder)
+        return True
+
+    def _failed_at_start(self, number: int, trial_id: str, folder: Path, record: TrialRecord) -> bool:
+        """Find out whether the failure is the trial's own, and only then tell Optuna; whether it is."""
+        self._raise_if_stopped()
+        self._show(trial_id)
+        own = self.failures.own(record, self.stop_now)
+        if own and record.error:
+            note_failed(folder, record, record.error.kind, record.error.message, exit_code=record.exit_code)
+            self._finish(number, trial_id, folder)
+        return own
+
+    def _settle_held(self) -> None:
+        """A trial has been trained here: those that failed before their first step did so by themselves."""
+        for claim, number, trial_id in self.failures.held():
+            folder = paths.trial_dir(self.experiments, trial_id)
+            record = read_record(folder)
+            if record and record.error:
+                note_failed(folder, record, record.error.kind, record.error.message, exit_code=record.exit_code)
+                self._conclude(number, trial_id, folder)
+            claim.release()
+
+    def _to_train(self, number: int, trial_id: str, folder: Path) -> TrialRecord | None:
+        """The record of a trial that must be started now; None if it is finished, or gets its outcome without a start.
+
+        Raises:
+            Interrupted: nothing is to be started.
+        """
+        self.control.wait_while_paused(trial_id, self.board)
+        wait_unlocked(folder, self.stop_now)  # a trial that outlived its driver stops by itself
+        record = existing_record(folder)
+        if record.state in FINISHED:
+            return None
+        self._raise_if_stopped()
+        if paths.PRUNE + trial_id in self.control.look():
+            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as requested")
+            note_pruned(folder, record, BY_HAND)
+            self.control.remove(paths.PRUNE + trial_id)
+        elif record.started_at is None and (original := self._duplicate_of(record)):
+            self.log.info(f"trial {number} is a duplicate of trial {original.number} and is not trained")
+            note_repeated(folder, record, original)
+        elif record.active_seconds >= self.limit:  # its driver ended before it could say so
+            note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
+        else:
+            owned.refuse_links(folder, begins=record.started_at is None)
+            if record.error:  # it is not the reason of what comes next
+                record = record.model_copy(update={"exit_code": Interrupted.exit_code, "error": None})
+                write_record(folder, record)
+            return record
+        return None
+
+    def _duplicate_of(self, record: TrialRecord) -> TrialRecord | None:
+        """The first completed or pruned trial with the same parameters, if any."""
+        self.board.take_in_the_others()
+        for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
+            trained = other.state in ("completed", "pruned") and not other.duplicate_of
+            if trained and other.parameters == record.parameters:
+                return other
+        return None
+
+    def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
+        """Launch the trial's process and stay with it until it has ended; whether it took longer than `seconds`."""
+
+        def meanwhile() -> None:
+            if self.config.study.pruner != "none":
+                pruning.decide(self.optuna, self.config, number, folder)
+            self._show(trial_id)
+            if self.board.trials[trial_id].state == "running":
+                self.pages.draw()
+
+        return self.standby.launch(trial_id, self.stop_now, self.log).attend(self.asked, meanwhile, seconds)
+
+    def _finish(self, number: int, trial_id: str, folder: Path) -> None:
+        self.failures.count(self._conclude(number, trial_id, folder))
+
+    def _conclude(self, number: int, trial_id: str, folder: Path) -> TrialRecord:
+        """Process a trial's outcome; returns its record."""
+        record = existing_record(folder)
+        finish_leftovers(folder, self.config)
+        self.pages.add(folder)
+        self._tell(number, record)
+        self._show(trial_id)
+        facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}
+        if record.error:
+            facts = {"reason": reason_of(record)}
+        left = self.board.seconds_left()
+        self.log.info(
+            f"trial {number} {record.state}: {self._finished()} of {self.board.study.trials.wanted} done",
+            **facts,
+            on_disk=size_text(self.board.bytes()),
+            minutes_left=None if left is None else round(left / 60, 1),
+        )
+        return record
+
+    def _tell(self, number: int, record: TrialRecord) -> None:
+        original = self.board.trials.get(record.duplicate_of or "")
+        search.tell(self.optuna, number, record, repeats=original.number if original else None)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # what is seen
+
+    def _show(self, trial_id: str) -> None:
+        """Renew the index, where the trial's record changed, and the line on the terminal.
+
+        A trial's progress waits for a second since the last time: with thousands of trials the index is large.
+        """
+        before = self.board.trials.get(trial_id)
+        self.board.refresh([trial_id])
+        record = self.board.trials[trial_id]
+        self._stale = self._stale or record != before
+        due = before is None or record.state != before.state or time.monotonic() > self._renewed + INDEX_S
+        if self._stale and due:
+            with files.Lock(self.folder / paths.LOCK):
+                self.board.write()
+            self._stale, self._renewed = False, time.monotonic()
+        self.status.show(self.board, record)
+
+    def _finished(self) -> int:
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        return len(self.optuna.get_trials(deepcopy=False, states=states))
+
+    def _raise_if_stopped(self) -> None:
+        if self.stop_now.requested:
+            raise Interrupted("the study can be resumed: run the same command again")

@@ -1,0 +1,118 @@
+"""Optuna's pruners by their configured names, and the reason for pruning in words."""
+
+import binascii
+import math
+from pathlib import Path
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
+
+from redsm5.config import Config
+from redsm5.engine import paths
+from redsm5.engine.documents import load_lines
+from redsm5.engine.records import Decision, MetricRow
+from redsm5.engine.study.optuna_private import reopen
+from redsm5.engine.study.outcomes import append_decision
+from redsm5.engine.study.trial import read_record
+from redsm5.sections import CategoricalParameter
+
+PERCENTILE = 25.0  # of the completed trials, the best so many percent are what a trial must keep up with
+REDUCTION_FACTOR = 3
+
+
+class Hyperband(BasePruner):
+    """Hyperband with asynchronous halving (Li et al. 2018, algorithm 1; Li et al. 2020), by Optuna's rules.
+
+    Each trial belongs to a bracket. Bracket b compares its trials after 3^b, 3^(b+1), ... epochs and keeps the best
+    third of those that got so far; the first trials of a bracket continue if none before was better.
+
+    Optuna's own pruner cannot be used by a driver that may be killed: it stores which rungs a trial has passed, and a
+    driver killed between that and the decision would decide differently the next time; and it assigns brackets by the
+    study's name, which differs for each study. This one depends on the seed and the scores only.
+
+    Args:
+        epochs: the most that a trial trains.
+        seed: the study's.
+    """
+
+    def __init__(self, *, epochs: int, seed: int) -> None:
+        self._seed = seed
+        self.brackets = 1
+        while REDUCTION_FACTOR**self.brackets <= epochs:
+            self.brackets += 1
+        tops = range(self.brackets - 1, -1, -1)
+        self._shares = [math.ceil(self.brackets * REDUCTION_FACTOR**s / (s + 1)) for s in tops]
+
+    def bracket(self, number: int) -> int:
+        """The bracket of trial `number`; each gets trials in the proportion that the algorithm gives it."""
+        left = binascii.crc32(f"{self._seed}_{number}".encode()) % sum(self._shares)
+        bracket = 0
+        while left >= self._shares[bracket]:
+            left -= self._shares[bracket]
+            bracket += 1
+        return bracket
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        bracket, epoch = self.bracket(trial.number), trial.last_step
+        if epoch is None or epoch not in [REDUCTION_FACTOR**rung for rung in range(bracket, self.brackets)]:
+            return False
+        scores = sorted(
+            t.intermediate_values[epoch]
+            for t in study.get_trials(deepcopy=False)
+            if epoch in t.intermediate_values and self.bracket(t.number) == bracket
+        )
+        going_on = max(len(scores) // REDUCTION_FACTOR, 1)
+        return trial.intermediate_values[epoch] < scores[-going_on]
+
+
+def make_pruner(config: Config) -> BasePruner:
+    """The pruner that the study names; of Optuna's, with its defaults (it compares once 5 trials are completed)."""
+    match config.study.pruner:
+        case "median":
+            return MedianPruner()
+        case "percentile":
+            return PercentilePruner(PERCENTILE)
+        case "hyperband":
+            return Hyperband(epochs=_most_epochs(config), seed=config.study.seed)
+    return NopPruner()
+
+
+def _most_epochs(config: Config) -> int:
+    parameter = config.search.space.get("train.epochs")
+    if parameter is None:
+        return config.train.epochs
+    if isinstance(parameter, CategoricalParameter):
+        return max(int(choice) for choice in parameter.choices if choice)
+    return int(parameter.high)
+
+
+def reason(config: Config, epoch: int, value: float) -> str:
+    """Why the pruner ends a trial with this score after this epoch."""
+    rule = {
+        "median": "is below the median of earlier trials",
+        "percentile": f"is not among the best {PERCENTILE:.0f}% of earlier trials",
+        "hyperband": f"is not among the best third of its bracket after epoch {epoch}",
+    }
+    return f"{config.study.metric} {value:.4f} {rule[config.study.pruner]}"
+
+
+def decide(study: optuna.Study, config: Config, number: int, folder: Path) -> None:
+    """Report each new epoch's score to Optuna and record whether its pruner prunes the trial.
+
+    After the last epoch it never does: that would save nothing, and the trial would have no report.
+    """
+    frozen = study.get_trials(deepcopy=False)[number]
+    decided = {decision.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)}
+    for row in load_lines(folder / paths.METRICS, MetricRow):
+        value, epoch = row.value, row.epoch
+        if row.metric != config.study.metric or epoch in decided:
+            continue
+        trial = reopen(study, frozen)
+        if math.isfinite(value) and epoch not in frozen.intermediate_values:
+            trial.report(value, epoch)
+        record = read_record(folder)
+        prune = record is not None and epoch < record.epochs and trial.should_prune()
+        append_decision(
+            folder, Decision(epoch=epoch, prune=prune, reason=reason(config, epoch, value) if prune else None)
+        )
+        decided.add(epoch)

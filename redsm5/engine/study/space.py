@@ -1,0 +1,266 @@
+"""The search space besides the sampler: enqueued parameter sets, grid points, choices that this machine cannot run.
+
+All of it is a function of the configuration and of study.json, so that every worker and every later run agree. A preset
+is the set of values fixed for one trial, by key, of the search space or other keys.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml  # OmegaConf's own reader of YAML
+from omegaconf import OmegaConf
+
+from redsm5.config import Config, as_choice, flatten, holds, known_keys, with_parameters
+from redsm5.data import resources
+from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.overrides import is_text, refuse_secrets
+from redsm5.sections import CategoricalParameter, Parameter
+
+METHODS = "train.augmentation.methods"
+TRANSLATION_MODELS = "train.augmentation.translation_models"
+MAX_GRID = 10_000  # points; as many trials as an experiments folder is made for
+
+Preset = Mapping[str, Any]
+
+
+def draw_in_order(config: Config, preset: Preset, draw: Callable[[str, Parameter], Any]) -> dict[str, Any]:
+    """The parameters of a trial: `draw`n in the order of the space, but for those whose condition does not hold beside
+    the others; what the preset has beside the space comes with them.
+    """
+    space = config.search.space
+    values = {key: value for key, value in preset.items() if key not in space or not space[key].holds_value(value)}
+    for key, parameter in space.items():
+        if key not in values and holds(parameter, values, config):
+            values[key] = draw(key, parameter)
+    return values
+
+
+def fixed(config: Config, preset: Preset) -> dict[str, Any]:
+    """What is not left to the sampler beside this preset: its values, and for all else the configuration's own, where
+    the space holds them.
+    """
+    own = {key: as_choice(value) for key, value in flatten(config.model_dump()).items()}
+    wanted = {key: preset.get(key, own.get(key)) for key in config.search.space}
+    return {key: value for key, value in wanted.items() if config.search.space[key].holds_value(value)}
+
+
+def configured(config: Config, parameters: Mapping[str, Any]) -> Config:
+    """The configuration with a trial's parameters; of the space, what was not drawn is null."""
+    return with_parameters(config, {**dict.fromkeys(config.search.space), **parameters})
+
+
+def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
+    """The fixed values of the first trials, in their order; with a grid, of all possible trials.
+
+    Raises:
+        ConfigError: the grid is not finite, or too large.
+    """
+    first: list[Preset] = [{}] if config.study.enqueue_defaults else []
+    first += enqueued
+    if config.study.sampler != "grid":
+        return first
+    tried = [point for preset in first if (point := _whole_point(config, preset)) is not None]
+    return [*first, *(point for point in grid(config) if point not in tried)]
+
+
+def wanted(config: Config, enqueued: Sequence[Preset]) -> int:
+    """The number of trials to finish: study.trials, or the number of grid points if that is lower."""
+    if config.study.sampler != "grid":
+        return config.study.trials
+    return min(config.study.trials, len(presets(config, enqueued)))
+
+
+def _whole_point(config: Config, preset: Preset) -> dict[str, Any] | None:
+    """The preset's parameters, where none is left to the sampler."""
+    values = fixed(config, preset)
+    parameters = draw_in_order(config, preset, lambda key, _: values.get(key, ...))
+    return None if ... in parameters.values() else parameters
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the grid
+
+
+def grid(config: Config) -> list[Preset]:
+    """All points of the space, those alone that its conditions allow, in an order that depends on the study's seed.
+
+    Raises:
+        ConfigError: a range has no finite number of values, or there are more than MAX_GRID points.
+    """
+    points: list[dict[str, Any]] = [{}]
+    for key, parameter in config.search.space.items():
+        values = _grid_values(key, parameter)
+        points = [
+            {**point, **drawn}
+            for point in points
+            for drawn in ([{key: value} for value in values] if holds(parameter, point, config) else [{}])
+        ]
+        if len(points) > MAX_GRID:
+            raise ConfigError(
+                f"study.sampler=grid: search.space has more than {MAX_GRID:,} points",
+                remedy="Give fewer choices or points, or choose study.sampler=random with as many study.trials.",
+            )
+    random.Random(config.study.seed).shuffle(points)
+    return list(points)
+
+
+def _grid_values(key: str, parameter: Parameter) -> list[Any]:
+    if isinstance(parameter, CategoricalParameter):
+        return list(dict.fromkeys(parameter.choices))
+    if parameter.points is None and parameter.type == "float":
+        raise ConfigError(
+            f"study.sampler=grid: search.space.{key} is a range of floats, which a grid cannot enumerate",
+            remedy=f"Set how many values to try: 'search.space={{{key}:{{points:5}}}}'.",
+        )
+    if parameter.points is None:
+        return list(range(int(parameter.low), int(parameter.high) + 1))
+    spaced = np.geomspace if parameter.log else np.linspace
+    values: list[float] = spaced(parameter.low, parameter.high, parameter.points).tolist()
+    return sorted(set(map(round, values))) if parameter.type == "int" else list(dict.fromkeys(values))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the sets of study.enqueue
+
+
+def read_enqueued(config: Config) -> list[dict[str, Any]]:
+    """The sets of `study.enqueue`, each of which gives a valid configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, or a set is refused; it names the file, the set and the key.
+    """
+    if config.study.enqueue is None:
+        return []
+    path = Path(config.study.enqueue)
+    try:
+        # Not PyYAML's own loader, for which 1e-5 is a word.
+        document = OmegaConf.to_container(OmegaConf.load(path))
+        typed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # the same, all of it text
+    except Exception as error:  # the file system's, PyYAML's and OmegaConf's have no common base
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ConfigError(
+            f"study.enqueue={path} cannot be read: {reason}",
+            remedy="Use a YAML file with a list of parameter sets, such as "
+            "`- {train.learning_rate: 1e-5, train.batch_size: 8}`.",
+        ) from None
+    if not isinstance(document, list):
+        raise ConfigError(
+            f"study.enqueue={path} is not a list of parameter sets",
+            remedy="Start each parameter set with a dash: `- train.batch_size: 8`.",
+        )
+    return [
+        _checked_set(config, _with_text(values, words), f"study.enqueue={path}, set {n}")
+        for n, (values, words) in enumerate(zip(document, typed, strict=True), 1)
+    ]
+
+
+def _with_text(values: Any, words: Any) -> Any:
+    """A parameter set in which each text field has the text as typed, even if it looks like a number."""
+    if not (isinstance(values, dict) and isinstance(words, dict)):
+        return values
+    typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(Config, key)}
+    return {key: value if value is None else typed.get(key, value) for key, value in values.items()}
+
+
+def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
+    searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{values!r} is not a parameter set", where=where, remedy="Write `- key: value` for each of its keys."
+        )
+    for key, value in values.items():
+        if key not in searchable:
+            raise ConfigError(
+                f"unknown key {key}={value}{nearest(str(key), searchable)}",
+                where=where,
+                remedy="A parameter set has dotted keys of model and train, for example train.learning_rate.",
+            )
+        if "${" in str(value):
+            raise ConfigError(
+                f"{key}={value}: a parameter set holds plain values; references are not resolved", where=where
+            )
+    refuse_secrets({str(key): str(value) for key, value in values.items()})
+    space = config.search.space
+    checked = {str(key): as_choice(value) if key in space else value for key, value in values.items()}
+    certain = fixed(config, checked)
+    parameters = draw_in_order(
+        config, checked, lambda key, parameter: certain.get(key, next(iter(parameter.checked())))
+    )
+    for key in checked:
+        drawn = [parent for parent in _parents(config, key) if parent not in {**certain, **checked}]
+        if drawn or key not in parameters:
+            names = ", ".join(drawn or space[key].when)
+            raise ConfigError(
+                f"{key}={checked[key]} applies only with certain values of {names}",
+                where=where,
+                remedy=f"Give {names} too, or leave {key} out.",
+            )
+    try:
+        config = configured(config, parameters)
+        resources.check_available(config.train.augmentation)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=where, remedy=error.remedy or "Fix or remove the parameter set.") from None
+    return checked
+
+
+def _parents(config: Config, key: str) -> list[str]:
+    space = config.search.space
+    return [parent for parent in space[key].when if parent in space] if key in space else []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what this machine has no data for
+
+
+def lacking(config: Config) -> dict[str, str]:
+    """Of the augmentation methods that the space proposes, those that this machine cannot do, each with the remedy."""
+    parameter = config.search.space.get(METHODS)
+    if not isinstance(parameter, CategoricalParameter):
+        return {}
+    methods = dict.fromkeys(method for choice in parameter.choices for method in _methods(choice))
+    return resources.missing_data(list(methods), config.train.augmentation.translation_models)
+
+
+def _methods(choice: Any) -> list[str]:
+    """The methods that a value of train.augmentation.methods names."""
+    return [method for method in str(as_choice(choice) or "").split("+") if method]
+
+
+def without(config: Config, methods: Sequence[str]) -> Config:
+    """The configuration whose space proposes none of these augmentation methods.
+
+    Raises:
+        ConfigError: then nothing is left to propose.
+    """
+    parameter = config.search.space.get(METHODS)
+    if not methods or not isinstance(parameter, CategoricalParameter):
+        return config
+    choices = [choice for choice in parameter.choices if not set(_methods(choice)) & set(methods)]
+    if not choices:
+        raise ConfigError(
+            f"search.space.{METHODS} has no choice left: this machine lacks the data for {', '.join(methods)}",
+            remedy=" ".join(dict.fromkeys(lacking(config).values())),
+        )
+    space = {**config.search.space, METHODS: parameter.model_copy(update={"choices": choices})}
+    return config.model_copy(update={"search": config.search.model_copy(update={"space": space})})
+
+
+def check_study_data(config: Config, enqueued: Sequence[Preset]) -> None:
+    """Check that this machine has the data of all augmentation methods that the study may propose.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    own = config.train.augmentation
+    missing = lacking(config) | resources.missing_data(own.methods, own.translation_models)
+    for preset in enqueued:
+        models = preset.get(TRANSLATION_MODELS, own.translation_models)
+        missing |= resources.missing_data(_methods(preset.get(METHODS)), models)
+    if missing:
+        raise ConfigError(
+            f"the study tries {METHODS} whose data is not on this machine: {', '.join(missing)}",
+            remedy=" ".join(dict.fromkeys(missing.values())),
+        )

@@ -1,0 +1,115 @@
+"""A trial's folder: its record trial.json, its line in the study's events, its checkpoints.
+
+A trial is queued, preparing, running, finishing, then completed, failed or pruned; or interrupted. `trial.json` is the
+only record of its outcome, since `accelerate launch` does not pass on exit codes. It is replaced atomically, and is
+durable before the process exits. No outcome and no live lock means that the process was killed.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from redsm5.config import Config, save_config, with_parameters
+from redsm5.engine import files, paths
+from redsm5.engine.documents import load, load_lines, now
+from redsm5.engine.errors import ConfigError
+from redsm5.engine.records import Decision, Event, TrialRecord
+from redsm5.engine.storage.retention import Policy
+from redsm5.engine.storage.store import CheckpointStore
+
+
+def create_trial(
+    config: Config,
+    *,
+    trial_id: str | None = None,
+    study_id: str | None = None,
+    number: int | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> TrialRecord:
+    """Make a trial's folder with its configuration, in state queued. Doing it again with the same id is harmless."""
+    trial_id = trial_id or str(uuid.uuid4())
+    folder = paths.trial_dir(Path(config.experiments), trial_id)
+    files.make_dir(folder)
+    save_config(folder, with_parameters(config, {"trial.id": trial_id}))
+    record = TrialRecord(
+        trial_id=trial_id,
+        study_id=study_id,
+        number=number,
+        state="queued",
+        created_at=now(),
+        epochs=config.train.epochs,
+        parameters=parameters or {},
+    )
+    write_record(folder, record)
+    return record
+
+
+def read_record(folder: Path) -> TrialRecord | None:
+    """trial.json, or None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return load(folder / paths.TRIAL, TrialRecord)
+
+
+def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
+    """The folder and the record of the trial that a person names.
+
+    Raises:
+        ConfigError: there is no such trial, or it was not trained, since it repeats another one.
+        InputError: its record is damaged.
+    """
+    folder = paths.trial_dir(experiments, trial_id)
+    record = read_record(folder) if paths.is_ours(folder.name) else None
+    if record is None:
+        raise ConfigError(
+            f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
+        )
+    if record.duplicate_of:
+        raise ConfigError(
+            f"trial {trial_id} was not trained: it is a duplicate of {record.duplicate_of}", remedy="Use that trial."
+        )
+    return folder, record
+
+
+def write_record(folder: Path, record: TrialRecord, message: str | None = None) -> None:
+    """Replace trial.json; a trial of a study whose state changed adds a line to its events, with this message."""
+    before = read_record(folder)
+    files.write_atomic(folder / paths.TRIAL, record.to_json())
+    if not (before and before.state == record.state):
+        note_event(folder, record, message)
+
+
+def note_event(folder: Path, record: TrialRecord, message: str | None = None) -> None:
+    """Append to the study's events that this trial is in this state, and why; nothing where it belongs to no study."""
+    if record.study_id is None or record.number is None:
+        return
+    study = paths.study_dir(folder.parent, record.study_id)
+    said = record.duplicate_of and f"duplicate of {record.duplicate_of}, not trained again"
+    if record.state == "pruned" and not said:
+        decisions = load_lines(folder / paths.DECISIONS, Decision)
+        said = next((decision.reason for decision in reversed(decisions) if decision.prune), None)
+    event = Event(
+        timestamp=now(),
+        trial_id=record.trial_id,
+        number=record.number,
+        state=record.state,
+        message=message or (record.error.message if record.error else said),
+    )
+    with files.Lock(study / paths.LOCK):
+        files.cut_torn_tail(study / paths.EVENTS)
+        files.append_durable(study / paths.EVENTS, event.to_line())
+
+
+def open_store(folder: Path, config: Config, log: Any, *, writes: bool = True) -> CheckpointStore:
+    """The trial's checkpoints under the policy of its configuration."""
+    r = config.retention
+    policy = Policy(
+        keep_last_n=r.keep_last_n,
+        keep_best_k=r.keep_best_k,
+        keep_all=r.keep_all,
+        enabled=r.enabled,
+        keep_training_state=r.keep_training_state,
+    )
+    return CheckpointStore(folder, policy, log, writes=writes)

@@ -1,0 +1,243 @@
+"""The protocol of a trial: what a script may call when, and what a wrong call leaves."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from redsm5.config import compose
+from redsm5.engine import files, paths
+from redsm5.engine.session import Session, SessionError, train
+from redsm5.engine.storage.checkpoint import Identity, Saver
+from redsm5.engine.study.trial import create_trial, read_record
+from redsm5.engine.study.trial_run import TrialRun
+from redsm5.engine.tracking.journal import read_metrics
+from redsm5.engine.tracking.system import Usage
+
+STEPS = 3
+METRIC = "val_f1_macro"
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> TrialRun:
+    config = compose([f"experiments={tmp_path}", "train.epochs=2", "retention.min_free_disk_percent=0"])
+    record = create_trial(config)
+    return TrialRun.open(config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})}))
+
+
+@pytest.fixture
+def session(trial: TrialRun) -> Iterator[Session]:
+    with Saver() as saver:
+        yield Session(trial, saver)
+
+
+class Model:
+    """A linear layer, and what trains it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Linear(2, 2)
+        self.optimizer = torch.optim.AdamW(self.model.parameters())
+        self.schedule = LambdaLR(self.optimizer, lambda step: 1.0)
+
+    def track(self, session: Session) -> None:
+        identity = Identity(session.trial.record.trial_id, "linear", {}, "ab" * 32, 1)
+        usage = Usage({}, {"system_memory_bytes": 1.0})
+        session.track(self.model, self.optimizer, self.schedule, identity, usage=lambda: usage)
+
+    def loss(self) -> torch.Tensor:
+        loss = (self.model(torch.ones(1, 2)) ** 2).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+    def epoch(self, session: Session) -> None:
+        for _ in session.batches(range(STEPS)):
+            session.step(self.loss())
+
+
+def tracked(session: Session) -> Model:
+    model = Model()
+    model.track(session)
+    return model
+
+
+def whole(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+        session.report({METRIC: 0.5, "val_loss": 1.0})
+    session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
+
+
+def test_a_trial_in_order(trial: TrialRun) -> None:
+    with pytest.raises(SystemExit) as ended, trial.outcome(), Saver() as saver:
+        train(whole, trial, saver)
+    assert ended.value.code == 0
+    record = read_record(trial.folder)
+    assert record is not None
+    assert (record.state, record.epoch, record.step) == ("completed", 2, 2 * STEPS)
+    assert [row.step for row in read_metrics(trial.folder) if row.metric == METRIC] == [STEPS, 2 * STEPS]
+    assert sorted(p.name for p in (trial.folder / paths.CHECKPOINTS).iterdir()) == ["epoch-0001", "epoch-0002"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# out of order
+
+
+def track_twice(session: Session) -> None:
+    model = tracked(session)
+    model.track(session)
+
+
+def finish_early(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+        session.report({METRIC: 0.5})
+        session.finish(lambda: None)
+
+
+def finish_without_epochs(session: Session) -> None:
+    tracked(session)
+    session.finish(lambda: None)
+
+
+def report_early(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        for _ in session.batches(range(STEPS)):
+            session.step(model.loss())
+            break
+        session.report({METRIC: 0.5})
+
+
+def report_twice(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+        session.report({METRIC: 0.5})
+        session.report({METRIC: 0.5})
+
+
+def report_without_batches(session: Session) -> None:
+    tracked(session)
+    for _ in session.epochs(2):
+        session.report({METRIC: 0.5})
+
+
+def report_something_else(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+        session.report({"accuracy": 0.5})
+
+
+def no_report(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+
+
+def no_step(session: Session) -> None:
+    tracked(session)
+    for _ in session.epochs(2):
+        for _ in session.batches(range(STEPS)):
+            pass
+
+
+def step_after_the_batches(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+        session.step(model.loss())
+
+
+def batches_twice(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs(2):
+        model.epoch(session)
+        model.epoch(session)
+
+
+WRONG: dict[Callable[[Session], None], str] = {
+    lambda s: next(s.epochs(2)): r"session\.epochs\(\.\.\.\) before session\.track",
+    lambda s: next(s.batches(range(2))): r"session\.batches\(\.\.\.\) before session\.track",
+    lambda s: s.step(torch.tensor(1.0)): r"session\.step\(\.\.\.\) before session\.track",
+    lambda s: s.report({METRIC: 1.0}): r"session\.report\(\.\.\.\) before session\.track",
+    lambda s: s.finish(lambda: None): r"session\.finish\(\.\.\.\) before session\.track",
+    lambda s: print(s.store): r"session\.store before session\.track",
+    lambda s: next(tracked(s) and s.batches(range(2))): r"once in each epoch of session\.epochs",
+    lambda s: tracked(s) and s.step(torch.tensor(1.0)): r"outside of session\.batches",
+    track_twice: r"a second time",
+    finish_early: r"after 1 of 2 epochs",
+    finish_without_epochs: r"after 0 of 0 epochs",
+    report_early: r"before the epoch's batches were all done: 1 of 3",
+    report_twice: r"before the epoch's batches were all done",
+    report_without_batches: r"before the epoch's batches were all done",
+    report_something_else: r"lacks val_f1_macro",
+    no_report: r"epoch 1 ended without session\.report",
+    no_step: r"batch 1 of 3 ended without session\.step",
+    step_after_the_batches: r"outside of session\.batches",
+    batches_twice: r"once in each epoch",
+    tracked: r"ended without session\.finish",  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+def test_a_call_out_of_order_is_an_error_with_a_sentence_and_no_damage(
+    wrong: Callable[[Session], None], trial: TrialRun
+) -> None:
+    with pytest.raises(SystemExit) as ended, trial.outcome(), Saver() as saver:
+        train(wrong, trial, saver)
+    assert ended.value.code == 2
+    record = read_record(trial.folder)
+    assert record is not None
+    assert record.error is not None
+    assert record.state == "failed"
+    assert record.error.kind == "session"
+    with pytest.raises(SessionError, match=WRONG[wrong]):
+        raise SessionError(record.error.message)
+    assert not (trial.folder / paths.REPORT).exists()
+    done = len({row.step for row in read_metrics(trial.folder) if row.metric == METRIC})
+    checkpoints = [*(trial.folder / paths.CHECKPOINTS).glob("epoch-*")]
+    assert len(checkpoints) == done == record.epoch, "what is half told is in no checkpoint and no record"
+
+
+def test_what_follows_an_interruption_is_what_would_have_been(tmp_path: Path) -> None:
+    """Stopped in the middle of the second epoch, and resumed in another session: the same metrics to the bit."""
+    rows = []
+    for stop_at in (None, STEPS + 1):
+        words = [f"experiments={tmp_path / str(stop_at)}", "train.epochs=2", "retention.min_free_disk_percent=0"]
+        config = compose(words)
+        record = create_trial(config)
+        config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+        trial = TrialRun.open(config)
+
+        def stopped(session: Session, at: int | None = stop_at) -> None:
+            model = tracked(session)
+            for _ in session.epochs(2):
+                for _ in session.batches(range(STEPS)):
+                    if at == session.progress.step + 1:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    session.step(model.loss())
+                session.report({METRIC: float(model.model.weight.sum())})
+            session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
+
+        with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+            train(stopped, trial, saver)
+        if stop_at:
+            assert json.loads((trial.folder / paths.TRIAL).read_bytes())["state"] == "interrupted"
+            trial = TrialRun.open(config)
+            with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+                train(lambda session: stopped(session, None), trial, saver)
+        done = read_metrics(trial.folder)
+        rows.append([(r.metric, r.step, r.value) for r in done if not r.metric.startswith("system_")])
+    assert rows[0] == rows[1]
