@@ -1,22 +1,24 @@
-"""The sections of the configuration: every key, its meaning and its allowed values.
+"""ReDSM5's sections of the configuration: data, model, training. The others are the engine's (engine/sections.py).
 
 A conditional field (focal_gamma, with a focal loss) is required where its condition holds, and refused where it does
-not. `redsm5/config.py` composes the sections and formats the errors.
+not. `redsm5/config.py` joins the sections.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.errors import ConfigError
+from redsm5.engine.sections import Fraction, Section, Seed, TrainingLoop
 
-# The metrics that a trial logs after each epoch and a study may maximize; losses are logged too, but lower is better.
+# The scores and losses that a trial logs after each epoch, and a study may optimize.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
 CRITERIA_METRICS += ("precision_macro", "recall_macro", "macro_pr_auc")
 EVIDENCE_METRICS = ("exact_match", "f1", "char_f1", "char_precision", "char_recall", "null_span_accuracy")
 VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_{m}" for m in EVIDENCE_METRICS))
+
+LOSS = "val_loss"
 
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
@@ -31,13 +33,7 @@ CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "train.augmentation.probability": ("train.augmentation.methods", bool),
 }
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Revision = Annotated[str, Field(pattern=r"^[\w./-]+$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def require(key: str, value: Any, needed: bool, because: str) -> None:
@@ -177,7 +173,7 @@ class AugmentationConfig(Section):
         return self
 
 
-class TrainConfig(Section):
+class TrainConfig(TrainingLoop):
     """Optimization, loss and thresholds.
 
     Attributes:
@@ -198,10 +194,8 @@ class TrainConfig(Section):
             0.5.
         compile: compile the encoder's layers, which takes a minute at each start; after a resume, the last digits may
             differ.
-        patience: end the training after so many epochs without a better score.
     """
 
-    epochs: Annotated[int, Field(ge=1, le=9999)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     group_by_length: bool
     max_tokens: Annotated[int, Field(ge=8)] | None = None
@@ -226,182 +220,9 @@ class TrainConfig(Section):
     thresholds: Literal["fixed", "global", "per_class"]
     mixed_precision: Literal["no", "fp16", "bf16"]
     compile: bool
-    seed: Seed
     deterministic: bool
-    patience: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _conditional_fields(self) -> Self:
         _check_conditions(self, "train")
         return self
-
-
-def _parse_size(value: object) -> object:
-    """Bytes, from a number or from words such as 10GB and 512 MiB."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
-    if match is None:
-        raise ValueError(f"{value!r} is not a size. Give bytes, or a size such as 10GB, 500MB, 8GiB.")
-    number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
-
-
-class RetentionConfig(Section):
-    """Which checkpoints of a trial are kept; redsm5/engine/storage/retention.py has the exact rules.
-
-    Attributes:
-        enabled: if false, no checkpoint is written, and an interrupted trial starts over.
-        min_interval_epochs: a checkpoint is saved every so many epochs, and after the last.
-        max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
-        min_free_disk_percent: below this and below 100 GB, the disk counts as low.
-        keep_training_state: a completed trial keeps its last training state, so that it can be trained for more epochs.
-    """
-
-    enabled: bool = True
-    keep_last_n: Annotated[int, Field(ge=0)]
-    keep_best_k: Annotated[int, Field(ge=1)]
-    keep_best_k_max: Annotated[int, Field(ge=1)]
-    max_total_size: Annotated[int, Field(ge=1), BeforeValidator(_parse_size)]
-    min_interval_epochs: Annotated[int, Field(ge=1)]
-    min_free_disk_percent: Annotated[float, Field(ge=0, le=100)]
-    keep_training_state: bool = False
-    keep_all: bool = False
-
-    @model_validator(mode="after")
-    def _k_within_its_maximum(self) -> Self:
-        if self.keep_best_k > self.keep_best_k_max:
-            raise ConfigError(
-                f"retention.keep_best_k={self.keep_best_k} exceeds retention.keep_best_k_max={self.keep_best_k_max}",
-                remedy=f"Set retention.keep_best_k_max={self.keep_best_k} too, or a smaller keep_best_k.",
-            )
-        return self
-
-
-def _as_lists(value: object) -> object:
-    """A condition's value as the list of values under which it holds."""
-    return {k: v if isinstance(v, list) else [v] for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-Choice = str | int | float | bool | None
-When = Annotated[dict[str, list[Choice]], BeforeValidator(_as_lists)]
-"""The conditions of a parameter: it is drawn only if each of these parameters, declared before it, has one of these
-values.
-"""
-
-
-class CategoricalParameter(Section):
-    type: Literal["categorical"]
-    choices: Annotated[list[Choice], Field(min_length=1)]
-    when: When = {}
-
-    def checked(self) -> Iterable[Choice]:
-        """The values to validate: all of them."""
-        return self.choices
-
-    def holds_value(self, value: object) -> bool:
-        """Whether a search may propose this value."""
-        return value in self.choices
-
-
-class RangeParameter(Section):
-    """A parameter drawn from [low, high], uniformly or, with `log`, log-uniformly.
-
-    `points` is the number of values that a grid tries, ends included; without it, a grid tries every value of an int.
-    """
-
-    type: Literal["int", "float"]
-    low: float
-    high: float
-    log: bool = False
-    points: Annotated[int, Field(ge=2, le=1000)] | None = None
-    when: When = {}
-
-    @model_validator(mode="after")
-    def _range_is_one(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low={self.low} is above high={self.high}. Swap them.")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low} with log: true. A logarithmic range must start above 0.")
-        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise ValueError(f"low={self.low}, high={self.high} with type: int. Use whole numbers.")
-        return self
-
-    def checked(self) -> Iterable[Choice]:
-        """The values to validate; if these are allowed, all are: both ends and, of whole numbers, the second, since a
-        key may accept only multiples.
-        """
-        if self.type == "float":
-            return self.low, self.high
-        low, high = int(self.low), int(self.high)
-        return low, min(low + 1, high), high
-
-    def holds_value(self, value: object) -> bool:
-        """Whether a search may propose this value."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high and (self.type == "float" or float(value).is_integer())
-
-
-Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator="type")]
-
-
-class SearchConfig(Section):
-    """The search space: maps a key of this configuration to the values that the search may propose for it.
-
-    Parameters are drawn in this order. A parameter whose condition does not hold is null in the trial's configuration.
-    """
-
-    space: dict[str, Parameter]
-
-
-class StudyConfig(Section):
-    """The study.
-
-    Attributes:
-        trials: the number of trials to finish, whether completed, pruned or failed; with a grid, at most its points.
-        metric: the metric to maximize.
-        sampler: `grid` tries all points of the space, in an order that depends on the seed.
-        pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
-            the completed trials, once there are five; `hyperband` with the trials of its bracket.
-        trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
-        enqueue: a YAML file, a list of parameter sets (dotted keys of model and train) that are tried first; keys that
-            a set does not name have the configuration's values.
-        enqueue_defaults: trial 0 has the configuration's own values. A value that the search space does not contain is
-            drawn instead.
-        storage: an Optuna URL; null: a journal in the experiments folder.
-        tracking_uri: MLflow's address; null: a database in the experiments folder.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    trials: Annotated[int, Field(ge=1)]
-    seed: Seed
-    metric: str
-    sampler: Literal["tpe", "random", "grid"]
-    pruner: Literal["none", "median", "percentile", "hyperband"]
-    trial_timeout: Annotated[float, Field(gt=0)] | None = None
-    enqueue: str | None = None
-    enqueue_defaults: bool
-    storage: str | None = None
-    tracking_uri: str | None = None
-
-    @model_validator(mode="after")
-    def _metric_is_logged(self) -> Self:
-        if self.metric in VALIDATION_METRICS:
-            return self
-        if "loss" in self.metric:
-            raise ConfigError(
-                f"study.metric={self.metric} is a loss, but the metric is maximized",
-                remedy=f"Choose a score: {', '.join(VALIDATION_METRICS)}.",
-            )
-        raise ConfigError(
-            f"study.metric={self.metric} is not logged by a trial{nearest(self.metric, VALIDATION_METRICS)}",
-            remedy=f"Allowed: {', '.join(VALIDATION_METRICS)}.",
-        )
-
-
-class TrialSection(Section):
-    """`id` is the trial to resume; without it, a new one is created."""
-
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None
