@@ -4,17 +4,10 @@ import json
 
 import pytest
 
-from redsm5.config import (
-    CONF_DIR,
-    LAUNCH_DIR,
-    Config,
-    compose,
-    differences,
-    known_keys,
-    validate,
-    with_parameters,
-)
+from redsm5.config import Config, compose
 from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.installed import LAUNCH_DIR
+from redsm5.engine.spec import differences, known_keys, validate, with_parameters
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"
@@ -156,7 +149,7 @@ def test_a_remedy_never_names_the_refused_key_as_its_own_nearest() -> None:
     assert "nearest: study.seed" not in str(caught.value)
 
 
-CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONF_DIR.glob("*/*.yaml"))]
+CHOICES = [f"{file.parent.name}={file.stem}" for conf in Config.CONF for file in sorted(conf.glob("*/*.yaml"))]
 
 
 @pytest.mark.parametrize("choice", CHOICES)

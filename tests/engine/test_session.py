@@ -71,7 +71,7 @@ def tracked(session: Session) -> Model:
 
 def whole(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({METRIC: 0.5, "val_loss": 1.0})
     session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
@@ -99,7 +99,7 @@ def track_twice(session: Session) -> None:
 
 def finish_early(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({METRIC: 0.5})
         session.finish(lambda: None)
@@ -112,7 +112,7 @@ def finish_without_epochs(session: Session) -> None:
 
 def report_early(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         for _ in session.batches(range(STEPS)):
             session.step(model.loss())
             break
@@ -121,7 +121,7 @@ def report_early(session: Session) -> None:
 
 def report_twice(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({METRIC: 0.5})
         session.report({METRIC: 0.5})
@@ -129,40 +129,40 @@ def report_twice(session: Session) -> None:
 
 def report_without_batches(session: Session) -> None:
     tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         session.report({METRIC: 0.5})
 
 
 def report_something_else(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({"accuracy": 0.5})
 
 
 def no_report(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
 
 
 def no_step(session: Session) -> None:
     tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         for _ in session.batches(range(STEPS)):
             pass
 
 
 def step_after_the_batches(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.step(model.loss())
 
 
 def batches_twice(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         model.epoch(session)
 
@@ -223,7 +223,7 @@ def test_what_follows_an_interruption_is_what_would_have_been(tmp_path: Path) ->
 
         def stopped(session: Session, at: int | None = stop_at) -> None:
             model = tracked(session)
-            for _ in session.epochs(2):
+            for _ in session.epochs():
                 for _ in session.batches(range(STEPS)):
                     if at == session.progress.step + 1:
                         os.kill(os.getpid(), signal.SIGTERM)
