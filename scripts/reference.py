@@ -18,15 +18,16 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from redsm5.config import LAUNCH_DIR, Config, compose, flatten
+from redsm5.config import Config, compose
 from redsm5.engine import errors
 from redsm5.engine.errors import RedSM5Error
-from redsm5.engine.overrides import CONF_DIR
 from redsm5.engine.terminal import Parser, show
 from redsm5.sections import VALIDATION_METRICS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/reference.md"
+LAUNCH = ROOT / "accelerate_configs"
+FOLDERS = sorted(ROOT.glob("redsm5/**/conf"))  # of config.yaml and of the groups; the task's is the first
 SPACE = "search.space"
 SHOWN_ENTRIES = 3  # a longer mapping is counted
 DEFAULT = " (default)"
@@ -156,22 +157,24 @@ def sections(
     """
     schema, (about, meanings) = model.model_json_schema(), said_of(model)
     prefix = f"{title}." * bool(title) if prefix is None else prefix
-    rows, inner = [], list[str]()
+    rows, inner = [], dict[str, list[str]]()
     for name, field in model.model_fields.items():
         models = models_in(field.annotation)
         if models and models[0] is field.annotation:
-            inner += sections(models[0], f"{prefix}{name}", None if values is None else values[name])
+            inner[name] = [*sections(models[0], f"{prefix}{name}", None if values is None else values[name])]
             continue
         own = "required" if field.is_required() else shown(field.get_default(call_default_factory=True))
         default = own if values is None else shown(values[name])
         rows.append([f"`{prefix}{name}`", allowed(schema["properties"][name]), default, meanings.get(name, "")])
+        inner[name] = []
         for entry in models:
             kinds = allowed(entry.model_json_schema()["properties"]["type"])
-            inner += sections(entry, f"{prefix}{name}.KEY with type {kinds}", None, prefix=f"{prefix}{name}.KEY.")
+            inner[name] += sections(entry, f"{prefix}{name}.KEY with type {kinds}", None, prefix=f"{prefix}{name}.KEY.")
     heading = f"### {title}\n\n" if title else ""
     if rows:
         yield heading + wrapped(about) + table(["key", "values", "default", "description"], rows)
-    yield from inner
+    for name in sorted(inner):
+        yield from inner[name]
 
 
 def shown(value: Any) -> str:
@@ -196,12 +199,13 @@ def typed(value: Any) -> str:
 def groups() -> Iterator[str]:
     """The config groups: for each choice, what its file says of it and which values differ from the default's."""
     default = composed([])
-    for folder in sorted(path for path in CONF_DIR.iterdir() if path.is_dir()):
+    folders = [path for of in FOLDERS for path in of.iterdir() if path.is_dir()]
+    for folder in sorted(folders, key=lambda path: path.name):
         choices = sorted(folder.glob("*.yaml"))
         rows = [row_of(f"{folder.name}={path.stem}", path, default) for path in choices]
         if len(rows) > 1:
             yield table(["choice", "description", "sets"], sorted(rows, key=lambda row: DEFAULT not in row[0]))
-    launches = [[f"`launch={path.stem}`", comment(path)] for path in sorted(LAUNCH_DIR.glob("*.yaml"))]
+    launches = [[f"`launch={path.stem}`", comment(path)] for path in sorted(LAUNCH.glob("*.yaml"))]
     yield table(["launch configuration", "description"], launches)
 
 
@@ -218,10 +222,20 @@ def row_of(word: str, path: Path, default: Mapping[str, Any]) -> list[str]:
 
 def composed(words: list[str]) -> dict[str, Any]:
     """The values by dotted key that Hydra composes; not validated, since a choice may require further keys."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        tree = OmegaConf.to_container(hydra_compose("config", overrides=words), resolve=True)
-    assert isinstance(tree, dict)
-    return flatten(tree)
+    first, *others = FOLDERS
+    path = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in others)}]"] if others else []
+    with initialize_config_dir(str(first), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra_compose("config", overrides=[*words, *path]), resolve=True)
+    return dict(flat(tree, ""))
+
+
+def flat(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Each value with its dotted key; a search space is one value."""
+    if isinstance(tree, Mapping) and name != SPACE:
+        for key, value in tree.items():
+            yield from flat(value, f"{name}.{key}" if name else key)
+    else:
+        yield name, tree
 
 
 def search_of(space: object) -> str:
@@ -230,9 +244,8 @@ def search_of(space: object) -> str:
 
 
 def spaces() -> dict[str, Any]:
-    return {
-        path.stem: composed([f"search={path.stem}"])[SPACE] for path in sorted((CONF_DIR / "search").glob("*.yaml"))
-    }
+    names = sorted(path.stem for folder in FOLDERS for path in (folder / "search").glob("*.yaml"))
+    return {name: composed([f"search={name}"])[SPACE] for name in names}
 
 
 def comment(path: Path) -> str:
