@@ -58,7 +58,7 @@ class DataConfig(Section):
     Attributes:
         source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
             them from the dataset `repo_id` at `revision` (a commit, tag or branch); `dataset` reads what the datasets
-            library loads from the local `path`, where columns may have other names than ours (docs/data.md).
+            library loads from the local `path`, where columns may have other names than ours (docs/own-data.md).
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
         group_duplicates: copies and near-copies of a post stay in one split.
         long_posts: `window` reads a post that is longer than the encoder's window in several windows, which overlap by
