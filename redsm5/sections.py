@@ -56,13 +56,18 @@ class DataConfig(Section):
     """Where the posts come from, how they are split, and how long ones are read.
 
     Attributes:
-        source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
-            them from the dataset `repo_id` at `revision` (a commit, tag or branch); `dataset` reads what the datasets
-            library loads from the local `path`, where columns may have other names than ours (docs/own-data.md).
+        source: `synthetic` invents posts, `csv` reads the two files of ReDSM5, `hub` gets them from the Hugging Face
+            Hub, `dataset` reads what the datasets library loads (docs/own-data.md).
+        dir: with csv, the folder of the files.
+        path: with dataset, a local file or folder.
+        columns: with dataset, the names of columns there, by ours.
+        posts, seed: with synthetic, how many posts, and from which seed.
+        repo_id: with hub, the dataset. revision: a commit, tag or branch of it.
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
         group_duplicates: copies and near-copies of a post stay in one split.
-        long_posts: `window` reads a post that is longer than the encoder's window in several windows, which overlap by
-            the share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence is lost.
+        long_posts: `window` reads a post that is longer than the encoder's window in several windows; `truncate` cuts
+            it and reports how much evidence is lost.
+        window_overlap: the share of a window's tokens that the window before it has, too.
     """
 
     source: Literal["synthetic", "csv", "hub", "dataset"]
@@ -97,12 +102,19 @@ class ModelConfig(Section):
         max_length: the window, in tokens.
         input_format: `multi_label` reads a post once for all nine symptoms; `binary_pairs` reads it once with each
             symptom's description (the section `symptoms`), for one prediction each.
+        criteria_head_type: from the post's vector to a logit for each symptom.
+        criteria_pooling: how that vector is made of the encoder's states; `last_2_layer_mix` mixes its last two layers.
+        criteria_dropout, evidence_dropout: the dropout of the head.
+        evidence_head_type: how evidence is found: by its first and last token (`start_end_linear`, `start_end_mlp`,
+            `biaffine`), by tags of the tokens (`bio_crf`), or among the post's sentences (`sentence_reranker`).
         criteria_hidden_dim: the hidden size of the heads with a hidden layer (mlp, mlp_residual, gated).
         max_span_tokens: the longest evidence span; without effect on bio_crf and sentence_reranker.
+        task_coupling: whether the criteria head also reads what the evidence head reads.
         coupling_method, coupling_pooling: with task_coupling=coupled, how the evidence head's representation of the
             post is joined with the criteria head's.
         activation: the activation of all heads that have one; swish is another name of silu.
         attention: the encoder's attention implementation. dtype: the data type of the encoder's weights.
+        gradient_checkpointing: compute the encoder's states again in the backward pass: less memory, more time.
         frozen_layers: the number of lowest layers that are not trained, together with the embeddings; 0 trains all.
     """
 
@@ -133,7 +145,11 @@ class ModelConfig(Section):
 
 
 class TaskWeights(Section):
-    """The weights of the two tasks in the summed loss."""
+    """The weights of the two tasks in the summed loss.
+
+    Attributes:
+        criteria, evidence: the weight of the head's loss.
+    """
 
     criteria: Annotated[float, Field(ge=0.5, le=2)]
     evidence: Annotated[float, Field(ge=0.5, le=2)]
@@ -185,13 +201,25 @@ class TrainConfig(TrainingLoop):
             null: no limit.
         part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split if
             that saves more padding than it costs. null: 32 on a CPU; on a GPU, batches are not split to save padding.
-        learning_rate: the heads' rate; the encoder's is `differential_lr_ratio` times it, and each of its layers has
-            `layer_wise_lr_decay` times the rate of the layer above.
+        accumulation_steps: batches per optimizer step.
+        optimizer: `adamw`, or `adam`, whose weight decay is part of the gradient.
+        learning_rate: the heads' rate.
+        differential_lr_ratio: the rate of the encoder's top layer, as a share of the heads'.
+        layer_wise_lr_decay: the rate of each of the encoder's other layers, as a share of the layer's above.
+        weight_decay: of weights; biases and normalization are not decayed.
+        warmup_ratio: the share of the steps in which the rate rises.
+        schedule: how the rate falls to 0 afterwards.
+        max_grad_norm: gradients of a larger norm are scaled down to it.
         adversarial_epsilon: the norm of the adversarial perturbation of the embeddings; 0: none.
+        loss_function: of the criteria head: binary cross-entropy (`bce`), with rare symptoms weighted up
+            (`weighted_bce`), one of two focal losses, or a mixture of bce and focal (`hybrid`).
+        label_smoothing: the share by which labels are moved towards one half.
         hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: gamma of the focal losses.
         class_weights: weight each symptom's loss by its rarity in the training split.
         thresholds: chosen on the validation split, one for all symptoms (`global`) or one each (`per_class`); `fixed`:
             0.5.
+        mixed_precision: `fp16` needs a GPU; `bf16` is slow on a CPU without instructions for it.
+        deterministic: use deterministic algorithms, without which a resumed trial may differ.
         compile: compile the encoder's layers, which takes a minute at each start; after a resume, the last digits may
             differ.
     """

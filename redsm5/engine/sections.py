@@ -51,6 +51,10 @@ class RetentionConfig(Section):
 
     Attributes:
         enabled: if false, no checkpoint is written, and an interrupted trial starts over.
+        keep_last_n: the newest checkpoints of an unfinished trial; with 0, its resume point alone.
+        keep_best_k: the best, and all tied with the last of them.
+        keep_best_k_max: the highest value that keep_best_k may have.
+        keep_all: keep every checkpoint with its training state.
         min_interval_epochs: a checkpoint is saved every so many epochs, and after the last.
         max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
         min_free_disk_percent: below this and below 100 GB, the disk counts as low.
@@ -90,6 +94,13 @@ values.
 
 
 class CategoricalParameter(Section):
+    """A parameter drawn from a list.
+
+    Attributes:
+        choices: the values.
+        when: for each parameter, declared before it, the values with which this one is drawn; else it is null.
+    """
+
     type: Literal["categorical"]
     choices: Annotated[list[Choice], Field(min_length=1)]
     when: When = {}
@@ -104,9 +115,13 @@ class CategoricalParameter(Section):
 
 
 class RangeParameter(Section):
-    """A parameter drawn from [low, high], uniformly or, with `log`, log-uniformly.
+    """A parameter drawn from a range.
 
-    `points` is the number of values that a grid tries, ends included; without it, a grid tries every value of an int.
+    Attributes:
+        low, high: the ends of the range, which belong to it.
+        log: draw log-uniformly, not uniformly.
+        points: the number of values that a grid tries, ends included; null: every value of an int.
+        when: for each parameter, declared before it, the values with which this one is drawn; else it is null.
     """
 
     type: Literal["int", "float"]
@@ -148,7 +163,8 @@ Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator
 class SearchConfig(Section):
     """The search space: maps a key of this configuration to the values that the search may propose for it.
 
-    Parameters are drawn in this order. A parameter whose condition does not hold is null in the trial's configuration.
+    Attributes:
+        space: parameters are drawn in this order. One whose condition does not hold is null in a trial's configuration.
     """
 
     space: dict[str, Parameter]
@@ -158,6 +174,8 @@ class StudyConfig(Section):
     """The study.
 
     Attributes:
+        name: identifies it within the experiments folder.
+        seed: of the proposals, and with a trial's number of its own.
         trials: the number of trials to finish, whether completed, pruned or failed; with a grid, at most its points.
         script: a training script of one's own (docs/own-task.md); null: redsm5/train.py.
         space: a YAML file with the search space, in place of `search`; a plain value in it fixes its key.
@@ -191,6 +209,10 @@ class StudyConfig(Section):
 
 
 class TrialSection(Section):
-    """`id` is the trial to resume; without it, a new one is created."""
+    """A single trial.
+
+    Attributes:
+        id: the trial to resume; null: a new one.
+    """
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None
