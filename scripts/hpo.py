@@ -16,8 +16,7 @@ def main() -> int:
     task, words = task_of(sys.argv[1:])
     config, kept = study_config(task.spec, words)
     if config.dry_run:
-        task.check_data(config)
-        return dry_run(config)
+        return dry_run(task, config)
     with Standby(config) as standby:  # its imports take seconds, while the driver checks the data
         Driver(task, config, kept).run(standby)
     return 0

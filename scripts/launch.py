@@ -32,8 +32,7 @@ def main() -> int:
     task, words = task_of(sys.argv[1:])
     config = compose(task.spec, words)
     if config.dry_run:
-        task.check_data(config)
-        return dry_run(config)
+        return dry_run(task, config)
     remarks: Sequence[tuple[str, dict[str, Any]]] = ()
     if config.trial.id is None:
         remarks = task.check_data(config).remarks  # refuses bad data before anything is written

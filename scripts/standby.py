@@ -69,11 +69,11 @@ def preload(entry_point: str) -> ModuleType:
     sys.path.insert(0, str(path.parent))  # as if it were run by its path
     spec = spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        sys.exit(f"{path} is no Python file")
+        raise ImportError(f"{path} is no Python file")
     sys.modules[path.stem] = module = module_from_spec(spec)
     spec.loader.exec_module(module)
     if not callable(getattr(module, "main", None)):
-        sys.exit(f"{path} has no function main(session)")
+        raise ImportError(f"{path} has no function main(session)")
     return module
 
 

@@ -68,7 +68,7 @@ BAD = {
     ),
     "space: a key that no search varies": (
         ["search.space={study.seed:{type:int,low:1,high:2}}"],
-        ["search.space", "study.seed", "Only keys of model and train can be searched"],
+        ["search.space", "study.seed", "Only keys of data, model, symptoms, train can be searched"],
     ),
     "space: an end out of range": (
         [RATE % (0.1, 2, "false")],
@@ -175,7 +175,7 @@ def test_a_configuration_survives_json() -> None:
     config = compose(["study.pruner=median", "train.patience=2", f"trial.id={TRIAL_ID}", "retention.keep_last_n=0"])
     text = json.dumps(config.model_dump(mode="json"))
     assert Config.model_validate_json(text) == config
-    assert validate(json.loads(text)) == config
+    assert validate(Config, json.loads(text)) == config
 
 
 def test_with_parameters_replaces_these_values_alone() -> None:

@@ -13,10 +13,10 @@ from transformers import BertConfig, BertForSequenceClassification, get_linear_s
 from redsm5.engine.session import Session, run
 
 WORDS = {
-    0: "rain storm cloud wind cold snow fog frost".split(),
-    1: "sun warm beach summer bright heat clear sky".split(),
+    0: ["rain", "storm", "cloud", "wind", "cold", "snow", "fog", "frost"],
+    1: ["sun", "warm", "beach", "summer", "bright", "heat", "clear", "sky"],
 }
-FILLERS = "the a today was very it felt in town and we again some day".split()
+FILLERS = ["the", "a", "today", "was", "very", "it", "felt", "in", "town", "and", "we", "again", "some", "day"]
 VOCABULARY = ["[PAD]", "[CLS]", *FILLERS, *WORDS[0], *WORDS[1]]
 Text = tuple[list[int], int]
 

@@ -56,7 +56,7 @@ def check_space(config: StudySpec) -> None:
         if key not in searchable and not config.can_be_searched(key):
             raise ConfigError(
                 f"search.space names {key}{nearest(key, searchable)}",
-                remedy=f"Only keys of {' and '.join(_sections(searchable))} can be searched.",
+                remedy=f"Only keys of {', '.join(_sections(searchable))} can be searched.",
             )
     _check_conditions(config)
     for key, parameter in space.items():
@@ -68,7 +68,7 @@ def check_space(config: StudySpec) -> None:
 
 
 def _sections(keys: list[str]) -> list[str]:
-    return list(dict.fromkeys(key.split(".")[0] for key in keys))
+    return sorted({key.split(".")[0] for key in keys})
 
 
 def _check_conditions(config: StudySpec) -> None:

@@ -38,6 +38,7 @@ from redsm5.engine.study.access import CheckedData
 from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.trial_run import TrialRun
 from redsm5.engine.tracking.system import SystemMetrics, Usage
+from redsm5.task import ReDSM5
 
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
@@ -65,7 +66,7 @@ class SmallStudy(Driver):
     """
 
     def __init__(self, config: Config, saver: Saver) -> None:
-        super().__init__(config)
+        super().__init__(ReDSM5(), config)
         self._saver = saver
 
     def run(self, standby: Any = None) -> None:

@@ -159,11 +159,11 @@ def test_an_older_checkpoint_is_of_the_same_model_once_its_legacy_values_are_fil
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Config, "LEGACY", {"model.max_length": 64, "data.x": 1})
-    config = compose([f"trial.id={TRIAL['trial_id']}"])
+    config = compose(["trial.id=0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"])
     identity = identity_of(config, MultiTaskModel(config.model, vocab_size=99), "ab" * 32)
     assert identity.legacy == {"max_length": 64}
     older = {name: value for name, value in identity.head_config.items() if name != "max_length"}
-    manifest = manifest_of(1).model_copy(
+    manifest = manifest_of(config.trial.id or "", 1, 0.5).model_copy(
         update={"architecture": identity.architecture, "head_config": older, "data_fingerprint": "ab" * 32}
     )
     if config.model.max_length != 64:

@@ -22,6 +22,7 @@ from redsm5.engine.records import TrialRecord
 from redsm5.engine.spec import StudySpec, launch_settings, with_parameters
 from redsm5.engine.study.signals import DRIVER, StopRequest, die_with_parent, running_time
 from redsm5.engine.study.trial import create_trial, read_record
+from redsm5.engine.task import Task
 from redsm5.engine.waiting import Stop, wait_until
 
 POLL_S = 0.1
@@ -219,8 +220,13 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
     return free
 
 
-def dry_run(config: StudySpec) -> int:
-    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code."""
+def dry_run(task: Task[Any], config: StudySpec) -> int:
+    """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code.
+
+    Raises:
+        InputError: the data are not sound.
+    """
+    task.check_data(config)
     log_dir = Path(config.experiments) / paths.LOGS
     stop = StopRequest()
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:

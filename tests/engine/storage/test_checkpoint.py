@@ -30,6 +30,7 @@ from redsm5.engine.storage.checkpoint import (
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests, sums
 from redsm5.model import MultiTaskModel, build_criteria_loss, build_optimizer, build_schedule, multitask_loss
+from redsm5.model import identity_of as model_identity
 from tests.model.batch import VOCABULARY, random_batch
 
 STEPS = 12
@@ -89,7 +90,7 @@ def store_at(trial_dir: Path, policy: Policy | None = None) -> CheckpointStore:
 
 
 def identity_of(state: TrainingState, config: Config, fingerprint: str = FINGERPRINT) -> Identity:
-    return identity_of(config, state.model, fingerprint)
+    return model_identity(config, state.model, fingerprint)
 
 
 def save_epochs(store: CheckpointStore, state: TrainingState, config: Config, epochs: int) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = config.model_copy(update={"data": config.data.model_copy(update={"group_duplicates": False})})
-    first = ended(Driver(before))
+    first = ended(Driver(ReDSM5(), before))
     path = first.folder / paths.STUDY
     document = json.loads(path.read_bytes())
     del document["config"]["data"]["group_duplicates"]  # as it was written before there was the key
@@ -126,7 +127,7 @@ def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config
     ended(Driver(ReDSM5(), config))
     other = config.model_copy(update={"data": config.data.model_copy(update={"group_duplicates": False})})
     with pytest.raises(ConfigError, match=r"data\.group_duplicates: True before, False now"):
-        Driver(other)
+        Driver(ReDSM5(), other)
 
 
 def test_a_study_from_before_other_tables_could_be_read_goes_on(config: Config) -> None:
@@ -139,7 +140,7 @@ def test_a_study_from_before_other_tables_could_be_read_goes_on(config: Config) 
     assert ended(Driver(ReDSM5(), config)).folder == first.folder
     tables = compose(["data=dataset", f"data.path={config.data.dir}", f"experiments={config.experiments}"])
     with pytest.raises(ConfigError, match=r"data\.source: csv before, dataset now"):
-        Driver(tables)
+        Driver(ReDSM5(), tables)
 
 
 def test_a_study_of_other_tables_keeps_its_columns(config: Config) -> None:
@@ -175,7 +176,7 @@ def test_a_trial_and_the_baseline_refuse_posts_without_a_symptom_like_a_study(
     assert not (tmp_path / "e").exists()
 
 
-@pytest.mark.parametrize("begin", [Driver, dry_run])
+@pytest.mark.parametrize("begin", [partial(Driver, ReDSM5()), partial(dry_run, ReDSM5())], ids=["Driver", "dry_run"])
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_study_in_which_nothing_can_be_learned_or_chosen_is_refused_before_anything_is_written(
     config: Config, tmp_path: Path, kept: int, begin: Callable[[Config], object]

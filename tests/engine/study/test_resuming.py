@@ -85,7 +85,7 @@ def test_words_mean_the_same_to_a_trial_whether_they_are_composed_or_not(
             return error.message()
 
     plain = said()
-    monkeypatch.setattr(resuming, "plain_values", lambda words: None)
+    monkeypatch.setattr(resuming, "plain_values", lambda kind, words: None)
     assert plain == said()
 
 

@@ -161,7 +161,7 @@ BAD_SETS = {
     "sections": ("- {train: {batch_size: 8}}", ["set 1", "unknown key train=", "dotted keys"]),
     "a key of the study": (
         "- {study.seed: 8}",
-        ["set 1", "unknown key study.seed=8", "dotted keys of model and train"],
+        ["set 1", "unknown key study.seed=8", "dotted keys that can be searched"],
     ),
     "a wrong type": ("- {train.batch_size: x}", ["set 1", "train.batch_size=x", "a valid integer"]),
     "out of the range": ("- {train.batch_size: 8}\n- {train.epochs: 0}", ["set 2", "train.epochs=0", "at least 1"]),
@@ -234,7 +234,7 @@ def test_a_space_loses_the_choices_that_need_missing_data() -> None:
     config = with_methods()
     assert ReDSM5().missing(config) == {"synonym": "Install WordNet."}
     left = ReDSM5().without(config, ["synonym"])
-    assert left.search.space[METHODS].choices == ["swap"]
+    assert left.search.space[METHODS_KEY].choices == ["swap"]
     assert ReDSM5().missing(left) == {}
     assert ReDSM5().without(config, []) is config
 
@@ -253,7 +253,7 @@ def test_what_is_asked_for_without_its_data_is_refused_with_the_remedy(tmp_path:
         with pytest.raises(ConfigError, match="synonym") as caught:
             check()
         assert caught.value.remedy == "Install WordNet."
-    sets = f"- {{{METHODS}: [synonym], train.augmentation.probability: 0.1}}"
+    sets = f"- {{{METHODS_KEY}: [synonym], train.augmentation.probability: 0.1}}"
     with pytest.raises(ConfigError, match=r"set 1.*synonym"):
         space.read_enqueued(configuration_with(sets, tmp_path), ReDSM5())
 
