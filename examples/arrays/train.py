@@ -34,7 +34,7 @@ class Model:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if "coef" in state:
-            self.classifier.partial_fit(np.zeros_like(state["coef"]), CLASSES)  # makes room for four classes
+            self.classifier.partial_fit(np.zeros_like(state["coef"]), CLASSES, CLASSES)  # makes room for them
             self.classifier.coef_, self.classifier.intercept_ = state["coef"], state["intercept"]
             self.classifier.t_ = state["steps"]
 

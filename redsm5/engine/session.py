@@ -298,8 +298,8 @@ class Session:
             raise SessionError(f"session.report(...) before the epoch's batches were all done{done}")
         if config.study.metric not in metrics:
             raise SessionError(
-                f"session.report(...) lacks {config.study.metric}, which the study {config.study.direction}s",
-                remedy=f"Report it, or set study.metric to one of {', '.join(metrics)}.",
+                f"session.report(...) lacks {config.study.metric}, which the study {config.study.direction}s; "
+                f"it has {', '.join(metrics)}: set study.metric to one of them, or report it"
             )
         if whole:
             at.step += 1
@@ -419,11 +419,24 @@ def _architecture(model: nn.Module | ArrayModel) -> str:
 
 
 def _order(loader: Any, seed: int, epoch: int) -> None:
-    """Make the order of a DataLoader that shuffles depend on the seed and the epoch alone, not on what came before."""
+    """Make the order of a DataLoader that shuffles depend on the seed and the epoch alone, not on what came before.
+
+    Its iterator also draws a seed for its workers. Drawn from the generator of the process, it would change what the
+    model draws after a resume, for which the loader is iterated once more.
+    """
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
-    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
-        loader.generator = loader.sampler.generator = torch.Generator().manual_seed(seed * MOST_EPOCHS + epoch)
+    if not isinstance(loader, DataLoader):
+        return
+    number = seed * MOST_EPOCHS + epoch
+    loader.generator = torch.Generator().manual_seed(number)
+    batches = loader.batch_sampler
+    while inner := getattr(batches, "batch_sampler", None):  # Accelerate's share of each process
+        batches = inner
+    sampler = getattr(batches, "sampler", None)
+    if isinstance(sampler, RandomSampler):
+        sampler.generator = sampler.generator or torch.Generator()  # Accelerate has a reference to the one it made
+        sampler.generator.manual_seed(number)
 
 
 def run(

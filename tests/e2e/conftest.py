@@ -83,13 +83,9 @@ def without_what_varies(document: Any) -> Any:
 
 
 def reports(experiments: Path) -> list[Any]:
-    """All trials' reports, by number, but for what varies."""
-    return [
-        without_what_varies(
-            json.loads((experiments / f"trial_{r['trial_id']}" / "evaluation_report.json").read_bytes())
-        )
-        for r in records(experiments)
-    ]
+    """All trials' reports, by number, but for what varies; a script's trials have none."""
+    files = [experiments / f"trial_{r['trial_id']}" / "evaluation_report.json" for r in records(experiments)]
+    return [without_what_varies(json.loads(file.read_bytes())) if file.exists() else None for file in files]
 
 
 def journal(trial: Path) -> dict[tuple[str, int], Any]:

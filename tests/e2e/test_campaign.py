@@ -58,14 +58,14 @@ def wait_for_moment(study: "subprocess.Popen[str]", experiments: Path, dice: ran
         time.sleep(0.05)
 
 
-def campaign(folder: Path, uninterrupted: Path, *, kills: int, seed: int) -> int:
+def campaign(folder: Path, uninterrupted: Path, *, kills: int, seed: int, words: list[str] = SMALL) -> int:
     """Kill studies `kills` times in all, a new one whenever one has come to its end; how many studies it took."""
     dice = random.Random(seed)
     done = studies = 0
     while done < kills:
         studies += 1
         experiments = folder / f"study-{studies}"
-        arguments = [*SMALL, f"experiments={experiments}"]
+        arguments = [*words, f"experiments={experiments}"]
         over = False
         while done < kills and not over:
             study = start("hpo.py", *arguments)
@@ -85,7 +85,7 @@ def campaign(folder: Path, uninterrupted: Path, *, kills: int, seed: int) -> int
             while processes_at(experiments):  # a trial that the driver left behind saves and stops
                 time.sleep(0.05)
         run("hpo.py", *arguments)
-        assert [r["state"] for r in records(experiments)] == ["completed", "completed"]
+        assert {r["state"] for r in records(experiments)} == {"completed"}
         assert reports(experiments) == reports(uninterrupted)
         assert all_metrics(experiments) == all_metrics(uninterrupted)
         assert weights(experiments) == weights(uninterrupted)
