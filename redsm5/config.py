@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from redsm5.engine import files, migrations, paths
 from redsm5.engine.documents import unreadable
 from redsm5.engine.errors import ConfigError, InputError, nearest
+from redsm5.engine.installation import LAUNCH_DIR
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.overrides import (
     ADDRESSES,
@@ -46,8 +47,6 @@ from redsm5.sections import (
     TrainConfig,
     TrialSection,
 )
-
-LAUNCH_DIR = Path(__file__).parent.parent / "accelerate_configs"
 
 
 @cache

@@ -6,7 +6,6 @@ import pytest
 
 from redsm5.config import (
     CONF_DIR,
-    LAUNCH_DIR,
     Config,
     compose,
     differences,
@@ -15,6 +14,7 @@ from redsm5.config import (
     with_parameters,
 )
 from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.installation import LAUNCH_DIR
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"

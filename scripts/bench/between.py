@@ -38,8 +38,9 @@ from redsm5.data.posts import SYMPTOMS, Post
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.errors import exit_with_message
+from redsm5.engine.installation import SCRIPTS
 from redsm5.engine.records import TrialRecord
-from redsm5.engine.study.launch import SCRIPTS, launch_trial
+from redsm5.engine.study.launch import launch_trial
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.study.trial import create_trial
 from redsm5.engine.tables import Row

@@ -18,6 +18,7 @@ from redsm5.config import Config, load_config
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
+from redsm5.engine.installation import typed
 from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.engine.study import claims, pruning, search, space
 from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_hub
@@ -157,7 +158,9 @@ class Driver:
                 left = self.shipper.close(hurried=lambda: self.stop_now.requested)
                 if left or self.shipper.failing:
                     what = {"rows": left, "reports": self.shipper.reports}
-                    self.log.warning("some metrics or reports are not in MLflow yet: `just sync` ships them", **what)
+                    self.log.warning(
+                        typed("some metrics or reports are not in MLflow yet: `just sync` ships them"), **what
+                    )
         if outcome == "completed":
             check_result(self.board)
             best = self.board.study.best
@@ -165,7 +168,7 @@ class Driver:
                 f"study {name} is complete: {self._finished()} trials",
                 best=best and f"{best.value:.4f} in trial {best.number}",
                 on_disk=size_text(self.board.bytes()),
-                summary=f"just summary {name}",
+                summary=typed(f"just summary {name}"),
             )
 
     # -----------------------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import LAUNCH_DIR, Config, launch_settings, with_parameters
+from redsm5.config import Config, launch_settings, with_parameters
 from redsm5.data import load_learnable
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, Interrupted
+from redsm5.engine.installation import LAUNCH_DIR, SCRIPTS
 from redsm5.engine.overrides import quoted
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study.signals import DRIVER, StopRequest, die_with_parent, running_time
@@ -34,7 +35,6 @@ NO_THREADS = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
-SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 class Launched:

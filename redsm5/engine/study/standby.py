@@ -24,12 +24,13 @@ from structlog.typing import FilteringBoundLogger
 from redsm5.config import Config
 from redsm5.engine import paths
 from redsm5.engine.errors import Interrupted
+from redsm5.engine.installation import SCRIPTS
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.study import launch
 from redsm5.engine.study.launch import POLL_S, Launched
 from redsm5.engine.waiting import Stop
 
-SCRIPT = launch.SCRIPTS / "standby.py"
+SCRIPT = SCRIPTS / "standby.py"
 CLOSE_S = 5.0  # the standby process is killed if it has not exited so long after the request
 READY_S = 300.0  # the imports take 10 s, and from a cold network disk a minute or two
 LAST_WORDS = 1000  # characters of what it printed before it ended

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from redsm5.config import LAUNCH_DIR, Config, compose
+from redsm5.config import Config, compose
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError, HubUnavailableError, Interrupted, NotFiniteError
 from redsm5.engine.files import tree_bytes
+from redsm5.engine.installation import LAUNCH_DIR, SCRIPTS
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study.faults import fault_of
-from redsm5.engine.study.launch import SCRIPTS, processes_of
+from redsm5.engine.study.launch import processes_of
 from redsm5.engine.study.trial import create_trial, open_store, read_record
 from redsm5.engine.study.trial_run import TrialRun
 from redsm5.engine.tracking.journal import Journal
