@@ -55,8 +55,8 @@ def text(told: dict[str, Any]) -> str:
     if not told["executed"] and totals["litter"]["items"] + totals["orphan"]["items"]:
         lines.append(typed("Nothing was deleted: `just cleanup --execute` deletes litter and orphans."))
     if not told["evicted"] and totals["evictable"]["items"]:
-        evict = typed("`just cleanup --execute --evict` deletes them.")
-        lines.append(f"Evictable checkpoints stay until the budget needs space; {evict}")
+        told_how = typed("`just cleanup --execute --evict` deletes them.")
+        lines.append(f"Evictable checkpoints stay until the budget needs space; {told_how}")
     return "\n".join(lines)
 
 

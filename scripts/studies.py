@@ -40,7 +40,7 @@ def main() -> int:
     rows = [row(*listed) for listed in list_studies(experiments)]
     for damaged in read_studies(experiments)[1]:
         show(f"skipped: {one_line(damaged.error.where)}: {one_line(damaged.error.what)}", error=True)
-    empty = f"No studies in {one_line(experiments)} yet: {typed('run `just hpo`')}."
+    empty = f"No studies in {one_line(experiments)} yet: " + typed("run `just hpo`.")
     show(render(arguments.format, COLUMNS, rows, empty=empty))
     return 0
 

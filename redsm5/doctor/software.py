@@ -78,7 +78,8 @@ def check_packages(checkout: Path | None) -> Finding:
     if missing:
         return Finding("fail", f"missing: {_some(missing)}", SETUP)
     if other:
-        return Finding("warn", f"differ from {'the lock' if checkout else 'what is needed'}: {_some(other)}", SETUP)
+        which = "differ from the lock" if checkout else "versions outside of what redsm5 needs"
+        return Finding("warn", f"{which}: {_some(other)}", SETUP)
     if checkout:
         return Finding("ok", f"{len(wanted)} in the lock; all required ones are installed in the locked version")
     return Finding("ok", "all required ones are installed")
