@@ -5,7 +5,7 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from redsm5.engine.installation import CHECKOUT
+from redsm5.engine.installed import CHECKOUT
 
 try:
     __version__ = version("redsm5")

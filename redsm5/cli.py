@@ -7,7 +7,7 @@ command starts as fast as its script.
 import runpy
 import sys
 
-from redsm5.engine.installation import APP, SCRIPTS
+from redsm5.engine.installed import APP, SCRIPTS
 
 # By command: its script or module, and its line in the list, which has the order of the justfile.
 COMMANDS = {

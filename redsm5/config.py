@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from redsm5.engine import files, migrations, paths
 from redsm5.engine.documents import unreadable
 from redsm5.engine.errors import ConfigError, InputError, nearest
-from redsm5.engine.installation import LAUNCH_DIR
+from redsm5.engine.installed import LAUNCH_DIR
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.overrides import (
     ADDRESSES,

@@ -7,7 +7,7 @@ from typing import Any
 
 from redsm5.engine import files
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.storage.cleanup import KINDS, Found, cleanup
 from redsm5.engine.tables import add_format, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show

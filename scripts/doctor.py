@@ -17,7 +17,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
 from redsm5.engine.files import make_private  # noqa: E402
-from redsm5.engine.installation import CHECKOUT  # noqa: E402
+from redsm5.engine.installed import CHECKOUT  # noqa: E402
 from redsm5.engine.surroundings import prepare  # noqa: E402
 from redsm5.engine.tables import as_json  # noqa: E402
 from redsm5.engine.terminal import Parser, one_line, show  # noqa: E402

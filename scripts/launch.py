@@ -11,7 +11,7 @@ from redsm5.data.resources import check_available
 from redsm5.engine import paths
 from redsm5.engine.errors import LockedError, exit_with_message
 from redsm5.engine.files import make_dir, make_private, try_lock
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.owned import refuse_links
 from redsm5.engine.records import FINISHED
 from redsm5.engine.redaction import REDACTED

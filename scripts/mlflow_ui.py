@@ -8,7 +8,7 @@ from pathlib import Path
 from redsm5.engine import paths
 from redsm5.engine.errors import InputError, LockedError, exit_with_message
 from redsm5.engine.files import make_private
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.terminal import one_line, show
 from redsm5.engine.tracking import local
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.records import StudyRecord
 from redsm5.engine.study.registry import list_studies, read_studies
 from redsm5.engine.tables import Row, add_format, render

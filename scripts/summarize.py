@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.tables import Row, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
 from redsm5.reports import StudySummary

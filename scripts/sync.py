@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5.config import load_snapshot
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, Interrupted, TrainingError, exit_with_message
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.redaction import REDACTED, redact
 from redsm5.engine.study.registry import read_studies
 from redsm5.engine.study.signals import StopRequest

@@ -9,8 +9,8 @@ import pytest
 
 from redsm5 import code_version
 from redsm5.cli import COMMANDS, main
-from redsm5.engine import installation
-from redsm5.engine.installation import APP, SCRIPTS, typed
+from redsm5.engine import installed
+from redsm5.engine.installed import APP, SCRIPTS, typed
 
 ROOT = Path(__file__).parents[1]
 # The commands that do not go through the entry point: one that must run without it, and those for work on the code.
@@ -85,5 +85,5 @@ def test_to_find_the_script_imports_nothing_else() -> None:
 def test_from_a_wheel_commands_are_named_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "just sync, `just sync --tracking-uri URI` and `just hpo`, but just this"
     assert typed(text) == text
-    monkeypatch.setattr(installation, "CHECKOUT", None)
+    monkeypatch.setattr(installed, "CHECKOUT", None)
     assert typed(text) == "redsm5 sync, `redsm5 sync --tracking-uri URI` and `redsm5 hpo`, but just this"

@@ -14,7 +14,7 @@ from redsm5.config import (
     with_parameters,
 )
 from redsm5.engine.errors import ConfigError, nearest
-from redsm5.engine.installation import LAUNCH_DIR
+from redsm5.engine.installed import LAUNCH_DIR
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from redsm5.engine import paths
 from redsm5.engine.documents import parse
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.jsonio import loads
 from tui.parameters import Importance
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from redsm5.engine.installation import REPAIR
+from redsm5.engine.installed import REPAIR
 from redsm5.engine.redaction import redact
 
 DEADLINE_S = 20.0  # for all checks together; importing PyTorch alone may take ten seconds from a cold disk

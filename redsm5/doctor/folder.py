@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redsm5.doctor import Finding
 from redsm5.engine import files
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.surroundings import open_to_all
 
 LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # below both, trials are refused (redsm5/engine/storage/budget.py)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redsm5.doctor import Finding
 from redsm5.engine import files, paths
-from redsm5.engine.installation import REPAIR, typed
+from redsm5.engine.installed import REPAIR, typed
 from redsm5.engine.redaction import REDACTED, redact_address
 from redsm5.engine.tracking.access import NOT_TRUSTED, REFUSED, remedy, request_arguments
 

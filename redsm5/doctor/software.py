@@ -13,7 +13,7 @@ from typing import Any
 
 from redsm5.doctor import Finding
 from redsm5.engine import environment
-from redsm5.engine.installation import CHECKOUT, REPAIR
+from redsm5.engine.installed import CHECKOUT, REPAIR
 from redsm5.engine.jsonio import loads
 
 OLDEST = (3, 11)

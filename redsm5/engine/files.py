@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from redsm5.engine.errors import InputError, LockedError
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.jsonio import loads
 from redsm5.engine.waiting import wait_until
 

@@ -14,7 +14,7 @@ import sys
 import unicodedata
 from typing import Any, NoReturn
 
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 
 # C0 but for tab and line feed, DEL and C1; lone surrogates; what is invisible, separates lines or orders them from
 # right to left. Joiners (U+200C, U+200D) stay: scripts and emoji are written with them.

@@ -17,7 +17,7 @@ from redsm5.config import flatten
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.tables import duration_text
 from redsm5.engine.tracking.journal import read_metrics

@@ -23,7 +23,7 @@ from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, now
 from redsm5.engine.errors import NoCheckpointError
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.records import Manifest, TrialRecord
 from redsm5.engine.storage.checkpoint import Identity, load_best
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, load_lines, milliseconds, now
 from redsm5.engine.errors import InputError
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.timeline import Moment, storage_over_time
 from redsm5.evaluation.importance import parameter_importance

@@ -38,7 +38,7 @@ from redsm5.data.posts import SYMPTOMS, Post
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study.launch import launch_trial
 from redsm5.engine.study.signals import StopRequest

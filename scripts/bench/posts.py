@@ -31,7 +31,7 @@ from redsm5.data.encode import EncodedPosts
 from redsm5.data.packed import PackedItems
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.tables import Row
 
 POSTS = 1484  # as many as ReDSM5 has

@@ -32,7 +32,7 @@ from terminal import METRICS, STEPS, WRITERS, Writers, folders, generate
 from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.records import StudyRecord
 from redsm5.engine.study.registry import Scoreboard
 from redsm5.engine.study.trial import read_record

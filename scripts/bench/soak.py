@@ -17,7 +17,7 @@ from results import Result, arguments_of, digits, finish
 
 from redsm5.engine import paths
 from redsm5.engine.errors import TrainingError, exit_with_message
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.tables import Row
 from redsm5.engine.terminal import show
 

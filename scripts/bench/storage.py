@@ -19,7 +19,7 @@ from between import run_trainer
 from results import Result, arguments_of, digits, finish
 
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.tables import Row
 from redsm5.engine.terminal import show
 

@@ -24,7 +24,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import BudgetMismatchError, DiskError, IncompatibleCheckpointError, InputError, Interrupted
 from redsm5.engine.files import NotRegularError
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.owned import NotOursError
 from redsm5.engine.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
 from redsm5.engine.storage.retention import Policy

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import Interrupted, LockedError
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.records import FINISHED
 from redsm5.engine.study.registry import Scoreboard
 from redsm5.engine.waiting import Stop, wait_until

@@ -18,7 +18,7 @@ from redsm5.config import Config, load_config
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.engine.study import claims, pruning, search, space
 from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_hub

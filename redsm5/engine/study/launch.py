@@ -18,7 +18,7 @@ from redsm5.config import Config, launch_settings, with_parameters
 from redsm5.data import load_learnable
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, Interrupted
-from redsm5.engine.installation import LAUNCH_DIR, SCRIPTS
+from redsm5.engine.installed import LAUNCH_DIR, SCRIPTS
 from redsm5.engine.overrides import quoted
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study.signals import DRIVER, StopRequest, die_with_parent, running_time

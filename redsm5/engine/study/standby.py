@@ -24,7 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5.config import Config
 from redsm5.engine import paths
 from redsm5.engine.errors import Interrupted
-from redsm5.engine.installation import SCRIPTS
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.study import launch
 from redsm5.engine.study.launch import POLL_S, Launched

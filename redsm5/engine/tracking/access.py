@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from redsm5.engine.errors import UNUSABLE_PATH, RedSM5Error
-from redsm5.engine.installation import typed
+from redsm5.engine.installed import typed
 from redsm5.engine.redaction import redact_address
 
 REFUSED = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, as the server requires"

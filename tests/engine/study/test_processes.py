@@ -14,7 +14,7 @@ from redsm5.config import Config, compose
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError, HubUnavailableError, Interrupted, NotFiniteError
 from redsm5.engine.files import tree_bytes
-from redsm5.engine.installation import LAUNCH_DIR, SCRIPTS
+from redsm5.engine.installed import LAUNCH_DIR, SCRIPTS
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study.faults import fault_of
 from redsm5.engine.study.launch import processes_of
