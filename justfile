@@ -202,13 +202,18 @@ typecheck: setup
 schemas *flags: setup
     @exec {{ python }} {{ scripts }}/schemas.py "$@"
 
+# Write docs/reference.md from the configuration's classes; --check only compares
+[no-exit-message]
+reference *flags: setup
+    @exec {{ python }} {{ scripts }}/reference.py "$@"
+
 # List every user-visible string with its place: just strings [--docstrings modules|all] [WORD ...]
 [no-exit-message]
 strings *flags: setup
     @exec {{ python }} {{ scripts }}/strings.py "$@"
 
-# Everything that CI runs: lint, typecheck, schemas, tests with coverage
-check: lint typecheck (schemas "--check")
+# Everything that CI runs: lint, typecheck, schemas, reference, tests with coverage
+check: lint typecheck (schemas "--check") (reference "--check")
     {{ python }} -m pytest {{ parallel }} -m "not long and not container and not cluster" --cov --cov-report=term
 
 # Update the lock after a change of dependencies; needs poetry and poetry-plugin-export

@@ -1,22 +1,24 @@
-"""The sections of the configuration: every key, its meaning and its allowed values.
+"""ReDSM5's sections of the configuration: data, model, training. The others are the engine's (engine/sections.py).
 
 A conditional field (focal_gamma, with a focal loss) is required where its condition holds, and refused where it does
-not. `redsm5/config.py` composes the sections and formats the errors.
+not. `redsm5/config.py` joins the sections.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.errors import ConfigError
+from redsm5.engine.sections import Fraction, Section, Seed, TrainingLoop
 
-# The metrics that a trial logs after each epoch and a study may maximize; losses are logged too, but lower is better.
+# The scores and losses that a trial logs after each epoch, and a study may optimize.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
 CRITERIA_METRICS += ("precision_macro", "recall_macro", "macro_pr_auc")
 EVIDENCE_METRICS = ("exact_match", "f1", "char_f1", "char_precision", "char_recall", "null_span_accuracy")
 VALIDATION_METRICS = (*(f"val_{m}" for m in CRITERIA_METRICS), *(f"val_evidence_{m}" for m in EVIDENCE_METRICS))
+
+LOSS = "val_loss"
 
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
@@ -31,13 +33,7 @@ CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "train.augmentation.probability": ("train.augmentation.methods", bool),
 }
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Revision = Annotated[str, Field(pattern=r"^[\w./-]+$")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def require(key: str, value: Any, needed: bool, because: str) -> None:
@@ -60,13 +56,18 @@ class DataConfig(Section):
     """Where the posts come from, how they are split, and how long ones are read.
 
     Attributes:
-        source: `synthetic` invents `posts` posts from `seed`; `csv` reads the two files of ReDSM5 in `dir`; `hub` gets
-            them from the dataset `repo_id` at `revision` (a commit, tag or branch); `dataset` reads what the datasets
-            library loads from the local `path`, where columns may have other names than ours (docs/data.md).
+        source: `synthetic` invents posts, `csv` reads the two files of ReDSM5, `hub` gets them from the Hugging Face
+            Hub, `dataset` reads what the datasets library loads (docs/own-data.md).
+        dir: with csv, the folder of the files.
+        path: with dataset, a local file or folder.
+        columns: with dataset, the names of columns there, by ours.
+        posts, seed: with synthetic, how many posts, and from which seed.
+        repo_id: with hub, the dataset. revision: a commit, tag or branch of it.
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
         group_duplicates: copies and near-copies of a post stay in one split.
-        long_posts: `window` reads a post that is longer than the encoder's window in several windows, which overlap by
-            the share `window_overlap` of their tokens; `truncate` cuts it and reports how much evidence is lost.
+        long_posts: `window` reads a post that is longer than the encoder's window in several windows; `truncate` cuts
+            it and reports how much evidence is lost.
+        window_overlap: the share of a window's tokens that the window before it has, too.
     """
 
     source: Literal["synthetic", "csv", "hub", "dataset"]
@@ -101,12 +102,19 @@ class ModelConfig(Section):
         max_length: the window, in tokens.
         input_format: `multi_label` reads a post once for all nine symptoms; `binary_pairs` reads it once with each
             symptom's description (the section `symptoms`), for one prediction each.
+        criteria_head_type: from the post's vector to a logit for each symptom.
+        criteria_pooling: how that vector is made of the encoder's states; `last_2_layer_mix` mixes its last two layers.
+        criteria_dropout, evidence_dropout: the dropout of the head.
+        evidence_head_type: how evidence is found: by its first and last token (`start_end_linear`, `start_end_mlp`,
+            `biaffine`), by tags of the tokens (`bio_crf`), or among the post's sentences (`sentence_reranker`).
         criteria_hidden_dim: the hidden size of the heads with a hidden layer (mlp, mlp_residual, gated).
         max_span_tokens: the longest evidence span; without effect on bio_crf and sentence_reranker.
+        task_coupling: whether the criteria head also reads what the evidence head reads.
         coupling_method, coupling_pooling: with task_coupling=coupled, how the evidence head's representation of the
             post is joined with the criteria head's.
         activation: the activation of all heads that have one; swish is another name of silu.
         attention: the encoder's attention implementation. dtype: the data type of the encoder's weights.
+        gradient_checkpointing: compute the encoder's states again in the backward pass: less memory, more time.
         frozen_layers: the number of lowest layers that are not trained, together with the embeddings; 0 trains all.
     """
 
@@ -137,7 +145,11 @@ class ModelConfig(Section):
 
 
 class TaskWeights(Section):
-    """The weights of the two tasks in the summed loss."""
+    """The weights of the two tasks in the summed loss.
+
+    Attributes:
+        criteria, evidence: the weight of the head's loss.
+    """
 
     criteria: Annotated[float, Field(ge=0.5, le=2)]
     evidence: Annotated[float, Field(ge=0.5, le=2)]
@@ -177,7 +189,7 @@ class AugmentationConfig(Section):
         return self
 
 
-class TrainConfig(Section):
+class TrainConfig(TrainingLoop):
     """Optimization, loss and thresholds.
 
     Attributes:
@@ -189,19 +201,29 @@ class TrainConfig(Section):
             null: no limit.
         part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split if
             that saves more padding than it costs. null: 32 on a CPU; on a GPU, batches are not split to save padding.
-        learning_rate: the heads' rate; the encoder's is `differential_lr_ratio` times it, and each of its layers has
-            `layer_wise_lr_decay` times the rate of the layer above.
+        accumulation_steps: batches per optimizer step.
+        optimizer: `adamw`, or `adam`, whose weight decay is part of the gradient.
+        learning_rate: the heads' rate.
+        differential_lr_ratio: the rate of the encoder's top layer, as a share of the heads'.
+        layer_wise_lr_decay: the rate of each of the encoder's other layers, as a share of the layer's above.
+        weight_decay: of weights; biases and normalization are not decayed.
+        warmup_ratio: the share of the steps in which the rate rises.
+        schedule: how the rate falls to 0 afterwards.
+        max_grad_norm: gradients of a larger norm are scaled down to it.
         adversarial_epsilon: the norm of the adversarial perturbation of the embeddings; 0: none.
+        loss_function: of the criteria head: binary cross-entropy (`bce`), with rare symptoms weighted up
+            (`weighted_bce`), one of two focal losses, or a mixture of bce and focal (`hybrid`).
+        label_smoothing: the share by which labels are moved towards one half.
         hybrid_weight_alpha: the share of bce in the hybrid loss. focal_gamma: gamma of the focal losses.
         class_weights: weight each symptom's loss by its rarity in the training split.
         thresholds: chosen on the validation split, one for all symptoms (`global`) or one each (`per_class`); `fixed`:
             0.5.
+        mixed_precision: `fp16` needs a GPU; `bf16` is slow on a CPU without instructions for it.
+        deterministic: use deterministic algorithms, without which a resumed trial may differ.
         compile: compile the encoder's layers, which takes a minute at each start; after a resume, the last digits may
             differ.
-        patience: end the training after so many epochs without a better score.
     """
 
-    epochs: Annotated[int, Field(ge=1, le=9999)]
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     group_by_length: bool
     max_tokens: Annotated[int, Field(ge=8)] | None = None
@@ -226,182 +248,9 @@ class TrainConfig(Section):
     thresholds: Literal["fixed", "global", "per_class"]
     mixed_precision: Literal["no", "fp16", "bf16"]
     compile: bool
-    seed: Seed
     deterministic: bool
-    patience: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _conditional_fields(self) -> Self:
         _check_conditions(self, "train")
         return self
-
-
-def _parse_size(value: object) -> object:
-    """Bytes, from a number or from words such as 10GB and 512 MiB."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
-    if match is None:
-        raise ValueError(f"{value!r} is not a size. Give bytes, or a size such as 10GB, 500MB, 8GiB.")
-    number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
-
-
-class RetentionConfig(Section):
-    """Which checkpoints of a trial are kept; redsm5/engine/storage/retention.py has the exact rules.
-
-    Attributes:
-        enabled: if false, no checkpoint is written, and an interrupted trial starts over.
-        min_interval_epochs: a checkpoint is saved every so many epochs, and after the last.
-        max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
-        min_free_disk_percent: below this and below 100 GB, the disk counts as low.
-        keep_training_state: a completed trial keeps its last training state, so that it can be trained for more epochs.
-    """
-
-    enabled: bool = True
-    keep_last_n: Annotated[int, Field(ge=0)]
-    keep_best_k: Annotated[int, Field(ge=1)]
-    keep_best_k_max: Annotated[int, Field(ge=1)]
-    max_total_size: Annotated[int, Field(ge=1), BeforeValidator(_parse_size)]
-    min_interval_epochs: Annotated[int, Field(ge=1)]
-    min_free_disk_percent: Annotated[float, Field(ge=0, le=100)]
-    keep_training_state: bool = False
-    keep_all: bool = False
-
-    @model_validator(mode="after")
-    def _k_within_its_maximum(self) -> Self:
-        if self.keep_best_k > self.keep_best_k_max:
-            raise ConfigError(
-                f"retention.keep_best_k={self.keep_best_k} exceeds retention.keep_best_k_max={self.keep_best_k_max}",
-                remedy=f"Set retention.keep_best_k_max={self.keep_best_k} too, or a smaller keep_best_k.",
-            )
-        return self
-
-
-def _as_lists(value: object) -> object:
-    """A condition's value as the list of values under which it holds."""
-    return {k: v if isinstance(v, list) else [v] for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-Choice = str | int | float | bool | None
-When = Annotated[dict[str, list[Choice]], BeforeValidator(_as_lists)]
-"""The conditions of a parameter: it is drawn only if each of these parameters, declared before it, has one of these
-values.
-"""
-
-
-class CategoricalParameter(Section):
-    type: Literal["categorical"]
-    choices: Annotated[list[Choice], Field(min_length=1)]
-    when: When = {}
-
-    def checked(self) -> Iterable[Choice]:
-        """The values to validate: all of them."""
-        return self.choices
-
-    def holds_value(self, value: object) -> bool:
-        """Whether a search may propose this value."""
-        return value in self.choices
-
-
-class RangeParameter(Section):
-    """A parameter drawn from [low, high], uniformly or, with `log`, log-uniformly.
-
-    `points` is the number of values that a grid tries, ends included; without it, a grid tries every value of an int.
-    """
-
-    type: Literal["int", "float"]
-    low: float
-    high: float
-    log: bool = False
-    points: Annotated[int, Field(ge=2, le=1000)] | None = None
-    when: When = {}
-
-    @model_validator(mode="after")
-    def _range_is_one(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low={self.low} is above high={self.high}. Swap them.")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low={self.low} with log: true. A logarithmic range must start above 0.")
-        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
-            raise ValueError(f"low={self.low}, high={self.high} with type: int. Use whole numbers.")
-        return self
-
-    def checked(self) -> Iterable[Choice]:
-        """The values to validate; if these are allowed, all are: both ends and, of whole numbers, the second, since a
-        key may accept only multiples.
-        """
-        if self.type == "float":
-            return self.low, self.high
-        low, high = int(self.low), int(self.high)
-        return low, min(low + 1, high), high
-
-    def holds_value(self, value: object) -> bool:
-        """Whether a search may propose this value."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high and (self.type == "float" or float(value).is_integer())
-
-
-Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator="type")]
-
-
-class SearchConfig(Section):
-    """The search space: maps a key of this configuration to the values that the search may propose for it.
-
-    Parameters are drawn in this order. A parameter whose condition does not hold is null in the trial's configuration.
-    """
-
-    space: dict[str, Parameter]
-
-
-class StudyConfig(Section):
-    """The study.
-
-    Attributes:
-        trials: the number of trials to finish, whether completed, pruned or failed; with a grid, at most its points.
-        metric: the metric to maximize.
-        sampler: `grid` tries all points of the space, in an order that depends on the seed.
-        pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
-            the completed trials, once there are five; `hyperband` with the trials of its bracket.
-        trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
-        enqueue: a YAML file, a list of parameter sets (dotted keys of model and train) that are tried first; keys that
-            a set does not name have the configuration's values.
-        enqueue_defaults: trial 0 has the configuration's own values. A value that the search space does not contain is
-            drawn instead.
-        storage: an Optuna URL; null: a journal in the experiments folder.
-        tracking_uri: MLflow's address; null: a database in the experiments folder.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    trials: Annotated[int, Field(ge=1)]
-    seed: Seed
-    metric: str
-    sampler: Literal["tpe", "random", "grid"]
-    pruner: Literal["none", "median", "percentile", "hyperband"]
-    trial_timeout: Annotated[float, Field(gt=0)] | None = None
-    enqueue: str | None = None
-    enqueue_defaults: bool
-    storage: str | None = None
-    tracking_uri: str | None = None
-
-    @model_validator(mode="after")
-    def _metric_is_logged(self) -> Self:
-        if self.metric in VALIDATION_METRICS:
-            return self
-        if "loss" in self.metric:
-            raise ConfigError(
-                f"study.metric={self.metric} is a loss, but the metric is maximized",
-                remedy=f"Choose a score: {', '.join(VALIDATION_METRICS)}.",
-            )
-        raise ConfigError(
-            f"study.metric={self.metric} is not logged by a trial{nearest(self.metric, VALIDATION_METRICS)}",
-            remedy=f"Allowed: {', '.join(VALIDATION_METRICS)}.",
-        )
-
-
-class TrialSection(Section):
-    """`id` is the trial to resume; without it, a new one is created."""
-
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None

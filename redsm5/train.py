@@ -9,6 +9,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
 from redsm5 import hub
+from redsm5.config import Config
 from redsm5.data import load_splits
 from redsm5.data.augment import Augmenter
 from redsm5.data.batches import loaders, on_device, useful_tokens
@@ -16,7 +17,7 @@ from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine.session import Session
-from redsm5.engine.storage.checkpoint import Identity, seed_everything
+from redsm5.engine.storage.checkpoint import seed_everything
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
 from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
@@ -28,6 +29,7 @@ from redsm5.model import (
     build_schedule,
     compile_layers,
     forward_backward,
+    identity_of,
     multitask_loss,
     set_numerics,
     slow_in_bf16,
@@ -35,6 +37,7 @@ from redsm5.model import (
 )
 
 DRY_RUN_STEPS = 5
+SPEC = Config
 
 
 def main(session: Session) -> None:
@@ -88,12 +91,11 @@ def main(session: Session) -> None:
     # -----------------------------------------------------------------------------------------------------------------
     # train: `track` restores everything on which the next step depends, and `batches` skips the batches already done
 
-    identity = Identity.of(config, bare_model, splits.fingerprint)
+    identity = identity_of(config, bare_model, splits.fingerprint)
     session.track(bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler)
-    for epoch in session.epochs(config.train.epochs):
+    for epoch in session.epochs():
         if config.train.augmentation.methods:
             train_set.encode(augmenter(splits.train, epoch))
-        train_batches.set_epoch(epoch)
         model.train()
         for micro_batches in session.batches(train_batches):
             with accelerator.accumulate(model):

@@ -6,12 +6,13 @@ import uuid
 from pathlib import Path
 
 from redsm5 import code_version
-from redsm5.config import compose, snapshot_of
+from redsm5.config import Config, compose
 from redsm5.data import FEW_POSITIVES, few_positives, load_learnable, load_test
 from redsm5.engine import environment, files, paths
 from redsm5.engine.documents import now
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.migrations import legacy_of
+from redsm5.engine.migrations import LEGACY
+from redsm5.engine.spec import snapshot_of
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.terminal import show
 from redsm5.engine.tracking.logs import open_logs
@@ -54,8 +55,10 @@ def main() -> int:
     # The same data and configuration give the same baseline: it is rewritten in the same folder, also if an older
     # version, which lacked some keys, created it.
     snapshot = {k: v for k, v in snapshot_of(config).items() if k in ("data", "train", "study", "symptoms")}
-    legacy = legacy_of("data", snapshot["data"])
-    snapshot["data"] = {k: v for k, v in snapshot["data"].items() if k not in legacy or v != legacy[k]}
+    for key, value in {**LEGACY, **Config.LEGACY}.items():
+        section, _, name = key.partition(".")
+        if section in snapshot and snapshot[section].get(name, ...) == value:
+            del snapshot[section][name]
     baseline_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([splits.fingerprint, snapshot], sort_keys=True)))
     report = EvaluationReport(
         report_id=str(uuid.uuid4()),

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from redsm5.config import Config
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, LockedError, exit_with_message
 from redsm5.engine.overrides import quoted
@@ -12,6 +13,7 @@ from redsm5.engine.study.trial import find_trial, open_store
 from redsm5.engine.terminal import Parser, show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.table import report_table
+from redsm5.task import ReDSM5, task_of
 
 
 def main() -> int:
@@ -25,7 +27,13 @@ def main() -> int:
     note_ignored(log)
     environment.start_over()
     folder, record = find_trial(arguments.experiments, arguments.trial_id)
-    config = trial_config([f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
+    words = [f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"]
+    if not isinstance(task_of(words)[0], ReDSM5):
+        raise ConfigError(
+            f"trial {arguments.trial_id} was trained by a script of its own, which this command cannot evaluate",
+            remedy="Its metrics are in MLflow, and in the terminal app.",
+        )
+    config = trial_config(Config, words)
     if not config.retention.enabled:
         raise ConfigError(
             f"trial {arguments.trial_id} was trained with retention.enabled=false: it has no checkpoint to evaluate",

@@ -8,15 +8,17 @@ from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.launch import dry_run
 from redsm5.engine.study.registry import study_config
 from redsm5.engine.study.standby import Standby
+from redsm5.task import task_of
 
 
 def main() -> int:
     make_private()
-    config, kept = study_config(sys.argv[1:])
+    task, words = task_of(sys.argv[1:])
+    config, kept = study_config(task.spec, words)
     if config.dry_run:
-        return dry_run(config)
+        return dry_run(task, config)
     with Standby(config) as standby:  # its imports take seconds, while the driver checks the data
-        Driver(config, kept).run(standby)
+        Driver(task, config, kept).run(standby)
     return 0
 
 

@@ -1,20 +1,21 @@
 """Train one trial and ship its metrics: `just train [overrides]`; trial.id=UUID resumes that trial."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import Config, compose
-from redsm5.data import FEW_POSITIVES, few_positives, load_learnable
-from redsm5.data.resources import check_available
 from redsm5.engine import paths
+from redsm5.engine.compose import compose
 from redsm5.engine.errors import LockedError, exit_with_message
 from redsm5.engine.files import make_dir, make_private, try_lock
 from redsm5.engine.installed import typed
 from redsm5.engine.owned import refuse_links
 from redsm5.engine.records import FINISHED
 from redsm5.engine.redaction import REDACTED
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.launch import dry_run, launch_trial, note_ignored
 from redsm5.engine.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
 from redsm5.engine.study.resuming import allow_more_epochs, trial_config
@@ -23,22 +24,24 @@ from redsm5.engine.study.trial import create_trial, read_record
 from redsm5.engine.surroundings import note_open_to_all
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.engine.tracking.shipper import Shipper, tracking_uri
+from redsm5.task import task_of
 
 
 def main() -> int:
     make_private()
     stop = StopRequest()
-    config = compose(sys.argv[1:])
+    task, words = task_of(sys.argv[1:])
+    config = compose(task.spec, words)
     if config.dry_run:
-        return dry_run(config)
-    few: dict[str, str] = {}
+        return dry_run(task, config)
+    remarks: Sequence[tuple[str, dict[str, Any]]] = ()
     if config.trial.id is None:
-        few = few_positives(load_learnable(config.data))  # refuses bad data before anything is written
-        check_available(config.train.augmentation)
+        remarks = task.check_data(config).remarks  # refuses bad data before anything is written
+        task.check_machine(config)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
     else:
-        config = trial_config(sys.argv[1:])
+        config = trial_config(task.spec, words)
         trial_id = config.trial.id or ""
         allow_more_epochs(paths.trial_dir(Path(config.experiments), trial_id), config)
     folder = paths.trial_dir(Path(config.experiments), trial_id)
@@ -47,7 +50,7 @@ def main() -> int:
     if record and record.state in FINISHED:
         finish_leftovers(folder, config)
         if not (folder / paths.REPORT_PAGE).exists():  # a scheduler started the training processes
-            draw_report(folder, log)
+            draw_report(folder, task, log)
         ship(folder, config, stop, log)
         log.info(f"the trial is already {record.state}: nothing to do", report=str(folder / paths.REPORT))
         return 0
@@ -57,8 +60,8 @@ def main() -> int:
     refuse_links(folder, begins=record is not None and record.started_at is None)
     log.info(f"trial {trial_id}", folder=str(folder))
     note_open_to_all(folder.parent, log.warning)
-    if few:
-        log.warning(FEW_POSITIVES, **few)
+    for remark, facts in remarks:
+        log.warning(remark, **facts)
     note_ignored(log)
 
     launch_trial(config, trial_id).attend(stop)
@@ -67,14 +70,14 @@ def main() -> int:
     with try_lock(folder / paths.LOCK) as free:
         if free and record.state not in FINISHED:
             record = note_killed(folder, record)
-    draw_report(folder, log)
+    draw_report(folder, task, log)
     ship(folder, config, stop, log)
     outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
     log.info(f"trial {record.state}", outcome=outcome)
     return record.exit_code if record.exit_code is not None else 2
 
 
-def ship(folder: Path, config: Config, stop: StopRequest, log: FilteringBoundLogger) -> None:
+def ship(folder: Path, config: StudySpec, stop: StopRequest, log: FilteringBoundLogger) -> None:
     """Ship the trial's metrics to MLflow, and report what is not shipped."""
     uri = tracking_uri(config)
     if REDACTED in uri:

@@ -13,21 +13,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from redsm5.config import Config, validate
+from redsm5.config import Config
 from redsm5.engine import environment, files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, Interrupted, exit_with_message
 from redsm5.engine.overrides import quoted
+from redsm5.engine.spec import StudySpec, validate
 from redsm5.engine.study.launch import launch_trial, note_ignored
 from redsm5.engine.study.outcomes import draw_report
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.study.trial import create_trial, find_trial, open_store, read_record
 from redsm5.engine.tables import as_json
+from redsm5.engine.task import Task
 from redsm5.engine.terminal import Parser, show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.reproduction import compare_predictions, compare_training, text, verdict
 from redsm5.reports import EvaluationReport, PredictionsRecord
+from redsm5.task import task_of
 
 
 def main() -> int:
@@ -45,7 +48,7 @@ def main() -> int:
     arguments = parser.parse_args()
     files.make_private()
     stop = StopRequest()
-    folder, report, config = recorded(arguments)
+    folder, report, task, config = recorded(arguments)
     log = open_logs(None)
     note_ignored(log)
     environment.start_over()  # the checkpoint is evaluated in this process
@@ -54,40 +57,50 @@ def main() -> int:
     with ExitStack() as stack:
         into = arguments.into or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redsm5-")))
         files.make_dir(into)
-        again = validate({**config.model_dump(), "experiments": str(into.absolute()), "trial": {"id": None}})
+        again = validate(
+            type(config), {**config.model_dump(), "experiments": str(into.absolute()), "trial": {"id": None}}
+        )
         trial_id = create_trial(again).trial_id
         log.info("training the trial again", folder=str(paths.trial_dir(into, trial_id)))
         launch_trial(again, trial_id).attend(stop)
-        draw_report(paths.trial_dir(into, trial_id), log)
+        draw_report(paths.trial_dir(into, trial_id), task, log)
         if stop.requested:
             raise Interrupted("the repeated training was stopped; run the same command again to restart it")
         training = compare_training(folder, report, paths.trial_dir(into, trial_id))
-    told = verdict(report, checkpoint, training)
+    told = verdict(arguments.trial_id, report, checkpoint, training)
     show(as_json(told) if arguments.json else text(told))
     return 0 if told["reproduced"] else 2
 
 
-def recorded(arguments: argparse.Namespace) -> tuple[Path, EvaluationReport, Config]:
-    """The trial's folder and report, and the configuration for the repetition."""
+def recorded(
+    arguments: argparse.Namespace,
+) -> tuple[Path, EvaluationReport | None, Task[Any], StudySpec]:
+    """The trial's folder, its report (a script's trial has none), its task, and the configuration for the repetition.
+
+    Raises:
+        InputError: the trial cannot be reproduced.
+    """
     trial_id, experiments = arguments.trial_id, arguments.experiments
     folder, record = find_trial(experiments, trial_id)
+    words = [f"trial.id={trial_id}", f"experiments={quoted(str(experiments))}"]
+    task, _ = task_of(words)
+    config: StudySpec = trial_config(task.spec, words + ([f"launch={arguments.launch}"] if arguments.launch else []))
     report = load(folder / paths.REPORT, EvaluationReport)
-    if record.state != "completed" or report is None:
+    if record.state != "completed" or (config.report_file and report is None):
         raise InputError(
             f"trial {trial_id} is {record.state} and has no report to compare with",
             remedy="Only a completed trial can be reproduced.",
         )
-    words = [f"trial.id={trial_id}", f"experiments={quoted(str(experiments))}"]
-    words += [f"launch={arguments.launch}"] if arguments.launch else []
-    config = trial_config(words)
-    if arguments.data_dir:
+    if arguments.data_dir and isinstance(config, Config):
         data = config.data.model_copy(update={"dir": arguments.data_dir})
-        config = validate(config.model_copy(update={"data": data}).model_dump())
-    return folder, report, config
+        config = validate(Config, config.model_copy(update={"data": data}).model_dump())
+    return folder, report, task, config
 
 
-def compare_checkpoint(folder: Path, config: Config) -> dict[str, Any]:
+def compare_checkpoint(folder: Path, config: StudySpec) -> dict[str, Any]:
     """Evaluate the kept checkpoint here, and compare its probabilities with those on record."""
+    if not isinstance(config, Config):
+        return {"compared": False, "reason": "a script of one's own evaluates its checkpoints itself"}
     before, record = load(folder / paths.PREDICTIONS, PredictionsRecord), read_record(folder)
     if before is None or record is None:
         return {"compared": False, "reason": f"{paths.PREDICTIONS} is missing"}

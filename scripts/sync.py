@@ -8,11 +8,11 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import load_snapshot
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, Interrupted, TrainingError, exit_with_message
 from redsm5.engine.installed import typed
 from redsm5.engine.redaction import REDACTED, redact
+from redsm5.engine.spec import load_snapshot
 from redsm5.engine.study.registry import read_studies
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.study.trial import read_record

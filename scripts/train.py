@@ -6,7 +6,7 @@
 import sys
 
 from redsm5.engine.session import run
-from redsm5.train import main
+from redsm5.train import SPEC, main
 
 if __name__ == "__main__":
-    run(main, sys.argv[1:])
+    run(main, sys.argv[1:], SPEC)

@@ -19,7 +19,7 @@ from redsm5.data.batches import eval_loader, train_loader
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
-from redsm5.engine.storage.checkpoint import Identity, Saver, TrainingState, load_best, save
+from redsm5.engine.storage.checkpoint import Saver, TrainingState, load_best, save
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore
 from redsm5.evaluation.predict import predict
@@ -29,6 +29,7 @@ from redsm5.model import (
     build_criteria_loss,
     build_optimizer,
     build_schedule,
+    identity_of,
     multitask_loss,
 )
 from redsm5.sections import HEADS_WITH_HIDDEN_LAYER, ModelConfig
@@ -119,13 +120,13 @@ def test_a_combination_trains_saves_loads_and_evaluates(
     assert any((before[name] != p).any() for name, p in model.named_parameters())
 
     state = TrainingState(model, optimizer, build_schedule(optimizer, config.train, total_steps=10), None)
-    identity = Identity.of(config, model, splits.fingerprint)
+    identity = identity_of(config, model, splits.fingerprint)
     store = CheckpointStore(tmp_path, Policy(), log=lambda *_, **__: None)
     state.progress.epochs_done, state.progress.step = 1, 1
     with Saver() as saver:
         save(store, saver, state, identity, score=0.5, metrics={})
     loaded = MultiTaskModel(config.model, vocab_size=len(tokenizer))
-    load_best(store.folder / "epoch-0001", loaded, Identity.of(config, loaded, splits.fingerprint))
+    load_best(store.folder / "epoch-0001", loaded, identity_of(config, loaded, splits.fingerprint))
 
     said = []
     for each in (model, loaded):

@@ -4,17 +4,10 @@ import json
 
 import pytest
 
-from redsm5.config import (
-    CONF_DIR,
-    Config,
-    compose,
-    differences,
-    known_keys,
-    validate,
-    with_parameters,
-)
+from redsm5.config import Config, compose
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.installed import LAUNCH_DIR
+from redsm5.engine.spec import differences, known_keys, validate, with_parameters
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
 SIZE = "search.space={train.batch_size:{type:categorical,choices:%s}}"
@@ -75,7 +68,7 @@ BAD = {
     ),
     "space: a key that no search varies": (
         ["search.space={study.seed:{type:int,low:1,high:2}}"],
-        ["search.space", "study.seed", "Only keys of model and train can be searched"],
+        ["search.space", "study.seed", "Only keys of data, model, symptoms, train can be searched"],
     ),
     "space: an end out of range": (
         [RATE % (0.1, 2, "false")],
@@ -156,7 +149,7 @@ def test_a_remedy_never_names_the_refused_key_as_its_own_nearest() -> None:
     assert "nearest: study.seed" not in str(caught.value)
 
 
-CHOICES = [f"{file.parent.name}={file.stem}" for file in sorted(CONF_DIR.glob("*/*.yaml"))]
+CHOICES = [f"{file.parent.name}={file.stem}" for conf in Config.CONF for file in sorted(conf.glob("*/*.yaml"))]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -182,7 +175,7 @@ def test_a_configuration_survives_json() -> None:
     config = compose(["study.pruner=median", "train.patience=2", f"trial.id={TRIAL_ID}", "retention.keep_last_n=0"])
     text = json.dumps(config.model_dump(mode="json"))
     assert Config.model_validate_json(text) == config
-    assert validate(json.loads(text)) == config
+    assert validate(Config, json.loads(text)) == config
 
 
 def test_with_parameters_replaces_these_values_alone() -> None:

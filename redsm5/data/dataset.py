@@ -32,7 +32,7 @@ LINE = " line"  # the column with each record's line in a CSV file; no CSV colum
 NESTED = "annotations"  # the column of a table of posts that holds them
 FREE_TEXT = ("text", "sentence_text")
 CATEGORIES = ("DSM5_symptom", "status")
-REMEDY = "See docs/data.md for the tables and columns that are read."
+REMEDY = "See docs/own-data.md for the tables and columns that are read."
 
 
 Table = tuple[Path, "Dataset"]

@@ -1,7 +1,7 @@
 """Errors that a user can cause or must act on, each with an exit code and a remedy.
 
 They are raised where the cause is known, and printed in one place (`exit_with_message`). The exit codes are those of
-the README: 0 done, 1 refused, 2 training failed, 3 disk or budget full, 4 no valid checkpoint, 75 interrupted.
+docs/reference.md: 0 done, 1 refused, 2 training failed, 3 disk or budget full, 4 no valid checkpoint, 75 interrupted.
 """
 
 import errno

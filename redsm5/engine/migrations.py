@@ -6,7 +6,7 @@ change of a document's fields adds a migration here, increments the number of it
 redsm5/reports.py) or CONFIG_SCHEMA, and adds a golden folder to tests/golden.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redsm5.engine import paths
@@ -16,9 +16,10 @@ Document = dict[str, Any]
 Step = Callable[[Document], Document]
 
 CONFIG = "Config"
-CONFIG_SCHEMA = 1
-# Keys added after schema 0, each with the value that keeps the behaviour of earlier versions.
-LEGACY: Mapping[str, Any] = {"data.group_duplicates": False, "data.path": None, "data.columns": None}
+CONFIG_SCHEMA = 2
+# Keys of the engine that were added after schema 0, each with the value that keeps the behaviour of earlier versions. A
+# task's keys are in its class (redsm5/config.py).
+LEGACY: Mapping[str, Any] = {"study.direction": "maximize", "study.script": None, "study.space": None}
 SCHEMA = "schema"
 
 
@@ -30,10 +31,10 @@ def _unchanged(document: Document) -> Document:
     return document
 
 
-def with_legacy_values(config: Document) -> Document:
-    """A saved configuration, with the values of LEGACY for missing keys."""
+def with_values(config: Document, legacy: Mapping[str, Any]) -> Document:
+    """A saved configuration, with the values of `legacy` for missing keys of its sections."""
     filled = dict(config)
-    for name, value in LEGACY.items():
+    for name, value in legacy.items():
         section, _, key = name.partition(".")
         if isinstance(keys := filled.get(section), dict) and key not in keys:
             filled[section] = {**keys, key: value}
@@ -41,7 +42,7 @@ def with_legacy_values(config: Document) -> Document:
 
 
 # By class: the step at index n migrates from schema n to n + 1. For other classes, schema 1 only adds the number.
-STEPS: Mapping[str, Sequence[Step]] = {}
+STEPS: Mapping[str, Sequence[Step]] = {CONFIG: (_unchanged, _unchanged)}
 FIRST: Sequence[Step] = (_unchanged,)
 
 
@@ -90,7 +91,11 @@ def _index(document: Document) -> Document:
 
 # Done for every schema number: missing keys get their legacy values, and nested documents with their own number are
 # migrated.
-COMPLETE: Mapping[str, Step] = {CONFIG: with_legacy_values, "StudyRecord": _study, "StudyIndex": _index}
+COMPLETE: Mapping[str, Step] = {
+    CONFIG: lambda config: with_values(config, LEGACY),
+    "StudyRecord": _study,
+    "StudyIndex": _index,
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -133,8 +138,3 @@ def converted(contents: Contents) -> Contents:
         manifest = loads(contents[paths.MANIFEST]) | {"format_version": CHECKPOINT_FORMAT}
         contents = {**contents, paths.MANIFEST: dumps(manifest)}
     return contents
-
-
-def legacy_of(section: str, keys: Iterable[str]) -> Document:
-    """The legacy values of those keys of a section that are in LEGACY."""
-    return {key: LEGACY[f"{section}.{key}"] for key in keys if f"{section}.{key}" in LEGACY}

@@ -27,7 +27,6 @@ from pydantic import BaseModel
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.redaction import SHORTEST, redact_address, secret_variables
 
-CONF_DIR = Path(__file__).parents[1] / "conf"
 ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords
 UNMISTAKABLE = 16  # characters; a shorter secret is recognized only as a separate word
 
@@ -35,9 +34,9 @@ UNMISTAKABLE = 16  # characters; a shorter secret is recognized only as a separa
 # the grammar
 
 
-def is_group(word: str) -> bool:
-    """Whether the word chooses a config group's file."""
-    return (CONF_DIR / word.partition("=")[0]).is_dir()
+def is_group(folders: Sequence[Path], word: str) -> bool:
+    """Whether the word chooses a config group's file, in one of these folders."""
+    return any((folder / word.partition("=")[0]).is_dir() for folder in folders)
 
 
 def parsed(words: Sequence[str]) -> list[Override]:
@@ -54,15 +53,15 @@ def parsed(words: Sequence[str]) -> list[Override]:
         ) from None
 
 
-def check_words(words: Sequence[str]) -> None:
+def check_words(folders: Sequence[Path], words: Sequence[str]) -> None:
     """Refuse words that are not overrides, name an unknown choice of a group, or cannot be parsed."""
     for word in words:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word!r} is not an override", remedy="Write key=value, for example train.epochs=10.")
-        if not is_group(word):
+        if not is_group(folders, word):
             continue
         group, _, choice = word.partition("=")
-        known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
+        known = sorted(p.stem for folder in folders for p in (folder / group).glob("*.yaml"))
         if choice not in known:
             raise ConfigError(
                 f"{group}={choice} is unknown{nearest(choice, known)}", remedy=f"Allowed: {', '.join(known)}."
@@ -84,14 +83,14 @@ def _between_quotes(value: str) -> str:
 # text
 
 
-def as_typed(words: Sequence[str], model: type[BaseModel]) -> list[str]:
+def as_typed(folders: Sequence[Path], words: Sequence[str], model: type[BaseModel]) -> list[str]:
     """The words, with quotes around values of text fields of `model` that Hydra would not parse as text."""
-    return [_as_typed(word, model) for word in words]
+    return [word if is_group(folders, word) else _as_typed(word, model) for word in words]
 
 
 def _as_typed(word: str, model: type[BaseModel]) -> str:
     found = re.fullmatch(r"(?s)(\+{0,2}([\w.]+)=)\s*(.*?)\s*", word)
-    if found is None or is_group(word) or found[3].lower() == "null" or not is_text(model, found[2]):
+    if found is None or found[3].lower() == "null" or not is_text(model, found[2]):
         return word
     try:
         override = OverridesParser.create().parse_override(word)

@@ -83,7 +83,7 @@ class StudyRecord(Document):
 
     Attributes:
         enqueued: the parameter sets of study.enqueue when the study was created.
-        left_out: augmentation methods left out of its search space, since their data was missing when it was created.
+        left_out: what the search space proposes but the machine lacked when the study was created, and is not tried.
     """
 
     study_id: str
@@ -97,6 +97,12 @@ class StudyRecord(Document):
     enqueued: list[dict[str, Any]] = []
     left_out: list[str] = []
     config: dict[str, Any]
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a higher value of the metric is better."""
+        study = self.config.get("study")
+        return not isinstance(study, dict) or study.get("direction") != "minimize"
 
 
 class StudyIndex(Document):

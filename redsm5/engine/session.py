@@ -3,17 +3,17 @@
 ```python
 def main(session: Session) -> None:
     accelerator = Accelerator()                          # data, model, optimizer, as in any script
-    session.track(model, optimizer, schedule, ...)       # resumes from the newest checkpoint
-    for epoch in session.epochs(3):
+    session.track(model, optimizer, schedule)            # resumes from the newest checkpoint
+    for epoch in session.epochs():
         for batch in session.batches(loader):            # those that are not done yet
             ...                                          # forward, backward, optimizer.step()
             session.step(loss)
-        session.report({"val_f1": score})                # journal, then pruner, then checkpoint
-    session.finish(write_report)
+        session.report({"val_f1": score})                # journal, then checkpoint, then pruner
+    session.finish()
 
 
 if __name__ == "__main__":
-    run(main, sys.argv[1:])
+    run(main)
 ```
 
 After a crash at any moment the trial resumes to the same bits, because the order of writes is fixed: a metric is in the
@@ -22,27 +22,41 @@ before the trial is completed, and the training state is deleted last. A call ou
 it, before anything is written.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 from accelerate import skip_first_batches
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, RandomSampler
 
 from redsm5.engine.distributed import ProcessGroup
-from redsm5.engine.errors import Interrupted, RedSM5Error, TrainingError, show_error
+from redsm5.engine.errors import Interrupted, NoCheckpointError, RedSM5Error, TrainingError, show_error
 from redsm5.engine.files import make_private
 from redsm5.engine.records import Manifest
+from redsm5.engine.script import ScriptSpec
+from redsm5.engine.spec import StudySpec
+from redsm5.engine.storage.arrays import ArrayModel, Stateful
 from redsm5.engine.storage.budget import Budget
-from redsm5.engine.storage.checkpoint import Identity, Progress, Saver, TrainingState, resume, save
-from redsm5.engine.storage.store import CheckpointStore
+from redsm5.engine.storage.checkpoint import (
+    Identity,
+    Progress,
+    Saver,
+    TrainingState,
+    load_best,
+    resume,
+    save,
+    seed_everything,
+)
+from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.signals import die_with_parent, wait_while_driver_is_stopped
 from redsm5.engine.study.trial import open_store
@@ -60,6 +74,7 @@ class Batches(Sized, Iterable[B], Protocol[B]):
 
 
 PRUNED = "pruned"
+MOST_EPOCHS = 10_000  # more than train.epochs allows
 
 
 class SessionError(TrainingError):
@@ -93,13 +108,15 @@ class Session:
     """A trial, as its training script sees it.
 
     Attributes:
-        config: the trial's configuration.
+        config: the trial's configuration, of the task's class.
         log: the trial's log.
+        folder: the trial's folder, for files of the script's own.
         ended: whether the trial has an outcome.
     """
 
     def __init__(self, trial: TrialRun, saver: Saver) -> None:
-        self.trial, self.config, self.log = trial, trial.config, trial.log
+        self.trial, self.log, self.folder = trial, trial.log, trial.folder
+        self.config: Any = trial.config
         self._saver = saver
         self._tracked: _Tracked | None = None
         self._epochs = 0
@@ -110,6 +127,11 @@ class Session:
         """This process among those that train the trial; available once Accelerate has initialized them."""
         self.trial.peers = group = ProcessGroup.current()
         return group
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """A script's own parameters of this trial, by dotted key: what was drawn, and what is fixed."""
+        return self.config.parameters if isinstance(self.config, ScriptSpec) else self.config.model_dump()
 
     @property
     def progress(self) -> Progress:
@@ -131,10 +153,10 @@ class Session:
 
     def track(
         self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: LambdaLR,
-        identity: Identity,
+        model: nn.Module | Stateful,
+        optimizer: Optimizer | None = None,
+        schedule: LRScheduler | None = None,
+        identity: Identity | str = "",
         *,
         scaler: torch.amp.GradScaler | None = None,
         usage: Callable[[], Usage] | None = None,
@@ -142,9 +164,12 @@ class Session:
         """Register everything on which the next step depends, and restore it from the newest checkpoint.
 
         Args:
-            model: the unwrapped model, so that its weights have their own names.
-            optimizer: the optimizer itself, not a wrapper.
-            identity: the model and data of the checkpoints; a checkpoint with another identity is refused.
+            model: a module, as it is or prepared by Accelerate; or any object whose `state_dict()` has NumPy arrays and
+                values that JSON can hold, and whose `load_state_dict(...)` takes them back.
+            optimizer: as it is or prepared by Accelerate.
+            schedule: `step` steps it after each optimizer step.
+            identity: the model and data of the checkpoints, for a task that describes its models; a checkpoint with
+                another identity is refused. A script may give a fingerprint of its data, or nothing.
             scaler: Accelerate's gradient scaler, with fp16.
             usage: measures the process's resources; by default its memory and that of the model's device.
 
@@ -156,20 +181,27 @@ class Session:
         if self._tracked:
             raise SessionError("session.track(...) a second time: it is called once, before the first epoch")
         trial, group = self.trial, self.group
+        bare = _unwrapped(model)
+        optimizer, schedule = getattr(optimizer, "optimizer", optimizer), getattr(schedule, "scheduler", schedule)
+        if isinstance(identity, str):
+            identity = Identity(trial.record.trial_id, _architecture(bare), {}, identity, self.config.train.seed)
         journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=group.is_first)
         store = open_store(trial.folder, self.config, log=self.log.info, writes=group.is_first)
-        state = TrainingState(model, optimizer, schedule, scaler, group=group)
+        state = TrainingState(bare, optimizer, schedule, scaler, group=group)
         budget = trial.reserve_storage(store, full=state.full_bytes(), weights=state.weight_bytes())
         at = resume(store, state, identity, log=self.log.warning)
-        device = next(model.parameters()).device
-        system = SystemMetrics(journal, usage or meter(device))
+        first = next(bare.parameters(), None)
+        system = SystemMetrics(journal, usage or meter(torch.device("cpu") if first is None else first.device))
         self._tracked = _Tracked(journal, store, state, identity, budget, at, system)
         trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
 
-    def epochs(self, total: int) -> Iterator[int]:
+    def epochs(self) -> Iterator[int]:
         """The numbers, from 1, of the epochs still to be trained; fewer if patience or the pruner ends the trial."""
-        tracked = self._after_track("epochs(...)")
-        at, self._epochs = tracked.progress, total
+        tracked = self._after_track("epochs()")
+        at, self._epochs = tracked.progress, self.config.train.epochs
+        total = self._epochs
+        if at.epochs_done:  # the checkpoint was saved before its epoch's decision was heard
+            self._hear_pruner()
         while at.epochs_done < total and at.stop_reason is None:
             epoch = at.epochs_done + 1
             tracked.losses = StepLosses(tracked.journal, epochs_done=at.epochs_done)
@@ -179,15 +211,24 @@ class Session:
                 raise SessionError(f"epoch {epoch} ended without session.report(...)")
 
     def batches(self, loader: Batches[B]) -> Iterator[B]:
-        """The epoch's batches, without those done before an interruption; shows a progress bar on a terminal."""
+        """The epoch's batches, without those done before an interruption; shows a progress bar on a terminal.
+
+        Args:
+            loader: has the same batches whenever it is iterated in this epoch. A `DataLoader` that shuffles gets its
+                order from the trial's seed and the epoch.
+        """
         tracked = self._after_track("batches(...)")
         if tracked.losses is None or tracked.batches is not None:
-            raise SessionError("session.batches(...) is called once in each epoch of session.epochs(...)")
+            raise SessionError("session.batches(...) is called once in each epoch of session.epochs()")
         at, total = tracked.progress, len(loader)
+        if (limit := self.config.dry_run_batches) and self.config.dry_run:
+            total = min(total, limit)
+        _order(loader, self.config.train.seed, at.epochs_done + 1)
         left = skip_first_batches(loader, at.batches_done) if isinstance(loader, DataLoader) else None
         with epoch_progress(at.epochs_done + 1, self._epochs, total, at.batches_done, shown=self.group.is_first) as bar:
             tracked.batches = total
-            for batch in islice(loader, at.batches_done, None) if left is None else left:
+            done = at.batches_done
+            for batch in islice(loader, done, total) if left is None else islice(left, total - done):
                 before = at.batches_done
                 yield batch
                 if at.batches_done != before + 1:
@@ -196,7 +237,7 @@ class Session:
         tracked.losses.commit()
         tracked.trained = True
 
-    def step(self, loss: Tensor, *, stepped: bool = True, skipped: bool = False) -> None:
+    def step(self, loss: Tensor | float, *, stepped: bool = True, skipped: bool = False) -> None:
         """Record that a batch is done.
 
         During an epoch a trial stops only here, so that no gradient is partly accumulated.
@@ -215,7 +256,7 @@ class Session:
         if tracked.losses is None or tracked.batches is None or tracked.trained:
             raise SessionError("session.step(...) outside of session.batches(...)")
         trial, at, group = self.trial, tracked.progress, self.group
-        tracked.losses.add(group.mean(loss))
+        tracked.losses.add(group.mean(loss.detach()) if isinstance(loss, Tensor) else loss)
         at.batches_done += 1
         if not stepped:
             return
@@ -225,7 +266,7 @@ class Session:
         tracked.system.end_of_step(at.step, at.epochs_done)
         self._saver.check()  # a failed save raises here
         wait_while_driver_is_stopped(trial.stop, self.log.info)
-        if not skipped:
+        if tracked.state.schedule and not skipped:
             tracked.state.schedule.step()
         stop, every = group.any(trial.stop.requested), self.config.train.checkpoint_every_steps
         if at.batches_done < tracked.batches and (stop or (every and at.step % every == 0)):
@@ -245,15 +286,24 @@ class Session:
 
         Raises:
             SessionError: the epoch's batches are not all done, or the study's metric is missing.
-            Interrupted: a signal arrived while it waited for the pruner.
+            Interrupted: a signal arrived while it waited for the pruner, or in an epoch without batches.
+
+        An epoch whose batches are not the session's is one step: it is trained as a whole, or again as a whole.
         """
         tracked = self._after_track("report(...)")
         at, config, trial, losses = tracked.progress, self.config, self.trial, tracked.losses
-        if losses is None or not tracked.trained:
+        whole = losses is not None and tracked.batches is None
+        if losses is None or not (tracked.trained or whole):
             done = f": {at.batches_done} of {tracked.batches}" if tracked.batches else ""
             raise SessionError(f"session.report(...) before the epoch's batches were all done{done}")
         if config.study.metric not in metrics:
-            raise SessionError(f"session.report(...) lacks {config.study.metric}, which the study maximizes")
+            raise SessionError(
+                f"session.report(...) lacks {config.study.metric}, which the study {config.study.direction}s",
+                remedy=f"Report it, or set study.metric to one of {', '.join(metrics)}.",
+            )
+        if whole:
+            at.step += 1
+            trial.stepped = True
         metrics, epoch = self.group.of_first(dict(metrics)), at.epochs_done + 1
         for name, value in {**metrics, **(also or {})}.items():
             tracked.journal.add(name, value, step=at.step, epoch=epoch)
@@ -262,27 +312,61 @@ class Session:
         objective = metrics[config.study.metric]
         due = epoch % config.retention.min_interval_epochs == 0 or epoch == self._epochs
         at.epochs_done, at.batches_done = epoch, 0
-        at.observe(objective, patience=config.train.patience)
-        if config.study.pruner != "none" and trial.record.study_id:
-            decision = self.group.of_first(trial.decision(epoch))
-            if decision.prune:
-                at.stop_reason = f"{PRUNED}: {decision.reason}"
-        if due or at.stop_reason:  # the last epoch is saved in any case
-            at.note_saved(objective, epoch=epoch)
-            self._save(score=objective, metrics=metrics)
+        at.observe(objective, patience=config.train.patience, maximize=config.maximize)
+        saved = due or at.stop_reason is not None
+        if saved:
+            self._save_epoch(epoch, objective, metrics)
+        self._hear_pruner()
+        if at.stop_reason and not saved:  # the last epoch is saved in any case
+            self._save_epoch(epoch, objective, metrics)
         tracked.system.end_of_epoch(at.step, at.epochs_done)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=tracked.store.size())
         shown = {name: round(value, 4) for name, value in metrics.items() if name.endswith("_loss")}
         shown[config.study.metric] = round(objective, 4)
         self.log.info(f"epoch {epoch} of {self._epochs}", step=at.step, train_loss=round(losses.last, 4), **shown)
         tracked.losses, tracked.trained = None, False
+        if whole and self.group.any(trial.stop.requested) and epoch < self._epochs and not at.stop_reason:
+            self._saver.wait()
+            raise Interrupted(f"stopped after epoch {epoch}")
 
-    def finish(self, write_report: Callable[[], object]) -> None:
+    def _save_epoch(self, epoch: int, objective: float, metrics: Mapping[str, float]) -> None:
+        self.progress.note_saved(objective, epoch=epoch, maximize=self.config.maximize)
+        self._save(score=objective, metrics=metrics)
+
+    def _hear_pruner(self) -> None:
+        """Wait for the pruner's decision on the last epoch; one that was heard before stands."""
+        at = self.progress
+        if self.config.study.pruner == "none" or not self.trial.record.study_id or at.stop_reason:
+            return
+        decision = self.group.of_first(self.trial.decision(at.epochs_done))
+        if decision.prune:
+            at.stop_reason = f"{PRUNED}: {decision.reason}"
+
+    def load_best(self) -> int:
+        """Load the best epoch's weights into the model, for its test, and return that epoch.
+
+        Raises:
+            NoCheckpointError: no checkpoint verifies.
+        """
+        tracked = self._after_track("load_best()")
+        model = tracked.state.model
+        if memory := tracked.state.best_in_memory:
+            model.load_state_dict(memory[1])
+            return memory[0].epoch
+        self._saver.wait()
+        while best := tracked.store.best():
+            try:
+                return load_best(tracked.store.folder / best[0].name, model, tracked.identity).epoch
+            except DamagedCheckpoint as error:
+                tracked.store.quarantine(best[0].name, str(error))
+        raise NoCheckpointError(f"trial {self.trial.record.trial_id} has no valid checkpoint")
+
+    def finish(self, report: Callable[[], Mapping[str, float] | None] | None = None) -> None:
         """End the trial: write its report durably, then delete the training state and keep the best weights.
 
         Args:
-            write_report: makes and writes the report; called only in the first process, and not if the trial was
-                pruned.
+            report: makes and writes the report; what it returns, such as test metrics, also goes to the journal. Called
+                only in the first process, and not if the trial was pruned.
 
         Raises:
             SessionError: there are epochs left to train.
@@ -302,7 +386,9 @@ class Session:
         pruned = (at.stop_reason or "").startswith(PRUNED)
         if not pruned and not self.config.dry_run:
             trial.update(state="finishing")
-            write_report()
+            for name, value in ((report() if report else None) or {}).items():
+                tracked.journal.add(name, value, step=at.step, epoch=at.epochs_done)
+            tracked.journal.commit()
         trial.end("pruned" if pruned else "completed", 0)
         tracked.store.finish()
         if tracked.budget:
@@ -315,19 +401,47 @@ class Session:
             save(tracked.store, self._saver, tracked.state, tracked.identity, score=score, metrics=dict(metrics))
 
 
-def run(main: Callable[[Session], object], arguments: Sequence[str]) -> NoReturn:
+def _unwrapped(model: Any) -> nn.Module | ArrayModel:
+    """The model without what Accelerate wraps around it."""
+    if isinstance(model, nn.Module):
+        return extract_model_from_parallel(model)  # type: ignore[no-any-return]
+    return ArrayModel(model)
+
+
+def _architecture(model: nn.Module | ArrayModel) -> str:
+    """Its class and, since a module has them from the start, the first digits of a SHA-256 over its tensors' names,
+    shapes and dtypes.
+    """
+    if isinstance(model, ArrayModel):
+        return model.name
+    tensors = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in model.state_dict().items())
+    return f"{type(model).__qualname__}, layout {hashlib.sha256(repr(tensors).encode()).hexdigest()[:12]}"
+
+
+def _order(loader: Any, seed: int, epoch: int) -> None:
+    """Make the order of a DataLoader that shuffles depend on the seed and the epoch alone, not on what came before."""
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(epoch)
+    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
+        loader.generator = loader.sampler.generator = torch.Generator().manual_seed(seed * MOST_EPOCHS + epoch)
+
+
+def run(
+    main: Callable[[Session], object], arguments: Sequence[str] | None = None, kind: type[StudySpec] = ScriptSpec
+) -> NoReturn:
     """Train the trial that the arguments name and whose folder exists, and exit this process with the trial's exit
     code.
 
     Args:
         main: trains the trial; its last call must be `session.finish(...)`.
-        arguments: trial.id=UUID experiments=DIR, and keys that may change on a resume.
+        arguments: trial.id=UUID experiments=DIR, and keys that may change on a resume; by default the command line's.
+        kind: the class of the task's configuration.
     """
     prepare()
     make_private()
     die_with_parent()
     try:
-        trial = TrialRun.open(trial_config(arguments))
+        trial = TrialRun.open(trial_config(kind, sys.argv[1:] if arguments is None else arguments))
     except RedSM5Error as error:
         show_error(error)
         sys.exit(1)
@@ -339,6 +453,7 @@ def run(main: Callable[[Session], object], arguments: Sequence[str]) -> NoReturn
 
 def train(main: Callable[[Session], object], trial: TrialRun, saver: Saver) -> None:
     """Have `main` train an open trial. The caller turns its exceptions into the trial's outcome."""
+    seed_everything(trial.config.train.seed)
     session = Session(trial, saver)
     main(session)
     if not session.ended:

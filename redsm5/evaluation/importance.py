@@ -15,8 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
+from redsm5.engine.sections import CategoricalParameter, Choice, Parameter, RangeParameter
 from redsm5.reports import ParameterImportance
-from redsm5.sections import CategoricalParameter, Choice, Parameter, RangeParameter
 
 FEWEST = 10  # trials; with fewer, the importances are mostly noise
 # Optuna's default of 64 trees of unlimited depth takes minutes for 1,000 trials; the shares agree within 0.05.

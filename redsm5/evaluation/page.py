@@ -13,12 +13,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from redsm5.config import flatten
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError
 from redsm5.engine.installed import typed
 from redsm5.engine.records import MetricRow, TrialRecord
+from redsm5.engine.spec import flatten
 from redsm5.engine.tables import duration_text
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots

@@ -128,7 +128,13 @@ def pr_curve(name: str, title: str, points: Sequence[Point], *, prevalence: floa
 
 
 def history(
-    metric: str, completed: Sequence[Point], pruned: Sequence[Point], failed: Sequence[int], duplicates: Sequence[Point]
+    metric: str,
+    completed: Sequence[Point],
+    pruned: Sequence[Point],
+    failed: Sequence[int],
+    duplicates: Sequence[Point],
+    *,
+    maximize: bool = True,
 ) -> str:
     """(trial number, value) by outcome, and the best so far; failed trials have no value and are drawn
     at the bottom.
@@ -136,7 +142,7 @@ def history(
 
     def draw(axes: Axes) -> None:
         axes.plot(*_columns(completed), "o", color=ACCENT, markersize=4, label="completed")
-        if best := _running_best(sorted(completed)):
+        if best := _running_best(sorted(completed), maximize):
             end = max((x for x, _ in [*completed, *pruned, *duplicates]), default=best[-1][0])
             axes.plot(*_columns([*best, (max(end, *failed, 0), best[-1][1])]), color=SECOND, drawstyle="steps-post")
             axes.lines[-1].set_label("best so far")
@@ -263,9 +269,9 @@ def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _running_best(points: Sequence[Point]) -> list[Point]:
+def _running_best(points: Sequence[Point], maximize: bool) -> list[Point]:
     best: list[Point] = []
     for x, y in points:
-        if not best or y > best[-1][1]:
+        if not best or (y > best[-1][1] if maximize else y < best[-1][1]):
             best.append((x, y))
     return best

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from redsm5 import code_version
-from redsm5.config import Config, snapshot_of
+from redsm5.config import Config
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
 from redsm5.data.batches import eval_loader, micro_batching_of, on_device
 from redsm5.data.encode import EncodedPosts
@@ -25,6 +25,7 @@ from redsm5.engine.documents import load, now
 from redsm5.engine.errors import NoCheckpointError
 from redsm5.engine.installed import typed
 from redsm5.engine.records import Manifest, TrialRecord
+from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.checkpoint import Identity, load_best
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
 from redsm5.evaluation.predict import Predictions, predict
@@ -36,7 +37,7 @@ from redsm5.evaluation.thresholds import (
     pr_curves,
     score,
 )
-from redsm5.model import MultiTaskModel, set_numerics
+from redsm5.model import MultiTaskModel, identity_of, set_numerics
 from redsm5.reports import (
     EvaluatedCheckpoint,
     EvaluationReport,
@@ -103,7 +104,7 @@ def evaluate_trial(
     known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
     thresholds = dict(known.checkpoints) if known else {}
     evaluated: list[_Evaluated] = []
-    for name, manifest in _load_each(store, model, Identity.of(config, model, splits.fingerprint), in_memory):
+    for name, manifest in _load_each(store, model, identity_of(config, model, splits.fingerprint), in_memory):
         weights = None if in_memory else listed_digests(store.folder / name)[paths.WEIGHTS]
         limits = thresholds.get(name)
         if limits is None or weights is None or limits.weights != weights:

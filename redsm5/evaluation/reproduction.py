@@ -13,6 +13,7 @@ from redsm5 import code_version
 from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.records import TrialRecord
+from redsm5.engine.storage.store import listed_digests
 from redsm5.engine.terminal import one_line
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.reports import EvaluationReport, PredictionsRecord
@@ -36,8 +37,8 @@ def compare_predictions(before: PredictionsRecord, after: PredictionsRecord) -> 
     }
 
 
-def compare_training(folder: Path, report: EvaluationReport, again: Path) -> dict[str, Any]:
-    """Compare every metric of the repeated trial, and its report, with those on record."""
+def compare_training(folder: Path, report: EvaluationReport | None, again: Path) -> dict[str, Any]:
+    """Compare every metric of the repeated trial, and its report if it has one, with those on record."""
     record = load(again / paths.TRIAL, TrialRecord)
     if record is None or record.state != "completed":
         reason = record.error.message if record and record.error else "it exited without recording an outcome"
@@ -49,19 +50,29 @@ def compare_training(folder: Path, report: EvaluationReport, again: Path) -> dic
         a, b = before.get((metric, step)), after.get((metric, step))
         gap = math.inf if a is None or b is None else abs(a - b)
         by_name[metric] = max(by_name.get(metric, 0.0), gap if math.isfinite(gap) else math.inf)
-    report_again = load(again / paths.REPORT, EvaluationReport)
-    assert report_again is not None
-    return {
+    told = {
         "completed": True,
         "metrics": len(before),
         "metrics_different": len(different),
         "largest_differences": {name: by_name[name] for name in sorted(by_name)},
+        "report_equal": True,
+    }
+    if report is None:
+        return told | {"weights_equal": weights_of(folder) == weights_of(again)}
+    report_again = load(again / paths.REPORT, EvaluationReport)
+    assert report_again is not None
+    return told | {
         "report_equal": report_again.test_metrics == report.test_metrics
         and report_again.decision_thresholds == report.decision_thresholds,
         "validation": [report.best_validation_score, report_again.best_validation_score],
         "test_f1_macro": [r.test_metrics.criteria_matching.f1_macro for r in (report, report_again)],
         "environment": report_again.environment,
     }
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the weights of each checkpoint, by its name."""
+    return {path.name: listed_digests(path)[paths.WEIGHTS] for path in folder.glob(f"{paths.CHECKPOINTS}/epoch-*")}
 
 
 def metrics_of(folder: Path) -> dict[tuple[str, int], float]:
@@ -73,21 +84,26 @@ def same(a: float | None, b: float | None) -> bool:
     return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
 
 
-def verdict(report: EvaluationReport, checkpoint: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
-    """Which comparisons hold, and whether the trial counts as reproduced."""
-    environment = training.get("environment", {})
+def verdict(
+    trial_id: str, report: EvaluationReport | None, checkpoint: dict[str, Any], training: dict[str, Any]
+) -> dict[str, Any]:
+    """Which comparisons hold, and whether the trial counts as reproduced. Without a report, no machine is on record:
+    then the training must be identical here.
+    """
+    environment, recorded = training.get("environment", {}), report.environment if report else {}
     differing = {
-        key: [report.environment.get(key), environment.get(key)]
-        for key in sorted(report.environment.keys() | environment.keys())
-        if report.environment.get(key) != environment.get(key)
+        key: [recorded.get(key), environment.get(key)]
+        for key in sorted(recorded.keys() | environment.keys())
+        if recorded.get(key) != environment.get(key)
     }
-    if report.code_version != code_version():
+    if report and report.code_version != code_version():
         differing["code_version"] = [report.code_version, code_version()]
     identical = training["completed"] and not training["metrics_different"] and training["report_equal"]
+    identical = identical and training.get("weights_equal", True)
     must_be_identical = training["completed"] and not differing
     reproduced = training["completed"] and checkpoint.get("holds", True) and (identical or not must_be_identical)
     return {
-        "trial_id": report.trial_id,
+        "trial_id": trial_id,
         "reproduced": bool(reproduced),
         "identical": bool(identical),
         "same_environment": not differing if training["completed"] else None,
@@ -115,12 +131,16 @@ def text(told: dict[str, Any]) -> str:
         equal = training["metrics"] - training["metrics_different"]
         report = "equal" if training["report_equal"] else "different"
         lines.append(
-            f"trained again: {equal} of {training['metrics']} metrics are bit-identical; the report is {report}"
+            f"trained again: {equal} of {training['metrics']} metrics are bit-identical"
+            + (f"; the report is {report}" if "validation" in training else "")
         )
         for name, gap in list(training["largest_differences"].items())[:SHOWN]:
             lines.append(f"  {one_line(name)}: differs by up to {gap:.3g}")
-        before, after = training["validation"]
-        lines.append(f"best validation score: {before} on record, {after} here")
+        if "weights_equal" in training:
+            lines.append(f"the weights are {'bit-identical' if training['weights_equal'] else 'different'}")
+        if "validation" in training:
+            before, after = training["validation"]
+            lines.append(f"best validation score: {before} on record, {after} here")
         for key, (before, after) in told["environment_differences"].items():
             lines.append(f"  different {one_line(key)}: {one_line(before)} on record, {one_line(after)} here")
     if told["identical"]:

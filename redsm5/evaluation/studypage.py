@@ -8,11 +8,11 @@ from typing import Any
 from markupsafe import Markup
 
 from redsm5.engine import paths
+from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParameter
 from redsm5.engine.timeline import Moment
 from redsm5.evaluation import plots
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
 from redsm5.reports import StudySummary, SummaryTrial
-from redsm5.sections import CategoricalParameter, Parameter, RangeParameter
 
 MOST_LINES = 300  # trials in the parallel coordinates; if there are more, a sample evenly spaced by rank
 MOST_LABELS = 12  # on an axis of choices
@@ -86,7 +86,9 @@ def _history(summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Se
     if not (completed or pruned or failed):
         return None
     repeated = points([row for row in completed if row.duplicate_of is not None])
-    return Markup(plots.history(summary.metric, points(fresh), pruned, failed, repeated))
+    values = [value for row in completed if (value := scored(row)) is not None]
+    maximize = not values or values[0] >= values[-1]  # the trials come best first
+    return Markup(plots.history(summary.metric, points(fresh), pruned, failed, repeated, maximize=maximize))
 
 
 def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[SummaryTrial]) -> Markup | None:

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from redsm5.engine.documents import load, load_lines, milliseconds, now
 from redsm5.engine.errors import InputError
 from redsm5.engine.installed import typed
 from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.studypage import render_summary, scored
@@ -31,7 +33,6 @@ from redsm5.reports import (
     SummaryTrial,
     TestMetrics,
 )
-from redsm5.sections import Parameter, SearchConfig
 
 Read = TypeVar("Read")
 
@@ -165,7 +166,8 @@ def space_of(study: StudyRecord) -> dict[str, Parameter]:
 def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -> StudySummary:
     """The summary of what was read."""
     study = found.study
-    trials = sorted((_row(experiments, found, trial_id) for trial_id in found.trials), key=_by_validation)
+    rows = [_row(experiments, found, trial_id) for trial_id in found.trials]
+    trials = sorted(rows, key=partial(_by_validation, sign=1 if study.maximize else -1))
     return StudySummary(
         generated_at=now(),
         study_id=study.study_id,
@@ -183,10 +185,10 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
     )
 
 
-def _by_validation(row: SummaryTrial) -> tuple[bool, float, bool, int]:
-    """A sort key: completed trials first, by falling value and then by number; then the others in the same way."""
+def _by_validation(row: SummaryTrial, *, sign: int) -> tuple[bool, float, bool, int]:
+    """A sort key: completed trials first, the best value first, and then by number; then the others in the same way."""
     value = scored(row)
-    return row.state != "completed", math.inf if value is None else -value, row.number is None, row.number or 0
+    return row.state != "completed", math.inf if value is None else -sign * value, row.number is None, row.number or 0
 
 
 def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
@@ -212,7 +214,7 @@ def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
 
 
 def _best(found: StudyFiles, trials: Sequence[SummaryTrial]) -> SummaryBest | None:
-    """The completed trial with the highest validation value, the first one of equals. Test scores are not used."""
+    """The completed trial with the best validation value, the first one of equals. Test scores are not used."""
     first = next(iter(trials), None)
     if first is None or first.state != "completed" or (value := scored(first)) is None:
         return None

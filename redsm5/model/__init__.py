@@ -3,7 +3,7 @@
 from redsm5.model.adversarial import EmbeddingAdversary
 from redsm5.model.encoder import compile_layers
 from redsm5.model.losses import CriteriaLoss, build_criteria_loss, multitask_loss
-from redsm5.model.multitask import MultiTaskModel, architecture, head_config
+from redsm5.model.multitask import MultiTaskModel, architecture, head_config, identity_of
 from redsm5.model.optimization import (
     build_optimizer,
     build_schedule,
@@ -26,6 +26,7 @@ __all__ = [
     "compile_layers",
     "forward_backward",
     "head_config",
+    "identity_of",
     "multitask_loss",
     "set_numerics",
     "slow_in_bf16",

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from redsm5.config import Config
 from redsm5.data.posts import SYMPTOMS
+from redsm5.engine.storage.checkpoint import Identity
 from redsm5.model.coupling import Coupling
 from redsm5.model.criteria_heads import build_criteria_head, over_windows
 from redsm5.model.encoder import build_encoder, encode
@@ -81,6 +83,14 @@ def architecture(model: MultiTaskModel) -> str:
         f"{encoder.model_type}: {encoder.num_hidden_layers} layers, {encoder.hidden_size} wide, {unusual}"
         f"vocabulary {encoder.vocab_size}, {sum(p.numel() for p in model.parameters())} parameters, layout {layout}"
     )
+
+
+def identity_of(config: Config, model: MultiTaskModel, data_fingerprint: str) -> Identity:
+    """What the checkpoints of a trial are of."""
+    assert config.trial.id is not None
+    fields = head_config(config.model)
+    legacy = {name: Config.LEGACY[key] for name in fields if (key := f"model.{name}") in Config.LEGACY}
+    return Identity(config.trial.id, architecture(model), fields, data_fingerprint, config.train.seed, legacy)
 
 
 def head_config(config: ModelConfig) -> dict[str, Any]:

@@ -21,12 +21,13 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from redsm5.config import Config, compose, load_config
+from redsm5.config import Config, compose
 from redsm5.engine import files, paths
 from redsm5.engine import session as session_module
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.records import Decision, Manifest
 from redsm5.engine.session import Session, train
+from redsm5.engine.spec import load_config
 from redsm5.engine.storage.budget import reservation
 from redsm5.engine.storage.checkpoint import Identity, Saver, seed_everything
 from redsm5.engine.storage.retention import Policy
@@ -37,6 +38,7 @@ from redsm5.engine.study.access import CheckedData
 from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.trial_run import TrialRun
 from redsm5.engine.tracking.system import SystemMetrics, Usage
+from redsm5.task import ReDSM5
 
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
@@ -64,14 +66,14 @@ class SmallStudy(Driver):
     """
 
     def __init__(self, config: Config, saver: Saver) -> None:
-        super().__init__(config)
+        super().__init__(ReDSM5(), config)
         self._saver = saver
 
     def run(self, standby: Any = None) -> None:
         super().run(standby)
 
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
-        saved = load_config(folder)
+        saved = load_config(Config, folder)
         config = saved.model_copy(update={"experiments": str(folder.parent)})
         with suppress(SystemExit):
             trial = TrialRun.open(config)
@@ -91,7 +93,7 @@ def main(session: Session) -> None:
     schedule = LambdaLR(optimizer, lambda step: 0.9**step)
     identity = Identity(record.trial_id, "linear: 4 to 4", {"max_length": 4}, "ab" * 32, config.train.seed)
     session.track(model, optimizer, schedule, identity, usage=lambda: Usage({}, {"system_memory_bytes": 1.0}))
-    for epoch in session.epochs(EPOCHS):
+    for epoch in session.epochs():
         for _ in session.batches(range(STEPS)):
             loss = (model(torch.randn(2, 4)) ** 2).mean()
             loss.backward()
@@ -132,8 +134,8 @@ def warm(scratch: Path) -> Config:
     """Have everything that a study imports and caches in this process, so that all that are forked do the same calls;
     the configuration for them.
     """
-    outcomes.draw_report = lambda folder, log: None
-    driver_module.check_data = lambda config, stop: CheckedData(config, {}, "ab" * 32, [])
+    outcomes.draw_report = lambda folder, task, log: None
+    driver_module.check_data = lambda task, config, stop: CheckedData({}, "ab" * 32, ())
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
         start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
     )

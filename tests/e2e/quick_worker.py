@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from redsm5.config import compose
+from redsm5.config import Config, compose
 from redsm5.engine.documents import now
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.files import Lock
@@ -19,11 +19,16 @@ from redsm5.engine.records import Best
 from redsm5.engine.study import driver, outcomes
 from redsm5.engine.study.access import CheckedData
 from redsm5.engine.study.trial import read_record, write_record
+from redsm5.task import ReDSM5
 
 HANG = int(sys.argv[1])
 
 
 class QuickDriver(driver.Driver):
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(ReDSM5(), config)
+
     trained = 0
 
     def run(self, standby: Any = None) -> None:
@@ -52,7 +57,7 @@ class QuickDriver(driver.Driver):
 def quick(module: Any) -> None:
     """Leave out what reads posts, ships metrics and draws pages."""
     shipper = SimpleNamespace(start=int, watch=lambda folder: None, close=lambda hurried: 0, failing=False)
-    module.check_data = lambda config, stop: CheckedData(config, {}, "ab" * 32, [])
+    module.check_data = lambda task, config, stop: CheckedData({}, "ab" * 32, ())
     outcomes.draw_report = lambda folder, log: None
     module.Shipper = lambda *_: shipper
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from redsm5.config import load_config
+from redsm5.config import Config
+from redsm5.engine.spec import load_config
 from redsm5.engine.study.launch import trains
 from tests.e2e.conftest import ROOT, all_metrics, records, weights
 
@@ -108,4 +109,4 @@ def test_what_is_broken_on_a_machine_costs_a_study_nothing(local_bert: Path, tmp
 
     never = SimpleNamespace(requested=False)
     trained = experiments / f"trial_{records(experiments)[0]['trial_id']}" / "config.json"
-    assert trains(load_config(trained.parent), never), "the model's file is whole again"
+    assert trains(load_config(Config, trained.parent), never), "the model's file is whole again"

@@ -14,6 +14,7 @@ from redsm5.engine.documents import now
 from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.study.registry import Scoreboard, open_study
 from redsm5.engine.study.trial import create_trial, read_record, write_record
+from redsm5.task import ReDSM5
 from tests.e2e.conftest import (
     ROOT,
     SMALL,
@@ -63,7 +64,7 @@ def study(tmp_path: Path) -> Path:
     experiments = tmp_path / "e"
     experiments.mkdir()
     config = compose([f"experiments={experiments}", "study.name=quick"])
-    opened = open_study(config)
+    opened = open_study(config, ReDSM5())
     board = Scoreboard(experiments, opened)
     board.write()
     for number in range(2):

@@ -15,6 +15,7 @@ from redsm5.config import compose
 from redsm5.engine.documents import milliseconds
 from redsm5.engine.study.registry import Scoreboard, open_study
 from redsm5.engine.study.trial import create_trial
+from redsm5.task import ReDSM5
 from tests.e2e.conftest import SMALL, records, run, start, trial_at, wait_for
 from tests.mlflow_server import MlflowServer, check_arrived
 
@@ -134,13 +135,13 @@ def test_sync_of_a_study_whose_address_had_a_password_asks_for_it(tmp_path: Path
 def test_sync_ships_to_where_the_last_run_of_the_study_did(tmp_path: Path) -> None:
     """The trial's own configuration still names the address that it began with."""
     before = compose([f"experiments={tmp_path}", "study.name=moved"])
-    study = open_study(before)
+    study = open_study(before, ReDSM5())
     Scoreboard(tmp_path, study).write()
     create_trial(before, study_id=study.study_id, number=0)
     after = compose(
         [f"experiments={tmp_path}", "study.name=moved", f"study.tracking_uri=sqlite:///{tmp_path}/other.db"]
     )
-    Scoreboard(tmp_path, open_study(after)).write()
+    Scoreboard(tmp_path, open_study(after, ReDSM5())).write()
     run("sync.py", "--experiments", str(tmp_path))
     assert (tmp_path / "other.db").exists()
     assert not (tmp_path / "mlflow.db").exists()

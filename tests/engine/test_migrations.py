@@ -3,18 +3,23 @@
 import ast
 import json
 import tarfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from redsm5 import reports
-from redsm5.config import compose, flatten, from_snapshot, known_keys, load_config, load_snapshot, snapshot_of
+from redsm5.config import Config, compose
 from redsm5.engine import documents, migrations, paths
 from redsm5.engine.documents import Document, load, load_lines, parse
-from redsm5.engine.errors import InputError
+from redsm5.engine.errors import IncompatibleCheckpointError, InputError
 from redsm5.engine.migrations import CONFIG, CONFIG_SCHEMA, LEGACY, NewerSchemaError, converted, migrated
 from redsm5.engine.records import MetricRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.engine.spec import flatten, from_snapshot, known_keys, load_config, load_snapshot, snapshot_of
+from redsm5.model import MultiTaskModel, identity_of
+from tests.engine.storage.saver import manifest_of
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -53,6 +58,9 @@ def test_the_number_of_each_class_is_that_of_its_steps() -> None:
     assert len(migrations.STEPS.get(CONFIG, migrations.FIRST)) == CONFIG_SCHEMA
 
 
+ALL = {**LEGACY, **Config.LEGACY}
+
+
 def golden_configs(tmp_path: Path) -> list[dict[str, Any]]:
     found = []
     for archive in sorted(GOLDEN.glob("*.tar.xz")):
@@ -68,11 +76,11 @@ def test_each_key_that_came_since_has_a_legacy_value(tmp_path: Path) -> None:
     known = set(known_keys(compose([]))) - {"search.space"}
     for snapshot in configs:
         lacking = known - flatten(snapshot).keys()
-        assert lacking <= LEGACY.keys(), "its legacy value belongs into migrations.py"
-        config = from_snapshot(snapshot)
+        assert lacking <= ALL.keys(), "its legacy value belongs into migrations.py or redsm5/config.py"
+        config = from_snapshot(Config, snapshot)
         saved = flatten(config.model_dump())
-        assert {key: saved[key] for key in lacking} == {key: LEGACY[key] for key in lacking}
-    assert LEGACY.keys() <= known, "a legacy value of no key"
+        assert {key: saved[key] for key in lacking} == {key: ALL[key] for key in lacking}
+    assert ALL.keys() <= known, "a legacy value of no key"
 
 
 def test_what_is_written_has_a_number_and_older_ones_have_none(tmp_path: Path) -> None:
@@ -81,10 +89,10 @@ def test_what_is_written_has_a_number_and_older_ones_have_none(tmp_path: Path) -
     assert parse(record.to_json(), TrialRecord) == record
     snapshot = snapshot_of(compose([]))
     assert next(iter(snapshot)) == "schema"
-    assert from_snapshot(snapshot) == compose([])
+    assert from_snapshot(Config, snapshot) == compose([])
     without = {section: dict(keys) if isinstance(keys, dict) else keys for section, keys in snapshot.items()}
     del without["schema"], without["data"]["group_duplicates"]
-    assert from_snapshot(without).data.group_duplicates is False
+    assert from_snapshot(Config, without).data.group_duplicates is False
     assert "group_duplicates" not in without["data"], "the document itself stays as it is"
 
 
@@ -94,8 +102,8 @@ def test_a_newer_document_is_refused_with_what_it_needs(number: int, tmp_path: P
         (tmp_path / name).write_text(json.dumps({**content, "schema": number}))
         with pytest.raises(InputError, match=rf"newer version of redsm5.*schema {number}.*reads up to schema 1"):
             load(tmp_path / name, TrialRecord)
-    (tmp_path / paths.CONFIG).write_text(json.dumps({**snapshot_of(compose([])), "schema": number}))
-    for read in (load_snapshot, load_config):
+    (tmp_path / paths.CONFIG).write_text(json.dumps({**snapshot_of(compose([])), "schema": number + 1}))
+    for read in (load_snapshot, partial(load_config, Config)):
         with pytest.raises(InputError, match="newer version"):
             read(tmp_path)
     row = {"trial_id": "t", "metric": "m", "step": 1, "epoch": 0, "value": 1.0, "timestamp": TIME}
@@ -119,8 +127,8 @@ def test_what_lies_within_a_document_is_migrated_by_its_own_number() -> None:
     with pytest.raises(NewerSchemaError):
         parse({**head, "trials": [{**TRIAL, "schema": 2}]}, StudyIndex)
     study = {"study_id": "s", "name": "n", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
-    study = parse({**study, "trials": {"wanted": 1}, "config": {"data": {}}}, StudyRecord)
-    assert study.config == {"schema": 1, "data": {key.removeprefix("data."): value for key, value in LEGACY.items()}}
+    study = parse({**study, "trials": {"wanted": 1}, "config": {"study": {}}}, StudyRecord)
+    assert study.config == {"schema": 2, "study": {key.removeprefix("study."): value for key, value in LEGACY.items()}}
 
 
 def test_steps_are_taken_one_after_the_other_from_the_number_that_a_document_has(
@@ -150,14 +158,24 @@ def test_a_checkpoint_s_files_are_converted_in_memory() -> None:
 def test_an_older_checkpoint_is_of_the_same_model_once_its_legacy_values_are_filled_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrations, "LEGACY", {"model.new_head": "old", "data.x": 1})
-    assert migrations.legacy_of("model", ["new_head", "model_id"]) == {"new_head": "old"}
+    monkeypatch.setattr(Config, "LEGACY", {"model.max_length": 64, "data.x": 1})
+    config = compose(["trial.id=0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e"])
+    identity = identity_of(config, MultiTaskModel(config.model, vocab_size=99), "ab" * 32)
+    assert identity.legacy == {"max_length": 64}
+    older = {name: value for name, value in identity.head_config.items() if name != "max_length"}
+    manifest = manifest_of(config.trial.id or "", 1, 0.5).model_copy(
+        update={"architecture": identity.architecture, "head_config": older, "data_fingerprint": "ab" * 32}
+    )
+    if config.model.max_length != 64:
+        with pytest.raises(IncompatibleCheckpointError, match="head configuration"):
+            identity.check(manifest, "here")
+    replace(identity, head_config={**older, "max_length": 64}).check(manifest, "here")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # one way to read each kind
 
-READERS = {"redsm5/engine/documents.py", "redsm5/config.py"}
+READERS = {"redsm5/engine/documents.py", "redsm5/engine/spec.py"}
 # What is not read from a file: the search space within a study's configuration, which may be refused by itself.
 APART = {"redsm5/evaluation/summary.py": {"SearchConfig"}}
 

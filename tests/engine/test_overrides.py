@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from redsm5.config import Config, compose, flatten, plain_values, snapshot_of
+from redsm5.config import Config, compose
+from redsm5.engine.compose import plain_values
 from redsm5.engine.errors import ConfigError
 from redsm5.engine.overrides import as_typed, is_text, parsed, quoted, values_of
+from redsm5.engine.spec import flatten, snapshot_of
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.space import read_enqueued
 from redsm5.engine.study.trial import create_trial
+from redsm5.task import ReDSM5
 
 ROOT = Path(__file__).parents[2]
 LOOK_LIKE_OTHERS = (
@@ -60,7 +63,7 @@ def test_text_is_taken_verbatim_by_composing_and_beside_it(key: str, text: str) 
     else:
         words = ["data=hub", f"{key}={text.replace(':', '-').replace('(', '').replace(')', '')}"]
     assert value_of(compose(words), key) == words[1].partition("=")[2]
-    assert plain_values(words[1:]) == {key: words[1].partition("=")[2]}
+    assert plain_values(Config, words[1:]) == {key: words[1].partition("=")[2]}
 
 
 @pytest.mark.parametrize("text", ["20261130", "007", "1_000", "1.10", "true", "1e5", "0x10", "inf", "on"])
@@ -89,13 +92,13 @@ def test_every_key_that_takes_text_alone_takes_a_number_s_text() -> None:
         "trial.id",
     } < {*text}
     assert {"study.tracking_uri", "study.storage", "study.enqueue", "launch", "data.repo_id"} < {*text}
-    words = as_typed([f"{key}=1e3" for key in text], Config)
+    words = as_typed(Config.CONF, [f"{key}=1e3" for key in text], Config)
     assert {word.value() for word in parsed(words)} == {"1e3"}
     for key, annotation in keys:
         if key not in text:
             kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
             assert str not in kinds, key
-            assert as_typed([f"{key}=1e3"], Config) == [f"{key}=1e3"]
+            assert as_typed(Config.CONF, [f"{key}=1e3"], Config) == [f"{key}=1e3"]
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Any:
@@ -112,7 +115,7 @@ def test_what_describes_a_symptom_is_text_too() -> None:
 
 def test_null_is_no_value_where_that_may_be_and_refused_where_not() -> None:
     assert compose(["model.revision=null"]).model.revision is None
-    assert plain_values(["model.revision=null", "study.tracking_uri=NULL"]) == dict.fromkeys(
+    assert plain_values(Config, ["model.revision=null", "study.tracking_uri=NULL"]) == dict.fromkeys(
         ["model.revision", "study.tracking_uri"]
     )
     for key in ("study.name", "model.model_id", "experiments"):
@@ -160,7 +163,7 @@ def test_a_trial_is_found_again_in_a_folder_of_any_name(tmp_path: Path, name: st
     word = f"experiments={quoted(str(tmp_path / name))}"
     plain = [f"trial.id={record.trial_id}", word]
     for words in (plain, [*plain, "data.seed=${data.split_seed}"]):
-        again = trial_config(words)
+        again = trial_config(Config, words)
         assert (again.experiments, again.study.name) == (str(tmp_path / name), "007")
         assert again.model.revision == "1234567"
 
@@ -172,11 +175,11 @@ RESUMED = ("model.revision=1234567", "study.name=1_0", "study.name='1_0'", "mode
 def test_a_resumed_trial_means_the_same_whichever_way_it_is_read(tmp_path: Path, given: str) -> None:
     words = [f"experiments={tmp_path / 'e'}", given]
     record = create_trial(compose(words))
-    plain = trial_config([f"trial.id={record.trial_id}", *words])
-    composed = trial_config([f"trial.id={record.trial_id}", *words, "model=tiny"])  # a group: not plain
+    plain = trial_config(Config, [f"trial.id={record.trial_id}", *words])
+    composed = trial_config(Config, [f"trial.id={record.trial_id}", *words, "model=tiny"])  # a group: not plain
     assert plain == composed
     with pytest.raises(ConfigError, match="cannot be resumed"):
-        trial_config([f"trial.id={record.trial_id}", *words[:1], f"{given.partition('=')[0]}=7654321"])
+        trial_config(Config, [f"trial.id={record.trial_id}", *words[:1], f"{given.partition('=')[0]}=7654321"])
 
 
 def test_the_sets_of_a_file_have_text_as_typed(tmp_path: Path) -> None:
@@ -184,7 +187,7 @@ def test_the_sets_of_a_file_have_text_as_typed(tmp_path: Path) -> None:
         "- {model.revision: 1_000, train.batch_size: 8}\n- model.revision: 0017\n- model.revision: null\n"
         "- {model.revision: 'x', train.learning_rate: 1e-5}\n- {model.revision: 1.10}\n"
     )
-    sets = read_enqueued(compose([f"study.enqueue={tmp_path / 'sets.yaml'}"]))
+    sets = read_enqueued(compose([f"study.enqueue={tmp_path / 'sets.yaml'}"]), ReDSM5())
     assert [each["model.revision"] for each in sets] == ["1_000", "0017", None, "x", "1.10"]
     assert (sets[0]["train.batch_size"], sets[3]["train.learning_rate"]) == (8, 1e-5)
 
@@ -301,7 +304,7 @@ def test_other_variables_and_the_words_of_others_are_taken(monkeypatch: pytest.M
 def test_no_set_of_a_file_holds_one(tmp_path: Path, value: str, words: str) -> None:
     (tmp_path / "sets.yaml").write_text(f"- model.revision: '{value}'\n")
     with pytest.raises(ConfigError, match=words) as caught:
-        read_enqueued(compose([f"study.enqueue={tmp_path / 'sets.yaml'}"]))
+        read_enqueued(compose([f"study.enqueue={tmp_path / 'sets.yaml'}"]), ReDSM5())
     assert TOKEN not in str(caught.value)
 
 
@@ -309,9 +312,9 @@ def test_no_set_of_a_file_holds_one(tmp_path: Path, value: str, words: str) -> N
 def test_a_resumed_trial_does_not_tell_the_password_of_its_storage(tmp_path: Path) -> None:
     words = [f"experiments={tmp_path / 'e'}", "study.storage=postgresql://u:${oc.env:PGPASSWORD}@h/d"]
     record = create_trial(compose(words))
-    trial_config([f"trial.id={record.trial_id}", *words])
+    trial_config(Config, [f"trial.id={record.trial_id}", *words])
     with pytest.raises(ConfigError, match="cannot be resumed") as caught:
-        trial_config([f"trial.id={record.trial_id}", words[0], words[1].replace("@h/d", "@other/d")])
+        trial_config(Config, [f"trial.id={record.trial_id}", words[0], words[1].replace("@h/d", "@other/d")])
     assert PASSWORD not in str(caught.value)
     assert not [path for path in (tmp_path / "e").rglob("*") if path.is_file() and 'pa \\"ss' in path.read_text()]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from redsm5.config import compose, snapshot_of
+from redsm5.config import compose
 from redsm5.engine import files, owned, paths
 from redsm5.engine.records import Best
+from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.budget import free_trial
 from redsm5.engine.storage.cleanup import cleanup
 from redsm5.engine.storage.retention import Policy

@@ -71,7 +71,7 @@ def tracked(session: Session) -> Model:
 
 def whole(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({METRIC: 0.5, "val_loss": 1.0})
     session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
@@ -92,6 +92,26 @@ def test_a_trial_in_order(trial: TrialRun) -> None:
 # out of order
 
 
+def test_an_epoch_whose_batches_are_not_the_session_s_is_one_step(trial: TrialRun) -> None:
+    def main(session: Session) -> None:
+        tracked(session)
+        for epoch in session.epochs():
+            session.report({METRIC: epoch / 2})
+        session.finish(lambda: {"test_f1": 0.25})
+
+    with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+        train(main, trial, saver)
+    record = read_record(trial.folder)
+    assert record is not None
+    assert (record.state, record.epoch, record.step) == ("completed", 2, 2)
+    rows = [(row.metric, row.step, row.epoch, row.value) for row in read_metrics(trial.folder)]
+    assert [row for row in rows if not row[0].startswith("system_")] == [
+        (METRIC, 1, 1, 0.5),
+        (METRIC, 2, 2, 1.0),
+        ("test_f1", 2, 2, 0.25),
+    ]
+
+
 def track_twice(session: Session) -> None:
     model = tracked(session)
     model.track(session)
@@ -99,7 +119,7 @@ def track_twice(session: Session) -> None:
 
 def finish_early(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({METRIC: 0.5})
         session.finish(lambda: None)
@@ -112,7 +132,7 @@ def finish_without_epochs(session: Session) -> None:
 
 def report_early(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         for _ in session.batches(range(STEPS)):
             session.step(model.loss())
             break
@@ -121,54 +141,48 @@ def report_early(session: Session) -> None:
 
 def report_twice(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({METRIC: 0.5})
         session.report({METRIC: 0.5})
 
 
-def report_without_batches(session: Session) -> None:
-    tracked(session)
-    for _ in session.epochs(2):
-        session.report({METRIC: 0.5})
-
-
 def report_something_else(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.report({"accuracy": 0.5})
 
 
 def no_report(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
 
 
 def no_step(session: Session) -> None:
     tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         for _ in session.batches(range(STEPS)):
             pass
 
 
 def step_after_the_batches(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         session.step(model.loss())
 
 
 def batches_twice(session: Session) -> None:
     model = tracked(session)
-    for _ in session.epochs(2):
+    for _ in session.epochs():
         model.epoch(session)
         model.epoch(session)
 
 
 WRONG: dict[Callable[[Session], None], str] = {
-    lambda s: next(s.epochs(2)): r"session\.epochs\(\.\.\.\) before session\.track",
+    lambda s: next(s.epochs()): r"session\.epochs\(\) before session\.track",
     lambda s: next(s.batches(range(2))): r"session\.batches\(\.\.\.\) before session\.track",
     lambda s: s.step(torch.tensor(1.0)): r"session\.step\(\.\.\.\) before session\.track",
     lambda s: s.report({METRIC: 1.0}): r"session\.report\(\.\.\.\) before session\.track",
@@ -181,7 +195,6 @@ WRONG: dict[Callable[[Session], None], str] = {
     finish_without_epochs: r"after 0 of 0 epochs",
     report_early: r"before the epoch's batches were all done: 1 of 3",
     report_twice: r"before the epoch's batches were all done",
-    report_without_batches: r"before the epoch's batches were all done",
     report_something_else: r"lacks val_f1_macro",
     no_report: r"epoch 1 ended without session\.report",
     no_step: r"batch 1 of 3 ended without session\.step",
@@ -223,7 +236,7 @@ def test_what_follows_an_interruption_is_what_would_have_been(tmp_path: Path) ->
 
         def stopped(session: Session, at: int | None = stop_at) -> None:
             model = tracked(session)
-            for _ in session.epochs(2):
+            for _ in session.epochs():
                 for _ in session.batches(range(STEPS)):
                     if at == session.progress.step + 1:
                         os.kill(os.getpid(), signal.SIGTERM)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.evaluation.importance import FEWEST, parameter_importance
-from redsm5.sections import Parameter, SearchConfig
 from tests.evaluation.conftest import SPACE
 
 LR, LOSS, GAMMA = SPACE

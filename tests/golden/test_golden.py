@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from redsm5.config import Config
 from redsm5.engine import owned, paths
 from redsm5.engine.storage.cleanup import cleanup
 from redsm5.engine.storage.history import checkpoint_history
@@ -86,7 +87,7 @@ def test_an_older_folder_is_listed_summarized_shown_and_has_nothing_to_clean_up(
     for folder in folders:
         record = read_record(folder)
         assert record is not None
-        config = trial_config([f"trial.id={record.trial_id}", f"experiments={experiments}"])
+        config = trial_config(Config, [f"trial.id={record.trial_id}", f"experiments={experiments}"])
         saved = json.loads((folder / paths.CONFIG).read_bytes())["data"]
         assert config.data.group_duplicates is saved.get("group_duplicates", False)
         assert checkpoint_history(folder) or record.state in ("failed", "pruned")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from redsm5.config import compose, snapshot_of
+from redsm5.config import compose
 from redsm5.engine import files, paths
 from redsm5.engine.records import Best
+from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore
 from tests.engine.storage.saver import STATE, contents, manifest_of, record_of

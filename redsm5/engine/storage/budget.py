@@ -69,6 +69,7 @@ class Budget:
         max_total_size: bytes.
         min_free_disk_percent: below it, and below 100 GB, the disk is low.
         log: called with a sentence and its facts.
+        report: the file without which a completed trial's weights are not evicted; None: there is no such file.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class Budget:
         max_total_size: int,
         min_free_disk_percent: float,
         log: Callable[..., object],
+        report: str | None = paths.REPORT,
     ) -> None:
         trial_dir = store.folder.parent
         self._store, self._study_id, self._log = store, study_id, log
         self._experiments, self._trial_id = trial_dir.parent, trial_dir.name.removeprefix("trial_")
-        self._max, self._min_free = max_total_size, min_free_disk_percent
+        self._max, self._min_free, self._report = max_total_size, min_free_disk_percent, report
         scope = paths.study_dir(self._experiments, study_id) if study_id else trial_dir
         self._path, self._lock = scope / paths.BUDGET, files.Lock(scope / paths.BUDGET_LOCK)
 
@@ -263,7 +265,11 @@ class Budget:
         """(trial, whether only its training state goes, why), in the order in which they go."""
         others = [trial_id for trial_id, e in ledger.entries.items() if e.bytes and trial_id != self._trial_id]
         records = [record for trial_id in others if (record := self._record(trial_id))]
-        return eviction_order(records, reported=lambda trial_id: (self._folder(trial_id) / paths.REPORT).exists())
+
+        def reported(trial_id: str) -> bool:
+            return self._report is None or (self._folder(trial_id) / self._report).exists()
+
+        return eviction_order(records, maximize=self._store.policy.maximize, reported=reported)
 
     def _record(self, trial_id: str) -> TrialRecord | None:
         """A trial's record; None where there is none that can be read: then nothing of the trial is touched."""
@@ -338,24 +344,36 @@ def austere(policy: Policy) -> Policy:
     return replace(policy, keep_last_n=0, keep_best_k=1, keep_all=False, keep_training_state=False)
 
 
-def eviction_order(records: Sequence[TrialRecord], reported: Callable[[str], bool]) -> list[tuple[str, bool, str]]:
-    """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`."""
+def eviction_order(
+    records: Sequence[TrialRecord], *, maximize: bool, reported: Callable[[str], bool]
+) -> list[tuple[str, bool, str]]:
+    """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`.
+
+    Args:
+        records: of trials that are over.
+        maximize: whether a higher score is better.
+        reported: whether a trial has its report, without which its weights stay.
+    """
+    sign = 1 if maximize else -1
+
+    def score(record: TrialRecord) -> float:
+        return sign * record.best.value if record.best and math.isfinite(record.best.value) else -math.inf
+
+    def shown(record: TrialRecord) -> str:
+        return f"{record.best.value:.4f}" if record.best and math.isfinite(record.best.value) else "without a score"
+
     # Of those tied for the best, the first stays: it is the one that study.json names.
-    completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (_score(r), -(r.number or 0)))
+    completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (score(r), -(r.number or 0)))
     order = [
         (r.trial_id, False, f"budget: the trial {state}") for state in GONE_FIRST for r in records if r.state == state
     ]
     order += [(r.trial_id, True, "budget: the trial is completed and needs no resume") for r in completed]
     order += [
-        (r.trial_id, False, f"budget: the worst completed trial, {_score(r):.4f}; its report stays")
+        (r.trial_id, False, f"budget: the worst completed trial, {shown(r)}; its report stays")
         for r in completed[:-1]  # never the best of the study
         if reported(r.trial_id)
     ]
     return order
-
-
-def _score(record: TrialRecord) -> float:
-    return record.best.value if record.best and math.isfinite(record.best.value) else -math.inf
 
 
 def free_trial(

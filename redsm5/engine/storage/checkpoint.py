@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from redsm5 import code_version
-from redsm5.config import Config
 from redsm5.engine import paths
 from redsm5.engine.distributed import ALONE, ProcessGroup
 from redsm5.engine.documents import now
 from redsm5.engine.errors import IncompatibleCheckpointError
 from redsm5.engine.jsonio import dumps, from_json_number, loads
-from redsm5.engine.migrations import CHECKPOINT_FORMAT, SCHEMA, legacy_of
+from redsm5.engine.migrations import CHECKPOINT_FORMAT, SCHEMA
 from redsm5.engine.records import Best, Manifest
 from redsm5.engine.storage import tensors as tensor_files
+from redsm5.engine.storage.arrays import ArrayModel
 from redsm5.engine.storage.randomness import Generators, random_generators, set_random_generators
 from redsm5.engine.storage.store import (
     CheckpointStore,
@@ -44,7 +44,6 @@ from redsm5.engine.storage.store import (
     read_verified,
 )
 from redsm5.engine.storage.tensors import TensorFile
-from redsm5.model import MultiTaskModel, architecture, head_config
 
 
 @dataclass
@@ -54,9 +53,9 @@ class Progress:
     Attributes:
         epochs_done, batches_done: whole epochs, and batches of the current one; (e, 0) at an epoch's end.
         step: optimizer steps done.
-        best_score, best_epoch: of the metric that the study maximizes, among the epochs that are saved; None before
-            the first finite score.
-        highest_score, epochs_without_gain: of all epochs, and how many came since, for early stopping.
+        best_score, best_epoch: of the study's metric, among the epochs that are saved; None before the first finite
+            score.
+        highest_score, epochs_without_gain: the best of all epochs, and how many came since, for early stopping.
         stop_reason: why no further epoch is to be trained, or None.
     """
 
@@ -76,14 +75,14 @@ class Progress:
             return None
         return Best(epoch=self.best_epoch, value=self.best_score)
 
-    def note_saved(self, score: float, *, epoch: int) -> None:
+    def note_saved(self, score: float, *, epoch: int, maximize: bool) -> None:
         """This epoch is saved: only such a one can be the best."""
-        if math.isfinite(score) and (self.best_score is None or score > self.best_score):
+        if _is_better(score, self.best_score, maximize):
             self.best_score, self.best_epoch = score, epoch
 
-    def observe(self, score: float, *, patience: int | None) -> None:
+    def observe(self, score: float, *, patience: int | None, maximize: bool) -> None:
         """Take an epoch's score into account, saved or not; `patience` epochs without a gain end the training."""
-        if math.isfinite(score) and (self.highest_score is None or score > self.highest_score):
+        if _is_better(score, self.highest_score, maximize):
             self.highest_score, self.epochs_without_gain = score, 0
         else:
             self.epochs_without_gain += 1
@@ -91,20 +90,26 @@ class Progress:
             self.stop_reason = f"no better score in {patience} epochs"
 
 
+def _is_better(score: float, best: float | None, maximize: bool) -> bool:
+    return math.isfinite(score) and (best is None or (score > best if maximize else score < best))
+
+
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint is of. It is loaded only into the same."""
+    """What a checkpoint is of. It is loaded only into the same.
+
+    Attributes:
+        architecture: what must be equal for weights to fit the model.
+        head_config: what must be equal for its outputs to mean the same.
+        legacy: the values of those keys of head_config that older checkpoints do not have.
+    """
 
     trial_id: str
     architecture: str
     head_config: Mapping[str, Any]
     data_fingerprint: str
     seed: int
-
-    @classmethod
-    def of(cls, config: Config, model: MultiTaskModel, data_fingerprint: str) -> Self:
-        assert config.trial.id is not None
-        return cls(config.trial.id, architecture(model), head_config(config.model), data_fingerprint, config.train.seed)
+    legacy: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, manifest: Manifest, where: str) -> None:
         """IncompatibleCheckpointError, with both sides named, if the manifest is of something else."""
@@ -115,7 +120,7 @@ class Identity:
         }
         theirs = {
             "architecture": manifest.architecture,
-            "head configuration": {**legacy_of("model", self.head_config), **manifest.head_config},
+            "head configuration": {**self.legacy, **manifest.head_config},
             "data fingerprint": manifest.data_fingerprint,
         }
         different = [f"{k}: checkpoint {theirs[k]}; here {ours[k]}" for k in ours if ours[k] != theirs[k]]
@@ -132,15 +137,17 @@ class TrainingState:
     """Everything that the next optimizer step depends on.
 
     Attributes:
+        model: a module, or arrays.
+        optimizer, schedule: None where the model's own state is all.
         scaler: None without fp16.
         group: the processes that train it together.
         best_in_memory: the best weights, where checkpoints are turned off.
     """
 
-    model: nn.Module
-    optimizer: Optimizer
-    schedule: LambdaLR
-    scaler: torch.amp.GradScaler | None
+    model: nn.Module | ArrayModel
+    optimizer: Optimizer | None = None
+    schedule: LRScheduler | None = None
+    scaler: torch.amp.GradScaler | None = None
     progress: Progress = field(default_factory=Progress)
     group: ProcessGroup = ALONE
     best_in_memory: tuple[Manifest, dict[str, Tensor]] | None = None
@@ -152,14 +159,14 @@ class TrainingState:
         Args:
             generators: those of each process, in their order; this one's alone, where nothing else is said.
         """
-        tensors, plain = _split_optimizer(self.optimizer.state_dict())
+        tensors, plain = _split_optimizer(self.optimizer.state_dict() if self.optimizer else NO_OPTIMIZER)
         (own, words), *others = generators or [random_generators()]
         tensors |= own
         for index, (theirs, _) in enumerate(others, 1):
             tensors |= {f"process.{index}.{name}": tensor for name, tensor in theirs.items()}
         state_json = {
             "optimizer": plain,
-            "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
+            "schedule": _without_functions(self.schedule),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "progress": asdict(self.progress),
             **words,
@@ -189,9 +196,14 @@ class TrainingState:
         tensors = tensor_files.read(contents[paths.STATE_TENSORS])
         plain = loads(contents[paths.STATE_JSON])
         load_weights(self.model, contents)
-        self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
-        self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
-        self._set_rates()
+        if self.optimizer:
+            self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
+        if isinstance(self.schedule, LambdaLR):
+            functions = [None] * len(self.schedule.lr_lambdas)
+            self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": functions})
+            self._set_rates(self.schedule)
+        elif self.schedule:
+            self.schedule.load_state_dict(plain["schedule"])
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict({name: from_json_number(value) for name, value in plain["scaler"].items()})
         self.progress = Progress(**plain["progress"])
@@ -201,21 +213,22 @@ class TrainingState:
             plain = plain["other_processes"][rank - 1]
         set_random_generators(tensors, plain)
 
-    def _set_rates(self) -> None:
+    def _set_rates(self, schedule: LambdaLR) -> None:
         """Set the learning rates of the current step: the saved ones, unless the trial was extended and so has another
         schedule.
         """
         rates = [
-            base * factor(self.schedule.last_epoch)
-            for base, factor in zip(self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
+            base * factor(schedule.last_epoch)
+            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
         ]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        self.schedule._last_lr = rates
+        schedule._last_lr = rates
 
     def full_bytes(self) -> int:
         """Bytes of one checkpoint's tensors at the most, before the first step too: weights and Adam's two moments."""
-        parameters: list[Tensor] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        groups = self.optimizer.param_groups if self.optimizer else []
+        parameters: list[Tensor] = [p for group in groups for p in group["params"]]
         return self.weight_bytes() + 2 * sum(p.nbytes for p in parameters)
 
     def weight_bytes(self) -> int:
@@ -358,7 +371,7 @@ def _check_processes(contents: Mapping[str, bytearray], count: int, where: str) 
         )
 
 
-def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
+def load_best(folder: Path, model: nn.Module | ArrayModel, identity: Identity) -> Manifest:
     """Verify a checkpoint, load its weights and return its manifest.
 
     Raises:
@@ -371,8 +384,16 @@ def load_best(folder: Path, model: nn.Module, identity: Identity) -> Manifest:
     return manifest
 
 
-def load_weights(model: nn.Module, contents: Mapping[str, bytearray]) -> None:
+def load_weights(model: nn.Module | ArrayModel, contents: Mapping[str, bytearray]) -> None:
     model.load_state_dict(tensor_files.read(contents[paths.WEIGHTS]))
+
+
+NO_OPTIMIZER: dict[str, Any] = {"state": {}, "param_groups": []}
+
+
+def _without_functions(schedule: LRScheduler | None) -> dict[str, Any]:
+    """The schedule's state for JSON; without a LambdaLR's functions, which the script makes again."""
+    return {k: v for k, v in schedule.state_dict().items() if k != "lr_lambdas"} if schedule else {}
 
 
 def _split_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

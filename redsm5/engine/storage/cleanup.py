@@ -25,11 +25,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal, get_args
 
-from redsm5.config import load_snapshot
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import NO_ROOM, IncompatibleCheckpointError, InputError
 from redsm5.engine.records import FINISHED, TrialRecord
+from redsm5.engine.spec import load_snapshot
 from redsm5.engine.storage.budget import eviction_order, free_trial
 from redsm5.engine.storage.retention import Checkpoint, Policy, plan
 from redsm5.engine.storage.store import (
@@ -260,13 +260,23 @@ def _record(folder: Path) -> TrialRecord | None:
 
 def _policy(folder: Path) -> Policy:
     """The retention policy of the trial's own configuration; keep everything if that cannot be read."""
-    try:
-        retention: dict[str, Any] | None = (load_snapshot(folder) or {}).get("retention")
-    except InputError:
-        retention = None
-    if retention is None:
+    if (snapshot := _snapshot(folder)) is None:
         return Policy(keep_all=True)
-    return Policy(**{f.name: retention[f.name] for f in fields(Policy) if f.name in retention})
+    retention = snapshot["retention"]
+    kept = {f.name: retention[f.name] for f in fields(Policy) if f.name in retention}
+    return Policy(**kept, maximize=_maximize(snapshot))
+
+
+def _snapshot(folder: Path) -> dict[str, Any] | None:
+    """The trial's own configuration; None if it cannot be read."""
+    try:
+        return load_snapshot(folder)
+    except InputError:
+        return None
+
+
+def _maximize(snapshot: dict[str, Any] | None) -> bool:
+    return snapshot is None or snapshot["study"]["direction"] == "maximize"
 
 
 def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
@@ -278,10 +288,14 @@ def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
     found = []
     for of_study in studies.values():
         by_id = {trial.record.trial_id: trial for trial in of_study if trial.record}
-        reported = {trial_id for trial_id, trial in by_id.items() if (trial.folder / paths.REPORT).exists()}
+        snapshot = _snapshot(of_study[0].folder)  # one task and one direction for all
+        own_script = snapshot is not None and snapshot["study"]["script"] is not None  # its report is its own affair
+        reported = {t_id for t_id, trial in by_id.items() if own_script or (trial.folder / paths.REPORT).exists()}
         order = 0
         for trial_id, states_only, reason in eviction_order(
-            [trial.record for trial in of_study if trial.record], reported=reported.__contains__
+            [trial.record for trial in of_study if trial.record],
+            maximize=_maximize(snapshot),
+            reported=reported.__contains__,
         ):
             trial = by_id[trial_id]
             size = trial.states if states_only else trial.states + trial.weights

@@ -45,6 +45,7 @@ class Policy:
     Attributes:
         enabled: without it nothing is ever written.
         keep_training_state: a finished trial keeps its newest resumable checkpoint, to be given more epochs.
+        maximize: whether a higher score is better.
         drop_ties: there is no room for ties beyond `keep_best_k`: the oldest go first.
     """
 
@@ -53,6 +54,7 @@ class Policy:
     keep_all: bool = False
     enabled: bool = True
     keep_training_state: bool = False
+    maximize: bool = True
     drop_ties: bool = False
 
 
@@ -63,9 +65,10 @@ class Step:
     reason: str
 
 
-def best(checkpoints: Sequence[Checkpoint], keep_best_k: int) -> list[Checkpoint]:
-    """The checkpoints with the `keep_best_k` highest scores and all tied with the last, best and oldest first."""
-    scored = [(c.finite_score, c) for c in checkpoints if c.finite_score is not None]
+def best(checkpoints: Sequence[Checkpoint], keep_best_k: int, *, maximize: bool) -> list[Checkpoint]:
+    """The checkpoints with the `keep_best_k` best scores and all tied with the last, best and oldest first."""
+    sign = 1 if maximize else -1
+    scored = [(sign * c.finite_score, c) for c in checkpoints if c.finite_score is not None]
     scored.sort(key=lambda pair: (-pair[0], pair[1].step))
     cut = scored[:keep_best_k][-1][0] if scored else math.inf
     return [c for score, c in scored if score >= cut]
@@ -95,7 +98,7 @@ def plan(checkpoints: Sequence[Checkpoint], policy: Policy, *, finished: bool = 
     last = set(newest + older[max(len(older) - max(policy.keep_last_n - 1, 0), 0) :])
     if finished:
         last = set(newest if policy.keep_training_state else [])
-    tied = best(by_age, policy.keep_best_k) or (by_age[-1:] if finished else [])
+    tied = best(by_age, policy.keep_best_k, maximize=policy.maximize) or (by_age[-1:] if finished else [])
     # Those tied for the last place stand at the end, oldest first: the newest of them stay.
     dropped = set(_surplus(tied, policy.keep_best_k)) if policy.drop_ties else set()
     kept_best = set(tied) - dropped

@@ -218,7 +218,7 @@ class CheckpointStore:
     def best(self) -> list[Checkpoint]:
         """The best checkpoint and all tied with it, oldest first; the newest where no score is finite."""
         checkpoints = self.checkpoints()
-        return best(checkpoints, 1) or sorted(checkpoints, key=lambda c: c.step)[-1:]
+        return best(checkpoints, 1, maximize=self.policy.maximize) or sorted(checkpoints, key=lambda c: c.step)[-1:]
 
     def size(self) -> int:
         """Bytes on disk, litter included."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import optuna
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import Config
 from redsm5.engine import files, paths
 from redsm5.engine.errors import Interrupted
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.study import search, space
 from redsm5.engine.study.launch import wait_unlocked
 from redsm5.engine.study.optuna_private import reopen
@@ -48,7 +48,7 @@ def asking(study: Path, stop: Stop) -> Iterator[None]:
 def ensure_created(
     frozen: optuna.trial.FrozenTrial,
     study: optuna.Study,
-    config: Config,
+    config: StudySpec,
     presets: Sequence[space.Preset],
     board: Scoreboard,
 ) -> str:

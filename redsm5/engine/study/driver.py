@@ -14,14 +14,15 @@ from typing import Any
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from redsm5.config import Config, load_config
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
 from redsm5.engine.installed import typed
 from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
+from redsm5.engine.sections import SearchConfig
+from redsm5.engine.spec import StudySpec, load_config
 from redsm5.engine.study import claims, pruning, search, space
-from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_hub
+from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_access
 from redsm5.engine.study.control import BY_HAND, Control
 from redsm5.engine.study.database import breaking_off, wait_when_away
 from redsm5.engine.study.failures import Failures, check_result, failed_at_start, reason_of
@@ -41,6 +42,7 @@ from redsm5.engine.study.standby import Standby
 from redsm5.engine.study.status import StatusLine, size_text
 from redsm5.engine.study.trial import note_event, read_record, write_record
 from redsm5.engine.surroundings import note_open_to_all
+from redsm5.engine.task import Task
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.engine.tracking.shipper import Shipper, tracking_uri
 from redsm5.engine.waiting import wait_until
@@ -56,22 +58,22 @@ TIMEOUT = (
 class Driver:
     """One worker on one study."""
 
-    def __init__(self, config: Config, kept: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, task: Task[Any], config: StudySpec, kept: Mapping[str, Any] | None = None) -> None:
         """Args:
+        task: what the study is about.
         config: the study's.
         kept: of a study that has begun, what it keeps though the command alone would mean others.
         """
-        self.experiments, self.kept = Path(config.experiments), kept
+        self.task, self.experiments, self.kept = task, Path(config.experiments), kept
         self.stop = StopRequest()
-        self.data = check_data(config, self.stop)  # refuses bad data before anything is written
-        config = self.data.config
+        self.data = check_data(task, config, self.stop)  # refuses bad data before anything is written
         if study_by_name(self.experiments, config.study.name) is None:
-            new_study(config)  # refuses what cannot be searched
+            new_study(config, task)  # refuses what cannot be searched
         storage = search.open_storage(config)  # before a lock is taken: a server may not answer for long
         files.make_dir(self.experiments)
         with files.Lock(self.experiments / paths.LOCK):
-            record = with_data(open_study(config), self.data.fingerprint)
-            self.config = space.without(config, record.left_out)
+            record = with_data(open_study(config, task), self.data.fingerprint)
+            self.config = task.without(config, record.left_out)
             self.presets = space.presets(self.config, record.enqueued)
             self.folder = paths.study_dir(self.experiments, record.study_id)
             owned.refuse_links(self.folder)
@@ -94,13 +96,13 @@ class Driver:
         self.status = StatusLine()
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self.failures = Failures(config, self.board, self.log)
-        self.pages = Pages(self.log)
+        self.pages = Pages(task, self.log)
         self.orphans = claims.Orphans(self.experiments, self.stop_now, self.log)
         self._waited = False
         self._stale, self._renewed = False, 0.0
         if record.left_out and not begun:
-            remedies = space.lacking(config)
-            self.log.warning("the search skips augmentation methods whose data is missing on this machine", **remedies)
+            remedies = dict(task.missing(config))
+            self.log.warning("the search skips what this machine has no data for", **remedies)
 
     def run(self, standby: Standby) -> None:
         """Run or resume the study until its trials are finished; `standby` trains them.
@@ -286,9 +288,10 @@ class Driver:
                 continue
             begun = before.started_at or has_begun(self.board, but=trial_id)
             if begun and record.error and record.error.kind in AWAITED_KINDS:
-                needs = load_config(folder)
+                needs = load_config(type(self.config), folder)
+                needs = needs.model_copy(update={"search": SearchConfig(space={})})  # what this trial reads, no other
                 ended = self.control.asked(paths.STOP_NOW, paths.STOP)
-                wait_for_hub(record.error.message, needs, [needs.model.model_id], self.board, ended, self.log)
+                wait_for_access(record.error.message, self.task, needs, self.board, ended, self.log)
                 places.pop()
                 continue
             if failed_at_start(record):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import Config, load_config, with_parameters
 from redsm5.engine import files, paths
 from redsm5.engine.errors import TrainingError
 from redsm5.engine.records import TrialRecord
+from redsm5.engine.spec import StudySpec, load_config, with_parameters
 from redsm5.engine.study.faults import RESUMABLE_KINDS
 from redsm5.engine.study.launch import trains
 from redsm5.engine.study.registry import Scoreboard
@@ -42,7 +42,7 @@ def reason_of(record: TrialRecord) -> str:
 class Failures:
     """The failures of one worker's trials, and the trials that it holds."""
 
-    def __init__(self, config: Config, board: Scoreboard, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: StudySpec, board: Scoreboard, log: FilteringBoundLogger) -> None:
         self._config, self._board, self._log = config, board, log
         self._row: list[str] = []  # the kinds of those that failed since the last success
         self._starts: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Failures:
         if trained := self._trained():
             self._log.info(f"checking whether trial {trained.number}, which was trained before, still starts")
             folder = paths.trial_dir(Path(self._config.experiments), trained.trial_id)
-            config = load_config(folder)
+            config = load_config(type(self._config), folder)
             if trains(with_parameters(config, {"launch": self._config.launch}), stop):
                 return True
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""Starts a trial's process: `accelerate launch scripts/train.py`, in its own session, killed when its parent dies."""
+"""Starts a trial's process: `accelerate launch SCRIPT`, in its own session, killed when its parent dies."""
 
 import math
 import os
@@ -14,15 +14,15 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import Config, launch_settings, with_parameters
-from redsm5.data import load_learnable
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, Interrupted
 from redsm5.engine.installed import LAUNCH_DIR, SCRIPTS
 from redsm5.engine.overrides import quoted
 from redsm5.engine.records import TrialRecord
+from redsm5.engine.spec import StudySpec, launch_settings, with_parameters
 from redsm5.engine.study.signals import DRIVER, StopRequest, die_with_parent, running_time
 from redsm5.engine.study.trial import create_trial, read_record
+from redsm5.engine.task import Task
 from redsm5.engine.waiting import Stop, wait_until
 
 POLL_S = 0.1
@@ -100,7 +100,7 @@ class Launched:
             os.killpg(self._group, number)
 
 
-def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -> Launched:
+def launch_trial(config: StudySpec, trial_id: str, *, output: Path | None = None) -> Launched:
     """Start the training of a trial whose folder exists, in one or several processes; their output goes to `output`, or
     to this process's own.
 
@@ -112,7 +112,7 @@ def launch_trial(config: Config, trial_id: str, *, output: Path | None = None) -
     with os.fdopen(open_output(output), "ab") if output else nullcontext() as sink:
         if sink:
             streams |= {"stdout": sink, "stderr": sink}
-        process = accelerate_launch(config, SCRIPTS / "train.py", *trial_arguments(config, trial_id), **streams)
+        process = accelerate_launch(config, config.entry_point, *trial_arguments(config, trial_id), **streams)
     return Launched.of(folder, process)
 
 
@@ -122,15 +122,15 @@ def open_output(output: Path) -> int:
     return files.open_own(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def trial_arguments(config: Config, trial_id: str) -> list[str]:
-    """What train.py is given: which trial, and what may differ from start to start."""
+def trial_arguments(config: StudySpec, trial_id: str) -> list[str]:
+    """What the training script is given: which trial, and what may differ from start to start."""
     arguments = [f"trial.id={trial_id}", f"experiments={quoted(config.experiments)}", f"launch={config.launch}"]
     # A trial that was started under another budget resumes under the current one.
     budget = ("max_total_size", "min_free_disk_percent")
     return [*arguments, *(f"retention.{key}={getattr(config.retention, key)}" for key in budget)]
 
 
-def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+def accelerate_launch(config: StudySpec, script: Path, *arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
     """Start a script with the launch configuration `launch`, in a session of its own that ends with this process.
 
     Raises:
@@ -150,12 +150,12 @@ def accelerate_launch(config: Config, script: Path, *arguments: str, **streams: 
     )
 
 
-def child_environment(environ: Mapping[str, str], config: Config, processes: int) -> dict[str, str]:
+def child_environment(environ: Mapping[str, str], config: StudySpec, processes: int) -> dict[str, str]:
     """The environment of the processes of a trial, so many on this machine; nothing in it could change a result."""
     return environment.inherited(environ) | launch_environment(config, processes, environ)
 
 
-def launch_environment(config: Config, processes: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def launch_environment(config: StudySpec, processes: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment variables of a trial's processes, of which so many run on this machine; the user's settings of
     threads and logs stay.
     """
@@ -164,7 +164,7 @@ def launch_environment(config: Config, processes: int, environ: Mapping[str, str
     needed |= {"PET_SHUTDOWN_TIMEOUT": str(STOP_WITHIN_S)} | NO_THREADS
     unless_set = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else each process says at its start that all is used
     if config.on_cpu:
-        threads = 1 if config.model.model_id == "tiny" else max(len(os.sched_getaffinity(0)) // processes, 1)
+        threads = 1 if config.one_thread else max(len(os.sched_getaffinity(0)) // processes, 1)
         unless_set["OMP_NUM_THREADS"] = str(threads)  # the tiny model: 2.5 s an epoch on two that sleep, 1.5 s on one
         # Threads that wait for each other spin a little before they sleep. Measured on 2 cores, 4 layers, 128 wide: if
         # they slept at once, 0.8 to 0.9 times as many posts a second, and if they spun ten times as long, 0.95 to 1.15;
@@ -180,7 +180,7 @@ def note_ignored(log: FilteringBoundLogger) -> None:
         log.info("ignoring environment variables that could change the training", names=" ".join(names))
 
 
-def processes_of(config: Config) -> int:
+def processes_of(config: StudySpec) -> int:
     """How many processes train a trial: as the file of `launch` says or, where that says several, REDSM5_PROCESSES.
 
     Raises:
@@ -220,13 +220,13 @@ def wait_unlocked(folder: Path, stop: Stop | None = None, seconds: float = math.
     return free
 
 
-def dry_run(config: Config) -> int:
+def dry_run(task: Task[Any], config: StudySpec) -> int:
     """Train a few steps as configured, in a temporary folder of which only the log is kept; the exit code.
 
     Raises:
         InputError: the data are not sound.
     """
-    load_learnable(config.data)
+    task.check_data(config)
     log_dir = Path(config.experiments) / paths.LOGS
     stop = StopRequest()
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
@@ -239,7 +239,7 @@ def dry_run(config: Config) -> int:
     return 2 if after.exit_code is None else after.exit_code
 
 
-def trains(config: Config, stop: Stop) -> bool:
+def trains(config: StudySpec, stop: Stop) -> bool:
     """Whether a few steps of this training work here and now; the result is not kept.
 
     Raises:
@@ -253,7 +253,7 @@ def trains(config: Config, stop: Stop) -> bool:
 
 
 def _train_briefly(
-    config: Config, folder: str, stop: Stop, *, output: Path | None = None, seconds: float = math.inf
+    config: StudySpec, folder: str, stop: Stop, *, output: Path | None = None, seconds: float = math.inf
 ) -> TrialRecord:
     """Train a few steps as configured, in this folder; the record of the trial that did it."""
     changes = {"experiments": folder, "train.epochs": 1, "retention.enabled": False, "dry_run": True}

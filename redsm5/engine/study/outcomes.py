@@ -7,12 +7,13 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import Config
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines, now
 from redsm5.engine.errors import InputError, Interrupted, TrainingError
 from redsm5.engine.records import FINISHED, Decision, ErrorRecord, TrialRecord
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.trial import open_store, read_record, write_record
+from redsm5.engine.task import Task
 
 
 def existing_record(folder: Path) -> TrialRecord:
@@ -80,7 +81,7 @@ def note_repeated(folder: Path, record: TrialRecord, original: TrialRecord) -> T
     return record
 
 
-def finish_leftovers(folder: Path, config: Config) -> None:
+def finish_leftovers(folder: Path, config: StudySpec) -> None:
     """Do what a finished trial was killed before doing: delete its training state and litter.
 
     If its checkpoints are behind a link that is not its own, nothing is touched.
@@ -90,7 +91,7 @@ def finish_leftovers(folder: Path, config: Config) -> None:
         _finish_leftovers(folder, config)
 
 
-def _finish_leftovers(folder: Path, config: Config) -> None:
+def _finish_leftovers(folder: Path, config: StudySpec) -> None:
     states = {path.parent for path in folder.glob(f"{paths.CHECKPOINTS}/*/training_state.*")}
     litter = list(folder.glob(f"{paths.CHECKPOINTS}/.*"))
     record = read_record(folder)
@@ -105,16 +106,14 @@ def _finish_leftovers(folder: Path, config: Config) -> None:
             write_record(folder, record.model_copy(update={"bytes": store.size()}))
 
 
-def draw_report(folder: Path, log: FilteringBoundLogger) -> None:
+def draw_report(folder: Path, task: Task[Any], log: FilteringBoundLogger) -> None:
     """Write the page of a trial's report, if it has one. A page that cannot be written is no fault of the trial:
     `just summary` tries it again.
     """
-    from redsm5.evaluation.page import write_page  # the plots take a second to import
-
     if not (folder / paths.REPORT).exists():
         return
     try:
-        write_page(folder)
+        task.write_page(folder)
     except Exception as error:
         log.warning("the report's page could not be written", reason=f"{type(error).__name__}: {error}")
 
@@ -122,8 +121,8 @@ def draw_report(folder: Path, log: FilteringBoundLogger) -> None:
 class Pages:
     """The pages of the trials that have ended, drawn in the background, where the next one does not wait for them."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        self._log = log
+    def __init__(self, task: Task[Any], log: FilteringBoundLogger) -> None:
+        self._task, self._log = task, log
         self._waiting: list[Path] = []
         self._thread = ThreadPoolExecutor(1)
 
@@ -134,7 +133,7 @@ class Pages:
     def draw(self) -> None:
         """Begin with what was added, once the next trial is no longer at its start, which a page would hold up."""
         for folder in self._waiting:
-            self._thread.submit(draw_report, folder, self._log)
+            self._thread.submit(draw_report, folder, self._task, self._log)
         self._waiting.clear()
 
     def close(self) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 
-from redsm5.config import Config
 from redsm5.engine import paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.records import Decision, MetricRow
+from redsm5.engine.sections import CategoricalParameter
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.outcomes import append_decision
 from redsm5.engine.study.trial import read_record
-from redsm5.sections import CategoricalParameter
 
 PERCENTILE = 25.0  # of the completed trials, the best so many percent are what a trial must keep up with
 REDUCTION_FACTOR = 3
@@ -33,10 +33,11 @@ class Hyperband(BasePruner):
     Args:
         epochs: the most that a trial trains.
         seed: the study's.
+        maximize: whether a higher score is better.
     """
 
-    def __init__(self, *, epochs: int, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, *, epochs: int, seed: int, maximize: bool) -> None:
+        self._seed, self._sign = seed, 1 if maximize else -1
         self.brackets = 1
         while REDUCTION_FACTOR**self.brackets <= epochs:
             self.brackets += 1
@@ -57,15 +58,15 @@ class Hyperband(BasePruner):
         if epoch is None or epoch not in [REDUCTION_FACTOR**rung for rung in range(bracket, self.brackets)]:
             return False
         scores = sorted(
-            t.intermediate_values[epoch]
+            self._sign * t.intermediate_values[epoch]
             for t in study.get_trials(deepcopy=False)
             if epoch in t.intermediate_values and self.bracket(t.number) == bracket
         )
         going_on = max(len(scores) // REDUCTION_FACTOR, 1)
-        return trial.intermediate_values[epoch] < scores[-going_on]
+        return self._sign * trial.intermediate_values[epoch] < scores[-going_on]
 
 
-def make_pruner(config: Config) -> BasePruner:
+def make_pruner(config: StudySpec) -> BasePruner:
     """The pruner that the study names; of Optuna's, with its defaults (it compares once 5 trials are completed)."""
     match config.study.pruner:
         case "median":
@@ -73,11 +74,11 @@ def make_pruner(config: Config) -> BasePruner:
         case "percentile":
             return PercentilePruner(PERCENTILE)
         case "hyperband":
-            return Hyperband(epochs=_most_epochs(config), seed=config.study.seed)
+            return Hyperband(epochs=_most_epochs(config), seed=config.study.seed, maximize=config.maximize)
     return NopPruner()
 
 
-def _most_epochs(config: Config) -> int:
+def _most_epochs(config: StudySpec) -> int:
     parameter = config.search.space.get("train.epochs")
     if parameter is None:
         return config.train.epochs
@@ -86,17 +87,17 @@ def _most_epochs(config: Config) -> int:
     return int(parameter.high)
 
 
-def reason(config: Config, epoch: int, value: float) -> str:
+def reason(config: StudySpec, epoch: int, value: float) -> str:
     """Why the pruner ends a trial with this score after this epoch."""
     rule = {
-        "median": "is below the median of earlier trials",
+        "median": f"is {'below' if config.maximize else 'above'} the median of earlier trials",
         "percentile": f"is not among the best {PERCENTILE:.0f}% of earlier trials",
         "hyperband": f"is not among the best third of its bracket after epoch {epoch}",
     }
     return f"{config.study.metric} {value:.4f} {rule[config.study.pruner]}"
 
 
-def decide(study: optuna.Study, config: Config, number: int, folder: Path) -> None:
+def decide(study: optuna.Study, config: StudySpec, number: int, folder: Path) -> None:
     """Report each new epoch's score to Optuna and record whether its pruner prunes the trial.
 
     After the last epoch it never does: that would save nothing, and the trial would have no report.

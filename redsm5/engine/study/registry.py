@@ -6,12 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from redsm5.config import (
+from redsm5.engine import files, owned, paths
+from redsm5.engine.compose import compose
+from redsm5.engine.documents import load, now, parse
+from redsm5.engine.errors import ConfigError, InputError
+from redsm5.engine.overrides import ADDRESSES
+from redsm5.engine.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
+from redsm5.engine.redaction import REDACTED
+from redsm5.engine.spec import (
     MAY_CHANGE,
-    Config,
-    compose,
+    StudySpec,
+    completed_snapshot,
     differences,
     flatten,
     from_snapshot,
@@ -19,15 +26,11 @@ from redsm5.config import (
     snapshot_of,
     with_parameters,
 )
-from redsm5.data import resources
-from redsm5.engine import files, owned, paths
-from redsm5.engine.documents import load, now, parse
-from redsm5.engine.errors import ConfigError, InputError
-from redsm5.engine.overrides import ADDRESSES
-from redsm5.engine.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
-from redsm5.engine.redaction import REDACTED
 from redsm5.engine.study import space
 from redsm5.engine.study.trial import read_record
+from redsm5.engine.task import Task
+
+C = TypeVar("C", bound=StudySpec)
 
 
 class Unreadable(NamedTuple):
@@ -95,7 +98,7 @@ def list_studies(experiments: Path) -> list[tuple[StudyRecord, int, int]]:
     return [(record, sizes[record.study_id], logs[record.study_id]) for record in by_age]
 
 
-def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
+def study_config(kind: type[C], overrides: Sequence[str]) -> tuple[C, dict[str, Any]]:
     """The configuration of a command for an existing study: the study's own, with the changes that MAY_CHANGE allows.
     Keys that the command does not name come from the study.
 
@@ -105,15 +108,15 @@ def study_config(overrides: Sequence[str]) -> tuple[Config, dict[str, Any]]:
     Raises:
         ConfigError: the command names a key whose value is another than the study's, and which may not change.
     """
-    asked = compose(overrides)
+    asked = compose(kind, overrides)
     experiments = Path(asked.experiments)
     found = study_by_name(experiments, asked.study.name)
     if found is None:
         return asked, {}
-    begun = from_snapshot(found.config, experiments)
+    begun = from_snapshot(kind, found.config, experiments)
     saved = begun.model_dump(mode="json")
     wanted = snapshot_of(asked)
-    named = named_keys(overrides, saved, wanted)
+    named = named_keys(kind, overrides, saved, wanted)
     differ = differences(saved, wanted)
     searched = {key: ("searched", flatten(wanted)[key]) for key in found.config["search"]["space"] if key in named}
     refused = {key: both for key, both in (searched | differ).items() if key in named and key not in MAY_CHANGE}
@@ -140,16 +143,16 @@ def _other_configuration(name: str, changed: Mapping[str, tuple[Any, Any]]) -> C
     )
 
 
-def new_study(config: Config) -> StudyRecord:
+def new_study(config: C, task: Task[C]) -> StudyRecord:
     """The record of a study that is to be made; nothing is written. What it is to try is settled here, once for all.
 
     Raises:
-        ConfigError: a set of study.enqueue, the grid, or an augmentation method without its data is refused.
+        ConfigError: a set of study.enqueue, the grid, or what this machine lacks is refused.
     """
-    resources.check_available(config.train.augmentation)
-    left_out = list(space.lacking(config))
-    usable = space.without(config, left_out)
-    enqueued = space.read_enqueued(usable)
+    task.check_machine(config)
+    left_out = list(task.missing(config))
+    usable = task.without(config, left_out)
+    enqueued = space.read_enqueued(usable, task)
     return StudyRecord(
         study_id=str(uuid.uuid4()),
         name=config.study.name,
@@ -163,7 +166,7 @@ def new_study(config: Config) -> StudyRecord:
     )
 
 
-def open_study(config: Config) -> StudyRecord:
+def open_study(config: C, task: Task[C]) -> StudyRecord:
     """The study that the configuration names, made if there is none. The caller holds the experiments folder's lock.
 
     Raises:
@@ -175,33 +178,32 @@ def open_study(config: Config) -> StudyRecord:
     snapshot = snapshot_of(config)
     found = study_by_name(experiments, config.study.name)
     if found is None:
-        found = new_study(config)
+        found = new_study(config, task)
         files.make_dir(paths.study_dir(experiments, found.study_id) / paths.CONTROL)
-    changed = {
-        k: v for k, v in differences(paths.moved(found.config, experiments), snapshot).items() if k not in MAY_CHANGE
-    }
+    saved = paths.moved(completed_snapshot(type(config), found.config), experiments)
+    changed = {k: v for k, v in differences(saved, snapshot).items() if k not in MAY_CHANGE}
     if changed:  # another worker made it at the same moment
         raise _other_configuration(config.study.name, changed)
-    usable = space.without(config, found.left_out)
-    space.check_study_data(usable, found.enqueued)
+    usable = task.without(config, found.left_out)
+    task.check_study(usable, found.enqueued)
     trials = found.trials.model_copy(update={"wanted": space.wanted(usable, found.enqueued)})
     return found.model_copy(update={"config": snapshot, "trials": trials, "state": "running"})
 
 
-def with_data(study: StudyRecord, fingerprint: str) -> StudyRecord:
-    """The study's record with the fingerprint of these posts and splits.
+def with_data(study: StudyRecord, fingerprint: str | None) -> StudyRecord:
+    """The study's record with the fingerprint of its data, if the task has one.
 
     Raises:
         ConfigError: it was begun with others, so that its trials could not be compared.
     """
-    if study.data_fingerprint not in (None, fingerprint):
+    if fingerprint and study.data_fingerprint not in (None, fingerprint):
         raise ConfigError(
             f"study {study.name} was started with other posts or splits: their fingerprint was "
             f"{study.data_fingerprint[:12]}… and is now {fingerprint[:12]}…",
             remedy="Restore the original files (data.revision=<commit> pins those of the Hub), or use "
             "another study.name.",
         )
-    return study.model_copy(update={"data_fingerprint": fingerprint})
+    return study.model_copy(update={"data_fingerprint": fingerprint or study.data_fingerprint})
 
 
 def _remove_litter(experiments: Path) -> None:
@@ -247,7 +249,8 @@ class Scoreboard:
         self.take_in_the_others()
         records = sorted(self.trials.values(), key=lambda r: r.number or 0)
         completed = [r for r in records if r.state == "completed" and r.best]
-        best = max(completed, key=lambda r: r.best.value if r.best else 0.0, default=None)
+        sign = 1 if self.study.maximize else -1
+        best = max(completed, key=lambda r: sign * r.best.value if r.best else 0.0, default=None)
         counts = TrialCounts(
             wanted=self.study.trials.wanted,
             finished=sum(r.state in FINISHED for r in records),

@@ -2,24 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from redsm5.config import (
-    Config,
-    compose,
+from redsm5.engine import files, paths
+from redsm5.engine.compose import compose, plain_values
+from redsm5.engine.errors import ConfigError, LockedError
+from redsm5.engine.records import FINISHED
+from redsm5.engine.spec import (
+    StudySpec,
     differences,
     from_snapshot,
     load_snapshot,
     named_keys,
-    plain_values,
     save_config,
     snapshot_of,
     with_parameters,
 )
-from redsm5.engine import files, paths
-from redsm5.engine.errors import ConfigError, LockedError
-from redsm5.engine.records import FINISHED
 from redsm5.engine.study.trial import read_record, write_record
+
+C = TypeVar("C", bound=StudySpec)
 
 # What may change when a trial is resumed; everything else is fixed at its start. Its epochs may be raised.
 MAY_CHANGE_ON_RESUME = (
@@ -32,20 +33,20 @@ MAY_CHANGE_ON_RESUME = (
 )
 
 
-def trial_config(overrides: Sequence[str]) -> Config:
+def trial_config(kind: type[C], overrides: Sequence[str]) -> C:
     """The configuration saved with the trial `trial.id`, with the changes that are allowed on a resume.
 
     Raises:
         ConfigError: there is no such trial, or an override would change what the trial was started with.
     """
-    values = plain_values(overrides)
+    values = plain_values(kind, overrides)
     if values and {"trial.id", "experiments"} <= values.keys():
         asked, (trial_id, experiments) = None, (values["trial.id"], values["experiments"])
     else:
-        asked = compose(overrides)
+        asked = compose(kind, overrides)
         trial_id, experiments = asked.trial.id, asked.experiments
     folder = paths.trial_dir(Path(str(experiments)), trial_id)
-    saved = load_snapshot(folder)
+    saved = load_snapshot(folder, kind)
     saved = saved and paths.moved(saved, Path(str(experiments)))
     if saved is None or not (folder / paths.TRIAL).exists():
         raise ConfigError(
@@ -53,8 +54,8 @@ def trial_config(overrides: Sequence[str]) -> Config:
             remedy="The trials are the folders trial_<uuid> there; leave trial.id out to start a new one.",
         )
     if asked is None:  # to compose what these words are plain without takes 0.1 s
-        asked = with_parameters(from_snapshot(saved), values or {})
-    named = named_keys(overrides, saved, asked.model_dump(mode="json"))
+        asked = with_parameters(from_snapshot(kind, saved), values or {})
+    named = named_keys(kind, overrides, saved, asked.model_dump(mode="json"))
 
     def changes(now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         return {key: both for key, both in differences(saved, now).items() if key in named}
@@ -71,10 +72,10 @@ def trial_config(overrides: Sequence[str]) -> Config:
             f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
             remedy="Leave these out, or start a new trial without trial.id. Only train.epochs may be raised.",
         )
-    return with_parameters(from_snapshot(saved), {key: after for key, (_, after) in changed.items()})
+    return with_parameters(from_snapshot(kind, saved), {key: after for key, (_, after) in changed.items()})
 
 
-def allow_more_epochs(folder: Path, config: Config) -> None:
+def allow_more_epochs(folder: Path, config: StudySpec) -> None:
     """Extend a trial to more epochs than it was started with; do nothing if it is not extended.
 
     Raises:

@@ -19,14 +19,14 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from redsm5.config import Config
 from redsm5.engine import files, paths
 from redsm5.engine.errors import ConfigError
 from redsm5.engine.records import StudyRecord, TrialRecord
+from redsm5.engine.sections import CategoricalParameter, Parameter
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.database import open_database
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.space import Preset, draw_in_order, fixed
-from redsm5.sections import CategoricalParameter, Parameter
 
 TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
 
@@ -47,7 +47,7 @@ class _RepairingLock:
         self._lock.release()
 
 
-def open_storage(config: Config) -> BaseStorage:
+def open_storage(config: StudySpec) -> BaseStorage:
     """Optuna's storage: a journal file in the experiments folder, or the database that `study.storage` names.
 
     Raises:
@@ -72,7 +72,11 @@ def open_optuna(storage: BaseStorage, record: StudyRecord, pruner: BasePruner, *
     """
     name = f"{record.name}-{record.study_id[:8]}"
     study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+        study_name=name,
+        storage=storage,
+        direction="maximize" if record.maximize else "minimize",
+        pruner=pruner,
+        load_if_exists=True,
     )
     if begun and not study.get_trials(deepcopy=False):
         raise ConfigError(
@@ -90,14 +94,14 @@ def seed_for(study_seed: int, number: int, purpose: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def make_sampler(config: Config, number: int, values: Mapping[str, Any] | None = None) -> BaseSampler:
+def make_sampler(config: StudySpec, number: int, values: Mapping[str, Any] | None = None) -> BaseSampler:
     """The sampler of trial `number`, for which these values are set."""
     seed = seed_for(config.study.seed, number, "sampler")
     sampler = TPESampler(seed=seed) if config.study.sampler == "tpe" else RandomSampler(seed=seed)
     return PartialFixedSampler(dict(values), sampler) if values else sampler
 
 
-def draw(study: optuna.Study, trial: optuna.Trial, config: Config, presets: Sequence[Preset] = ()) -> dict[str, Any]:
+def draw(study: optuna.Study, trial: optuna.Trial, config: StudySpec, presets: Sequence[Preset] = ()) -> dict[str, Any]:
     """The parameters of a trial, in the order of the search space, sampled unless its preset sets them.
 
     A trial that was interrupted while being sampled is sampled again from the start of its random stream.
@@ -106,13 +110,13 @@ def draw(study: optuna.Study, trial: optuna.Trial, config: Config, presets: Sequ
     preset = presets[trial.number] if first else {}
     study.sampler = make_sampler(config, trial.number, fixed(config, preset) if first else None)
     if trial.params:
-        replayed = optuna.create_study(direction="maximize", sampler=study.sampler)
+        replayed = optuna.create_study(direction=config.study.direction, sampler=study.sampler)
         replayed.add_trials([t for t in study.get_trials(deepcopy=False) if t.number < trial.number])
         study.sampler = PartialFixedSampler(_suggest(replayed.ask(), config, preset), RandomSampler(seed=0))
     return _suggest(reopen(study, trial), config, preset)
 
 
-def _suggest(trial: optuna.Trial, config: Config, preset: Preset) -> dict[str, Any]:
+def _suggest(trial: optuna.Trial, config: StudySpec, preset: Preset) -> dict[str, Any]:
     def suggest(name: str, parameter: Parameter) -> Any:
         if isinstance(parameter, CategoricalParameter):
             return trial.suggest_categorical(name, parameter.choices)

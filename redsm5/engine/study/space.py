@@ -1,4 +1,4 @@
-"""The search space besides the sampler: enqueued parameter sets, grid points, choices that this machine cannot run.
+"""The search space besides the sampler: enqueued parameter sets, grid points, what is fixed for a trial.
 
 All of it is a function of the configuration and of study.json, so that every worker and every later run agree. A preset
 is the set of values fixed for one trial, by key, of the search space or other keys.
@@ -7,26 +7,24 @@ is the set of values fixed for one trial, by key, of the search space or other k
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import yaml  # OmegaConf's own reader of YAML
-from omegaconf import OmegaConf
 
-from redsm5.config import Config, as_choice, flatten, holds, known_keys, with_parameters
-from redsm5.data import resources
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.overrides import is_text, refuse_secrets
-from redsm5.sections import CategoricalParameter, Parameter
+from redsm5.engine.searchspace import holds, read_yaml
+from redsm5.engine.sections import CategoricalParameter, Parameter
+from redsm5.engine.spec import StudySpec, as_choice, flatten, searchable_keys, with_parameters
+from redsm5.engine.task import Task
 
-METHODS = "train.augmentation.methods"
-TRANSLATION_MODELS = "train.augmentation.translation_models"
 MAX_GRID = 10_000  # points; as many trials as an experiments folder is made for
 
 Preset = Mapping[str, Any]
+C = TypeVar("C", bound=StudySpec)
 
 
-def draw_in_order(config: Config, preset: Preset, draw: Callable[[str, Parameter], Any]) -> dict[str, Any]:
+def draw_in_order(config: StudySpec, preset: Preset, draw: Callable[[str, Parameter], Any]) -> dict[str, Any]:
     """The parameters of a trial: `draw`n in the order of the space, but for those whose condition does not hold beside
     the others; what the preset has beside the space comes with them.
     """
@@ -38,7 +36,7 @@ def draw_in_order(config: Config, preset: Preset, draw: Callable[[str, Parameter
     return values
 
 
-def fixed(config: Config, preset: Preset) -> dict[str, Any]:
+def fixed(config: StudySpec, preset: Preset) -> dict[str, Any]:
     """What is not left to the sampler beside this preset: its values, and for all else the configuration's own, where
     the space holds them.
     """
@@ -47,12 +45,12 @@ def fixed(config: Config, preset: Preset) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if config.search.space[key].holds_value(value)}
 
 
-def configured(config: Config, parameters: Mapping[str, Any]) -> Config:
+def configured(config: C, parameters: Mapping[str, Any]) -> C:
     """The configuration with a trial's parameters; of the space, what was not drawn is null."""
     return with_parameters(config, {**dict.fromkeys(config.search.space), **parameters})
 
 
-def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
+def presets(config: StudySpec, enqueued: Sequence[Preset]) -> list[Preset]:
     """The fixed values of the first trials, in their order; with a grid, of all possible trials.
 
     Raises:
@@ -66,14 +64,14 @@ def presets(config: Config, enqueued: Sequence[Preset]) -> list[Preset]:
     return [*first, *(point for point in grid(config) if point not in tried)]
 
 
-def wanted(config: Config, enqueued: Sequence[Preset]) -> int:
+def wanted(config: StudySpec, enqueued: Sequence[Preset]) -> int:
     """The number of trials to finish: study.trials, or the number of grid points if that is lower."""
     if config.study.sampler != "grid":
         return config.study.trials
     return min(config.study.trials, len(presets(config, enqueued)))
 
 
-def _whole_point(config: Config, preset: Preset) -> dict[str, Any] | None:
+def _whole_point(config: StudySpec, preset: Preset) -> dict[str, Any] | None:
     """The preset's parameters, where none is left to the sampler."""
     values = fixed(config, preset)
     parameters = draw_in_order(config, preset, lambda key, _: values.get(key, ...))
@@ -84,7 +82,7 @@ def _whole_point(config: Config, preset: Preset) -> dict[str, Any] | None:
 # the grid
 
 
-def grid(config: Config) -> list[Preset]:
+def grid(config: StudySpec) -> list[Preset]:
     """All points of the space, those alone that its conditions allow, in an order that depends on the study's seed.
 
     Raises:
@@ -126,7 +124,7 @@ def _grid_values(key: str, parameter: Parameter) -> list[Any]:
 # the sets of study.enqueue
 
 
-def read_enqueued(config: Config) -> list[dict[str, Any]]:
+def read_enqueued(config: C, task: Task[C]) -> list[dict[str, Any]]:
     """The sets of `study.enqueue`, each of which gives a valid configuration.
 
     Raises:
@@ -135,38 +133,29 @@ def read_enqueued(config: Config) -> list[dict[str, Any]]:
     if config.study.enqueue is None:
         return []
     path = Path(config.study.enqueue)
-    try:
-        # Not PyYAML's own loader, for which 1e-5 is a word.
-        document = OmegaConf.to_container(OmegaConf.load(path))
-        typed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # the same, all of it text
-    except Exception as error:  # the file system's, PyYAML's and OmegaConf's have no common base
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ConfigError(
-            f"study.enqueue={path} cannot be read: {reason}",
-            remedy="Use a YAML file with a list of parameter sets, such as "
-            "`- {train.learning_rate: 1e-5, train.batch_size: 8}`.",
-        ) from None
+    example = "a list of parameter sets, such as `- {train.learning_rate: 1e-5, train.batch_size: 8}`"
+    document, typed = read_yaml("study.enqueue", path, example)
     if not isinstance(document, list):
         raise ConfigError(
             f"study.enqueue={path} is not a list of parameter sets",
             remedy="Start each parameter set with a dash: `- train.batch_size: 8`.",
         )
     return [
-        _checked_set(config, _with_text(values, words), f"study.enqueue={path}, set {n}")
+        _checked_set(config, task, _with_text(config, values, words), f"study.enqueue={path}, set {n}")
         for n, (values, words) in enumerate(zip(document, typed, strict=True), 1)
     ]
 
 
-def _with_text(values: Any, words: Any) -> Any:
+def _with_text(config: StudySpec, values: Any, words: Any) -> Any:
     """A parameter set in which each text field has the text as typed, even if it looks like a number."""
     if not (isinstance(values, dict) and isinstance(words, dict)):
         return values
-    typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(Config, key)}
+    typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(type(config), key)}
     return {key: value if value is None else typed.get(key, value) for key, value in values.items()}
 
 
-def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
-    searchable = [name for name in known_keys(config) if name.startswith(("model.", "train."))]
+def _checked_set(config: C, task: Task[C], values: Any, where: str) -> dict[str, Any]:
+    searchable = searchable_keys(config)
     if not isinstance(values, dict):
         raise ConfigError(
             f"{values!r} is not a parameter set", where=where, remedy="Write `- key: value` for each of its keys."
@@ -176,7 +165,7 @@ def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
             raise ConfigError(
                 f"unknown key {key}={value}{nearest(str(key), searchable)}",
                 where=where,
-                remedy="A parameter set has dotted keys of model and train, for example train.learning_rate.",
+                remedy="A parameter set has dotted keys that can be searched, for example train.epochs.",
             )
         if "${" in str(value):
             raise ConfigError(
@@ -200,67 +189,12 @@ def _checked_set(config: Config, values: Any, where: str) -> dict[str, Any]:
             )
     try:
         config = configured(config, parameters)
-        resources.check_available(config.train.augmentation)
+        task.check_machine(config)
     except ConfigError as error:
         raise ConfigError(error.what, where=where, remedy=error.remedy or "Fix or remove the parameter set.") from None
     return checked
 
 
-def _parents(config: Config, key: str) -> list[str]:
+def _parents(config: StudySpec, key: str) -> list[str]:
     space = config.search.space
     return [parent for parent in space[key].when if parent in space] if key in space else []
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# what this machine has no data for
-
-
-def lacking(config: Config) -> dict[str, str]:
-    """Of the augmentation methods that the space proposes, those that this machine cannot do, each with the remedy."""
-    parameter = config.search.space.get(METHODS)
-    if not isinstance(parameter, CategoricalParameter):
-        return {}
-    methods = dict.fromkeys(method for choice in parameter.choices for method in _methods(choice))
-    return resources.missing_data(list(methods), config.train.augmentation.translation_models)
-
-
-def _methods(choice: Any) -> list[str]:
-    """The methods that a value of train.augmentation.methods names."""
-    return [method for method in str(as_choice(choice) or "").split("+") if method]
-
-
-def without(config: Config, methods: Sequence[str]) -> Config:
-    """The configuration whose space proposes none of these augmentation methods.
-
-    Raises:
-        ConfigError: then nothing is left to propose.
-    """
-    parameter = config.search.space.get(METHODS)
-    if not methods or not isinstance(parameter, CategoricalParameter):
-        return config
-    choices = [choice for choice in parameter.choices if not set(_methods(choice)) & set(methods)]
-    if not choices:
-        raise ConfigError(
-            f"search.space.{METHODS} has no choice left: this machine lacks the data for {', '.join(methods)}",
-            remedy=" ".join(dict.fromkeys(lacking(config).values())),
-        )
-    space = {**config.search.space, METHODS: parameter.model_copy(update={"choices": choices})}
-    return config.model_copy(update={"search": config.search.model_copy(update={"space": space})})
-
-
-def check_study_data(config: Config, enqueued: Sequence[Preset]) -> None:
-    """Check that this machine has the data of all augmentation methods that the study may propose.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    own = config.train.augmentation
-    missing = lacking(config) | resources.missing_data(own.methods, own.translation_models)
-    for preset in enqueued:
-        models = preset.get(TRANSLATION_MODELS, own.translation_models)
-        missing |= resources.missing_data(_methods(preset.get(METHODS)), models)
-    if missing:
-        raise ConfigError(
-            f"the study tries {METHODS} whose data is not on this machine: {', '.join(missing)}",
-            remedy=" ".join(dict.fromkeys(missing.values())),
-        )

@@ -21,11 +21,11 @@ from typing import Any, Self
 
 from structlog.typing import FilteringBoundLogger
 
-from redsm5.config import Config
 from redsm5.engine import paths
 from redsm5.engine.errors import Interrupted
 from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.jsonio import dumps, loads
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.study import launch
 from redsm5.engine.study.launch import POLL_S, Launched
 from redsm5.engine.waiting import Stop
@@ -46,7 +46,7 @@ class Standby:
         ready_s: what has not answered for so many seconds hangs, and is waited for no longer.
     """
 
-    def __init__(self, config: Config, ready_s: float = READY_S) -> None:
+    def __init__(self, config: StudySpec, ready_s: float = READY_S) -> None:
         self.config, self._ready_s = config, ready_s
         self._several = launch.processes_of(config) > 1
         self._scratch = tempfile.TemporaryDirectory(prefix="redsm5-standby-")
@@ -64,6 +64,7 @@ class Standby:
             self.process = launch.accelerate_launch(
                 self.config,
                 SCRIPT,
+                self.config.entry_module or str(self.config.entry_point),
                 environment={"REDSM5_REQUEST": name},
                 stdin=theirs,
                 stdout=printed,
@@ -90,7 +91,8 @@ class Standby:
             self._channel.close()
             self._start()
         arguments = launch.trial_arguments(self.config, trial_id)
-        request = dumps({"arguments": arguments, "output": str(output)}) + b"\n"
+        words = {"script": str(self.config.entry_point), "arguments": arguments, "output": str(output)}
+        request = dumps(words) + b"\n"
         if self._several:
             self._request.write_bytes(request)
             launched = Launched.of(folder, self.process)

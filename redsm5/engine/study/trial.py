@@ -9,17 +9,17 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from redsm5.config import Config, save_config, with_parameters
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, load_lines, now
 from redsm5.engine.errors import ConfigError
 from redsm5.engine.records import Decision, Event, TrialRecord
+from redsm5.engine.spec import StudySpec, save_config, with_parameters
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore
 
 
 def create_trial(
-    config: Config,
+    config: StudySpec,
     *,
     trial_id: str | None = None,
     study_id: str | None = None,
@@ -102,7 +102,7 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
         files.append_durable(study / paths.EVENTS, event.to_line())
 
 
-def open_store(folder: Path, config: Config, log: Any, *, writes: bool = True) -> CheckpointStore:
+def open_store(folder: Path, config: StudySpec, log: Any, *, writes: bool = True) -> CheckpointStore:
     """The trial's checkpoints under the policy of its configuration."""
     r = config.retention
     policy = Policy(
@@ -111,5 +111,6 @@ def open_store(folder: Path, config: Config, log: Any, *, writes: bool = True) -
         keep_all=r.keep_all,
         enabled=r.enabled,
         keep_training_state=r.keep_training_state,
+        maximize=config.maximize,
     )
     return CheckpointStore(folder, policy, log, writes=writes)

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from redsm5.config import Config
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines, now
 from redsm5.engine.errors import Interrupted, LockedError
 from redsm5.engine.records import FINISHED, Decision, ErrorRecord, TrialRecord, TrialState
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.storage.budget import Budget, reservation
 from redsm5.engine.storage.disk import DiskMonitor
 from redsm5.engine.storage.store import CheckpointStore
@@ -37,7 +37,7 @@ class TrialRun:
         peers: the trial's processes, once they have met. stepped: whether this start has done an optimizer step.
     """
 
-    def __init__(self, folder: Path, config: Config, lock: files.Lock | None, record: TrialRecord) -> None:
+    def __init__(self, folder: Path, config: StudySpec, lock: files.Lock | None, record: TrialRecord) -> None:
         self.folder, self.config, self.record, self._lock = folder, config, record, lock
         self._active_since = running_time() - record.active_seconds
         self.peers: Peers | None = None
@@ -47,7 +47,7 @@ class TrialRun:
         self.disk = DiskMonitor(folder / paths.CHECKPOINTS, self.log)
 
     @classmethod
-    def open(cls, config: Config) -> Self:
+    def open(cls, config: StudySpec) -> Self:
         """Take the trial's lock and note that it is preparing.
 
         Raises:
@@ -110,6 +110,7 @@ class TrialRun:
             max_total_size=r.max_total_size,
             min_free_disk_percent=r.min_free_disk_percent,
             log=self.log.info,
+            report=self.config.report_file,
         )
         self.log.info("storage", checkpoint=full, weights=weights, reserved=size, budget=r.max_total_size)
         budget.reserve(size, stop=self.stop)

@@ -21,12 +21,12 @@ from tenacity import (
     wait_exponential,
 )
 
-from redsm5.config import Config
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, LockedError, RedSM5Error
 from redsm5.engine.records import Shipped
 from redsm5.engine.redaction import redact
+from redsm5.engine.spec import StudySpec
 from redsm5.engine.tracking import local
 from redsm5.engine.tracking.access import of_one_trial, remedy
 from redsm5.engine.tracking.tracker import Log, Tracker
@@ -39,7 +39,7 @@ LOST, FOUND = "metrics cannot be sent to MLflow and wait in the journals", "metr
 REPORT_LOST, REPORT_FOUND = "a report cannot be sent to MLflow; everything else can", "every report is in MLflow now"
 
 
-def tracking_uri(config: Config) -> str:
+def tracking_uri(config: StudySpec) -> str:
     """Where the metrics go: `study.tracking_uri`, or the database in the experiments folder."""
     return config.study.tracking_uri or local.own_uri(Path(config.experiments))
 

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from redsm5.config import flatten, load_snapshot
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, milliseconds
 from redsm5.engine.errors import InputError, LockedError
 from redsm5.engine.records import FINISHED, Shipped, TrialRecord
+from redsm5.engine.spec import flatten, load_snapshot
 from redsm5.engine.tracking import local
 from redsm5.engine.tracking.access import NotTakenError, in_trash, is_refusal
 from redsm5.engine.tracking.journal import JournalReader

@@ -294,7 +294,10 @@ def test_the_order_in_which_trials_give_way() -> None:
         record("unreported", "completed", 0.1),
         record("finishing", "finishing", 0.1),
     ]
-    order = [(name, state) for name, state, _ in eviction_order(records, reported=lambda name: name != "unreported")]
+    order = [
+        (name, state)
+        for name, state, _ in eviction_order(records, maximize=True, reported=lambda name: name != "unreported")
+    ]
     assert order == [
         ("failed", False),
         ("pruned", False),
@@ -313,7 +316,11 @@ def test_of_trials_tied_for_the_best_the_one_that_the_study_names_stays() -> Non
         record_of(f"trial {n}", STUDY, state="completed", number=n, best=Best(epoch=1, value=0.5)) for n in (1, 0, 2)
     ]
     for records in (tied, tied[::-1]):
-        gone = [name for name, states_only, _ in eviction_order(records, lambda name: True) if not states_only]
+        gone = [
+            name
+            for name, states_only, _ in eviction_order(records, maximize=True, reported=lambda name: True)
+            if not states_only
+        ]
         assert gone == ["trial 2", "trial 1"]
 
 

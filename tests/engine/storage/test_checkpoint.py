@@ -30,6 +30,7 @@ from redsm5.engine.storage.checkpoint import (
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests, sums
 from redsm5.model import MultiTaskModel, build_criteria_loss, build_optimizer, build_schedule, multitask_loss
+from redsm5.model import identity_of as model_identity
 from tests.model.batch import VOCABULARY, random_batch
 
 STEPS = 12
@@ -89,7 +90,7 @@ def store_at(trial_dir: Path, policy: Policy | None = None) -> CheckpointStore:
 
 
 def identity_of(state: TrainingState, config: Config, fingerprint: str = FINGERPRINT) -> Identity:
-    return Identity.of(config, state.model, fingerprint)
+    return model_identity(config, state.model, fingerprint)
 
 
 def save_epochs(store: CheckpointStore, state: TrainingState, config: Config, epochs: int) -> None:
@@ -97,7 +98,7 @@ def save_epochs(store: CheckpointStore, state: TrainingState, config: Config, ep
     for epoch in range(1, epochs + 1):
         train_step(state, config)
         state.progress.epochs_done = epoch
-        state.progress.note_saved(epoch / 10, epoch=epoch)
+        state.progress.note_saved(epoch / 10, epoch=epoch, maximize=True)
         save_now(store, state, config, score=epoch / 10, metrics={"val_f1_macro": epoch / 10})
 
 
@@ -174,12 +175,12 @@ def test_a_gradient_scaler_goes_with_the_state() -> None:
 def test_patience_counts_the_epochs_without_a_gain() -> None:
     progress = Progress()
     for epoch, score in enumerate([0.5, 0.6, 0.6, float("nan")], start=1):
-        progress.observe(score, patience=3)
-        progress.note_saved(score, epoch=epoch)
+        progress.observe(score, patience=3, maximize=True)
+        progress.note_saved(score, epoch=epoch, maximize=True)
     assert (progress.best_score, progress.best_epoch, progress.epochs_without_gain) == (0.6, 2, 2)
     assert progress.stop_reason is None
-    progress.observe(math.nan, patience=3)
-    progress.note_saved(math.nan, epoch=5)
+    progress.observe(math.nan, patience=3, maximize=True)
+    progress.note_saved(math.nan, epoch=5, maximize=True)
     assert progress.stop_reason == "no better score in 3 epochs"
 
 
@@ -187,10 +188,10 @@ def test_what_is_saved_decides_nothing_about_when_the_training_ends() -> None:
     saved, sparse = Progress(), Progress()
     for epoch, score in enumerate([0.1, 0.3, 0.2, 0.4, 0.35, 0.3], start=1):
         for progress in (saved, sparse):
-            progress.observe(score, patience=2)
-        saved.note_saved(score, epoch=epoch)
+            progress.observe(score, patience=2, maximize=True)
+        saved.note_saved(score, epoch=epoch, maximize=True)
         if epoch % 3 == 0:
-            sparse.note_saved(score, epoch=epoch)
+            sparse.note_saved(score, epoch=epoch, maximize=True)
         assert saved.stop_reason == sparse.stop_reason
     assert saved.stop_reason
     assert (saved.best_epoch, sparse.best_epoch) == (4, 6)
@@ -199,7 +200,7 @@ def test_what_is_saved_decides_nothing_about_when_the_training_ends() -> None:
 def test_without_patience_training_never_stops_by_itself() -> None:
     progress = Progress()
     for _ in range(50):
-        progress.observe(0.1, patience=None)
+        progress.observe(0.1, patience=None, maximize=True)
     assert progress.stop_reason is None
 
 

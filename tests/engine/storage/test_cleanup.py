@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from redsm5.config import compose, snapshot_of
+from redsm5.config import compose
 from redsm5.engine import files, owned, paths
 from redsm5.engine.records import FINISHED, Best, RetentionRow, TrialRecord
+from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage import cleanup as cleanup_module
 from redsm5.engine.storage.cleanup import Found, Item, cleanup
 from redsm5.engine.storage.retention import Policy

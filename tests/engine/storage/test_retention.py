@@ -74,7 +74,7 @@ def test_what_stays_after_a_plan_stays_after_the_next_one(
 
 @given(histories(), st.integers(1, 5))
 def test_a_score_that_is_none_or_not_finite_is_never_best(history: list[Checkpoint], k: int) -> None:
-    chosen = best(history, k)
+    chosen = best(history, k, maximize=True)
     assert all(c.score is not None and math.isfinite(c.score) for c in chosen)
     assert {c.name for c in chosen} == top(history, k)
     assert chosen == sorted(chosen, key=lambda c: (-(c.score or 0.0), c.step)), "best and oldest first"

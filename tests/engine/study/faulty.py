@@ -6,6 +6,7 @@ import sys
 
 from accelerate import Accelerator
 
+from redsm5.config import Config
 from redsm5.engine.distributed import ProcessGroup
 from redsm5.engine.errors import NotFiniteError
 from redsm5.engine.study.resuming import trial_config
@@ -19,7 +20,7 @@ FAULTS = {
 
 die_with_parent()
 who, fault, *words = sys.argv[1:]
-trial = TrialRun.open(trial_config(words))
+trial = TrialRun.open(trial_config(Config, words))
 with trial.outcome():
     accelerator = Accelerator(cpu=True)
     trial.peers = group = ProcessGroup.current()

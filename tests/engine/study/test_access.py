@@ -16,6 +16,7 @@ from redsm5.engine.errors import ConfigError, HubAccessError, HubError, Interrup
 from redsm5.engine.records import Best, ErrorRecord, TrialRecord
 from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.trial import read_record, write_record
+from redsm5.task import ReDSM5
 from tests.hub_server import Fault, HubServer
 
 BERT, TOKEN = "lab/bert", "hf_good"
@@ -95,7 +96,7 @@ def warnings(driver: Driver) -> list[dict[str, str]]:
 def test_a_study_that_has_no_access_is_refused_before_anything_is_written(server: HubServer, config: Config) -> None:
     server.tokens.clear()
     with pytest.raises(HubAccessError, match=r"model lab/bert .* expired or been revoked") as caught:
-        Driver(config)
+        Driver(ReDSM5(), config)
     assert caught.value.exit_code == 1
     assert not Path(config.experiments).exists()
 
@@ -103,14 +104,14 @@ def test_a_study_that_has_no_access_is_refused_before_anything_is_written(server
 def test_each_model_of_the_search_space_is_looked_at(server: HubServer, tmp_path: Path) -> None:
     space = "search.space={model.model_id:{type:categorical,choices:[tiny,lab/bert,lab/gone]}}"
     with pytest.raises(HubError, match="model lab/gone at revision main: there is no such repository"):
-        Driver(compose(["data.posts=60", space, f"experiments={tmp_path / 'e'}"]))
+        Driver(ReDSM5(), compose(["data.posts=60", space, f"experiments={tmp_path / 'e'}"]))
     assert len(server.asked(LOOK)) == 1
 
 
 def test_a_token_that_expires_pauses_the_study_which_goes_on_with_the_same_trial(
     server: HubServer, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     assert run_trial(driver, monkeypatch, completed).state == "completed"
     seen = []
 
@@ -131,7 +132,7 @@ def test_a_token_that_expires_pauses_the_study_which_goes_on_with_the_same_trial
 
 
 def test_a_signal_ends_the_wait_at_once(server: HubServer, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     run_trial(driver, monkeypatch, completed)
     monkeypatch.setenv("REDSM5_HUB_POLL_S", "3600")
 
@@ -149,7 +150,7 @@ def test_a_signal_ends_the_wait_at_once(server: HubServer, config: Config, monke
 def test_a_first_trial_without_access_is_refused_with_the_remedy(
     server: HubServer, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     with pytest.raises(ConfigError, match="log in") as caught:
         run_trial(driver, monkeypatch, denied)
     assert caught.value.exit_code == 1
@@ -158,7 +159,7 @@ def test_a_first_trial_without_access_is_refused_with_the_remedy(
 def test_what_is_gone_from_the_hub_is_not_waited_for(
     server: HubServer, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     run_trial(driver, monkeypatch, completed)
     server.repos.clear()
     with pytest.raises(HubError, match="no such repository"):
@@ -168,10 +169,10 @@ def test_what_is_gone_from_the_hub_is_not_waited_for(
 def test_a_driver_that_finds_its_study_begun_waits_too(
     server: HubServer, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Driver(config)
+    first = Driver(ReDSM5(), config)
     run_trial(first, monkeypatch, completed)
     server.faults.append(Fault(LOOK, times=3, status=403, headers={"X-Error-Code": "GatedRepo"}))
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     assert state(driver) == "running"
     assert "accept its terms" in warnings(driver)[0]["reason"]
     assert driver.data.counts["posts"] == 60
@@ -182,7 +183,7 @@ def test_a_trial_that_does_not_even_start_is_no_case_of_access(
     server: HubServer, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is killed, after a pause, before it has touched its record, which must not speak of the time before."""
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     run_trial(driver, monkeypatch, completed)
     looks = len(server.asked(LOOK))
     record = run_trial(driver, monkeypatch, denied, None, None, None)

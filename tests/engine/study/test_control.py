@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from redsm5.config import compose
+from redsm5.config import Config, compose
 from redsm5.engine import files, paths, waiting
 from redsm5.engine.documents import now
 from redsm5.engine.errors import Interrupted, TrainingError
@@ -20,6 +20,7 @@ from redsm5.engine.study import outcomes
 from redsm5.engine.study.control import Control
 from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.trial import read_record, write_record
+from redsm5.task import ReDSM5
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 During = Callable[["QuickDriver", TrialRecord], object]
@@ -35,6 +36,9 @@ class QuickDriver(Driver):
         during: one for each start; after the last, trials just complete.
         started: the number of the trial at each start.
     """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(ReDSM5(), config)
 
     during: list[During]
     started: list[int]

@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.launch import dry_run
 from redsm5.engine.study.registry import study_config
 from redsm5.engine.study.resuming import trial_config
+from redsm5.task import ReDSM5
 from tests.e2e.conftest import run
 
 FEW = "symptoms that fewer than 5 posts of a split have: their scores say little"
@@ -79,7 +81,7 @@ def logged(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[st
 
 
 def test_a_new_study_keeps_copies_together_and_counts_them(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = Driver(config)
+    driver = Driver(ReDSM5(), config)
     said = logged(driver, monkeypatch)
     counts = next(context for message, context in said.items() if "trials are done" in message)
     assert (counts["duplicate_posts"], counts["duplicate_groups"]) == (60, 30)
@@ -95,7 +97,7 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = config.model_copy(update={"data": config.data.model_copy(update={"group_duplicates": False})})
-    first = ended(Driver(before))
+    first = ended(Driver(ReDSM5(), before))
     path = first.folder / paths.STUDY
     document = json.loads(path.read_bytes())
     del document["config"]["data"]["group_duplicates"]  # as it was written before there was the key
@@ -105,14 +107,14 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
 
     words = ["data=csv", f"data.dir={config.data.dir}", f"experiments={config.experiments}", "study.trials=3"]
     for _ in range(2):
-        driver = ended(Driver(study_config(words)[0]))
+        driver = ended(Driver(ReDSM5(), study_config(Config, words)[0]))
         assert driver.folder == first.folder
         assert driver.board.study.data_fingerprint == fingerprint
         claimed = driver._next_trial()
         assert claimed is not None
         claim, _, trial_id = claimed
         claim.release()
-        trial = trial_config([f"trial.id={trial_id}", f"experiments={config.experiments}"])
+        trial = trial_config(Config, [f"trial.id={trial_id}", f"experiments={config.experiments}"])
         assert load_splits(trial.data).fingerprint == fingerprint
         assert json.loads(path.read_bytes())["config"]["data"]["group_duplicates"] is False
     said = logged(driver, monkeypatch)
@@ -122,23 +124,23 @@ def test_a_study_that_an_older_version_began_goes_on_with_its_own_splits(
 
 
 def test_a_study_that_this_version_began_does_not_change_its_way_to_split(config: Config) -> None:
-    ended(Driver(config))
+    ended(Driver(ReDSM5(), config))
     other = config.model_copy(update={"data": config.data.model_copy(update={"group_duplicates": False})})
     with pytest.raises(ConfigError, match=r"data\.group_duplicates: True before, False now"):
-        Driver(other)
+        Driver(ReDSM5(), other)
 
 
 def test_a_study_from_before_other_tables_could_be_read_goes_on(config: Config) -> None:
-    first = ended(Driver(config))
+    first = ended(Driver(ReDSM5(), config))
     path = first.folder / paths.STUDY
     document = json.loads(path.read_bytes())
     for key in ("path", "columns"):
         del document["config"]["data"][key]
     path.write_text(json.dumps(document))
-    assert ended(Driver(config)).folder == first.folder
+    assert ended(Driver(ReDSM5(), config)).folder == first.folder
     tables = compose(["data=dataset", f"data.path={config.data.dir}", f"experiments={config.experiments}"])
     with pytest.raises(ConfigError, match=r"data\.source: csv before, dataset now"):
-        Driver(tables)
+        Driver(ReDSM5(), tables)
 
 
 def test_a_study_of_other_tables_keeps_its_columns(config: Config) -> None:
@@ -148,11 +150,11 @@ def test_a_study_of_other_tables_keeps_its_columns(config: Config) -> None:
     ]
     write(folder / POSTS_FILE, rows)
     words = ["data=dataset", f"data.path={folder}", f"experiments={config.experiments}", "study.trials=3"]
-    first = ended(Driver(compose([*words, "data.columns.text=body"])))
-    assert ended(Driver(compose([*words, "data.columns.text=body"]))).folder == first.folder
+    first = ended(Driver(ReDSM5(), compose([*words, "data.columns.text=body"])))
+    assert ended(Driver(ReDSM5(), compose([*words, "data.columns.text=body"]))).folder == first.folder
     write(folder / POSTS_FILE, [{**row, "text": row["body"]} for row in rows])
     with pytest.raises(ConfigError, match=r"data\.columns\.text: body before, None now"):
-        Driver(compose(words))
+        Driver(ReDSM5(), compose(words))
 
 
 def keep_symptoms_of(posts: int, folder: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_trial_and_the_baseline_refuse_posts_without_a_symptom_like_a_study(
     assert not (tmp_path / "e").exists()
 
 
-@pytest.mark.parametrize("begin", [Driver, dry_run])
+@pytest.mark.parametrize("begin", [partial(Driver, ReDSM5()), partial(dry_run, ReDSM5())], ids=["Driver", "dry_run"])
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_study_in_which_nothing_can_be_learned_or_chosen_is_refused_before_anything_is_written(
     config: Config, tmp_path: Path, kept: int, begin: Callable[[Config], object]

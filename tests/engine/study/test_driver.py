@@ -11,11 +11,12 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from redsm5.config import Config, compose
+from redsm5.data import resources
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, now
 from redsm5.engine.errors import ConfigError, InputError, Interrupted, TrainingError
 from redsm5.engine.records import Best, Decision, ErrorRecord, Event, StudyRecord, TrialRecord
-from redsm5.engine.study import claims, failures, space
+from redsm5.engine.study import claims, failures
 from redsm5.engine.study import driver as driver_module
 from redsm5.engine.study.access import CheckedData
 from redsm5.engine.study.driver import Driver
@@ -24,6 +25,8 @@ from redsm5.engine.study.outcomes import note_failed
 from redsm5.engine.study.pruning import decide
 from redsm5.engine.study.trial import read_record, write_record
 from redsm5.engine.tracking.journal import Journal
+from redsm5.task import METHODS as METHODS_KEY
+from redsm5.task import ReDSM5
 
 SPACE = "search.space={train.weight_decay:{type:float,low:0.0,high:0.1}}"
 
@@ -35,7 +38,8 @@ pytestmark = pytest.mark.usefixtures("no_posts_and_no_mlflow")
 def driver(tmp_path: Path) -> Driver:
     """A driver whose study has five completed trials with 0.5, 0.6, 0.7 after their epochs."""
     driver = Driver(
-        compose([f"experiments={tmp_path / 'e'}", "data.posts=60", SPACE, "study.pruner=median", "study.trials=9"])
+        ReDSM5(),
+        compose([f"experiments={tmp_path / 'e'}", "data.posts=60", SPACE, "study.pruner=median", "study.trials=9"]),
     )
     for _ in range(5):
         driver.optuna.add_trial(
@@ -114,6 +118,9 @@ class QuickDriver(Driver):
     Attributes:
         trained: the parameters of each trial that was started, in order.
     """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(ReDSM5(), config)
 
     trained: list[dict[str, Any]]
 
@@ -419,9 +426,9 @@ def test_what_is_not_drawn_is_null_in_the_trial_s_configuration_and_absent_from_
 def test_a_study_that_cannot_be_tried_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(space.resources, "missing_data", lambda methods, _: dict.fromkeys(methods, "Install WordNet."))
+    monkeypatch.setattr(resources, "missing_data", lambda methods, _: dict.fromkeys(methods, "Install WordNet."))
     with pytest.raises(ConfigError) as caught:
-        Driver(compose([f"experiments={tmp_path / 'e'}", SPACE, *fault.split()]))
+        Driver(ReDSM5(), compose([f"experiments={tmp_path / 'e'}", SPACE, *fault.split()]))
     assert caught.value.remedy
     assert not (tmp_path / "e").exists()
 
@@ -578,7 +585,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
     def missing_data(methods: list[str], translation_models: object) -> dict[str, str]:
         return {method: "Install WordNet." for method in methods if method in lacks}
 
-    monkeypatch.setattr(space.resources, "missing_data", missing_data)
+    monkeypatch.setattr(resources, "missing_data", missing_data)
     words = overrides(tmp_path, space=METHODS)
 
     def run_to(trials: int) -> QuickDriver:
@@ -596,7 +603,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
     driver = run_to(12)
     assert "WARNING" not in capsys.readouterr().err
     assert driver.board.study.left_out == ["synonym"]
-    assert {trial.parameters[space.METHODS] for trial in trials_of(driver)} == {"", "swap"}
+    assert {trial.parameters[METHODS_KEY] for trial in trials_of(driver)} == {"", "swap"}
     lacks.add("swap")
     with pytest.raises(ConfigError, match="swap") as caught:
         run_to(13)
@@ -609,7 +616,7 @@ def test_methods_without_data_are_left_out_as_the_study_is_made_and_never_again(
 def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = overrides(tmp_path, "study.trials=2")
     assert run(QuickDriver(compose(words)))
-    monkeypatch.setattr(driver_module, "check_data", lambda config, stop: CheckedData(config, {}, "cd" * 32, []))
+    monkeypatch.setattr(driver_module, "check_data", lambda task, config, stop: CheckedData({}, "cd" * 32, ()))
     with pytest.raises(ConfigError, match="other posts or splits") as caught:
         QuickDriver(compose(words))
     assert "another study.name" in str(caught.value)

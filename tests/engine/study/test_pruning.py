@@ -68,7 +68,7 @@ def test_hyperband_decides_as_optuna_s_does(seed: int) -> None:
 
 def test_hyperband_decides_the_same_again() -> None:
     """A driver is killed between the pruner's decision and its being written down, and asks again."""
-    study = optuna.create_study(direction="maximize", pruner=Hyperband(epochs=EPOCHS, seed=0))
+    study = optuna.create_study(direction="maximize", pruner=Hyperband(epochs=EPOCHS, seed=0, maximize=True))
     answers = set()
     for score in range(20, 0, -1):
         trial = study.ask()
@@ -81,7 +81,14 @@ def test_hyperband_decides_the_same_again() -> None:
 
 
 def test_hyperband_s_brackets_are_those_of_the_longest_trial() -> None:
-    assert [Hyperband(epochs=epochs, seed=0).brackets for epochs in (1, 2, 3, 8, 9, 243)] == [1, 1, 2, 2, 3, 6]
+    assert [Hyperband(epochs=epochs, seed=0, maximize=True).brackets for epochs in (1, 2, 3, 8, 9, 243)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        6,
+    ]
     longest = "search.space={train.epochs:{type:int,low:2,high:27}}"
     pruner = make_pruner(compose(["study.pruner=hyperband", longest]))
     assert isinstance(pruner, Hyperband)

@@ -13,6 +13,7 @@ from redsm5.engine.errors import ConfigError, InputError
 from redsm5.engine.records import Best, StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.study.registry import Scoreboard, list_studies, open_study, read_studies, study_by_name, study_config
 from redsm5.engine.study.trial import create_trial
+from redsm5.task import ReDSM5
 
 
 def configuration(experiments: Path, *overrides: str) -> Config:
@@ -21,7 +22,7 @@ def configuration(experiments: Path, *overrides: str) -> Config:
 
 def begin(config: Config) -> StudyRecord:
     """Open a study and write its files, as the driver does."""
-    study = open_study(config)
+    study = open_study(config, ReDSM5())
     board = Scoreboard(Path(config.experiments), study)
     board.write()
     return board.study
@@ -58,7 +59,7 @@ def test_a_study_is_found_by_its_name_and_continued(tmp_path: Path) -> None:
     made = begin(config)
     found = study_by_name(tmp_path, "demo")
     assert found == made
-    assert open_study(config).study_id == made.study_id
+    assert open_study(config, ReDSM5()).study_id == made.study_id
     assert begin(configuration(tmp_path, "study.name=other")).study_id != made.study_id
     assert len(paths.study_dirs(tmp_path)) == 2
     assert (paths.study_dir(tmp_path, made.study_id) / paths.CONTROL).is_dir()
@@ -66,7 +67,9 @@ def test_a_study_is_found_by_its_name_and_continued(tmp_path: Path) -> None:
 
 def test_what_a_second_run_may_change_is_taken_over(tmp_path: Path) -> None:
     begin(configuration(tmp_path))
-    again = open_study(configuration(tmp_path, "study.trials=9", "launch=gpu", "study.tracking_uri=http://host"))
+    again = open_study(
+        configuration(tmp_path, "study.trials=9", "launch=gpu", "study.tracking_uri=http://host"), ReDSM5()
+    )
     assert again.trials.wanted == 9
     assert again.config["launch"] == "gpu"
     assert again.config["study"]["tracking_uri"] == "http://host"
@@ -88,7 +91,7 @@ def test_another_configuration_is_refused_with_both_values(
 ) -> None:
     begin(configuration(tmp_path))
     with pytest.raises(ConfigError) as caught:
-        open_study(configuration(tmp_path, override))
+        open_study(configuration(tmp_path, override), ReDSM5())
     [line] = [line for line in str(caught.value).splitlines() if line.strip().startswith(key)]
     then, _, now = line.partition(" before, ")
     assert before in then
@@ -111,12 +114,12 @@ def test_a_study_that_an_older_version_began_is_continued_as_it_was_again_and_ag
     config = configuration(tmp_path)
     path = forget(tmp_path, begin(config), "group_duplicates")
     for _ in range(2):
-        older, _ = study_config([f"experiments={tmp_path}"])
+        older, _ = study_config(Config, [f"experiments={tmp_path}"])
         assert (config.data.group_duplicates, older.data.group_duplicates) == (True, False)
         begin(older)
         assert json.loads(path.read_bytes())["config"]["data"]["group_duplicates"] is False
     with pytest.raises(ConfigError, match=r"data\.group_duplicates: False before, True now"):
-        open_study(config)
+        open_study(config, ReDSM5())
 
 
 @pytest.mark.parametrize(("first", "then"), [("true", "false"), ("false", "true")])
@@ -126,7 +129,7 @@ def test_a_study_begun_with_one_way_to_split_is_not_continued_with_the_other(
     begin(configuration(tmp_path, f"data.group_duplicates={first}"))
     config = configuration(tmp_path, f"data.group_duplicates={then}")
     with pytest.raises(ConfigError, match=r"data\.group_duplicates"):
-        open_study(config)
+        open_study(config, ReDSM5())
 
 
 def test_the_files_say_what_the_trials_say(tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ def test_a_damaged_study_is_named_and_no_second_one_made(tmp_path: Path, content
     board.write()
     (paths.study_dir(tmp_path, study.study_id) / paths.STUDY).write_bytes(content)
     with pytest.raises(InputError, match=r"study\.json: the file is damaged"):
-        open_study(configuration(tmp_path))
+        open_study(configuration(tmp_path), ReDSM5())
     assert len(paths.study_dirs(tmp_path)) == 1
 
 
@@ -241,7 +244,7 @@ def test_a_study_that_cannot_be_read_keeps_no_other_one_from_its_work(tmp_path: 
     foreign.parent.mkdir()
     os.mkfifo(foreign) if content is None else foreign.write_bytes(content)
     assert [study.name for study, _, _ in list_studies(tmp_path)] == ["demo"]
-    assert study_config([f"experiments={tmp_path}"])[0].study.name == "demo"
+    assert study_config(Config, [f"experiments={tmp_path}"])[0].study.name == "demo"
     begin(configuration(tmp_path, "study.name=new"))
     (damaged,) = read_studies(tmp_path)[1]
     assert damaged.folder == foreign.parent
@@ -261,7 +264,7 @@ def test_a_trial_that_cannot_be_read_stays_as_it_was_known(tmp_path: Path) -> No
 
 
 def test_a_study_killed_while_it_was_made_leaves_nothing(tmp_path: Path) -> None:
-    open_study(configuration(tmp_path))  # and dies
+    open_study(configuration(tmp_path), ReDSM5())  # and dies
     begin(configuration(tmp_path))
     assert len(paths.study_dirs(tmp_path)) == 1
 
@@ -274,11 +277,11 @@ def test_a_study_goes_on_by_its_name_alone_with_all_that_it_was_begun_with(tmp_p
     words = ["study.name=night", "train.epochs=9", "data.posts=99", "study.pruner=median", "train.learning_rate=1e-4"]
     begun = configuration(tmp_path, *words)
     begin(begun)
-    config, kept = study_config([f"experiments={tmp_path}", "study.name=night"])
+    config, kept = study_config(Config, [f"experiments={tmp_path}", "study.name=night"])
     assert config == begun
     assert kept.keys() == {"train.epochs", "data.posts", "study.pruner", "train.learning_rate", "search.space"}
-    again = open_study(config)
-    assert again.config == {"schema": 1, **begun.model_dump(mode="json")}
+    again = open_study(config, ReDSM5())
+    assert again.config == {"schema": 2, **begun.model_dump(mode="json")}
 
 
 def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: Path) -> None:
@@ -288,7 +291,7 @@ def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: P
     document["config"]["model"]["max_length"] = 64
     path.write_text(json.dumps(document))
     for words in ([], ["model=tiny"], ["model=tiny", "data=synthetic", "study.trials=20"]):
-        config, kept = study_config([f"experiments={tmp_path}", *words])
+        config, kept = study_config(Config, [f"experiments={tmp_path}", *words])
         assert (config.train.weight_decay, config.model.max_length) == (0.07, 64)
         assert kept == {"train.weight_decay": 0.07, "model.max_length": 64}
     assert config.study.trials == 20
@@ -308,17 +311,17 @@ def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: P
 def test_what_a_command_names_and_may_not_change_is_refused(tmp_path: Path, words: list[str], refused: str) -> None:
     begin(configuration(tmp_path))
     with pytest.raises(ConfigError) as caught:
-        study_config([f"experiments={tmp_path}", *words])
+        study_config(Config, [f"experiments={tmp_path}", *words])
     assert refused in str(caught.value)
 
 
 def test_what_may_change_is_taken_from_the_command_and_kept(tmp_path: Path) -> None:
     begin(configuration(tmp_path, "train.epochs=9"))
     words = ["study.trials=9", "launch=gpu", "study.tracking_uri=http://u:word@host", "retention.max_total_size=1GB"]
-    config, _ = study_config([f"experiments={tmp_path}", *words])
+    config, _ = study_config(Config, [f"experiments={tmp_path}", *words])
     assert (config.study.trials, config.launch, config.train.epochs) == (9, "gpu", 9)
     assert (config.study.tracking_uri, config.retention.max_total_size) == ("http://u:word@host", 10**9)
     begin(config)
     with pytest.raises(ConfigError, match=r"the password of study\.tracking_uri is not saved"):
-        study_config([f"experiments={tmp_path}"])
-    assert study_config([f"experiments={tmp_path}", "study.tracking_uri=http://host"])[0].launch == "gpu"
+        study_config(Config, [f"experiments={tmp_path}"])
+    assert study_config(Config, [f"experiments={tmp_path}", "study.tracking_uri=http://host"])[0].launch == "gpu"

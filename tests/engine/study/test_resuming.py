@@ -29,7 +29,7 @@ def folder_of(config: Config, record: TrialRecord) -> Path:
 
 def test_a_saved_trial_comes_back_with_its_own_configuration(config: Config) -> None:
     record = create_trial(config)
-    loaded = trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}"])
+    loaded = trial_config(Config, [f"trial.id={record.trial_id}", f"experiments={config.experiments}"])
     assert loaded.data.posts == 60
     assert loaded.trial.id == record.trial_id
 
@@ -37,7 +37,9 @@ def test_a_saved_trial_comes_back_with_its_own_configuration(config: Config) -> 
 def test_a_trial_is_not_resumed_with_another_configuration(config: Config) -> None:
     record = create_trial(config)
     with pytest.raises(ConfigError, match=r"train\.learning_rate: 0\.004 when the trial started, 0\.1 now"):
-        trial_config([f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"])
+        trial_config(
+            Config, [f"trial.id={record.trial_id}", f"experiments={config.experiments}", "train.learning_rate=0.1"]
+        )
 
 
 def test_a_trial_that_an_older_version_began_goes_on_with_its_own_splits(config: Config) -> None:
@@ -48,9 +50,9 @@ def test_a_trial_that_an_older_version_began_goes_on_with_its_own_splits(config:
     path.write_text(json.dumps(saved))
     words = [f"trial.id={record.trial_id}", f"experiments={config.experiments}"]
     for more in ([], ["train.epochs=9"], ["data=synthetic", "data.posts=60"], ["data.group_duplicates=false"]):
-        assert trial_config([*words, *more]).data.group_duplicates is False
+        assert trial_config(Config, [*words, *more]).data.group_duplicates is False
     with pytest.raises(ConfigError, match=r"data\.group_duplicates: False when the trial started, True now"):
-        trial_config([*words, "data.group_duplicates=true"])
+        trial_config(Config, [*words, "data.group_duplicates=true"])
 
 
 @pytest.mark.parametrize(
@@ -76,15 +78,17 @@ def test_words_mean_the_same_to_a_trial_whether_they_are_composed_or_not(
 
     def said() -> Any:
         try:
-            return trial_config([f"trial.id={record.trial_id}", f"experiments={quoted(config.experiments)}", *words])
+            return trial_config(
+                Config, [f"trial.id={record.trial_id}", f"experiments={quoted(config.experiments)}", *words]
+            )
         except ConfigError as error:
             return error.message()
 
     plain = said()
-    monkeypatch.setattr(resuming, "plain_values", lambda words: None)
+    monkeypatch.setattr(resuming, "plain_values", lambda kind, words: None)
     assert plain == said()
 
 
 def test_a_trial_that_is_not_there_is_refused(config: Config) -> None:
     with pytest.raises(ConfigError, match="no such trial"):
-        trial_config(["trial.id=00000000-0000-4000-8000-000000000000", f"experiments={config.experiments}"])
+        trial_config(Config, ["trial.id=00000000-0000-4000-8000-000000000000", f"experiments={config.experiments}"])

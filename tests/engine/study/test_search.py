@@ -12,11 +12,12 @@ import pytest
 from redsm5.config import Config, compose
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError
+from redsm5.engine.sections import CategoricalParameter
 from redsm5.engine.study.database import reason
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.search import draw, make_sampler, open_storage, seed_for, unfinished
 from redsm5.engine.study.space import presets, read_enqueued
-from redsm5.sections import CategoricalParameter
+from redsm5.task import ReDSM5
 
 TRIALS = 13  # TPE draws its first ten at random: the last ones depend on all that was before
 SPACE = (
@@ -61,7 +62,7 @@ def value_of(parameters: dict[str, Any]) -> float:
 
 def proposals(study: optuna.Study, config: Config) -> Iterator[dict[str, Any]]:
     """Ask, draw and tell, one trial after the other."""
-    first = presets(config, read_enqueued(config))
+    first = presets(config, read_enqueued(config, ReDSM5()))
     while True:
         trial = ask(study)
         parameters = draw(study, trial, config, first)
@@ -129,7 +130,7 @@ def test_a_trial_that_was_drawn_and_not_told_is_drawn_the_same_again(
     sampler: str, uninterrupted: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     config = configuration(tmp_path, sampler)
-    first = presets(config, read_enqueued(config))
+    first = presets(config, read_enqueued(config, ReDSM5()))
     for expected in uninterrupted:
         study = open_optuna(config)
         assert draw(study, ask(study), config, first) == expected
@@ -151,7 +152,7 @@ def test_a_trial_that_was_half_drawn_is_completed_as_if_it_had_not_been_interrup
         }
     )
     found = []
-    first = presets(config, read_enqueued(config))
+    first = presets(config, read_enqueued(config, ReDSM5()))
     for number in range(TRIALS):
         study = open_optuna(config)
         if number in (0, 5, TRIALS - 2, TRIALS - 1):

@@ -8,10 +8,14 @@ from typing import Any
 import optuna
 import pytest
 
-from redsm5.config import Config, compose, holds
+from redsm5.config import Config, compose
+from redsm5.data import resources
 from redsm5.engine.errors import ConfigError
+from redsm5.engine.searchspace import holds
 from redsm5.engine.study import space
 from redsm5.engine.study.search import draw
+from redsm5.task import METHODS as METHODS_KEY
+from redsm5.task import ReDSM5
 
 LOSSES = (
     "search.space={train.loss_function:{type:categorical,choices:[bce,hybrid,focal]},"
@@ -157,7 +161,7 @@ BAD_SETS = {
     "sections": ("- {train: {batch_size: 8}}", ["set 1", "unknown key train=", "dotted keys"]),
     "a key of the study": (
         "- {study.seed: 8}",
-        ["set 1", "unknown key study.seed=8", "dotted keys of model and train"],
+        ["set 1", "unknown key study.seed=8", "dotted keys that can be searched"],
     ),
     "a wrong type": ("- {train.batch_size: x}", ["set 1", "train.batch_size=x", "a valid integer"]),
     "out of the range": ("- {train.batch_size: 8}\n- {train.epochs: 0}", ["set 2", "train.epochs=0", "at least 1"]),
@@ -175,7 +179,7 @@ def configuration_with(sets: str, folder: Path, *overrides: str) -> Config:
 def test_a_bad_set_is_refused_with_file_position_key_value_and_remedy(case: str, tmp_path: Path) -> None:
     content, words = BAD_SETS[case]
     with pytest.raises(ConfigError) as caught:
-        space.read_enqueued(configuration_with(content, tmp_path))
+        space.read_enqueued(configuration_with(content, tmp_path), ReDSM5())
     message = str(caught.value)
     assert [w for w in [*words, str(tmp_path / "sets.yaml")] if w not in message] == [], message
     assert caught.value.remedy
@@ -184,7 +188,7 @@ def test_a_bad_set_is_refused_with_file_position_key_value_and_remedy(case: str,
 
 def test_a_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"study\.enqueue=/nowhere/sets\.yaml cannot be read: No such file") as caught:
-        space.read_enqueued(configuration("study.enqueue=/nowhere/sets.yaml"))
+        space.read_enqueued(configuration("study.enqueue=/nowhere/sets.yaml"), ReDSM5())
     assert caught.value.remedy
 
 
@@ -192,12 +196,12 @@ def test_a_condition_that_is_left_to_chance_does_not_carry_a_set(tmp_path: Path)
     """The configuration's own loss is not in the space, so it would be drawn: the set must name one."""
     config = configuration_with("- {train.focal_gamma: 2}", tmp_path, "train.loss_function=weighted_bce")
     with pytest.raises(ConfigError, match=r"Give train\.loss_function too"):
-        space.read_enqueued(config)
+        space.read_enqueued(config, ReDSM5())
 
 
 def test_sets_are_read_as_the_configuration_reads_numbers_and_methods(tmp_path: Path) -> None:
     sets = "- {train.learning_rate: 1e-5}\n- train.augmentation.methods: []\n- {}"
-    assert space.read_enqueued(configuration_with(sets, tmp_path)) == [
+    assert space.read_enqueued(configuration_with(sets, tmp_path), ReDSM5()) == [
         {"train.learning_rate": 1e-5},
         {"train.augmentation.methods": []},
         {},
@@ -218,7 +222,7 @@ def no_synonyms(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing_data(methods: list[str], translation_models: list[str] | None) -> dict[str, str]:
         return {"synonym": "Install WordNet."} if "synonym" in methods else {}
 
-    monkeypatch.setattr(space.resources, "missing_data", missing_data)
+    monkeypatch.setattr(resources, "missing_data", missing_data)
 
 
 def with_methods(*overrides: str) -> Config:
@@ -228,28 +232,30 @@ def with_methods(*overrides: str) -> Config:
 @pytest.mark.usefixtures("no_synonyms")
 def test_a_space_loses_the_choices_that_need_missing_data() -> None:
     config = with_methods()
-    assert space.lacking(config) == {"synonym": "Install WordNet."}
-    left = space.without(config, ["synonym"])
-    assert left.search.space[space.METHODS].choices == ["swap"]
-    assert space.lacking(left) == {}
-    assert space.without(config, []) is config
+    assert ReDSM5().missing(config) == {"synonym": "Install WordNet."}
+    left = ReDSM5().without(config, ["synonym"])
+    assert left.search.space[METHODS_KEY].choices == ["swap"]
+    assert ReDSM5().missing(left) == {}
+    assert ReDSM5().without(config, []) is config
 
 
 @pytest.mark.usefixtures("no_synonyms")
 def test_what_is_asked_for_without_its_data_is_refused_with_the_remedy(tmp_path: Path) -> None:
     asked = with_methods("train.augmentation.methods=[synonym]")
     for check in (
-        lambda: space.check_study_data(space.without(asked, ["synonym"]), []),
-        lambda: space.check_study_data(with_methods(), []),
-        lambda: space.check_study_data(space.without(with_methods(), ["synonym"]), [{space.METHODS: "synonym+swap"}]),
-        lambda: space.without(configuration(PROBABILITY, "train.augmentation.methods=[swap]", space=ONLY), ["synonym"]),
+        lambda: ReDSM5().check_study(ReDSM5().without(asked, ["synonym"]), []),
+        lambda: ReDSM5().check_study(with_methods(), []),
+        lambda: ReDSM5().check_study(ReDSM5().without(with_methods(), ["synonym"]), [{METHODS_KEY: "synonym+swap"}]),
+        lambda: ReDSM5().without(
+            configuration(PROBABILITY, "train.augmentation.methods=[swap]", space=ONLY), ["synonym"]
+        ),
     ):
         with pytest.raises(ConfigError, match="synonym") as caught:
             check()
         assert caught.value.remedy == "Install WordNet."
-    sets = f"- {{{space.METHODS}: [synonym], train.augmentation.probability: 0.1}}"
+    sets = f"- {{{METHODS_KEY}: [synonym], train.augmentation.probability: 0.1}}"
     with pytest.raises(ConfigError, match=r"set 1.*synonym"):
-        space.read_enqueued(configuration_with(sets, tmp_path))
+        space.read_enqueued(configuration_with(sets, tmp_path), ReDSM5())
 
 
 ONLY = "search.space={train.augmentation.methods:{type:categorical,choices:[synonym]}}"

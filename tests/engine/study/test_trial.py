@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from redsm5.config import Config, compose, snapshot_of
+from redsm5.config import Config, compose
 from redsm5.engine import files, paths
 from redsm5.engine.records import TrialRecord
+from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.store import sums
 from redsm5.engine.study.outcomes import finish_leftovers, note_killed
 from redsm5.engine.study.trial import create_trial, read_record, write_record

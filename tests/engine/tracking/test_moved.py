@@ -15,7 +15,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from redsm5.config import compose
+from redsm5.config import Config, compose
 from redsm5.engine import files, paths
 from redsm5.engine.errors import ConfigError
 from redsm5.engine.records import MetricRow, Shipped, TrialRecord
@@ -26,6 +26,7 @@ from redsm5.engine.tracking import local
 from redsm5.engine.tracking import shipper as shipper_module
 from redsm5.engine.tracking.shipper import REPORT_LOST, Shipper, waiting
 from redsm5.engine.tracking.tracker import Tracker
+from redsm5.task import ReDSM5
 
 ROOT = Path(__file__).parents[3]
 
@@ -412,16 +413,18 @@ def test_a_trial_and_a_study_whose_files_lie_in_the_folder_go_on_where_it_is_now
             f"study.tracking_uri=sqlite:///{folder}/own.db",
         ]
 
-    study = open_study(compose(words(before)))
+    study = open_study(compose(words(before)), ReDSM5())
     Scoreboard(before, study).write()
     trial_id = create_trial(compose(words(before)), study_id=study.study_id, number=0).trial_id
     before.rename(there)
-    assert open_study(compose(words(there))).study_id == study.study_id, "the same study, and nothing has changed in it"
-    config = trial_config([f"trial.id={trial_id}", f"experiments={there}"])
+    assert (
+        open_study(compose(words(there)), ReDSM5()).study_id == study.study_id
+    ), "the same study, and nothing has changed in it"
+    config = trial_config(Config, [f"trial.id={trial_id}", f"experiments={there}"])
     assert str(before) not in config.model_dump_json()
     assert config.study.tracking_uri == f"sqlite:///{there}/own.db"
     with pytest.raises(ConfigError, match="another configuration"):
-        open_study(compose([*words(there), "train.epochs=77"]))
+        open_study(compose([*words(there), "train.epochs=77"]), ReDSM5())
 
 
 def test_the_ui_is_opened_on_the_folder_as_it_is_now(experiments: Path, tmp_path: Path) -> None:

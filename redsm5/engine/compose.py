@@ -1,0 +1,122 @@
+"""A configuration from command-line overrides: composed by Hydra from the task's folder of YAML files and the engine's.
+
+A searched key that gets a value is fixed: it leaves the search space, unless the space is given as well. Text fields
+take the text as typed (redsm5/engine/overrides.py).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from redsm5.engine.errors import ConfigError
+from redsm5.engine.overrides import (
+    as_typed,
+    check_words,
+    is_group,
+    parsed,
+    quoted,
+    refuse_secrets,
+    refuse_stand_ins,
+    stand_ins,
+    values_of,
+)
+from redsm5.engine.searchspace import check_space, read_space
+from redsm5.engine.spec import StudySpec, flatten, validate
+
+C = TypeVar("C", bound=StudySpec)
+
+
+def compose(kind: type[C], overrides: Sequence[str]) -> C:
+    """The task's configuration for these Hydra overrides, validated, search space included.
+
+    Raises:
+        ConfigError: the configuration is invalid, or would contain a secret.
+    """
+    refuse_secrets(values_of(overrides))
+    words = as_typed(kind.CONF, overrides, kind)
+    check_words(kind.CONF, words)
+    # With ++, Hydra accepts an unknown key, so that the validation alone refuses it and names the nearest known key.
+    words = [word if word.startswith(("+", "~")) or is_group(kind.CONF, word) else f"++{word}" for word in words]
+    raw = _composed(kind, words)
+    named = {word.lstrip("+").partition("=")[0] for word in overrides}
+    given = any(name.startswith("search.space") for name in named)
+    declared = set[str]()
+    if (path := (raw.get("study") or {}).get("space")) and not given:
+        searched, fixed = read_space(Path(str(path)))
+        _take_in(raw, searched, fixed, named)
+        declared = {*searched, *fixed}
+    space = (raw.get("search") or {}).get("space") or {}
+    if not given:
+        for key in named & space.keys():
+            del space[key]
+    kind.prepare(raw, named, declared)
+    _begin_with_what_is_searched(kind, raw, space)
+    config = validate(kind, raw)
+    check_space(config)
+    return config
+
+
+def _composed(kind: type[StudySpec], words: Sequence[str]) -> dict[Any, Any]:
+    """The resolved tree that Hydra composes from the words; it contains secrets of the environment only as parts of
+    addresses.
+    """
+    first, *others = kind.CONF
+    search = f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in others)}]"
+    try:
+        with initialize_config_dir(str(first), version_base="1.3"):
+            with stand_ins() as names:
+                tree = hydra_compose("config", overrides=[*words, *([search] if others else [])])
+                seen = OmegaConf.to_container(tree, resolve=True)
+            raw = OmegaConf.to_container(tree, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(
+            str(error).splitlines()[0], remedy="An override is written key=value, for example train.epochs=10."
+        ) from None
+    assert isinstance(raw, dict)
+    refuse_stand_ins(seen, raw, names)
+    return raw
+
+
+def _take_in(raw: dict[Any, Any], searched: Mapping[str, Any], fixed: Mapping[str, Any], named: set[str]) -> None:
+    """Put what a space's file searches and fixes into the tree; a value on the command line counts more."""
+    raw.setdefault("search", {})["space"] = dict(searched)
+    for key, value in fixed.items():
+        if key not in named:
+            _put(raw, key, value)
+
+
+def _put(raw: dict[Any, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    target = raw
+    for section in sections:
+        target = target.setdefault(section, {})
+    target[name] = value
+
+
+def plain_values(kind: type[StudySpec], overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The values by key, if all words are plain key=value assignments; None if one of them chooses a group, adds,
+    deletes, refers to another key, lists choices, or is merged with existing values.
+    """
+    if not all(re.match(r"[\w.]+=[^$]*$", word) and not is_group(kind.CONF, word) for word in overrides):
+        return None
+    read = parsed(as_typed(kind.CONF, overrides, kind))
+    values = {str(word.key_or_group): word.value() for word in read}
+    merged = any(
+        isinstance(value, dict) or key.startswith("search.") or key == "study.space" for key, value in values.items()
+    )
+    return None if merged or any(word.is_sweep_override() for word in read) else values
+
+
+def _begin_with_what_is_searched(kind: type[StudySpec], raw: dict[Any, Any], space: Mapping[str, Any]) -> None:
+    """Set a missing conditional field to the first value of its search space, if it is searched."""
+    flat = flatten(raw)
+    for key, (parent, asks) in kind.CONDITIONS.items():
+        if asks(flat.get(parent)) and flat.get(key) is None and isinstance(parameter := space.get(key), dict):
+            _put(raw, key, parameter["choices"][0] if parameter.get("choices") else parameter.get("low"))

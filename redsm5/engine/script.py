@@ -1,0 +1,97 @@
+"""A task that is a training script of one's own: `study.script`, with its search space in `study.space`.
+
+Whatever is not the engine's is a parameter of the script. The space's file declares each: searched, or with a fixed
+value, which the command line may change (`batch_size=64`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, model_validator
+
+from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.spec import StudySpec, flatten
+from redsm5.engine.task import CheckedData
+
+DRY_RUN_BATCHES = 5
+USUAL_NAMES = ("train", "main", "run", "script")  # of scripts that say less than the name of their folder
+
+
+class ScriptSpec(StudySpec):
+    """The engine's keys, and the script's own parameters, of any name that is not one of the engine's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The script's own, by dotted key."""
+        return flatten(self.model_extra or {})
+
+    @property
+    def entry_point(self) -> Path:
+        return Path(str(self.study.script)).absolute()
+
+    @property
+    def dry_run_batches(self) -> int:
+        return DRY_RUN_BATCHES
+
+    @model_validator(mode="after")
+    def _script_is_named(self) -> "ScriptSpec":
+        if not self.study.script:
+            raise ConfigError("study.script is missing", remedy="Name a training script: study.script=train.py.")
+        return self
+
+    @classmethod
+    def prepare(cls, raw: dict[Any, Any], named: Set[str], declared: Set[str]) -> None:
+        for key in sorted(named):
+            if key.split(".")[0] not in cls.model_fields and key not in declared:
+                raise ConfigError(
+                    f"unknown key {key}{nearest(key, [*declared, *cls.model_fields])}",
+                    remedy="Declare a parameter of the script in the file of study.space: searched, or with its value.",
+                )
+        study = raw["study"]
+        if "study.name" not in named and study.get("script"):
+            path = Path(str(study["script"])).absolute()
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.parent.name if path.stem in USUAL_NAMES else path.stem)
+            study["name"] = name.strip("-._") or "script"
+        for key in raw["search"]["space"]:  # null until a trial has drawn it
+            *sections, last = key.split(".")
+            target = raw
+            for section in sections:
+                target = target.setdefault(section, {})
+            target.setdefault(last, None)
+
+
+class ScriptTask:
+    """A script's data and its needs are its own affair: the engine checks only that the script is there."""
+
+    spec = ScriptSpec
+
+    def check_data(self, config: ScriptSpec) -> CheckedData:
+        self.check_access(config)
+        return CheckedData({}, None, ())
+
+    def check_access(self, config: ScriptSpec) -> None:
+        if not config.entry_point.is_file():
+            raise ConfigError(
+                f"study.script={config.study.script}: there is no such file",
+                remedy="Run the command in the folder that the path starts from, or name the script's new place in a "
+                "new study.",
+            )
+
+    def check_machine(self, config: ScriptSpec) -> None:
+        pass
+
+    def missing(self, config: ScriptSpec) -> Mapping[str, str]:
+        return {}
+
+    def without(self, config: ScriptSpec, names: Sequence[str]) -> ScriptSpec:
+        return config
+
+    def check_study(self, config: ScriptSpec, enqueued: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def write_page(self, folder: Path) -> None:
+        pass

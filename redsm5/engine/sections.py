@@ -1,0 +1,218 @@
+"""The engine's sections of the configuration: study, retention, search space, training loop, trial.
+
+A task adds sections of its own (redsm5/engine/spec.py). Errors are formatted in redsm5/engine/spec.py.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from redsm5.engine.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TrainingLoop(Section):
+    """What the engine knows of a trial's training.
+
+    Attributes:
+        epochs: of a trial that is neither pruned nor stopped early.
+        seed: of every random generator.
+        patience: end the training after so many epochs without a better score.
+        checkpoint_every_steps: also save a checkpoint every so many optimizer steps; null: at the end of an epoch only.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=9999)]
+    seed: Seed
+    patience: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+
+
+def _parse_size(value: object) -> object:
+    """Bytes, from a number or from words such as 10GB and 512 MiB."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", value.strip().lower())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size. Give bytes, or a size such as 10GB, 500MB, 8GiB.")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+class RetentionConfig(Section):
+    """Which checkpoints of a trial are kept; redsm5/engine/storage/retention.py has the exact rules.
+
+    Attributes:
+        enabled: if false, no checkpoint is written, and an interrupted trial starts over.
+        keep_last_n: the newest checkpoints of an unfinished trial; with 0, its resume point alone.
+        keep_best_k: the best, and all tied with the last of them.
+        keep_best_k_max: the highest value that keep_best_k may have.
+        keep_all: keep every checkpoint with its training state.
+        min_interval_epochs: a checkpoint is saved every so many epochs, and after the last.
+        max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
+        min_free_disk_percent: below this and below 100 GB, the disk counts as low.
+        keep_training_state: a completed trial keeps its last training state, so that it can be trained for more epochs.
+    """
+
+    enabled: bool = True
+    keep_last_n: Annotated[int, Field(ge=0)]
+    keep_best_k: Annotated[int, Field(ge=1)]
+    keep_best_k_max: Annotated[int, Field(ge=1)]
+    max_total_size: Annotated[int, Field(ge=1), BeforeValidator(_parse_size)]
+    min_interval_epochs: Annotated[int, Field(ge=1)]
+    min_free_disk_percent: Annotated[float, Field(ge=0, le=100)]
+    keep_training_state: bool = False
+    keep_all: bool = False
+
+    @model_validator(mode="after")
+    def _k_within_its_maximum(self) -> Self:
+        if self.keep_best_k > self.keep_best_k_max:
+            raise ConfigError(
+                f"retention.keep_best_k={self.keep_best_k} exceeds retention.keep_best_k_max={self.keep_best_k_max}",
+                remedy=f"Set retention.keep_best_k_max={self.keep_best_k} too, or a smaller keep_best_k.",
+            )
+        return self
+
+
+def _as_lists(value: object) -> object:
+    """A condition's value as the list of values under which it holds."""
+    return {k: v if isinstance(v, list) else [v] for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+Choice = str | int | float | bool | None
+When = Annotated[dict[str, list[Choice]], BeforeValidator(_as_lists)]
+"""The conditions of a parameter: it is drawn only if each of these parameters, declared before it, has one of these
+values.
+"""
+
+
+class CategoricalParameter(Section):
+    """A parameter drawn from a list.
+
+    Attributes:
+        choices: the values.
+        when: for each parameter, declared before it, the values with which this one is drawn; else it is null.
+    """
+
+    type: Literal["categorical"]
+    choices: Annotated[list[Choice], Field(min_length=1)]
+    when: When = {}
+
+    def checked(self) -> Iterable[Choice]:
+        """The values to validate: all of them."""
+        return self.choices
+
+    def holds_value(self, value: object) -> bool:
+        """Whether a search may propose this value."""
+        return value in self.choices
+
+
+class RangeParameter(Section):
+    """A parameter drawn from a range.
+
+    Attributes:
+        low, high: the ends of the range, which belong to it.
+        log: draw log-uniformly, not uniformly.
+        points: the number of values that a grid tries, ends included; null: every value of an int.
+        when: for each parameter, declared before it, the values with which this one is drawn; else it is null.
+    """
+
+    type: Literal["int", "float"]
+    low: float
+    high: float
+    log: bool = False
+    points: Annotated[int, Field(ge=2, le=1000)] | None = None
+    when: When = {}
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}. Swap them.")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low={self.low} with log: true. A logarithmic range must start above 0.")
+        if self.type == "int" and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(f"low={self.low}, high={self.high} with type: int. Use whole numbers.")
+        return self
+
+    def checked(self) -> Iterable[Choice]:
+        """The values to validate; if these are allowed, all are: both ends and, of whole numbers, the second, since a
+        key may accept only multiples.
+        """
+        if self.type == "float":
+            return self.low, self.high
+        low, high = int(self.low), int(self.high)
+        return low, min(low + 1, high), high
+
+    def holds_value(self, value: object) -> bool:
+        """Whether a search may propose this value."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and (self.type == "float" or float(value).is_integer())
+
+
+Parameter = Annotated[CategoricalParameter | RangeParameter, Field(discriminator="type")]
+
+
+class SearchConfig(Section):
+    """The search space: maps a key of this configuration to the values that the search may propose for it.
+
+    Attributes:
+        space: parameters are drawn in this order. One whose condition does not hold is null in a trial's configuration.
+    """
+
+    space: dict[str, Parameter]
+
+
+class StudyConfig(Section):
+    """The study.
+
+    Attributes:
+        name: identifies it within the experiments folder.
+        seed: of the proposals, and with a trial's number of its own.
+        trials: the number of trials to finish, whether completed, pruned or failed; with a grid, at most its points.
+        script: a training script of one's own (docs/own-task.md); null: redsm5/train.py.
+        space: a YAML file with the search space, in place of `search`; a plain value in it fixes its key.
+        metric: the metric to optimize, by its name in the journal. direction: whether it is maximized or minimized.
+        sampler: `grid` tries all points of the space, in an order that depends on the seed.
+        pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
+            the completed trials, once there are five; `hyperband` with the trials of its bracket.
+        trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
+        enqueue: a YAML file, a list of parameter sets (dotted keys) that are tried first; keys that
+            a set does not name have the configuration's values.
+        enqueue_defaults: trial 0 has the configuration's own values. A value that the search space does not contain is
+            drawn instead.
+        storage: an Optuna URL; null: a journal in the experiments folder.
+        tracking_uri: MLflow's address; null: a database in the experiments folder.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    trials: Annotated[int, Field(ge=1)]
+    seed: Seed
+    script: str | None = None
+    space: str | None = None
+    metric: Annotated[str, Field(min_length=1)]
+    direction: Literal["maximize", "minimize"]
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "percentile", "hyperband"]
+    trial_timeout: Annotated[float, Field(gt=0)] | None = None
+    enqueue: str | None = None
+    enqueue_defaults: bool
+    storage: str | None = None
+    tracking_uri: str | None = None
+
+
+class TrialSection(Section):
+    """A single trial.
+
+    Attributes:
+        id: the trial to resume; null: a new one.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None

@@ -1,0 +1,126 @@
+"""ReDSM5 as a task of the engine: what its data are, and what this machine lacks for its search space."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from redsm5 import hub
+from redsm5.config import Config
+from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable, resources
+from redsm5.engine import compose as composing
+from redsm5.engine import paths
+from redsm5.engine.errors import ConfigError
+from redsm5.engine.script import ScriptTask
+from redsm5.engine.sections import CategoricalParameter
+from redsm5.engine.spec import as_choice, load_snapshot
+from redsm5.engine.study.registry import study_by_name
+from redsm5.engine.task import CheckedData, Task
+
+METHODS = "train.augmentation.methods"
+TRANSLATION_MODELS = "train.augmentation.translation_models"
+
+
+SCRIPT, SPACE = "study.script", "study.space"
+WHICH = ("experiments", "study.name", "trial.id", SCRIPT, SPACE)
+
+
+class ReDSM5:
+    """What the engine asks of a task (redsm5/engine/task.py)."""
+
+    spec = Config
+
+    def check_data(self, config: Config) -> CheckedData:
+        hub.check_access(config.data, model_ids(config), config.model.revision)
+        splits = load_learnable(config.data)
+        return CheckedData(splits.counts, splits.fingerprint, _remarks(splits, config.data.group_duplicates))
+
+    def check_access(self, config: Config) -> None:
+        hub.check_access(config.data, model_ids(config), config.model.revision, tries=1)
+
+    def check_machine(self, config: Config) -> None:
+        resources.check_available(config.train.augmentation)
+
+    def missing(self, config: Config) -> Mapping[str, str]:
+        parameter = config.search.space.get(METHODS)
+        if not isinstance(parameter, CategoricalParameter):
+            return {}
+        methods = dict.fromkeys(method for choice in parameter.choices for method in _methods(choice))
+        return resources.missing_data(list(methods), config.train.augmentation.translation_models)
+
+    def without(self, config: Config, names: Sequence[str]) -> Config:
+        parameter = config.search.space.get(METHODS)
+        if not names or not isinstance(parameter, CategoricalParameter):
+            return config
+        choices = [choice for choice in parameter.choices if not set(_methods(choice)) & set(names)]
+        if not choices:
+            raise ConfigError(
+                f"search.space.{METHODS} has no choice left: this machine lacks the data for {', '.join(names)}",
+                remedy=" ".join(dict.fromkeys(self.missing(config).values())),
+            )
+        space = {**config.search.space, METHODS: parameter.model_copy(update={"choices": choices})}
+        return config.model_copy(update={"search": config.search.model_copy(update={"space": space})})
+
+    def check_study(self, config: Config, enqueued: Sequence[Mapping[str, Any]]) -> None:
+        own = config.train.augmentation
+        missing = {**self.missing(config), **resources.missing_data(own.methods, own.translation_models)}
+        for preset in enqueued:
+            models = preset.get(TRANSLATION_MODELS, own.translation_models)
+            missing |= resources.missing_data(_methods(preset.get(METHODS)), models)
+        if missing:
+            raise ConfigError(
+                f"the study tries {METHODS} whose data is not on this machine: {', '.join(missing)}",
+                remedy=" ".join(dict.fromkeys(missing.values())),
+            )
+
+    def write_page(self, folder: Path) -> None:
+        from redsm5.evaluation.page import write_page  # the plots take a second to import
+
+        write_page(folder)
+
+
+def task_of(overrides: Sequence[str]) -> tuple[Task[Any], list[str]]:
+    """The task that a command is about: a script, if it names `study.script`, or if its study or trial does; or ReDSM5.
+
+    Returns:
+        The task, and the command's words, to which those of a script's study are added that it has left out.
+
+    Raises:
+        InputError: the record of the study or trial is damaged.
+    """
+    words = {name: word for word in overrides if (name := word.lstrip("+").partition("=")[0]) in WHICH}
+    if SCRIPT in words:
+        return ScriptTask(), list(overrides)
+    values = composing.plain_values(Config, list(words.values())) or {}
+    experiments = Path(str(values.get("experiments") or os.environ.get("REDSM5_EXPERIMENTS") or "experiments"))
+    saved: Mapping[str, Any] | None = None
+    study = values.get("study.name")
+    if trial_id := values.get("trial.id"):
+        saved = load_snapshot(paths.trial_dir(experiments, str(trial_id)))
+    elif study and (record := study_by_name(experiments, str(study))):
+        saved = record.config
+    if not (saved and saved["study"].get("script")):
+        return ReDSM5(), list(overrides)
+    own = {key: saved["study"].get(key.partition(".")[2]) for key in (SCRIPT, SPACE) if key not in words}
+    return ScriptTask(), [*(f"{key}={value}" for key, value in own.items() if value), *overrides]
+
+
+def model_ids(config: Config) -> list[str]:
+    """The models that the trials of this configuration may use."""
+    searched = config.search.space.get("model.model_id")
+    return [str(c) for c in searched.choices] if isinstance(searched, CategoricalParameter) else [config.model.model_id]
+
+
+def _methods(choice: Any) -> list[str]:
+    """The methods that a value of train.augmentation.methods names."""
+    return [method for method in str(as_choice(choice) or "").split("+") if method]
+
+
+def _remarks(splits: Splits, together: bool) -> list[tuple[str, dict[str, Any]]]:
+    remarks: list[tuple[str, dict[str, Any]]] = []
+    if few := few_positives(splits):
+        remarks.append((FEW_POSITIVES, few))
+    if not together and (copies := splits.counts["duplicate_posts"]):
+        told = "duplicates of a post may be in different splits, since data.group_duplicates is false"
+        remarks.append((told, {"duplicate_posts": copies}))
+    return remarks
