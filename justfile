@@ -5,6 +5,7 @@ set shell := ["sh", "-cu"]
 
 # Absolute paths: in a container the commands run in the current folder, not in this one (containers/entrypoint).
 python := quote(justfile_directory() / ".venv/bin/python")
+redsm5 := quote(justfile_directory() / ".venv/bin/redsm5")
 scripts := quote(justfile_directory() / "scripts")
 extras := "[dev,postgresql]"
 docker := env("DOCKER", "docker")
@@ -51,70 +52,70 @@ setup:
 # Run or resume a study: just hpo study.name=night study.trials=100 model=mental_bert data=csv data.dir=DIR
 [no-exit-message]
 hpo *overrides: setup
-    @exec {{ python }} {{ scripts }}/hpo.py "$@"
+    @exec {{ redsm5 }} hpo "$@"
 
 # Train one trial; trial.id=<uuid> resumes that one
 [no-exit-message]
 train *overrides: setup
-    @exec {{ python }} {{ scripts }}/launch.py "$@"
+    @exec {{ redsm5 }} train "$@"
 
 # Evaluate a trial's best checkpoints again: just evaluate --trial-id <uuid> [--split test]
 [no-exit-message]
 evaluate *flags: setup
-    @exec {{ python }} {{ scripts }}/evaluate.py "$@"
+    @exec {{ redsm5 }} evaluate "$@"
 
 # Train a trial again from its snapshot and compare every metric: just reproduce <uuid>
 [no-exit-message]
 reproduce *flags: setup
-    @exec {{ python }} {{ scripts }}/reproduce.py "$@"
+    @exec {{ redsm5 }} reproduce "$@"
 
 # Train the baseline, TF-IDF with linear SVMs, on the same splits, with the same report
 [no-exit-message]
 baseline *overrides: setup
-    @exec {{ python }} {{ scripts }}/baseline.py "$@"
+    @exec {{ redsm5 }} baseline "$@"
 
 # List the studies: just studies [--format table|json|csv]
 [no-exit-message]
 studies *flags: setup
-    @exec {{ python }} {{ scripts }}/studies.py "$@"
+    @exec {{ redsm5 }} studies "$@"
 
 # Summarize a study as JSON and as a page: just summary [NAME|UUID]; default: the newest
 [no-exit-message]
 summary *flags: setup
-    @exec {{ python }} {{ scripts }}/summarize.py "$@"
+    @exec {{ redsm5 }} summary "$@"
 
 # List a trial's checkpoints, kept or deleted, and why: just checkpoints <uuid> [--format table|json|csv]
 [no-exit-message]
 checkpoints *flags: setup
-    @exec {{ python }} {{ scripts }}/checkpoints.py "$@"
+    @exec {{ redsm5 }} checkpoints "$@"
 
 # Show reclaimable disk space: just cleanup [--execute [--evict]]; nothing is deleted without --execute
 [no-exit-message]
 cleanup *flags: setup
-    @exec {{ python }} {{ scripts }}/cleanup.py "$@"
+    @exec {{ redsm5 }} cleanup "$@"
 
 # Ship waiting metrics to MLflow
 [no-exit-message]
 sync *flags: setup
-    @exec {{ python }} {{ scripts }}/sync.py "$@"
+    @exec {{ redsm5 }} sync "$@"
 
 # Check that what a study needs works here: just doctor [--json] [--experiments DIR]; runs without setup, too
 [no-exit-message]
 doctor *flags:
     #!/bin/sh
-    # does not depend on `setup`, which may be what is broken
+    # does not depend on `setup`, nor on what it installs: they may be what is broken
     [ -x {{ python }} ] && exec {{ python }} {{ scripts }}/doctor.py "$@"
     exec "${PYTHON:-python3}" scripts/doctor.py "$@"
 
 # Monitor and control the studies in the terminal
 [no-exit-message]
 tui *flags: setup
-    @exec {{ python }} -m tui "$@"
+    @exec {{ redsm5 }} tui "$@"
 
 # Open MLflow's own UI on localhost
 [no-exit-message]
 mlflow *flags: setup
-    @exec {{ python }} {{ scripts }}/mlflow_ui.py "$@"
+    @exec {{ redsm5 }} mlflow "$@"
 
 # Run the tests; arguments go to pytest
 [no-exit-message]
@@ -139,7 +140,7 @@ test-slurm *args: setup
 # Kill a study with SIGKILL repeatedly, and compare its results with an uninterrupted study
 [no-exit-message]
 demo-crash *flags: setup
-    @exec {{ python }} {{ scripts }}/demo_crash.py "$@"
+    @exec {{ redsm5 }} demo-crash "$@"
 
 # Build the image for Docker: just container-build [--build-arg DEVICE=cuda]; DOCKER=podman uses Podman
 [no-exit-message]

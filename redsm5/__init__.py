@@ -4,7 +4,8 @@ import os
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from redsm5.engine.installed import CHECKOUT
 
 try:
     __version__ = version("redsm5")
@@ -17,13 +18,12 @@ def code_version() -> str:
     """The version of this code, with the commit if known: 1.2.3+g1a2b3c4. A checkout gets it from git, an image from
     REDSM5_REVISION, which its build sets.
     """
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
+    if CHECKOUT is None or not (CHECKOUT / ".git").exists():
         revision = os.environ.get("REDSM5_REVISION")
         return f"{__version__}+g{revision}" if revision else __version__
     try:
         described = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"],
+            ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,

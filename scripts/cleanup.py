@@ -7,6 +7,7 @@ from typing import Any
 
 from redsm5.engine import files
 from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.installed import typed
 from redsm5.engine.storage.cleanup import KINDS, Found, cleanup
 from redsm5.engine.tables import add_format, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
@@ -52,11 +53,10 @@ def text(told: dict[str, Any]) -> str:
             )
     totals = told["totals"]
     if not told["executed"] and totals["litter"]["items"] + totals["orphan"]["items"]:
-        lines.append("Nothing was deleted: `just cleanup --execute` deletes litter and orphans.")
+        lines.append(typed("Nothing was deleted: `just cleanup --execute` deletes litter and orphans."))
     if not told["evicted"] and totals["evictable"]["items"]:
-        lines.append(
-            "Evictable checkpoints stay until the budget needs space; `just cleanup --execute --evict` deletes them."
-        )
+        told_how = typed("`just cleanup --execute --evict` deletes them.")
+        lines.append(f"Evictable checkpoints stay until the budget needs space; {told_how}")
     return "\n".join(lines)
 
 

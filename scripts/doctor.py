@@ -9,14 +9,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 SYMBOLS = {"ok": "✓", "note": "·", "warn": "!", "fail": "✗"}
-sys.path.insert(0, str(ROOT))
+if (Path(__file__).resolve().parent.parent / "redsm5").is_dir():  # a checkout, which may not be installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit("✗ fail  python      {}.{} is too old: set PYTHON to 3.11 or newer".format(*sys.version_info))
 
 from redsm5.doctor import Finding, examine, folder, services, software  # noqa: E402
 from redsm5.engine.files import make_private  # noqa: E402
+from redsm5.engine.installed import CHECKOUT  # noqa: E402
 from redsm5.engine.surroundings import prepare  # noqa: E402
 from redsm5.engine.tables import as_json  # noqa: E402
 from redsm5.engine.terminal import Parser, one_line, show  # noqa: E402
@@ -33,7 +34,7 @@ def main() -> int:
     found = examine(
         {
             "python": software.check_python,
-            "packages": partial(software.check_packages, ROOT),
+            "packages": partial(software.check_packages, CHECKOUT),
             "variables": software.check_variables,
             "cuda": software.check_cuda,
             "hub": services.check_hub,
@@ -45,7 +46,7 @@ def main() -> int:
             "locks": partial(folder.where_writable, folder.check_locks, experiments),
             "containers": software.check_containers,
             "slurm": software.check_slurm,
-            "just": software.check_just,
+            **({"just": software.check_just} if CHECKOUT else {}),
         }
     )
     fit = all(finding.state != "fail" for finding in found.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 from redsm5.engine import paths
 from redsm5.engine.errors import InputError, LockedError, exit_with_message
 from redsm5.engine.files import make_private
+from redsm5.engine.installed import typed
 from redsm5.engine.terminal import one_line, show
 from redsm5.engine.tracking import local
 
@@ -18,7 +19,7 @@ def main() -> int:
     experiments = Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments"))
     database, artifacts = experiments / paths.MLFLOW_DB, experiments.resolve() / paths.MLFLOW_ARTIFACTS
     if not database.is_file():
-        raise InputError(f"{database} does not exist", remedy="Run `just hpo` first, or set REDSM5_EXPERIMENTS.")
+        raise InputError(f"{database} does not exist", remedy=typed("Run `just hpo` first, or set REDSM5_EXPERIMENTS."))
     make_private()
     try:
         local.settle(database, artifacts)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.installed import typed
 from redsm5.engine.tables import Row, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
 from redsm5.reports import StudySummary
@@ -80,7 +81,7 @@ def main() -> int:
         raise InputError(
             f"the summary cannot be written: {error.strerror}",
             where=str(error.filename),
-            remedy="`just summary --json` prints it and writes nothing.",
+            remedy=typed("`just summary --json` prints it and writes nothing."),
         ) from None
     show(table(summary))
     for name in (paths.SUMMARY_PAGE, paths.SUMMARY):

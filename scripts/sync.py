@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, Interrupted, TrainingError, exit_with_message
+from redsm5.engine.installed import typed
 from redsm5.engine.redaction import REDACTED, redact
 from redsm5.engine.spec import load_snapshot
 from redsm5.engine.study.registry import read_studies
@@ -81,7 +82,7 @@ def main() -> int:
     by_uri, unreadable = trials_by_uri(experiments, log)
     if arguments.tracking_uri:
         by_uri = {arguments.tracking_uri: [folder for folders in by_uri.values() for folder in folders]}
-    again = redact(shlex.join(["just", "sync", *sys.argv[1:]]))
+    again = redact(typed(shlex.join(["just", "sync", *sys.argv[1:]])))
     left: list[Left] = []
     away: list[str] = []
     for uri, folders in by_uri.items():

@@ -8,10 +8,10 @@ from typing import Any
 
 from redsm5.engine import paths
 from redsm5.engine.documents import parse
+from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.jsonio import loads
 from tui.parameters import Importance
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 MOST = 200  # the most items of a kind to show
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from redsm5.engine.installed import REPAIR
 from redsm5.engine.redaction import redact
 
 DEADLINE_S = 20.0  # for all checks together; importing PyTorch alone may take ten seconds from a cold disk
@@ -58,7 +59,7 @@ def _note(found: dict[str, Finding], name: str, check: Check) -> None:
     try:
         seen = check()
     except Exception as error:  # a broken environment may raise anything, and the doctor reports it
-        seen = Finding("fail", _first_line(error), "This is unexpected: run `just setup` and try again.")
+        seen = Finding("fail", _first_line(error), f"This is unexpected. {REPAIR}")
     found[name] = Finding(seen.state, redact(seen.detail), seen.remedy)
 
 

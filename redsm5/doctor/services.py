@@ -8,11 +8,12 @@ from pathlib import Path
 
 from redsm5.doctor import Finding
 from redsm5.engine import files, paths
+from redsm5.engine.installed import REPAIR, typed
 from redsm5.engine.redaction import REDACTED, redact_address
 from redsm5.engine.tracking.access import NOT_TRUSTED, REFUSED, remedy, request_arguments
 
 REQUEST_S = 5.0
-MLFLOW_MISSING = Finding("fail", "mlflow is not installed", "Run `just setup`.")
+MLFLOW_MISSING = Finding("fail", "mlflow is not installed", REPAIR)
 
 
 def check_hub() -> Finding:
@@ -20,7 +21,7 @@ def check_hub() -> Finding:
     try:
         from huggingface_hub import constants, get_session, get_token
     except ImportError as error:
-        return Finding("fail", f"huggingface_hub cannot be imported: {error}", "Run `just setup`.")
+        return Finding("fail", f"huggingface_hub cannot be imported: {error}", REPAIR)
     token = get_token()
     have = "a token is set" if token else "no token"
     if constants.HF_HUB_OFFLINE:
@@ -74,7 +75,7 @@ def _addresses(experiments: Path) -> list[str]:
 
 def _look(address: str, experiments: Path) -> Finding:
     if REDACTED in address:
-        remedy = "Pass the address: `just doctor --tracking-uri URI`."
+        remedy = typed("Pass the address: `just doctor --tracking-uri URI`.")
         return Finding("note", f"the password of {address} is not saved with the study", remedy)
     if address.startswith(("http://", "https://")):
         return _look_at_server(address.rstrip("/"))
@@ -94,7 +95,7 @@ def _look_at_file(database: Path) -> Finding:
         finally:
             connection.close()
     except (sqlite3.Error, ValueError) as error:
-        remedy = "Move it away: metrics stay in the journals, and `just sync` ships them to a new one."
+        remedy = typed("Move it away: metrics stay in the journals, and `just sync` ships them to a new one.")
         return Finding("fail", f"{database} is not an MLflow database: {error}", remedy)
     spec = importlib.util.find_spec("mlflow")
     package = Path(spec.origin).parent if spec and spec.origin else Path()

@@ -13,13 +13,14 @@ from typing import Any
 
 from redsm5.doctor import Finding
 from redsm5.engine import environment
+from redsm5.engine.installed import CHECKOUT, REPAIR
 from redsm5.engine.jsonio import loads
 
 OLDEST = (3, 11)
 SHOWN = 4  # names of packages in one line
 PROGRAM_S = 5.0  # printing a version takes milliseconds
 TORCH_S = 18.0
-SETUP = "Run `just setup`; if that changes nothing, `rm .venv/stamp` first."
+SETUP = f"{REPAIR[:-1]}; if that changes nothing, `rm .venv/stamp` first." if CHECKOUT else REPAIR
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
@@ -46,35 +47,42 @@ def check_variables(environ: Mapping[str, str] = os.environ) -> Finding:
 # packages
 
 
-def check_packages(root: Path) -> Finding:
-    """Whether the dependencies in pyproject.toml, and their own dependencies, are installed as locked.
+def check_packages(checkout: Path | None) -> Finding:
+    """Whether the dependencies, and their own dependencies, are installed, of a checkout as locked.
 
     Args:
-        root: the folder with pyproject.toml and constraints.txt.
+        checkout: the folder with pyproject.toml and constraints.txt; None if redsm5 was installed from a wheel, which
+            names ranges of versions instead.
     """
     try:
         from packaging.requirements import Requirement
         from packaging.utils import canonicalize_name
     except ImportError:
         return Finding("fail", "the package `packaging` is missing, and probably others", SETUP)
-    lines = (root / "constraints.txt").read_text().splitlines()
-    locked: dict[str, str] = {}
-    for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
-        if requirement.marker is None or requirement.marker.evaluate():
-            locked[canonicalize_name(requirement.name)] = str(requirement.specifier).removeprefix("==")
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    if checkout:
+        lines = (checkout / "constraints.txt").read_text().splitlines()
+        versions = [Requirement(line) for line in lines if line and not line.startswith("#")]
+        needs = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["dependencies"]
+    else:
+        needs = importlib.metadata.requires("redsm5") or []
+        versions = [Requirement(line) for line in needs]
+    wanted = {str(canonicalize_name(r.name)): r.specifier for r in versions if r.marker is None or r.marker.evaluate()}
     missing, other = [], []
-    for name in sorted(_needed(project["dependencies"])):
+    for name in sorted(_needed(needs)):
         version = _version(name)
         if version is None:
             missing.append(name)
-        elif name in locked and version.partition("+")[0] != locked[name]:
-            other.append(f"{name} {version} (locked: {locked[name]})")
+        elif name in wanted and not wanted[name].contains(version, prereleases=True):
+            word = "locked" if checkout else "needed"
+            other.append(f"{name} {version} ({word}: {str(wanted[name]).removeprefix('==')})")
     if missing:
         return Finding("fail", f"missing: {_some(missing)}", SETUP)
     if other:
-        return Finding("warn", f"differ from the lock: {_some(other)}", SETUP)
-    return Finding("ok", f"{len(locked)} in the lock; all required ones are installed in the locked version")
+        which = "differ from the lock" if checkout else "versions outside of what redsm5 needs"
+        return Finding("warn", f"{which}: {_some(other)}", SETUP)
+    if checkout:
+        return Finding("ok", f"{len(wanted)} in the lock; all required ones are installed in the locked version")
+    return Finding("ok", "all required ones are installed")
 
 
 def _needed(requirements: list[str]) -> set[str]:

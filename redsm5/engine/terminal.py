@@ -14,6 +14,8 @@ import sys
 import unicodedata
 from typing import Any, NoReturn
 
+from redsm5.engine.installed import typed
+
 # C0 but for tab and line feed, DEL and C1; lone surrogates; what is invisible, separates lines or orders them from
 # right to left. Joiners (U+200C, U+200D) stay: scripts and emoji are written with them.
 _OBEYED = re.compile(
@@ -69,7 +71,13 @@ def _in_encoding(found: "re.Match[str]", encoding: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that prints through this module, since its messages quote what was typed."""
+    """An `ArgumentParser` that prints through this module, since its messages quote what was typed.
+
+    What `prog` and `description` name as `just sync` is shown as it is typed in this installation.
+    """
+
+    def __init__(self, *, prog: str, description: str | None, **settings: Any) -> None:
+        super().__init__(prog=typed(prog), description=typed(description or ""), **settings)
 
     def error(self, message: str) -> NoReturn:
         super().error(one_line(message))

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError
+from redsm5.engine.installed import typed
 from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.spec import flatten
 from redsm5.engine.tables import duration_text
@@ -76,7 +77,7 @@ def render_page(trial_folder: Path) -> str:
         raise InputError(
             "there is no report",
             where=str(trial_folder / paths.REPORT),
-            remedy="A trial gets one as it completes; `just evaluate --trial-id <uuid>` writes it again.",
+            remedy=typed("A trial gets one as it completes; `just evaluate --trial-id <uuid>` writes it again."),
         )
     found: list[str] = []
     record = _record(trial_folder, found)

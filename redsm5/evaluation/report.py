@@ -23,6 +23,7 @@ from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, now
 from redsm5.engine.errors import NoCheckpointError
+from redsm5.engine.installed import typed
 from redsm5.engine.records import Manifest, TrialRecord
 from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.checkpoint import Identity, load_best
@@ -267,7 +268,9 @@ def _load_each(
         if not best:
             raise NoCheckpointError(
                 f"trial {identity.trial_id} has no valid checkpoint",
-                remedy="Resume it with `just train trial.id=...`, or train a new trial with the same configuration.",
+                remedy=typed(
+                    "Resume it with `just train trial.id=...`, or train a new trial with the same configuration."
+                ),
             )
         for checkpoint in best:
             try:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, load_lines, milliseconds, now
 from redsm5.engine.errors import InputError
+from redsm5.engine.installed import typed
 from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time
@@ -88,7 +89,7 @@ def select_study(experiments: Path, wanted: str | None) -> StudyRecord:
     if damaged:
         raise damaged[0]
     if not records:
-        raise InputError(f"there are no studies in {experiments} yet", remedy="Run `just hpo` first.")
+        raise InputError(f"there are no studies in {experiments} yet", remedy=typed("Run `just hpo` first."))
     names = ", ".join(sorted(record.name for record in records))
     raise InputError(f"there is no study {wanted} in {experiments}", remedy=f"The studies there: {names}.")
 

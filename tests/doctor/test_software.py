@@ -41,6 +41,22 @@ def test_what_a_package_needs_is_looked_at_too(tmp_path: Path) -> None:
     assert "idna" in found.detail
 
 
+def test_without_a_checkout_the_ranges_of_the_installed_package_are_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert software.check_packages(None).state == "ok"
+    (tmp_path / "redsm5-9.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.4\nName: redsm5\nVersion: 9\nRequires-Dist: packaging<1\n"
+    optional = "Requires-Dist: nor-this>=2 ; extra == 'postgresql'\n"
+    (tmp_path / "redsm5-9.dist-info" / "METADATA").write_text(metadata + optional)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = software.check_packages(None)
+    assert found.state == "warn"
+    assert found.detail.endswith(f": packaging {installed('packaging')} (needed: <1)")
+    (tmp_path / "redsm5-9.dist-info" / "METADATA").write_text(metadata + optional.partition(" ;")[0])
+    assert (software.check_packages(None).state, software.check_packages(None).detail) == ("fail", "missing: nor-this")
+
+
 def test_variables_that_no_training_gets_to_see_are_named_without_their_values() -> None:
     assert software.check_variables({"PATH": "/bin", "OMP_NUM_THREADS": "2"}).state == "ok"
     environ = {"WORLD_SIZE": "2", "PMI_RANK": "0", "ACCELERATE_MIXED_PRECISION": "bf16", "HOME": "/root"}

@@ -60,7 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip("slurm-one-node is not here")
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons are started by root alone")
-    if not (ROOT / ".venv" / "bin" / "python").exists():
+    if not (ROOT / ".venv" / "bin" / "redsm5").exists():
         pytest.skip("the job files run what `just setup` has made")
     folder = tmp_path_factory.mktemp("slurm")
     env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}  # nproc counts no processor beyond it

@@ -81,5 +81,6 @@ def test_of_redsm5_only_what_reads_its_records_is_imported():
         "redaction",
         "surroundings",
         "terminal",
+        "installed",
     ]
     assert set(done.stdout.split()) <= {"redsm5", *(f"redsm5.{name}" for name in allowed)}

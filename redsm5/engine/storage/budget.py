@@ -24,6 +24,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import BudgetMismatchError, DiskError, IncompatibleCheckpointError, InputError, Interrupted
 from redsm5.engine.files import NotRegularError
+from redsm5.engine.installed import typed
 from redsm5.engine.owned import NotOursError
 from redsm5.engine.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
 from redsm5.engine.storage.retention import Policy
@@ -37,7 +38,7 @@ GRACE_S = 60.0  # in which a trial that is being started or ended makes its rese
 LARGEST_SHOWN = 3
 GONE_FIRST = ("failed", "pruned")
 COMMANDS = (
-    "just cleanup --execute",
+    typed("just cleanup --execute"),
     "delete studies that are no longer needed",
     "raise retention.max_total_size",
     "lower retention.min_free_disk_percent",

@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import Interrupted, LockedError
+from redsm5.engine.installed import typed
 from redsm5.engine.records import FINISHED
 from redsm5.engine.study.registry import Scoreboard
 from redsm5.engine.waiting import Stop, wait_until
@@ -62,7 +63,7 @@ class Control:
                 "another worker is running this study, and a file system without locks allows only one",
                 where=str(self.folder.parent),
                 remedy=f"Wait for it to end; if its machine crashed, remove {self._workers.mark}. For several "
-                "workers, put the experiments folder on a file system with locks: `just doctor` tests one.",
+                + typed("workers, put the experiments folder on a file system with locks: `just doctor` tests one."),
             )
         if self._workers.by_mark:
             mark = str(self._workers.mark)
@@ -97,7 +98,7 @@ class Control:
             return
         board.note("paused")
         self._log.warning(
-            "the study is paused as requested: to resume it, remove this file or press p in `just tui`",
+            typed("the study is paused as requested: to resume it, remove this file or press p in `just tui`"),
             file=str(self.folder / paths.PAUSE),
         )
         ended = self.asked(paths.STOP_NOW, paths.STOP)

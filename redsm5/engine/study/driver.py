@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
+from redsm5.engine.installed import typed
 from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.engine.sections import SearchConfig
 from redsm5.engine.spec import StudySpec, load_config
@@ -159,7 +160,9 @@ class Driver:
                 left = self.shipper.close(hurried=lambda: self.stop_now.requested)
                 if left or self.shipper.failing:
                     what = {"rows": left, "reports": self.shipper.reports}
-                    self.log.warning("some metrics or reports are not in MLflow yet: `just sync` ships them", **what)
+                    self.log.warning(
+                        typed("some metrics or reports are not in MLflow yet: `just sync` ships them"), **what
+                    )
         if outcome == "completed":
             check_result(self.board)
             best = self.board.study.best
@@ -167,7 +170,7 @@ class Driver:
                 f"study {name} is complete: {self._finished()} trials",
                 best=best and f"{best.value:.4f} in trial {best.number}",
                 on_disk=size_text(self.board.bytes()),
-                summary=f"just summary {name}",
+                summary=typed(f"just summary {name}"),
             )
 
     # -----------------------------------------------------------------------------------------------------------------

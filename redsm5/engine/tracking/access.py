@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from redsm5.engine.errors import UNUSABLE_PATH, RedSM5Error
+from redsm5.engine.installed import typed
 from redsm5.engine.redaction import redact_address
 
 REFUSED = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, as the server requires"
@@ -85,15 +86,16 @@ def remedy(error: str, uri: str = "") -> str | None:
             if local
             else "upgrade the server"
         )
+    again = typed("`just sync`")
     if any(sign in error for sign in _FULL):
-        here = "free disk space: `just cleanup --execute` deletes reclaimable files"
-        there = "free disk space on MLflow's server (`df -h` there shows which disk); then ship again: `just sync`"
+        here = typed("free disk space: `just cleanup --execute` deletes reclaimable files")
+        there = f"free disk space on MLflow's server (`df -h` there shows which disk); then ship again: {again}"
         return here if local else there
     if local and _READ_ONLY in error:
         return f"make the folder writable:\nchmod -R u+w {shlex.quote(os.path.dirname(uri.removeprefix('sqlite:///')))}"
     if not local and _FAILS.search(error):  # MLflow's client does not pass on what a server says with most of these
         where = "its log shows the cause, and `df -h` there whether its disk is full"
-        return f"check MLflow's server: {where}; then ship again: `just sync`"
+        return f"check MLflow's server: {where}; then ship again: {again}"
     return None
 
 
