@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from redsm5.config import compose
+from redsm5.engine.compose import compose
+from redsm5.task import task_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,7 +124,8 @@ def test_every_command_of_a_block_runs_with_its_arguments(page: Path) -> None:
         recipe, *arguments = words
         assert recipe in recipes(), words
         if recipe in ("hpo", "train", "baseline"):
-            compose([word.replace("<uuid>", str(uuid.uuid4())) for word in arguments])
+            task, words = task_of([word.replace("<uuid>", str(uuid.uuid4())) for word in arguments])
+            compose(task.spec, words)
         script = re.search(r"{{ scripts }}/([\w/]+\.py)", recipes()[recipe])
         for flag in (word for word in arguments if word.startswith("--")):
             assert script, words
