@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """Forks processes that run or continue a study; one at a time."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, study: str) -> None:
         # Coverage would double what the processes take; what they run is covered by other tests.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")} | {"OMP_NUM_THREADS": "1"}
+        environment["CRASH_STUDY"] = study
         self.scratch = scratch
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.server", str(scratch)],
@@ -67,14 +69,20 @@ class Server:
         self._process.wait()
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+@contextmanager
+def serving(study: str) -> Iterator[Server]:
     """In memory where the system has room there: not the disk is tested, but what was asked of it."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as scratch:
-        server = Server(Path(scratch))
+        server = Server(Path(scratch), study)
         yield server
         server.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with serving("redsm5") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 from redsm5.engine.files import make_private
+from redsm5.engine.spec import StudySpec
 from tests.crash import study
 
 
-def child(config: study.Config, experiments: Path, go: Semaphore) -> None:
+def child(config: StudySpec, experiments: Path, go: Semaphore) -> None:
     saver = study.OneThread()
     saver.submit(lambda: None)  # the thread that saves is there before the study begins
     saver.wait()

@@ -8,9 +8,12 @@ function of its seed alone.
 """
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +24,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from redsm5.config import Config, compose
+from redsm5.config import compose
 from redsm5.engine import files, paths
 from redsm5.engine import session as session_module
+from redsm5.engine.compose import compose as compose_for
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.records import Decision, Manifest
+from redsm5.engine.script import ScriptSpec, ScriptTask
 from redsm5.engine.session import Session, train
-from redsm5.engine.spec import load_config
+from redsm5.engine.spec import StudySpec, load_config
 from redsm5.engine.storage.budget import reservation
 from redsm5.engine.storage.checkpoint import Identity, Saver, seed_everything
 from redsm5.engine.storage.retention import Policy
@@ -43,19 +48,27 @@ from redsm5.task import ReDSM5
 EPOCHS, STEPS = 2, 2
 SCORES = (0.9, 0.4)  # after each epoch: the last is not the best
 MID_EPOCH = STEPS + 1  # the step at which the last trial saves in the middle of an epoch
-FULL, WEIGHTS = 12_000, 4_000  # more than a checkpoint of this model takes
+OF_DIGITS = os.environ.get("CRASH_STUDY") == "digits"  # examples/digits is trained instead
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+NO_FLOOR = "retention.min_free_disk_percent=0"
+FULL, WEIGHTS = (50_000, 12_000) if OF_DIGITS else (12_000, 4_000)  # more than a checkpoint of this model takes
 # Room for one trial's reservation and not for another's checkpoint beside it.
 BUDGET = reservation(Policy(), full=FULL, weights=WEIGHTS, epochs=EPOCHS) + 100
 
 
-def configuration(experiments: Path) -> Config:
-    """The study's configuration; the model that it names is not the one that is trained."""
+def configuration(experiments: Path) -> StudySpec:
+    """The study's configuration; the model that ReDSM5's names is not the one that is trained."""
+    if OF_DIGITS:
+        words = [f"experiments='{experiments}'", "study.name=crash", "study.trials=3", f"train.epochs={EPOCHS}"]
+        words += [f"study.script='{DIGITS / 'train.py'}'", f"study.space='{DIGITS / 'space.yaml'}'", "channels=4"]
+        words += ["batch_size=400", "study.pruner=median", "train.checkpoint_every_steps=4"]  # three steps an epoch
+        return compose_for(ScriptSpec, [*words, f"retention.max_total_size={BUDGET}", NO_FLOOR])
     words = [f"experiments='{experiments}'", "study.name=crash", "study.trials=3", f"train.epochs={EPOCHS}"]
     words.append(f"study.enqueue='{Path(__file__).with_name('repeated.yaml')}'")
     space = "search.space={train.learning_rate:{type:float,low:0.001,high:0.1},train.accumulation_steps:"
     words += [space + "{type:int,low:1,high:8}}", f"retention.max_total_size={BUDGET}"]
     words += ["study.pruner=median", f"train.checkpoint_every_steps={MID_EPOCH}"]
-    return compose([*words, "retention.min_free_disk_percent=0"])
+    return compose([*words, NO_FLOOR])
 
 
 class SmallStudy(Driver):
@@ -65,22 +78,22 @@ class SmallStudy(Driver):
         saver: the thread that commits checkpoints; the test has it before the study begins.
     """
 
-    def __init__(self, config: Config, saver: Saver) -> None:
-        super().__init__(ReDSM5(), config)
+    def __init__(self, config: StudySpec, saver: Saver) -> None:
+        super().__init__(ScriptTask() if OF_DIGITS else ReDSM5(), config)
         self._saver = saver
 
     def run(self, standby: Any = None) -> None:
         super().run(standby)
 
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
-        saved = load_config(Config, folder)
+        saved = load_config(type(self.config), folder)
         config = saved.model_copy(update={"experiments": str(folder.parent)})
         with suppress(SystemExit):
             trial = TrialRun.open(config)
             pruned = Decision(epoch=1, prune=number == 0, reason="as the test wants it")
             trial.decision = lambda epoch: pruned  # type: ignore[method-assign]
             with trial.outcome(), waited_for(self._saver):
-                train(main, trial, self._saver)
+                train(digits_main() if OF_DIGITS else main, trial, self._saver)
         return False
 
 
@@ -92,7 +105,7 @@ def main(session: Session) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.learning_rate)
     schedule = LambdaLR(optimizer, lambda step: 0.9**step)
     identity = Identity(record.trial_id, "linear: 4 to 4", {"max_length": 4}, "ab" * 32, config.train.seed)
-    session.track(model, optimizer, schedule, identity, usage=lambda: Usage({}, {"system_memory_bytes": 1.0}))
+    session.track(model, optimizer, schedule, identity)
     for epoch in session.epochs():
         for _ in session.batches(range(STEPS)):
             loss = (model(torch.randn(2, 4)) ** 2).mean()
@@ -109,6 +122,18 @@ def main(session: Session) -> None:
         files.write_atomic(session.trial.folder / paths.REPORT, json.dumps(document).encode())
 
     session.finish(report)
+
+
+def digits_main() -> Callable[[Session], None]:
+    """The training of examples/digits, as the process that stands ready imports it."""
+    spec = spec_from_file_location("digits", DIGITS / "train.py")
+    assert spec
+    assert spec.loader
+    if "digits" not in sys.modules:
+        sys.modules["digits"] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["digits"])
+    run_one: Callable[[Session], None] = sys.modules["digits"].main
+    return run_one
 
 
 class OneThread(Saver):
@@ -130,7 +155,7 @@ def waited_for(saver: Saver) -> Iterator[None]:
         raise
 
 
-def warm(scratch: Path) -> Config:
+def warm(scratch: Path) -> StudySpec:
     """Have everything that a study imports and caches in this process, so that all that are forked do the same calls;
     the configuration for them.
     """
@@ -141,6 +166,7 @@ def warm(scratch: Path) -> Config:
     )
     # No sample but at an epoch's end, however long a step takes here.
     session_module.SystemMetrics = partial(SystemMetrics, clock=lambda: 0.0)  # type: ignore[assignment,misc]
+    session_module.meter = lambda device: lambda: Usage({}, {"system_memory_bytes": 1.0})
     trial_run.DiskMonitor = MagicMock()  # type: ignore[assignment,misc]  # its thread would come in between
     torch.set_num_threads(1)
     config = configuration(scratch / "warm")
@@ -149,7 +175,7 @@ def warm(scratch: Path) -> Config:
     return config
 
 
-def run(config: Config, experiments: Path, saver: Saver) -> int:
+def run(config: StudySpec, experiments: Path, saver: Saver) -> int:
     """Run or continue the study in this folder; its exit code, as `just hpo` returns it."""
 
     def main() -> int:

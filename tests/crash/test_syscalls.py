@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.crash import strace
-from tests.crash.conftest import Server
+from tests.crash.conftest import Server, serving
 from tests.crash.strace import Call
 from tests.crash.study import check_resume_points, outcome
 
@@ -33,6 +33,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def recorded(server: Server) -> list[Call]:
     """All calls of an uninterrupted study on its folder."""
+    return calls_of(server)
+
+
+def calls_of(server: Server) -> list[Call]:
     folder, output = server.scratch / "recorded", server.scratch / "recorded.strace"
     threads = server.fork(folder)
     tracer = strace.attach(threads, output, "-e", "trace=%file,%desc")
@@ -134,6 +138,28 @@ def test_a_fault_at_every_system_call_changes_no_result(
 ) -> None:
     done = sweep(server, expected, iter(of_interest(recorded, fault)), fault)
     print(f"{fault}: {done} of {done} system calls")
+
+
+def test_a_fault_in_a_script_s_study_changes_no_result() -> None:
+    """The same for examples/digits, whose calls differ only in the training: some of them."""
+    with serving("digits") as server:
+        sweep_script(server, STRIDE * len(FAULTS))
+
+
+@pytest.mark.long
+def test_a_fault_at_every_system_call_of_a_script_s_study_changes_no_result() -> None:
+    with serving("digits") as server:
+        sweep_script(server, 1)
+
+
+def sweep_script(server: Server, stride: int) -> None:
+    recorded = calls_of(server)
+    assert server.finish(server.scratch / "uninterrupted") == 0
+    expected = outcome(server.scratch / "uninterrupted")
+    assert [trial["record"]["state"] for trial in expected["trials"]] == ["pruned", "completed", "completed"]
+    for fault in FAULTS:
+        done = sweep(server, expected, islice(of_interest(recorded, fault), 0, None, stride), fault)
+        print(f"{fault}: {done} system calls")
 
 
 @pytest.mark.long
