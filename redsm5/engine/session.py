@@ -22,29 +22,25 @@ before the trial is completed, and the training state is deleted last. A call ou
 it, before anything is written.
 """
 
-import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
-from accelerate import skip_first_batches
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader, RandomSampler
 
+from redsm5.engine.batches import Batches, set_order, without_first
 from redsm5.engine.distributed import ProcessGroup
 from redsm5.engine.errors import Interrupted, NoCheckpointError, RedSM5Error, TrainingError, show_error
 from redsm5.engine.files import make_private
 from redsm5.engine.records import Manifest
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.spec import StudySpec
-from redsm5.engine.storage.arrays import ArrayModel, Stateful
 from redsm5.engine.storage.budget import Budget
 from redsm5.engine.storage.checkpoint import (
     Identity,
@@ -56,6 +52,7 @@ from redsm5.engine.storage.checkpoint import (
     save,
     seed_everything,
 )
+from redsm5.engine.storage.models import Stateful, architecture, unwrapped
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.signals import die_with_parent, wait_while_driver_is_stopped
@@ -66,15 +63,8 @@ from redsm5.engine.tracking.journal import Journal, StepLosses
 from redsm5.engine.tracking.progress import epoch_progress
 from redsm5.engine.tracking.system import SystemMetrics, Usage, meter
 
-B = TypeVar("B", covariant=True)
-
-
-class Batches(Sized, Iterable[B], Protocol[B]):
-    """An iterable with a known number of batches, the same ones whenever an epoch is iterated."""
-
-
+B = TypeVar("B")
 PRUNED = "pruned"
-MOST_EPOCHS = 10_000  # more than train.epochs allows
 
 
 class SessionError(TrainingError):
@@ -181,10 +171,10 @@ class Session:
         if self._tracked:
             raise SessionError("session.track(...) a second time: it is called once, before the first epoch")
         trial, group = self.trial, self.group
-        bare = _unwrapped(model)
+        bare = unwrapped(model)
         optimizer, schedule = getattr(optimizer, "optimizer", optimizer), getattr(schedule, "scheduler", schedule)
         if isinstance(identity, str):
-            identity = Identity(trial.record.trial_id, _architecture(bare), {}, identity, self.config.train.seed)
+            identity = Identity(trial.record.trial_id, architecture(bare), {}, identity, self.config.train.seed)
         journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=group.is_first)
         store = open_store(trial.folder, self.config, log=self.log.info, writes=group.is_first)
         state = TrainingState(bare, optimizer, schedule, scaler, group=group)
@@ -223,12 +213,10 @@ class Session:
         at, total = tracked.progress, len(loader)
         if (limit := self.config.dry_run_batches) and self.config.dry_run:
             total = min(total, limit)
-        _order(loader, self.config.train.seed, at.epochs_done + 1)
-        left = skip_first_batches(loader, at.batches_done) if isinstance(loader, DataLoader) else None
+        set_order(loader, self.config.train.seed, at.epochs_done + 1)
         with epoch_progress(at.epochs_done + 1, self._epochs, total, at.batches_done, shown=self.group.is_first) as bar:
             tracked.batches = total
-            done = at.batches_done
-            for batch in islice(loader, done, total) if left is None else islice(left, total - done):
+            for batch in islice(without_first(loader, at.batches_done), total - at.batches_done):
                 before = at.batches_done
                 yield batch
                 if at.batches_done != before + 1:
@@ -399,44 +387,6 @@ class Session:
         tracked = self._after_track("save")
         with tracked.system.saving():
             save(tracked.store, self._saver, tracked.state, tracked.identity, score=score, metrics=dict(metrics))
-
-
-def _unwrapped(model: Any) -> nn.Module | ArrayModel:
-    """The model without what Accelerate wraps around it."""
-    if isinstance(model, nn.Module):
-        return extract_model_from_parallel(model)  # type: ignore[no-any-return]
-    return ArrayModel(model)
-
-
-def _architecture(model: nn.Module | ArrayModel) -> str:
-    """Its class and, since a module has them from the start, the first digits of a SHA-256 over its tensors' names,
-    shapes and dtypes.
-    """
-    if isinstance(model, ArrayModel):
-        return model.name
-    tensors = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in model.state_dict().items())
-    return f"{type(model).__qualname__}, layout {hashlib.sha256(repr(tensors).encode()).hexdigest()[:12]}"
-
-
-def _order(loader: Any, seed: int, epoch: int) -> None:
-    """Make the order of a DataLoader that shuffles depend on the seed and the epoch alone, not on what came before.
-
-    Its iterator also draws a seed for its workers. Drawn from the generator of the process, it would change what the
-    model draws after a resume, for which the loader is iterated once more.
-    """
-    if hasattr(loader, "set_epoch"):
-        loader.set_epoch(epoch)
-    if not isinstance(loader, DataLoader):
-        return
-    number = seed * MOST_EPOCHS + epoch
-    loader.generator = torch.Generator().manual_seed(number)
-    batches = loader.batch_sampler
-    while inner := getattr(batches, "batch_sampler", None):  # Accelerate's share of each process
-        batches = inner
-    sampler = getattr(batches, "sampler", None)
-    if isinstance(sampler, RandomSampler):
-        sampler.generator = sampler.generator or torch.Generator()  # Accelerate has a reference to the one it made
-        sampler.generator.manual_seed(number)
 
 
 def run(

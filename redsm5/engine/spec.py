@@ -261,9 +261,8 @@ def named_keys(
 ) -> set[str]:
     """The dotted keys that a command sets explicitly, for a study or trial that was started with a saved configuration.
 
-    A word that chooses a group sets all keys of the group. If it repeats the saved choice of the model or of the posts'
-    source, it sets none: the defaults of the other keys may differ in this version, and the user did not ask to change
-    them.
+    A word that chooses a group sets all keys of the group. If it repeats the saved choice (of the model, for example),
+    it sets none: the defaults of the other keys may differ in this version, and the user did not ask to change them.
     """
     before, after = flatten(saved), flatten(asked)
     named = set[str]()

@@ -11,7 +11,6 @@ are read once, in random order.
 - datasets: `Dataset.from_file`, with rows as NumPy's arrays (`with_format("numpy")`), and as Python's lists.
 """
 
-import ast
 import json
 import mmap
 import os
@@ -20,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from redsm5.data.encode import EncodedPosts
 from redsm5.data.packed import PackedItems
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.tables import Row
 
 POSTS = 1484  # as many as ReDSM5 has
@@ -79,9 +78,7 @@ CONTENDERS: dict[str, Open] = {
 
 def preload() -> None:
     """Import what the standby process has imported."""
-    for node in ast.parse((SCRIPTS / "train.py").read_text()).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            exec(compile(ast.Module([node], []), "train.py", "exec"), {})
+    import_module("redsm5.train")
 
 
 def forked(opened: Open, path: Path) -> list[float]:

@@ -34,7 +34,7 @@ from redsm5.engine.jsonio import dumps, from_json_number, loads
 from redsm5.engine.migrations import CHECKPOINT_FORMAT, SCHEMA
 from redsm5.engine.records import Best, Manifest
 from redsm5.engine.storage import tensors as tensor_files
-from redsm5.engine.storage.arrays import ArrayModel
+from redsm5.engine.storage.models import ArrayModel
 from redsm5.engine.storage.randomness import Generators, random_generators, set_random_generators
 from redsm5.engine.storage.store import (
     CheckpointStore,

@@ -198,7 +198,7 @@ def with_data(study: StudyRecord, fingerprint: str | None) -> StudyRecord:
     """
     if fingerprint and study.data_fingerprint not in (None, fingerprint):
         raise ConfigError(
-            f"study {study.name} was started with other posts or splits: their fingerprint was "
+            f"study {study.name} was started with other data or splits: their fingerprint was "
             f"{study.data_fingerprint[:12]}… and is now {fingerprint[:12]}…",
             remedy="Restore the original files (data.revision=<commit> pins those of the Hub), or use "
             "another study.name.",

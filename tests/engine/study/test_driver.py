@@ -617,7 +617,7 @@ def test_a_study_whose_posts_have_changed_is_refused(tmp_path: Path, monkeypatch
     words = overrides(tmp_path, "study.trials=2")
     assert run(QuickDriver(compose(words)))
     monkeypatch.setattr(driver_module, "check_data", lambda task, config, stop: CheckedData({}, "cd" * 32, ()))
-    with pytest.raises(ConfigError, match="other posts or splits") as caught:
+    with pytest.raises(ConfigError, match="other data or splits") as caught:
         QuickDriver(compose(words))
     assert "another study.name" in str(caught.value)
 

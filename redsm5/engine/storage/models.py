@@ -1,10 +1,12 @@
-"""The state of a model that is no PyTorch module: NumPy arrays and values that JSON can hold."""
+"""Models as checkpoints see them: a PyTorch module without its wrappers, or an object whose state is NumPy arrays."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from redsm5.engine.jsonio import dumps, loads
@@ -49,3 +51,20 @@ class ArrayModel:
     @property
     def name(self) -> str:
         return type(self._model).__qualname__
+
+
+def unwrapped(model: Any) -> nn.Module | ArrayModel:
+    """The model without what Accelerate wraps around it."""
+    if isinstance(model, nn.Module):
+        return extract_model_from_parallel(model)  # type: ignore[no-any-return]
+    return ArrayModel(model)
+
+
+def architecture(model: nn.Module | ArrayModel) -> str:
+    """Its class and, since a module has them from the start, the first digits of a SHA-256 over its tensors' names,
+    shapes and dtypes.
+    """
+    if isinstance(model, ArrayModel):
+        return model.name
+    tensors = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in model.state_dict().items())
+    return f"{type(model).__qualname__}, layout {hashlib.sha256(repr(tensors).encode()).hexdigest()[:12]}"
