@@ -31,7 +31,7 @@ def imports_of(script: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "code", ["import redsm5.data", "import redsm5.engine.study.driver", "hpo.py", "launch.py", "train.py"]
+    "code", ["import redsm5.data", "import redsm5.task, redsm5.engine.study.driver", "hpo.py", "launch.py", "train.py"]
 )
 def test_to_import_our_modules_imports_no_datasets(code: str) -> None:
     code = imports_of(code) if code.endswith(".py") else code

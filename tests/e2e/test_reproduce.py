@@ -66,7 +66,7 @@ def write_metrics(folder, lines: list[dict[str, Any]]) -> None:
 
 def judged(before, after, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
     report = report_of(before)
-    return verdict(report, checkpoint or CHECKPOINT, compare_training(before, report, after))
+    return verdict(report.trial_id, report, checkpoint or CHECKPOINT, compare_training(before, report, after))
 
 
 def test_probabilities_may_differ_by_the_tolerance_and_no_more() -> None:
