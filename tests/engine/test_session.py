@@ -4,8 +4,10 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from redsm5.config import compose
 from redsm5.engine import files, paths
+from redsm5.engine.compose import compose as compose_for
+from redsm5.engine.records import Decision
+from redsm5.engine.script import ScriptSpec
 from redsm5.engine.session import Session, SessionError, train
 from redsm5.engine.storage.checkpoint import Identity, Saver
 from redsm5.engine.study.trial import create_trial, read_record
@@ -22,6 +27,7 @@ from redsm5.engine.tracking.system import Usage
 
 STEPS = 3
 METRIC = "val_f1_macro"
+STUDY = "11111111-1111-4111-8111-111111111111"
 
 
 @pytest.fixture
@@ -254,3 +260,102 @@ def test_what_follows_an_interruption_is_what_would_have_been(tmp_path: Path) ->
         done = read_metrics(trial.folder)
         rows.append([(r.metric, r.step, r.value) for r in done if not r.metric.startswith("system_")])
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_the_pruner_is_asked_after_the_checkpoint_and_again_after_a_crash(prune: bool, tmp_path: Path) -> None:
+    """The trial dies while it waits for the decision: the epoch is not trained again, and the decision is heard."""
+    words = [f"experiments={tmp_path}", "train.epochs=2", "retention.min_free_disk_percent=0", "study.pruner=median"]
+    config = compose(words)
+    record = create_trial(config, study_id=STUDY, number=0)
+    config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+    trained, asked = [], []
+
+    def main(session: Session) -> None:
+        model = tracked(session)
+        for epoch in session.epochs():
+            trained.append(epoch)
+            model.epoch(session)
+            session.report({METRIC: 0.5})
+        session.finish()
+
+    def dies(epoch: int) -> Decision:
+        asked.append(epoch)
+        raise KeyboardInterrupt
+
+    def decides(epoch: int) -> Decision:
+        asked.append(epoch)
+        return Decision(epoch=epoch, prune=prune and epoch == 1, reason="too low")
+
+    trial = TrialRun.open(config)
+    trial.decision = dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), trial.outcome(), Saver() as saver:
+        train(main, trial, saver)
+    assert (trained, asked) == ([1], [1])
+    assert [p.name for p in (trial.folder / paths.CHECKPOINTS).glob("epoch-*")] == ["epoch-0001"]
+    assert trial._lock is not None
+    trial._lock.release()  # as its death would
+
+    trial = TrialRun.open(config)
+    trial.decision = decides  # type: ignore[method-assign]
+    with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+        train(main, trial, saver)
+    after = read_record(trial.folder)
+    assert after is not None
+    assert after.state == ("pruned" if prune else "completed")
+    assert trained == ([1] if prune else [1, 2])
+    assert asked == ([1, 1] if prune else [1, 1, 2])
+
+
+class Counter:
+    """A model that is no module: an array, and a number."""
+
+    def __init__(self) -> None:
+        self.sums, self.batches = np.zeros(3), 0
+
+    def state_dict(self) -> dict[str, object]:
+        return {"sums": self.sums, "batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.sums, self.batches = state["sums"], state["batches"]  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_model_of_arrays_resumes_and_its_best_epoch_is_the_one_of_the_direction(
+    direction: str, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("lr: 0.5\nstudy.metric: score\ntrain.epochs: 3\n")
+    words = [f"experiments={tmp_path}", "retention.min_free_disk_percent=0", "study.script=train.py"]
+    config = compose_for(ScriptSpec, [*words, f"study.space={space}", f"study.direction={direction}"])
+    record = create_trial(config)
+    config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+    scores, loaded = [0.2, 0.9, 0.1], []
+
+    def main(session: Session, stop_at: int = 0) -> None:
+        model = Counter()
+        session.track(model)
+        for epoch in session.epochs():
+            for batch in session.batches(range(STEPS)):
+                model.sums, model.batches = model.sums + batch * session.parameters["lr"], model.batches + 1
+                if model.batches == stop_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                session.step(0.0)
+            session.report({"score": scores[epoch - 1]})
+
+        def report() -> None:
+            loaded.append((session.load_best(), model.batches, model.sums.tolist()))
+
+        session.finish(report)
+
+    for stop_at in (STEPS + 2, 0):
+        trial = TrialRun.open(config)
+        with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+            train(partial(main, stop_at=stop_at), trial, saver)
+    best = 2 if direction == "maximize" else 3
+    assert loaded == [(best, best * STEPS, [best * 1.5] * 3)]
+    after = read_record(trial.folder)
+    assert after is not None
+    assert after.best is not None
+    assert (after.state, after.best.epoch, after.best.value) == ("completed", best, scores[best - 1])
+    assert [p.name for p in (trial.folder / paths.CHECKPOINTS).glob("epoch-*")] == [f"epoch-000{best}"]
