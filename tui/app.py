@@ -19,28 +19,31 @@ from textual.reactive import reactive
 from textual.screen import Screen
 
 from redsm5.engine import paths
-from tui import control, export, text
-from tui.detail import TrialReader
-from tui.files import Documents
-from tui.machine import Machine, MachineView
-from tui.memory import Here, Memory
-from tui.orders import ORDERS, Do, asked, refusal
-from tui.parameters import Importance
-from tui.reader import Reader, Snapshot
-from tui.screens.base import FolderScreen
-from tui.screens.compare import CompareScreen
-from tui.screens.confirm import ConfirmScreen
-from tui.screens.help import HelpScreen
-from tui.screens.machine import MachineScreen
-from tui.screens.note import NoteScreen
-from tui.screens.overview import OverviewScreen
-from tui.screens.parameters import ParametersScreen
-from tui.screens.report import ReportScreen
-from tui.screens.storage import StorageScreen
-from tui.screens.trial import TrialScreen
-from tui.screens.trials import TrialsScreen
-from tui.storage import StorageReader
-from tui.view import View
+
+from .host import Host
+from .panels import text
+from .read.detail import TrialReader
+from .read.files import Documents
+from .read.machine import Machine, MachineView
+from .read.reader import Reader, Snapshot
+from .read.reports import Importance
+from .read.storage import StorageReader
+from .read.view import View
+from .screens.base import FolderScreen
+from .screens.compare import CompareScreen
+from .screens.confirm import ConfirmScreen
+from .screens.help import HelpScreen
+from .screens.machine import MachineScreen
+from .screens.note import NoteScreen
+from .screens.overview import OverviewScreen
+from .screens.parameters import ParametersScreen
+from .screens.report import ReportScreen
+from .screens.storage import StorageScreen
+from .screens.trial import TrialScreen
+from .screens.trials import TrialsScreen
+from .write import control, export
+from .write.memory import Here, Memory
+from .write.orders import ORDERS, Do, asked, refusal
 
 POLL_S = 1.0
 SAVE_S = 1.0  # between two checks for changes to save
@@ -372,3 +375,6 @@ class TerminalApp(App[None]):
                 done = f"{done}: {text.size(freed)} freed, {len(result.get('skipped', []))} skipped."
             self.notify(done, markup=False)
         self.hurry()
+
+
+_HOST: type[Host] = TerminalApp  # the type checker sees here that the app has what its screens need

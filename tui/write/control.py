@@ -9,9 +9,10 @@ from typing import Any
 from redsm5.engine import paths
 from redsm5.engine.documents import parse
 from redsm5.engine.jsonio import loads
-from tui.parameters import Importance
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+from ..read.reports import Importance
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 MOST = 200  # the most items of a kind to show
 
 
