@@ -30,9 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.once:
         return print_once(args.experiments)
 
-    # For a fast response to keys: after Esc, Textual waits 25 ms for the rest of a sequence, not 100; it paints every 8
-    # ms, not 17.
-    os.environ.update({"ESCDELAY": "25", "TEXTUAL_FPS": "120"} | os.environ)
     from .app import TerminalApp  # imported here, since --once needs no Textual
 
     app = TerminalApp(args.experiments, read_only=args.read_only)

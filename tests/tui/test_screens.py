@@ -19,6 +19,7 @@ from redsm5.engine import paths
 from tests.tui.pilots import pressed, settled, shown, until, words
 from tui import app as app_module
 from tui.app import TerminalApp
+from tui.read.look import Wanted
 from tui.widgets.table import Table
 from tui.write import control
 
@@ -157,7 +158,7 @@ async def test_a_look_that_began_before_the_last_key_does_not_move_the_cursor_ba
         await pressed(pilot, "2")
         await pressed(pilot, "home", "down")
         folder.rewrite(paths.trial_dir(night, folder.of(7)) / paths.TRIAL, epoch=9)
-        app.view = app._look("", folder.of(7), ())  # as asked for before those keys
+        app.view = app._look(Wanted(selected=folder.of(7)))  # as asked for before those keys
         await pilot.pause()
         assert table(app).cursor == 1
 
