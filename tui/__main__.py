@@ -6,10 +6,11 @@ from pathlib import Path
 
 from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.terminal import Parser, show
-from tui import panels
-from tui.reader import Reader
-from tui.storage import StorageReader
-from tui.view import View
+
+from .panels import overview
+from .read.reader import Reader
+from .read.storage import StorageReader
+from .read.view import View
 
 ONCE_S = 0.5  # time for counting bytes before the overview is printed
 
@@ -29,10 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.once:
         return print_once(args.experiments)
 
-    # For a fast response to keys: after Esc, Textual waits 25 ms for the rest of a sequence, not 100; it paints every 8
-    # ms, not 17.
-    os.environ.update({"ESCDELAY": "25", "TEXTUAL_FPS": "120"} | os.environ)
-    from tui.app import TerminalApp  # imported here, since --once needs no Textual
+    from .app import TerminalApp  # imported here, since --once needs no Textual
 
     app = TerminalApp(args.experiments, read_only=args.read_only)
     app.run()
@@ -54,7 +52,7 @@ def print_once(experiments: Path) -> int:
         )
     study = snapshot.study.study_id if snapshot.study else None
     counted = StorageReader(experiments).look(study, snapshot.trials, ONCE_S)
-    show(panels.overview(View(snapshot, storage=counted)))
+    show(overview.page(View(snapshot, storage=counted)))
     return 0
 
 

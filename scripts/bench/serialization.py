@@ -39,8 +39,8 @@ from redsm5.engine.study.trial import read_record
 from redsm5.engine.tables import Row
 from redsm5.engine.terminal import show
 from redsm5.engine.tracking.journal import Journal
-from tui.reader import Reader
-from tui.storage import StorageReader
+from tui.read.reader import Reader
+from tui.read.storage import StorageReader
 
 POLLS = 20
 EPOCHS = 50  # in the journal

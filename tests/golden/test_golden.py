@@ -21,7 +21,7 @@ from redsm5.engine.study.registry import list_studies, read_studies
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.trial import read_record
 from redsm5.evaluation.summary import select_study, write_summary
-from tui.reader import Reader
+from tui.read.reader import Reader
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1] / "scripts"

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def run(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
 
     def run(name: str, *words: str, encoding: str = "utf-8") -> Done:
         words = (*words, "--experiments", str(hostile))
-        script = ROOT / ("tui/__main__.py" if name == "tui" else f"scripts/{name}.py")
+        script = ROOT / f"scripts/{name}.py"
         if name == "doctor":
             ended = subprocess.run([sys.executable, str(script), *words], capture_output=True, timeout=100, check=False)
             return Done(ended.returncode, ended.stdout, ended.stderr)
@@ -95,8 +96,9 @@ def run(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
             patch.setattr(sys, "argv", [str(script), *words])
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
+            start = partial(runpy.run_module, name) if name == "tui" else partial(runpy.run_path, str(script))
             with pytest.raises(SystemExit) as ended_by:
-                runpy.run_path(str(script), run_name="__main__")
+                start(run_name="__main__")
         return Done(int(ended_by.value.code or 0), printed.getvalue(), told.getvalue())
 
     yield run

@@ -30,7 +30,7 @@ from redsm5.engine.records import (
 )
 from tests.tui.reports import evaluation_report
 from tests.tui.searched import machine
-from tui.machine import Machine
+from tui.read.machine import Machine
 
 NOW = datetime(2026, 3, 14, 7, 41, 12, tzinfo=UTC)
 
@@ -348,10 +348,10 @@ def frozen(monkeypatch, tmp_path):
         def now(cls, tz=None):
             return NOW.astimezone(tz) if tz else NOW.replace(tzinfo=None)
 
-    for module in ("tui.view", "tui.widgets.header"):
+    for module in ("tui.read.view", "tui.widgets.header"):
         monkeypatch.setattr(f"{module}.datetime", Frozen)
     clock = SimpleNamespace(time=NOW.timestamp, monotonic=time.monotonic)
-    monkeypatch.setattr("tui.storage.time", clock)
+    monkeypatch.setattr("tui.read.storage.time", clock)
     usage = namedtuple("usage", "total used free")(250_000_000_000, 208_800_000_000, 41_200_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     root = tmp_path / "experiments"

@@ -27,17 +27,28 @@ from redsm5.reports import (
     ParameterImportance,
     TestMetrics,
 )
-from tui import machinepanels, panels, trialpanels
-from tui.detail import LOG, TrialReader
-from tui.files import Documents
-from tui.machine import Gpu, MachineView, Sample
-from tui.parameters import Importance, ordered, ranked
-from tui.reader import Reader
-from tui.screens import compare, overview, parameters, report, storage, trials
-from tui.storage import StorageReader
-from tui.view import View
-from tui.widgets import parallel
-from tui.widgets.plot import Chart, Line, draw
+from tui.panels import (
+    compare,
+    machine,
+    objective,
+    overview,
+    parallel,
+    parameters,
+    report,
+    storage,
+    study,
+    trial,
+    trials,
+)
+from tui.panels.chart import Chart, Line, draw
+from tui.panels.parameters import ordered, ranked
+from tui.read.detail import LOG, TrialReader
+from tui.read.files import Documents
+from tui.read.machine import Gpu, MachineView, Sample
+from tui.read.reader import Reader
+from tui.read.reports import Importance
+from tui.read.storage import StorageReader
+from tui.read.view import View
 
 NASTY = (
     "\x1b[31mred\x1b[0m\x1b]0;title\x07",
@@ -215,13 +226,13 @@ def look(root, kept=None, most=3):
 
 def shown(view, word="x"):
     """All that the screens would show of it."""
-    parts = [panels.overview(view), panels.empty(view.snapshot), panels.pace(view), panels.leader(view.snapshot)]
-    parts += [panels.title(view.snapshot), panels.status(view.snapshot), *panels.lately(view)]
+    parts = [overview.page(view), study.empty(view.snapshot), overview.pace(view), overview.leader(view.snapshot)]
+    parts += [study.title(view.snapshot), study.status(view.snapshot), *overview.lately(view)]
     now = int(time.time() * 1000)
-    parts += [panels.storage(view.snapshot, view.storage, 40, now), *storage.moves(view, 60, now)]
+    parts += [storage.usage(view.snapshot, view.storage, 40, now), *storage.moves(view, 60, now)]
     parts += [storage.kinds(view), storage.largest(view, 40), storage.going(leftovers(word), "", view)]
-    parts.append(draw(overview.objective_chart(view.snapshot.trials), 40, 8))
-    columns = trials.columns(view.snapshot.trials, panels.metric(view.snapshot), view.notes)
+    parts.append(draw(objective.objective_chart(view.snapshot.trials), 40, 8))
+    columns = trials.columns(view.snapshot.trials, study.metric(view.snapshot), view.notes)
     parts += [column.label for column in columns]
     parts.append(trials.counts(view, 1))
     for t in view.snapshot.trials[:20]:
@@ -234,13 +245,13 @@ def shown(view, word="x"):
     parts.append(parallel.draw(parameters.parallel(view, found, keys[:4]), 60, 9))
     gpus = (Gpu(word, None, 1, 2),)
     busy = replace(view, machine=MachineView((Sample(1.0, 5.0, 9, gpus=gpus),), word, 2, 10, word))
-    parts += [machinepanels.at_work(busy, 80)[0], machinepanels.strip(busy.machine, 80)]
-    parts += [machinepanels.gpus(busy.machine, 80, 9)[0], machinepanels.title(busy.machine)]
+    parts += [machine.at_work(busy, 80)[0], machine.strip(busy.machine, 80)]
+    parts += [machine.gpus(busy.machine, 80, 9)[0], machine.title(busy.machine)]
     for detail in view.details.values():
         one = replace(view, selected=detail.record.trial_id)
-        parts += [trialpanels.about(one, detail), trialpanels.remedy(one, detail), trialpanels.system(detail)]
-        parts += [trialpanels.configuration(detail, other) for other in view.details.values()]
-        parts += [trialpanels.checkpoints(one, detail), trialpanels.log(detail.log, one), report.missing(one)]
+        parts += [trial.about(one, detail), trial.remedy(one, detail), trial.system(detail)]
+        parts += [trial.configuration(detail, other) for other in view.details.values()]
+        parts += [trial.checkpoints(one, detail), trial.log(detail.log, one), report.missing(one)]
         if detail.report:
             parts.append(report.report(detail.report, 74))
         for series in [*detail.series.values()][:10]:

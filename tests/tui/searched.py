@@ -6,8 +6,8 @@ import random
 from redsm5.engine import paths
 from redsm5.engine.records import Best, StudyIndex
 from redsm5.reports import ParameterImportance
-from tui.machine import Gpu, MachineView, Sample
-from tui.parameters import Importance
+from tui.read.machine import Gpu, MachineView, Sample
+from tui.read.reports import Importance
 
 SHARES = {
     "train.learning_rate": 0.431,

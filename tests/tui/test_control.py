@@ -8,9 +8,9 @@ from redsm5.engine import paths
 from redsm5.engine.records import TrialRecord
 from tests.tui.pilots import notices, pressed, settled, shown, until, words
 from tui import app as app_module
-from tui import control
 from tui.app import TerminalApp
 from tui.screens.confirm import ConfirmScreen
+from tui.write import control
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 from redsm5.engine import paths
 from redsm5.engine.records import Decision, MetricRow, RetentionRow
 from tests.tui.hostile import evaluation
-from tui import files
-from tui.detail import LOG, LOG_LINES, MOST_METRICS, TrialReader, flatten, log_line
-from tui.trialpanels import configuration
+from tui.panels.trial import configuration
+from tui.read import files
+from tui.read.detail import LOG, LOG_LINES, MOST_METRICS, TrialReader, flatten, log_line
 
 
 class Followed:

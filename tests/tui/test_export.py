@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from redsm5.engine import paths
 from redsm5.engine.records import TrialRecord
 from tests.tui.hostile import NASTY, harmful
-from tui import export
-from tui.reader import Reader
+from tui.read.reader import Reader
+from tui.write import export
 
 
 def table(path):

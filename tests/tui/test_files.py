@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from redsm5.engine.files import open_regular
 from redsm5.engine.records import Best, Decision, Event, TrialCounts, TrialRecord
-from tui import files
-from tui.files import Documents, Lines, plausible, read_object, records
+from tui.read import files
+from tui.read.files import Documents, Lines, plausible, read_object, records
 
 MEGA = 1_000_000
 SOME = Decision(epoch=1, prune=True, reason="b")

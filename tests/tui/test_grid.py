@@ -9,9 +9,10 @@ from redsm5.engine import paths
 from tests.tui.pilots import beneath, charts, chosen, pressed, settled, shown
 from tui import app as app_module
 from tui.app import TerminalApp
-from tui.detail import Series
+from tui.panels.curves import Curve, beside, ends, nearest, ordered, place, spread
+from tui.read.detail import Series
 from tui.widgets import plot
-from tui.widgets.grid import BY_WHEEL, ChartGrid, Curve, beside, ends, nearest, ordered, place, spread
+from tui.widgets.grid import BY_WHEEL, ChartGrid
 
 TRIAL = ("2", "home", "3")
 COMPARE = ("2", "home", "m", "down", "m", "6")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from redsm5.engine import paths
 from tests.tui.hostile import HUGE, NASTY, OF_STUDY, OF_TRIAL, complete, harmful, look, poison, readers, shown
-from tui import panels
-from tui.reader import Reader
-from tui.view import View
+from tui.panels import overview
+from tui.read.reader import Reader
+from tui.read.view import View
 
 FUZZ = settings(
     deadline=None, max_examples=10, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -267,7 +267,7 @@ def test_a_folder_that_cannot_be_listed_says_why(whole, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refused)
     snapshot = Reader(whole.root).read()
-    assert "cannot be read: Permission denied" in panels.overview(View(snapshot))
+    assert "cannot be read: Permission denied" in overview.page(View(snapshot))
 
 
 def test_files_may_vanish_between_being_listed_and_being_read(whole, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from redsm5.engine import paths
 from tests.tui.hostile import NASTY, OF_STUDY, OF_TRIAL, complete, evaluation, harmful, leftovers, poison, summary
 from tui import app as app_module
-from tui import control
 from tui.app import TerminalApp
+from tui.write import control
 
 # Through every screen and whatever opens on it.
 WALK = (

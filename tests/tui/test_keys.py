@@ -24,7 +24,6 @@ from tests.tui.pilots import (
 )
 from tests.tui.searched import importance
 from tui import app as app_module
-from tui import control
 from tui.app import TerminalApp
 from tui.screens.base import FolderScreen
 from tui.screens.charts import ChartsScreen
@@ -40,6 +39,7 @@ from tui.screens.storage import StorageScreen
 from tui.screens.trial import TrialScreen
 from tui.screens.trials import TrialsScreen
 from tui.widgets.table import Table
+from tui.write import control
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from redsm5.engine import paths
 from tests.tui.pilots import pressed, settled, shown, words
 from tests.tui.searched import machine as looked_at
 from tui import app as app_module
-from tui import machine as module
-from tui import machinepanels
 from tui.app import TerminalApp
-from tui.machine import Machine, MachineView, Sample, device_of, running_here
+from tui.panels import machine as panels
+from tui.read import machine as module
+from tui.read.machine import Machine, MachineView, Sample, device_of, running_here
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_where_the_system_tells_nothing_of_its_disks_there_is_nothing(one, clock
     clock.at += 1
     view = one.look(seen=True)
     assert (view.samples[0].read, view.samples[0].written) == (None, None)
-    assert "not available" in machinepanels.disk(view, 40, 6)[0].plain
+    assert "not available" in panels.disk(view, 40, 6)[0].plain
 
 
 def nvml(**broken):
@@ -119,7 +119,7 @@ def test_of_a_gpu_is_shown_what_the_driver_tells(one, clock, monkeypatch, broken
     monkeypatch.setitem(sys.modules, "pynvml", nvml(**broken))
     one.look(seen=True)
     clock.at += 1
-    assert machinepanels.gpus(one.look(seen=True), 60, 6)[0].plain.split("\n")[0].rstrip() == told
+    assert panels.gpus(one.look(seen=True), 60, 6)[0].plain.split("\n")[0].rstrip() == told
 
 
 def test_the_device_is_that_of_the_nearest_folder_that_is_there(tmp_path):
@@ -148,11 +148,11 @@ def test_where_locks_are_not_listed_nobody_knows(folder, monkeypatch, tmp_path):
 
 def test_each_part_of_the_time_has_its_highest_and_a_gap_stays_one():
     samples = [Sample(at, cpu, 0) for at, cpu in ((10.0, 50.0), (11.0, 90.0), (200.0, 20.0), (300.0, 100.0))]
-    heights = machinepanels.columns(samples, lambda s: s.cpu, 30)
+    heights = panels.columns(samples, lambda s: s.cpu, 30)
     assert heights[:2] == [50.0, 90.0]  # a column is ten seconds
     assert heights[5] is None
     assert (heights[19], heights[-1]) == (20.0, 100.0)
-    assert machinepanels.area([100.0, 50.0, 0.0, None], 2, 100.0) == ["█   ", "██▁ "]
+    assert panels.area([100.0, 50.0, 0.0, None], 2, 100.0) == ["█   ", "██▁ "]
 
 
 @pytest.mark.asyncio

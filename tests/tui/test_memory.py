@@ -12,10 +12,10 @@ from textual.widgets import Input
 from tests.tui.hostile import NASTY, harmful
 from tests.tui.pilots import at, marked, notices, pressed, rows, settled, shown, until
 from tui import app as app_module
-from tui import memory
 from tui.app import TerminalApp
-from tui.memory import Content, Here, Memory, read, state_file, write
 from tui.screens.trial import TrialScreen
+from tui.write import memory
+from tui.write.memory import Content, Here, Memory, read, state_file, write
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,12 @@ import pytest
 
 from redsm5.engine import paths
 from redsm5.engine.records import BudgetEntry, BudgetLedger
-from tui import panels, text
-from tui.detail import TrialReader
-from tui.reader import Reader, Snapshot
-from tui.storage import StorageReader
-from tui.view import View
+from tui.panels import overview, storage, text
+from tui.panels.study import empty, orders, status
+from tui.read.detail import TrialReader
+from tui.read.reader import Reader, Snapshot
+from tui.read.storage import StorageReader
+from tui.read.view import View
 
 
 def look(root):
@@ -25,7 +26,7 @@ def look(root):
 
 def test_the_overview_says_it_all(frozen):
     frozen.whole()
-    page = panels.overview(look(frozen.root), 30)
+    page = overview.page(look(frozen.root), 30)
     for part in (
         "night-search   ● running   trial 8 of 20",
         "val_f1_macro: best 0.487 · #6",
@@ -56,7 +57,7 @@ def test_the_overview_says_it_all(frozen):
 )
 def test_where_nothing_runs_it_says_how_to_go_on(folder, states, state, says):
     folder.study(states=states, state=state, wanted=3)
-    assert says in panels.overview(look(folder.root))
+    assert says in overview.page(look(folder.root))
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,8 @@ def test_what_was_ordered_is_told(folder, order, state, said):
     control.mkdir()
     (control / order).touch()
     snapshot = Reader(folder.root).read()
-    assert panels.orders(snapshot) == said
-    assert (f"· {said}" in panels.status(snapshot).plain) == bool(said)
+    assert orders(snapshot) == said
+    assert (f"· {said}" in status(snapshot).plain) == bool(said)
 
 
 def test_a_pause_that_has_been_obeyed_says_how_to_go_on(folder):
@@ -85,14 +86,14 @@ def test_a_pause_that_has_been_obeyed_says_how_to_go_on(folder):
     control = paths.study_dir(folder.root, study) / paths.CONTROL
     control.mkdir()
     (control / "pause").touch()
-    page = panels.overview(look(folder.root))
+    page = overview.page(look(folder.root))
     assert "⏸ paused · as requested" in page
     assert "Paused as requested: p resumes it." in page
 
 
 def test_many_at_work_have_a_line_each(folder):
     folder.study(states=("running",) * 5)
-    lines = panels.happening(look(folder.root)).plain.split("\n")
+    lines = overview.happening(look(folder.root)).plain.split("\n")
     assert len(lines) == 4
     assert lines[-1] == "and 2 more running"
 
@@ -100,15 +101,15 @@ def test_many_at_work_have_a_line_each(folder):
 def test_trials_that_have_not_begun_have_no_score_and_no_time(folder):
     folder.study(states=("preparing", "queued"))
     view = look(folder.root)
-    assert "no score yet" in panels.overview(view)
-    assert "no trial completed yet" in panels.overview(view)
+    assert "no score yet" in overview.page(view)
+    assert "no trial completed yet" in overview.page(view)
     assert text.running_time(view.snapshot.trials[1], view.now) == "–"
 
 
 def test_a_broken_time_in_a_record_does_not_break_the_page(folder):
     folder.ago = lambda minutes: "yesterday"
     folder.study()
-    assert "night-search" in panels.overview(look(folder.root))
+    assert "night-search" in overview.page(look(folder.root))
 
 
 @pytest.mark.parametrize(
@@ -126,19 +127,19 @@ def test_the_gauge_stays_within_its_width(folder, held, reserved, drawn):
     folder.rewrite(trial, bytes=held)
     ledger = BudgetLedger(max_total_size=10_000, entries={folder.of(0): BudgetEntry(reserved=reserved, bytes=held)})
     (paths.study_dir(folder.root, study) / paths.BUDGET).write_bytes(ledger.to_json())
-    assert panels.gauge(Reader(folder.root).read(), 10).plain == drawn
+    assert storage.gauge(Reader(folder.root).read(), 10).plain == drawn
 
 
 def test_without_a_budget_the_gauge_says_what_is_there(folder):
     folder.study(states=("completed",))
-    assert panels.gauge(Reader(folder.root).read(), 10).plain == "438 MB of checkpoints, no budget"
+    assert storage.gauge(Reader(folder.root).read(), 10).plain == "438 MB of checkpoints, no budget"
 
 
 def test_an_empty_folder_says_what_to_do_next(tmp_path):
-    assert panels.overview(View(Snapshot(tmp_path, exists=True))) == f"No experiments in {tmp_path} yet: run `just hpo`"
+    assert overview.page(View(Snapshot(tmp_path, exists=True))) == f"No experiments in {tmp_path} yet: run `just hpo`"
 
 
 def test_a_folder_that_cannot_be_read_says_what_to_do_next(tmp_path):
-    said = panels.empty(Snapshot(tmp_path, exists=True, error="Permission denied")).plain
+    said = empty(Snapshot(tmp_path, exists=True, error="Permission denied")).plain
     assert said.startswith(f"{tmp_path} cannot be read: Permission denied.")
     assert "just tui --experiments DIR" in said

@@ -8,13 +8,13 @@ from redsm5.reports import ParameterImportance
 from tests.tui.pilots import notices, pressed, settled, shown, until, words
 from tests.tui.searched import importance, searched, summarized
 from tui import app as app_module
-from tui import control
 from tui.app import TerminalApp
-from tui.parameters import MOST_DRAWN, Axis, axis_of, common, drawn, ordered, ranked
-from tui.reader import Snapshot, Trials
-from tui.screens.parameters import bars, in_common, parallel
-from tui.view import View
-from tui.widgets.parallel import BEST, FIFTH, REST, SELECTED, Parallel, Path, draw
+from tui.panels.axis import Axis, axis_of
+from tui.panels.parallel import BEST, FIFTH, REST, SELECTED, Parallel, Path, draw
+from tui.panels.parameters import MOST_DRAWN, bars, common, drawn, in_common, ordered, parallel, ranked
+from tui.read.reader import Snapshot, Trials
+from tui.read.view import View
+from tui.write import control
 
 RATE, HEAD = "train.learning_rate", "model.criteria_head_type"
 
@@ -207,7 +207,7 @@ async def test_where_it_cannot_be_computed_it_says_why(frozen, monkeypatch):
 async def test_it_is_drawn_anew_only_when_a_trial_has_completed(frozen, monkeypatch):
     study = searched(frozen)
     drawings = []
-    monkeypatch.setattr("tui.widgets.parallel.draw", lambda *args: drawings.append(args) or draw(*args))
+    monkeypatch.setattr("tui.panels.parallel.draw", lambda *args: drawings.append(args) or draw(*args))
     monkeypatch.setattr("tui.screens.parameters.ranked", lambda trials: drawings.append(trials) or ranked(trials))
     app = TerminalApp(frozen.root)
     async with app.run_test(size=(160, 48)) as pilot:

@@ -7,8 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tui.widgets import plot
-from tui.widgets.plot import DOTS, Chart, Drawing, Line, draw, panned, smoothed, zoomed
+from tui.panels.chart import DOTS, Chart, Drawing, Line, draw, panned, smoothed, zoomed
 
 FUZZ = settings(deadline=None, max_examples=300, derandomize=True, database=None)
 number = st.one_of(
@@ -154,7 +153,7 @@ def test_a_line_is_seen_where_none_of_its_points_is_a_staircase_where_it_stood_a
 def test_a_thinned_line_looks_as_if_all_its_points_were_drawn(monkeypatch):
     chart = Chart([Line(range(10_000), [math.sin(n / 300) + (n % 7) / 50 for n in range(10_000)])])
     thin = dots(draw(chart, 60, 9).plain)
-    monkeypatch.setattr(plot, "_thinned", lambda line, *place: line)
+    monkeypatch.setattr("tui.panels.chart._thinned", lambda line, *place: line)
     whole = dots(draw(chart, 60, 9).plain)
     assert len(whole) > 400
     assert len(thin ^ whole) < 5

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui.query import Query, matcher, words
+from tui.read.query import Query, matcher, words
 
 ROW = {
     "#": 7,
@@ -230,8 +230,8 @@ def test_a_pattern_that_would_never_end_is_given_up_and_then_all_is_looked_for_a
 
 
 def test_a_pattern_that_is_slow_on_every_cell_is_given_up(monkeypatch):
-    monkeypatch.setattr("tui.query.ALL_S", 0.0)
-    monkeypatch.setattr("tui.query.EACH_S", 0.0)
+    monkeypatch.setattr("tui.read.query.ALL_S", 0.0)
+    monkeypatch.setattr("tui.read.query.EACH_S", 0.0)
     query = Query("~^b")
     assert query.those(["abc", "b", "^b"], lambda cell: {"x": cell}) == ["^b"]
     assert "takes too long" in query.told

@@ -9,8 +9,8 @@ import pytest
 
 from redsm5.engine import paths
 from redsm5.engine.records import Best, BudgetEntry, BudgetLedger, Event, MetricRow
-from tui import files, reader
-from tui.reader import Reader, Trials, score
+from tui.read import files, reader
+from tui.read.reader import Reader, Trials, score
 
 
 def rewrite(path, **changes):

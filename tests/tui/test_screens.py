@@ -18,9 +18,10 @@ import pytest
 from redsm5.engine import paths
 from tests.tui.pilots import pressed, settled, shown, until, words
 from tui import app as app_module
-from tui import control
 from tui.app import TerminalApp
+from tui.read.look import Wanted
 from tui.widgets.table import Table
+from tui.write import control
 
 SIZES = [(80, 24), (100, 30), (200, 60)]
 SCREENS = "12345678"
@@ -157,7 +158,7 @@ async def test_a_look_that_began_before_the_last_key_does_not_move_the_cursor_ba
         await pressed(pilot, "2")
         await pressed(pilot, "home", "down")
         folder.rewrite(paths.trial_dir(night, folder.of(7)) / paths.TRIAL, epoch=9)
-        app.view = app._look("", folder.of(7), ())  # as asked for before those keys
+        app.view = app._look(Wanted(selected=folder.of(7)))  # as asked for before those keys
         await pilot.pause()
         assert table(app).cursor == 1
 
@@ -187,7 +188,7 @@ async def test_a_folder_that_cannot_be_read_says_so_on_every_screen(night, monke
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tui.reader.os.scandir", refuse)
+    monkeypatch.setattr("tui.read.reader.os.scandir", refuse)
     os.utime(night)
     app = TerminalApp(night)
     async with app.run_test(size=(80, 24)) as pilot:

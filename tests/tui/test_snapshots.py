@@ -8,8 +8,8 @@ import pytest
 from tests.tui.pilots import settled
 from tests.tui.searched import searched, summarized
 from tui import app as app_module
-from tui import control
 from tui.app import TerminalApp
+from tui.write import control
 
 SIZES = [(80, 24), (160, 48)]
 KEYS = {

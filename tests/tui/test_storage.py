@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from redsm5.engine import paths
 from redsm5.engine.documents import timestamp
 from redsm5.engine.records import RetentionRow
-from tui import storage
-from tui.reader import Reader, Snapshot
-from tui.screens.storage import going
-from tui.storage import WINDOW_MS, Move, StorageReader, kinds_of, used_over_time
-from tui.view import View
+from tui.panels.storage import going
+from tui.read import storage
+from tui.read.reader import Reader, Snapshot
+from tui.read.storage import WINDOW_MS, Move, StorageReader, kinds_of, used_over_time
+from tui.read.view import View
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True, database=None)
 

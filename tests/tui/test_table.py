@@ -9,7 +9,8 @@ from rich.text import Text
 from textual.app import App
 
 from tests.tui.hostile import NASTY
-from tui.widgets.table import Column, Table, _segments
+from tui.panels.cells import Column, segments
+from tui.widgets.table import Table
 
 text = st.one_of(
     st.sampled_from(["", "a", "\u5bbd" * 9, "e\u0301" * 20, "\U0001f600", "x" * 500]), st.text(max_size=30)
@@ -53,7 +54,7 @@ def cells(key):
 @given(text, st.integers(0, 40), st.booleans(), st.booleans())
 def test_any_cell_takes_its_width_and_a_blank_on_each_side(content, width, right, styled):
     column = Column("k", "k", width, right)
-    (segment,) = _segments(Text(content, "red") if styled else content, column, Style())
+    (segment,) = segments(Text(content, "red") if styled else content, column, Style())
     assert cell_len(segment.text) == max(width, min(cell_len(content), 1)) + 2
 
 
@@ -183,5 +184,5 @@ async def test_what_is_too_long_ends_in_an_ellipsis_and_a_fixed_column_stays():
 
 def test_no_word_is_taken_for_markup():
     for word in NASTY:
-        (segment,) = _segments(word, Column("k", "k", 10_000, right=False), Style())
+        (segment,) = segments(word, Column("k", "k", 10_000, right=False), Style())
         assert "".join(word.split())[:100] in "".join(segment.text.split()) or not word.isprintable()

@@ -7,7 +7,7 @@ import pytest
 
 from redsm5.engine.records import StudyRecord, TrialState
 from tests.tui.conftest import NOW
-from tui import text
+from tui.panels import text
 
 
 @pytest.mark.parametrize(

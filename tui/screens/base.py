@@ -1,23 +1,20 @@
 """What all screens share: the header, the footer, and showing each new snapshot of the folder."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.content import Content
 from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Static
 
-from tui import panels
-from tui.view import View
-from tui.widgets.header import Header
-from tui.widgets.keys import Keys
-
-if TYPE_CHECKING:
-    from tui.app import TerminalApp
+from ..host import Host
+from ..panels import study
+from ..read.view import View
+from ..widgets.frame import head
+from ..widgets.header import Header
+from ..widgets.keys import Keys
 
 
 class FolderScreen(Screen[None]):
@@ -79,21 +76,18 @@ class FolderScreen(Screen[None]):
         raise NotImplementedError
 
     @property
-    def owner(self) -> "TerminalApp":
-        from tui.app import TerminalApp
-
-        assert isinstance(self.app, TerminalApp)
-        return self.app
+    def host(self) -> Host:
+        return cast(Host, self.app)  # app.py states that the app is one
 
     def on_mount(self) -> None:
-        self.owner.memory.recall(self, (*self.kept, "_wider"))
+        self.host.memory.recall(self, (*self.kept, "_wider"))
         if self._wider:
             self.call_after_refresh(self.widen, 0, keep=True)
         self.watch(self.app, "view", self._on_view)
 
     def on_screen_resume(self) -> None:
-        self._on_view(self.owner.view)
-        self.call_after_refresh(self.owner.hurry)  # it may need data that the last view does not have
+        self._on_view(self.host.view)
+        self.call_after_refresh(self.host.hurry)  # it may need data that the last view does not have
 
     def _on_view(self, view: View | None) -> None:
         if view is None or self.app.screen_stack[0] is not self:
@@ -102,7 +96,7 @@ class FolderScreen(Screen[None]):
         self.query_one("#body").display = not view.snapshot.empty
         self.query_one("#empty").display = view.snapshot.empty
         if view.snapshot.empty:
-            self.query_one("#empty", Static).update(panels.empty(view.snapshot))
+            self.query_one("#empty", Static).update(study.empty(view.snapshot))
         else:
             self.show(view)
 
@@ -117,10 +111,3 @@ class FolderScreen(Screen[None]):
             same = before is not None and lengths == [len(line) for line in before.plain.split("\n")]
             panel.update(shown, layout=not same)  # a running clock needs no new layout
         head(panel, title, subtitle)
-
-
-def head(panel: Widget, title: str | None, subtitle: str | None = None) -> None:
-    """Set a panel's title and subtitle; markup in them is not parsed."""
-    for name, words in (("border_title", title), ("border_subtitle", subtitle)):
-        if words is not None and str(getattr(panel, name)) != words:
-            setattr(panel, name, Content(words))

@@ -3,15 +3,15 @@
 from textual import on
 from textual.widgets import Input
 
-from tui.screens.base import FolderScreen
-from tui.widgets.grid import ChartGrid
+from ..widgets.grid import ChartGrid
+from .base import FolderScreen
 
 
 class ChartsScreen(FolderScreen):
     def on_mount(self) -> None:
         super().on_mount()
         name = f"{type(self).__name__}.charts"
-        self.owner.memory.recall(self.grid, ("smooth", "log_axis", "by_epoch"), called=name)
+        self.host.memory.recall(self.grid, ("smooth", "log_axis", "by_epoch"), called=name)
 
     @property
     def grid(self) -> ChartGrid:

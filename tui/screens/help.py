@@ -9,7 +9,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from tui.text import state
+from ..panels.text import state
 
 KEYS = {
     "everywhere": {

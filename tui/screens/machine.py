@@ -7,9 +7,11 @@ from textual.binding import BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static
 
-from tui import machinepanels, text
-from tui.screens.base import FolderScreen, head
-from tui.view import View
+from ..panels import machine as panels
+from ..panels import text
+from ..read.view import View
+from ..widgets.frame import head
+from .base import FolderScreen
 
 
 class MachineScreen(FolderScreen):
@@ -38,10 +40,10 @@ class MachineScreen(FolderScreen):
         }
         for name, title in titles.items():
             panel = self.query_one(f"#{name}")
-            page, said = getattr(machinepanels, name)(machine, panel.size.width or 36, panel.size.height or 5)
+            page, said = getattr(panels, name)(machine, panel.size.width or 36, panel.size.height or 5)
             self.put("gpus-text" if name == "gpus" else name, page)
             head(panel, title, said)
         panel = self.query_one("#at-work")
-        page, named = machinepanels.at_work(view, panel.size.width or 76)
+        page, named = panels.at_work(view, panel.size.width or 76)
         self.put("at-work-text", page)
         head(panel, named)

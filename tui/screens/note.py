@@ -9,8 +9,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from tui.memory import LONGEST_NOTE
-from tui.screens.base import head
+from ..widgets.frame import head
+from ..write.memory import LONGEST_NOTE
 
 
 class NoteScreen(ModalScreen[str | None]):

@@ -1,7 +1,6 @@
 """The Parameters screen: importance, parallel coordinates, and what the best trials have in common."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,15 +10,17 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static
 
-from tui import control, panels, text
-from tui.parameters import FEWEST, Common, Importance, Ranked, axis_of, best_tenth, common, drawn, ordered, ranked
-from tui.reader import score
-from tui.screens.base import FolderScreen, head
-from tui.view import View
-from tui.widgets.parallel import BEST, FIFTH, PINNED, REST, SELECTED, Parallel, ParallelPlot, Path, fit
-
-STRIP = 16  # characters for a parameter's range
-NAME = 14
+from ..panels import study as study_panels
+from ..panels import text
+from ..panels.parallel import fit
+from ..panels.parameters import Ranked, bars, best_tenth, drawn, in_common, newest, ordered, parallel, ranked
+from ..read.reader import score
+from ..read.reports import Importance
+from ..read.view import View
+from ..widgets.frame import head
+from ..widgets.plot import ParallelPlot
+from ..write import control
+from .base import FolderScreen
 
 
 class ParametersScreen(FolderScreen):
@@ -90,7 +91,7 @@ class ParametersScreen(FolderScreen):
         page = f" · parameters {self._page + 1} of {pages}: n b" if pages > 1 else ""
         head(plot, f"parallel coordinates: {which}{page}", "━ best fifth ┈ others ★ best ▸ selected ◆ pinned")
         highlighted = tuple((i, score(view.snapshot.trials.by_id[i])) for i in (view.selected, view.pinned) if i)
-        seen = (id(found), chosen, highlighted, view.pinned, panels.metric(view.snapshot))
+        seen = (id(found), chosen, highlighted, view.pinned, study_panels.metric(view.snapshot))
         plot.show(seen, lambda: parallel(view, lines, chosen))
 
     def action_page(self, by: int) -> None:
@@ -100,7 +101,7 @@ class ParametersScreen(FolderScreen):
 
     def action_importance(self) -> None:
         """Have `just summary` compute it for the trials as they are now."""
-        view = self.owner.view
+        view = self.host.view
         if view and view.snapshot.study and self._asked is None:
             self._asked = view.snapshot.study.study_id
             self._again()
@@ -110,106 +111,12 @@ class ParametersScreen(FolderScreen):
         """Compute it in a separate process, which takes seconds and writes nothing."""
         self._failed.pop(study, None)
         try:
-            self._computed[study] = await asyncio.to_thread(control.importance, self.owner.experiments, study)
+            self._computed[study] = await asyncio.to_thread(control.importance, self.host.experiments, study)
         except OSError as error:
             self._failed[study] = f"it cannot be computed: {text.clean(str(error))}"
         self._asked = None
         self._again()
 
     def _again(self) -> None:
-        if (view := self.owner.view) and not view.snapshot.empty:
+        if (view := self.host.view) and not view.snapshot.empty:
             self.show(view)
-
-
-def newest(*found: Importance | None) -> Importance | None:
-    """The latest one; the text of times sorts chronologically."""
-    return max((one for one in found if one), key=lambda one: one.generated_at, default=None)
-
-
-def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) -> Text:
-    """A line for each parameter: its share of the variance, or why it is unknown."""
-    page = Text.assemble((f"{failed}\n" if failed else "", "yellow"))
-    if told is None:
-        page.append("No summary of this study yet: i computes the importance, as `just summary` does.", text.DIM)
-        return page
-    told_keys = [*keys, *(key for key in told.parameter_importance if key not in keys)][:200]
-    room = max(width - NAME - 8, 8)
-    for key in told_keys:
-        found, share = told.parameter_importance.get(key), told.share(key)
-        page.append(f"{text.parameter_name(key)[: NAME - 1]:<{NAME}}")
-        if share is None:
-            why = found.reason if found and found.reason else "not searched"
-            page.append(f"   –  {text.clean(why, 80)[: room + 2]}\n", text.DIM)
-        else:
-            few = f" in {text.trials(found.trials)}" if found and found.conditional and room > 40 else ""
-            bar = text.fine_bar(share, room - len(few)).rstrip()
-            page.append(f"{share:>5.1%} ").append(f"{bar}", "cyan").append(f"{few}\n", text.DIM)
-    page.rstrip()
-    return page or Text("no parameter was searched", text.DIM)
-
-
-def parallel(view: View, lines: Sequence[Ranked], keys: Sequence[str]) -> Parallel:
-    """The trials as paths, the topmost last; `lines` are best first."""
-    trials = view.snapshot.trials
-    best = lines[0].trial.trial_id if lines else None
-    layers = {view.pinned: PINNED, view.selected: SELECTED, best: BEST}
-    marks = ((best, "★"), (view.selected, "▸"), (view.pinned, "◆"))
-    shown = {one.trial.trial_id: one for one in lines}
-    for trial_id in (view.selected, view.pinned):  # it may not be completed
-        trial = trials.by_id.get(trial_id or "")
-        if trial and trial.trial_id not in shown and (value := score(trial)) is not None:
-            shown[trial.trial_id] = Ranked(value, trial)
-    whole = [*shown.values()]
-    axes = [axis_of(text.parameter_name(key), [one.trial.parameters.get(key) for one in whole]) for key in keys]
-    axes.append(axis_of(panels.metric(view.snapshot), [one.value for one in whole]))
-    fifth = -(-len(lines) // 5)
-    paths = []
-    for n, (value, trial) in enumerate(whole):
-        layer = layers.get(trial.trial_id, FIFTH if n < fifth else REST)
-        symbols = "".join(mark for trial_id, mark in marks if trial_id == trial.trial_id)
-        places = [axis.place(trial.parameters.get(key)) for axis, key in zip(axes, keys, strict=False)]
-        label = f"{symbols} {text.number(trial)}" if symbols else ""
-        paths.append(Path([*places, axes[-1].place(value)], layer, label))
-    paths.sort(key=lambda path: path.layer)
-    return Parallel(axes, paths if lines else (), "no completed trial with a score yet")
-
-
-def in_common(found: Sequence[Ranked], keys: Sequence[str], width: int) -> Text:
-    """A line for each parameter: the values of the best tenth, compared with all."""
-    if len(found) < FEWEST:
-        return Text(f"fewer than {FEWEST} completed trials: too few to compare", text.DIM)
-    best = len(best_tenth(found))
-    settings = [one.trial.parameters for one in found]
-    page = Text()
-    for key in keys:
-        seen = common(settings, key)
-        page.append(f"{seen.axis.name[: NAME - 1]:<{NAME}}")
-        line = _words(seen, best, len(found)) if seen.axis.words else _range(seen)
-        if seen.have < best:
-            line.append(f"  ({seen.have} of {best} have it)", text.DIM)
-        line.truncate(max(width - NAME, 10), overflow="ellipsis")
-        page.append_text(line).append("\n")
-    page.rstrip()
-    return page or Text("no parameter was searched", text.DIM)
-
-
-def _range(seen: Common) -> Text:
-    """The range of the best within that of all, drawn and in numbers."""
-    axis = seen.axis
-    if seen.low is None or seen.high is None:
-        return Text("–", text.DIM)
-    first, last = (round((axis.place(v) or 0.0) * (STRIP - 1)) for v in (seen.low, seen.high))
-    line = Text.assemble(("─" * first, text.DIM), ("━" * (last - first + 1), "bold green"))
-    line.append("─" * (STRIP - 1 - last), text.DIM)
-    span = f"{seen.low:.3g}" if seen.low == seen.high else f"{seen.low:.3g} – {seen.high:.3g}"
-    line.append(f"  {span}", "bold")
-    return line.append(f"  of {axis.label(0)} – {axis.label(1)}{' (log)' if axis.log else ''}", text.DIM)
-
-
-def _words(seen: Common, best: int, everything: int) -> Text:
-    """The words of the best, the most frequent first, each with its share among all."""
-    line = Text()
-    for word, count in Counter(seen.best).most_common(6):
-        line.append(", " if line else "", text.DIM).append(f"{text.parameter(word)} {count}/{best}", "bold")
-        line.append(f" (all {seen.all[word] / everything:.0%})", text.DIM)
-    return line or Text("–", text.DIM)

@@ -9,13 +9,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static, Tab, Tabs
 
-from tui import text, trialpanels
-from tui.detail import SEVERITIES, TrialDetail
-from tui.query import words
-from tui.screens.base import head
-from tui.screens.charts import ChartsScreen
-from tui.view import View
-from tui.widgets.grid import GRID_KEYS, ChartGrid, Curve, ordered
+from ..panels import text
+from ..panels import trial as panels
+from ..panels.curves import Curve, ordered
+from ..read.detail import SEVERITIES, TrialDetail
+from ..read.query import words
+from ..read.view import View
+from ..widgets.frame import head
+from ..widgets.grid import GRID_KEYS, ChartGrid
+from .charts import ChartsScreen
 
 PANELS = ("charts", "configuration", "checkpoints", "log")
 
@@ -76,18 +78,18 @@ class TrialScreen(ChartsScreen):
             return
         other = self._other(view)
         beside = other if self.beside else None
-        self.put("about", trialpanels.about(view, detail, beside))
+        self.put("about", panels.about(view, detail, beside))
         names = ordered(detail.series, view.snapshot.study.metric if view.snapshot.study else "")
         self.grid.show(detail.record.trial_id, names, partial(self._curves, detail, beside))
         differs = f" · * differs from {text.number(other.record)}" if other else " · all differ from this one"
         head(self.query_one("#configuration"), f"configuration{differs}")
         if self._news("config", detail.folder, len(detail.config), other and (other.folder, len(other.config))):
-            self.put("config-text", trialpanels.configuration(detail, other))
+            self.put("config-text", panels.configuration(detail, other))
         if self._news("checkpoints", detail.folder, detail.version, view.now.date()):
-            self.put("system", trialpanels.system(detail), "system")
+            self.put("system", panels.system(detail), "system")
             self.query_one("#system").display = any(name.startswith("system_") for name in detail.series)
             kept = sum(line.bytes > 0 for line in detail.checkpoints)
-            self.put("checkpoints-text", trialpanels.checkpoints(view, detail))
+            self.put("checkpoints-text", panels.checkpoints(view, detail))
             head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
         if self._news("log", detail.folder, len(detail.log), detail.log[-1:], self._severity, self._wanted):
             self._log_of(view, detail)
@@ -100,7 +102,7 @@ class TrialScreen(ChartsScreen):
     def _log_of(self, view: View, detail: TrialDetail) -> None:
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
         lines = [line for line in lines if words(self._wanted)(line.message)]
-        self.put("log-text", trialpanels.log(lines, view))
+        self.put("log-text", panels.log(lines, view))
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
         head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
         self.query_one("#log", VerticalScroll).scroll_end(animate=False)

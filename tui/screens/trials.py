@@ -1,8 +1,8 @@
 """The Trials screen: all trials in a live table, sorted and filtered; below it, details of the selected one."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from rich.text import Text
 from textual import on
@@ -13,18 +13,19 @@ from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from redsm5.engine.records import TrialRecord
-from tui import export, text
-from tui.files import LARGEST
-from tui.query import matcher
-from tui.reader import ACTIVE, Trials, score
-from tui.screens.base import FolderScreen
-from tui.view import View
-from tui.widgets.table import Cell, Column, Table
+
+from ..panels import text
+from ..panels.cells import Cell, Column
+from ..panels.trials import cells, columns, counts, detail, sorting, states, values
+from ..read.query import matcher
+from ..read.reader import ACTIVE
+from ..read.view import View
+from ..widgets.table import Table
+from ..write import export
+from .base import FolderScreen
 
 PAUSE_S = 0.1  # pause in typing before thousands of trials are filtered
-SAMPLE = 200  # rows used to measure a column's width
 MOST_ROWS = 500  # rows whose cells are cached
-Sortable = tuple[bool, float, str]
 
 
 class TrialsScreen(FolderScreen):
@@ -94,7 +95,7 @@ class TrialsScreen(FolderScreen):
         self.query_one("#told").display = bool(told)
         table = self.query_one(Table)
         table.fill(self._columns, table.keys if keys == table.keys else keys, self._cells)
-        if chosen := self.owner.selected:  # not the view's, which may be older than the last key
+        if chosen := self.host.selected:  # not the view's, which may be older than the last key
             table.put_cursor(chosen)
         self.put("counts", self._counts(view))
         self._detail()
@@ -210,12 +211,12 @@ class TrialsScreen(FolderScreen):
 
     @on(Table.Moved)
     def _moved(self) -> None:
-        self.owner.select(self.query_one(Table).cursor_key)
+        self.host.select(self.query_one(Table).cursor_key)
         self._detail()
 
     @on(Table.Chosen)
     def _opened(self) -> None:
-        self.owner.select(self.query_one(Table).cursor_key)
+        self.host.select(self.query_one(Table).cursor_key)
         self.app.switch_mode("trial")
 
     def _detail(self) -> None:
@@ -225,130 +226,3 @@ class TrialsScreen(FolderScreen):
             self.put("detail", detail(trial))
         else:
             self.put("detail", "No trial matches: Esc clears the filter." if self._query else "")
-
-
-def columns(trials: Trials, metric: str, notes: Mapping[str, str]) -> tuple[Column, ...]:
-    """The columns, with the widths that the first and last rows need."""
-    sample = [*trials[:SAMPLE], *trials[-SAMPLE:]]
-    of_parameters = [
-        Column(key, name, max([len(name), *(len(text.parameter(t.parameters.get(key, "–"))) for t in sample)]))
-        for key in trials.parameters
-        if (name := text.parameter_name(key))
-    ]
-    errors = [len(reason(t)) for t in sample if t.error]
-    noted = [len(note) for trial_id, note in notes.items() if trial_id in trials.by_id]
-    return (
-        Column("", "", 2, right=False),
-        Column("#", "#", max(3, len(str(len(trials))))),
-        Column("state", "state", 13, right=False),
-        Column("objective", metric, max(6, len(metric))),
-        Column("epoch", "epoch", 7),
-        Column("time", "time", 8),
-        Column("bytes", "bytes", 8),
-        Column("again", "again", 5),
-        *of_parameters,
-        *([Column("error", "error", min(max([5, *errors]), 80), right=False)] if errors else []),
-        *([Column("note", "note", min(max([4, *noted]), 80), right=False)] if noted else []),
-    )
-
-
-def reason(trial: TrialRecord) -> str:
-    return text.clean(trial.error.message, 80) if trial.error else ""
-
-
-def values(trial: TrialRecord, metric: str) -> dict[str, object]:
-    """The values by which to filter, with both the short and the full names of parameters."""
-    row: dict[str, object] = {
-        "#": trial.number,
-        "number": trial.number,
-        "state": trial.state,
-        metric: score(trial),
-        "objective": score(trial),
-        "epoch": trial.epoch,
-        "bytes": trial.bytes,
-        "again": trial.resumes,
-        "id": trial.trial_id,
-        "error": trial.error.message if trial.error else "",
-    }
-    for key, setting in trial.parameters.items():
-        row[key] = row[text.parameter_name(key)] = setting
-    return row
-
-
-def sorting(key: str, notes: Mapping[str, str]) -> Callable[[TrialRecord], Sortable]:
-    """A trial's sort key: (False, number, text), or (True, …) if it has no such value."""
-    of: dict[str, Callable[[TrialRecord], Any]] = {
-        "#": lambda t: t.number,
-        "state": lambda t: t.state,
-        "objective": score,
-        "epoch": lambda t: t.epoch,
-        "time": lambda t: t.seconds if t.seconds is not None else t.active_seconds or None,
-        "bytes": lambda t: t.bytes,
-        "again": lambda t: t.resumes,
-        "error": lambda t: t.error.message if t.error else None,
-        "note": lambda t: notes.get(t.trial_id),
-    }
-
-    def by(trial: TrialRecord) -> Sortable:
-        found = of[key](trial) if key in of else trial.parameters.get(key)
-        if found is None or found != found:
-            return True, 0.0, ""
-        if isinstance(found, int | float) and abs(found) < LARGEST:
-            return False, float(found), ""
-        return False, 0.0, str(found)[:200]
-
-    return by
-
-
-def counts(view: View, shown: int) -> Text:
-    """The number of trials in the table."""
-    trials, study = view.snapshot.trials, view.snapshot.study
-    of = f" of {study.trials.wanted:,}" if study else ""
-    return Text(f"{len(trials):,}{of} trials" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}")
-
-
-def states(view: View, *, word: bool) -> Text:
-    """The number of trials in each state."""
-    found, line = view.snapshot.trials.counts, Text()
-    for name in text.SYMBOLS:
-        if found[name]:
-            line.append(f"   {found[name]:,} ").append_text(text.state(name, word=word))
-    return line
-
-
-def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cell]:
-    """A row: a star for the best, a diamond for the pinned one, a dot for marked ones."""
-    best = view.snapshot.trials.best
-    sign = "★" if best and best.trial_id == trial.trial_id else "◆" if trial.trial_id == view.pinned else " "
-    sign += "•" if trial.trial_id in view.marked else " "
-    own: dict[str, Cell] = {
-        "": Text.assemble((sign, "bold yellow")),
-        "#": "–" if trial.number is None else str(trial.number),
-        "state": text.state(trial.state),
-        "objective": text.value(trial.best.value if trial.best else None),
-        "epoch": f"{trial.epoch}/{trial.epochs}",
-        "time": text.running_time(trial, view.now),
-        "bytes": text.size(trial.bytes),
-        "again": str(trial.resumes),
-        "error": Text.assemble((reason(trial), "red")),
-        "note": text.clean(view.notes.get(trial.trial_id, "")),
-    }
-    return [own[c.key] if c.key in own else text.parameter(trial.parameters.get(c.key, "–")) for c in columns]
-
-
-def detail(trial: TrialRecord) -> Text:
-    """All of one trial: its uuid, its error or the trial it duplicates, and its parameters."""
-    line = Text.assemble(
-        (text.number(trial), "bold"), "  ", text.state(trial.state), f"  {text.clean(trial.trial_id, 60)}"
-    )
-    if trial.error:
-        line.append(f"\n{text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", text.STYLES["failed"])
-    elif trial.duplicate_of:
-        line.append(f"\nduplicate of {text.clean(trial.duplicate_of, 60)}, not trained again")
-    elif trial.best:
-        line.append(f"\nbest {text.value(trial.best.value)} after epoch {trial.best.epoch} of {trial.epochs}")
-    else:
-        line.append("\nno score yet", text.DIM)
-    for key, setting in [*trial.parameters.items()][:50]:
-        line.append(f" · {text.parameter_name(key)} {text.parameter(setting)}", text.DIM)
-    return line

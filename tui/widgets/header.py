@@ -7,8 +7,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Static
 
-from tui import panels
-from tui.view import View
+from ..panels import study
+from ..read.view import View
 
 
 class Header(Horizontal):
@@ -28,7 +28,7 @@ class Header(Horizontal):
 
     def show(self, view: View) -> None:
         """Update the header; without a change there is no new layout."""
-        seen = panels.title(view.snapshot), panels.status(view.snapshot)
+        seen = study.title(view.snapshot), study.status(view.snapshot)
         if seen != self._seen:
             self._seen = seen
             self.query_one("#title", Static).update(seen[0])

@@ -4,13 +4,8 @@ Textual's DataTable measures and keeps every cell: 10,000 rows of 8 take it 4 s,
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
-from rich.segment import Segment
-from rich.style import Style
-from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
@@ -18,17 +13,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-Cell = str | Text
-
-
-@dataclass(frozen=True)
-class Column:
-    """`key` names it for sorting; `width` is its least width, which the caller determines."""
-
-    key: str
-    label: str
-    width: int
-    right: bool = True
+from ..panels.cells import Cell, Column, segments
 
 
 class Table(ScrollView, can_focus=True):
@@ -112,7 +97,7 @@ class Table(ScrollView, can_focus=True):
         key, made_of = self.keys[place] if y else "", (style, width, shift, self.columns)
         if (drawn := self._strips.get(key)) and drawn[0] is cells and drawn[1] == made_of:
             return drawn[2]
-        pieces = [_segments(c, column, style) for c, column in zip(cells, self.columns, strict=False)]
+        pieces = [segments(c, column, style) for c, column in zip(cells, self.columns, strict=False)]
         fixed = Strip([s for piece in pieces[: self._fixed] for s in piece])
         rest = Strip([s for piece in pieces[self._fixed :] for s in piece])
         rest = rest.crop(shift, shift + max(width - fixed.cell_length, 0))
@@ -177,14 +162,3 @@ class Table(ScrollView, can_focus=True):
             if x < at:
                 return column.key
         return None
-
-
-def _segments(cell: Cell, column: Column, style: Style) -> list[Segment]:
-    """A cell padded to its width, with a blank on each side; longer text ends in an ellipsis."""
-    text = cell if isinstance(cell, Text) else Text(cell)
-    plain = text.plain
-    long = cell_len(plain) > column.width
-    shown = set_cell_size(plain, max(column.width - 1, 0)) + "…" if long else plain
-    own = style + Style.parse(str(text.spans[0].style)) if text.spans else style
-    gap = " " * (column.width - cell_len(shown))
-    return [Segment(f" {gap}{shown} " if column.right else f" {shown}{gap} ", own)]

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
-from tui import text
-from tui.machine import KEPT_S, SELDOM_S, Gpu, MachineView, Sample
-from tui.text import DIM, size
-from tui.trialpanels import measured
-from tui.view import View
+from ..read.machine import KEPT_S, SELDOM_S, Gpu, MachineView, Sample
+from ..read.view import View
+from . import text
+from .text import DIM, size
+from .trial import measured
 
 Of = Callable[[Sample], float | None]
 Write = Callable[[float], str]

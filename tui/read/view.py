@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from redsm5.engine.records import TrialRecord
-from tui.detail import TrialDetail
-from tui.machine import MachineView
-from tui.parameters import Importance
-from tui.reader import Snapshot
-from tui.storage import StorageView
+
+from .detail import TrialDetail
+from .machine import MachineView
+from .reader import Snapshot
+from .reports import Importance
+from .storage import StorageView
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from tui import text
-from tui.detail import LogLine, TrialDetail
-from tui.reader import score
-from tui.view import View
+from ..read.detail import LogLine, TrialDetail
+from ..read.reader import score
+from ..read.view import View
+from . import text
 
 
 def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) -> Text:

@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from redsm5.engine import paths
-from tui import control, text
-from tui.view import View
+
+from ..panels import text
+from ..read.view import View
+from . import control
 
 Do = Callable[[], object]
 

@@ -17,7 +17,8 @@ from typing import Any
 from redsm5.engine.files import open_regular
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.migrations import SCHEMA
-from tui import text
+
+from ..panels import text
 
 LARGEST = 1 << 25  # bytes: the most notes, each of the greatest length
 MOST_FOLDERS = 200

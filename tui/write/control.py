@@ -10,7 +10,8 @@ from redsm5.engine import paths
 from redsm5.engine.documents import parse
 from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.jsonio import loads
-from tui.parameters import Importance
+
+from ..read.reports import Importance
 
 MOST = 200  # the most items of a kind to show
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from redsm5.engine.jsonio import dumps, finite
 from redsm5.engine.records import TrialRecord
-from tui import text
-from tui.reader import Snapshot, score
+
+from ..panels import text
+from ..read.reader import Snapshot, score
 
 LONGEST = 10_000  # characters per cell
 RUN = tuple("=+-@＝＋－＠")  # characters that begin a formula in a spreadsheet

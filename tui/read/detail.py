@@ -8,8 +8,9 @@ from typing import Any
 from redsm5.engine import paths
 from redsm5.engine.jsonio import loads
 from redsm5.engine.records import Decision, MetricRow, RetentionRow, TrialRecord
-from redsm5.reports import EvaluationReport
-from tui.files import Documents, Lines, read_object, records
+
+from .files import Documents, Lines, read_object, records
+from .reports import EvaluationReport
 
 LOG = "log.jsonl"
 LOG_TAIL = 1 << 18  # bytes

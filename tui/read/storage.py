@@ -16,7 +16,8 @@ from typing import NamedTuple
 from redsm5.engine import paths
 from redsm5.engine.records import FINISHED, RetentionRow, TrialRecord
 from redsm5.engine.timeline import changes
-from tui.files import Lines, records
+
+from .files import Lines, records
 
 LOOK_AGAIN_S = 60.0  # at a finished trial that still has checkpoints: they may be evicted
 SETTLED_NS = 2e9  # timestamps of changes are as coarse as a second on some disks

@@ -1,19 +1,18 @@
 """Parallel coordinates in braille: a vertical axis for each parameter, the objective's last, a line for each trial.
 
-plot.py's canvas is not used, since hundreds of lines share few characters: the best and the highlighted lines replace
+chart.py's canvas is not used, since hundreds of lines share few characters: the best and the highlighted lines replace
 whole characters of those beneath, or they could not be followed. The others are dotted, so that the best stand out
 without colours too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
-from textual.widget import Widget
 
-from tui.parameters import Axis
-from tui.text import DIM
-from tui.widgets.plot import DOTS
+from .axis import Axis
+from .chart import DOTS
+from .text import DIM
 
 APART = 13  # the least number of characters between two axes
 STYLES = (DIM, "cyan", "bold magenta", "bold yellow", "bold green")
@@ -161,25 +160,3 @@ class _Field:
                 run, style = "", own
             run += char
         page.append(run, style)
-
-
-class ParallelPlot(Widget):
-    """Fills its space; redrawn only if its content or size has changed."""
-
-    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
-        self._data = Parallel()
-        self._seen: object = None
-        self._drawn: tuple[Parallel, int, int, Text] | None = None
-
-    def show(self, seen: object, make: Callable[[], Parallel]) -> None:
-        """Draw the result of `make`, unless `seen`, which identifies its content, is unchanged."""
-        if seen != self._seen:
-            self._data, self._seen = make(), seen
-            self.refresh()
-
-    def render(self) -> Text:
-        width, height = self.size
-        if self._drawn is None or self._drawn[:3] != (self._data, width, height):
-            self._drawn = self._data, width, height, draw(self._data, width, height)
-        return self._drawn[3]

@@ -4,130 +4,15 @@ from datetime import timedelta
 
 from rich.text import Text
 
-from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
+from redsm5.engine.paths import PAUSE
 from redsm5.engine.records import TrialRecord
-from tui import text
-from tui.reader import Snapshot, score
-from tui.storage import StorageView, used_over_time
-from tui.text import DIM, clean, duration, number, parameter, parameter_name, size, state, time_of, trials, value
-from tui.view import View
 
-
-def title(snapshot: Snapshot) -> Text:
-    line = Text.assemble(("redsm5", "bold"), "   ")
-    if snapshot.study is None:
-        return line.append("single trials" if snapshot.trials else clean(str(snapshot.experiments)))
-    line.append(clean(snapshot.study.name), "bold")
-    if len(snapshot.studies) > 1:
-        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})", DIM)
-    return line
-
-
-def status(snapshot: Snapshot) -> Text:
-    """The study's state, pending control files, and its progress."""
-    if snapshot.study is None:
-        return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
-    begun = len(snapshot.trials) - snapshot.trials.counts["queued"]
-    line = state(snapshot.study.state)
-    if ordered := orders(snapshot):
-        line.append(f" · {ordered}", "bold yellow")
-    return line.append(f"   trial {begun:,} of {snapshot.study.trials.wanted:,}", "default")
-
-
-def orders(snapshot: Snapshot) -> str:
-    """The pending control files, in words."""
-    if snapshot.study is None or snapshot.study.state == "completed":
-        return ""
-    words = {STOP_NOW: "stopping now", STOP: "stops after this trial"}
-    paused = snapshot.study.state == "paused" and not snapshot.trials.active
-    words[PAUSE] = "as requested" if paused else "pausing"
-    said = [words[name] for name in words if name in snapshot.orders]
-    said += ["pruning" for name in snapshot.orders if name.startswith(PRUNE)][:1]
-    return ", ".join(said)
-
-
-def best(snapshot: Snapshot) -> str:
-    trial = snapshot.trials.best
-    if trial is None:
-        return "no trial completed yet"
-    return f"best {value(score(trial))} · {number(trial)}"
-
-
-def metric(snapshot: Snapshot) -> str:
-    return clean(snapshot.study.metric, 40) if snapshot.study else "objective"
-
-
-def empty(snapshot: Snapshot) -> Text:
-    if snapshot.error:
-        return Text.assemble(
-            f"{clean(str(snapshot.experiments))} cannot be read: {clean(snapshot.error)}.\n\n",
-            "Fix its permissions, or use another folder: ",
-            ("just tui --experiments DIR", "bold"),
-            justify="center",
-        )
-    return Text.assemble(
-        f"No experiments in {clean(str(snapshot.experiments))} yet: run ",
-        ("`just hpo`", "bold"),
-        "\n\nThis view fills once the first trial starts.",
-        justify="center",
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# storage
-
-
-def gauge(snapshot: Snapshot, width: int) -> Text:
-    """The used and the reserved bytes as shares of the budget."""
-    budget = snapshot.budget
-    if not budget:
-        return Text(f"{size(snapshot.trials.bytes)} of checkpoints, no budget")
-    used, reserved = snapshot.trials.bytes / budget, snapshot.reserved / budget
-    full = max(round(width * min(max(used, 0.0), 1.0)), int(used > 0))
-    held = max(round(width * min(max(used + reserved, 0.0), 1.0)) - full, 0)
-    style = "red" if used > 0.95 else "yellow" if used > 0.8 else "green"
-    return Text.assemble(
-        ("█" * full, style),
-        ("▓" * held, "cyan"),
-        ("░" * max(width - full - held, 0), DIM),
-        f"  {size(snapshot.trials.bytes)} of {size(budget)}",
-    )
-
-
-def storage(snapshot: Snapshot, seen: StorageView, width: int = 42, now_ms: int = 0, *, chart: bool = True) -> Text:
-    page = gauge(snapshot, max(width - 22, 6))
-    kinds = seen.kinds
-    parts = [f"{name} {size(kinds[kind])}" for name, kind in _KINDS if kinds.get(kind)]
-    if snapshot.reserved:
-        parts.append(f"reserved {size(snapshot.reserved)}")
-    if parts:
-        page.append("\n" + "  ".join(parts))
-    free = 100 * snapshot.disk_free / snapshot.disk_total if snapshot.disk_total else 0
-    page.append(f"\ndisk {size(snapshot.disk_free)} free of {size(snapshot.disk_total)} ({free:.0f}%)")
-    page.append("\n" + keep_all(snapshot, seen))
-    if chart and seen.moves:
-        heights = used_over_time(snapshot.trials.bytes, seen.moves, now_ms, max(width - 14, 10))
-        page.append(f"\n{text.spark(heights)}", "cyan").append("  last hours"[: width - len(heights)], DIM)
-    if snapshot.unreadable:
-        page.append(f"\nunreadable: {clean(snapshot.unreadable[0].name, 30)}", "yellow")
-        if len(snapshot.unreadable) > 1:
-            page.append(f" and {len(snapshot.unreadable) - 1} more files", "yellow")
-    return page
-
-
-_KINDS = (("weights", "weights"), ("resume", "training state"), ("temporary", "temporary"))
-
-
-def keep_all(snapshot: Snapshot, seen: StorageView) -> str:
-    """The bytes if everything written had been kept, compared with the bytes on disk."""
-    if seen.pending:
-        return f"keep-all would hold: counting, {seen.looked_at:,} of {len(snapshot.trials):,} trials"
-    less = 1 - snapshot.trials.bytes / seen.keep_all if seen.keep_all > 0 else 0.0
-    return f"keep-all would hold {size(seen.keep_all)}" + (f": {less:.1%} less" if less > 0 else "")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# pace, now, lately
+from ..read.reader import Snapshot
+from ..read.view import View
+from . import text
+from .storage import usage
+from .study import best, empty, metric, status, title
+from .text import DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
 
 STARTS_WITHIN_S = 60  # a queued trial; after that its driver counts as ended
 PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
@@ -238,7 +123,7 @@ def lately(view: View) -> list[Text]:
     return [Text.assemble((text.clock(time, view.now), DIM)).append_text(line) for time, line in lines]
 
 
-def overview(view: View, most: int = 10) -> str:
+def page(view: View, most: int = 10) -> str:
     """The overview as plain text, for --once."""
     snapshot = view.snapshot
     if snapshot.empty:
@@ -247,7 +132,7 @@ def overview(view: View, most: int = 10) -> str:
         f"{title(snapshot).plain}   {status(snapshot).plain}",
         f"{metric(snapshot)}: {best(snapshot)}",
         "",
-        *(f"storage  {line}" for line in storage(snapshot, view.storage, chart=False).plain.split("\n")),
+        *(f"storage  {line}" for line in usage(snapshot, view.storage, chart=False).plain.split("\n")),
         *(f"pace     {line.rstrip()}" for line in pace(view, words=True).plain.split("\n")),
         "",
         "now",

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from redsm5.engine import paths
 from redsm5.engine.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
-from tui.files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
+
+from .files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
 LATELY = 50

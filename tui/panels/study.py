@@ -1,0 +1,68 @@
+"""What every screen says of the study: its name, state, progress, metric and best score; or why there is none."""
+
+from rich.text import Text
+
+from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
+
+from ..read.reader import Snapshot, score
+from .text import DIM, clean, number, state, trials, value
+
+
+def title(snapshot: Snapshot) -> Text:
+    line = Text.assemble(("redsm5", "bold"), "   ")
+    if snapshot.study is None:
+        return line.append("single trials" if snapshot.trials else clean(str(snapshot.experiments)))
+    line.append(clean(snapshot.study.name), "bold")
+    if len(snapshot.studies) > 1:
+        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})", DIM)
+    return line
+
+
+def status(snapshot: Snapshot) -> Text:
+    """The study's state, pending control files, and its progress."""
+    if snapshot.study is None:
+        return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
+    begun = len(snapshot.trials) - snapshot.trials.counts["queued"]
+    line = state(snapshot.study.state)
+    if ordered := orders(snapshot):
+        line.append(f" · {ordered}", "bold yellow")
+    return line.append(f"   trial {begun:,} of {snapshot.study.trials.wanted:,}", "default")
+
+
+def orders(snapshot: Snapshot) -> str:
+    """The pending control files, in words."""
+    if snapshot.study is None or snapshot.study.state == "completed":
+        return ""
+    words = {STOP_NOW: "stopping now", STOP: "stops after this trial"}
+    paused = snapshot.study.state == "paused" and not snapshot.trials.active
+    words[PAUSE] = "as requested" if paused else "pausing"
+    said = [words[name] for name in words if name in snapshot.orders]
+    said += ["pruning" for name in snapshot.orders if name.startswith(PRUNE)][:1]
+    return ", ".join(said)
+
+
+def best(snapshot: Snapshot) -> str:
+    trial = snapshot.trials.best
+    if trial is None:
+        return "no trial completed yet"
+    return f"best {value(score(trial))} · {number(trial)}"
+
+
+def metric(snapshot: Snapshot) -> str:
+    return clean(snapshot.study.metric, 40) if snapshot.study else "objective"
+
+
+def empty(snapshot: Snapshot) -> Text:
+    if snapshot.error:
+        return Text.assemble(
+            f"{clean(str(snapshot.experiments))} cannot be read: {clean(snapshot.error)}.\n\n",
+            "Fix its permissions, or use another folder: ",
+            ("just tui --experiments DIR", "bold"),
+            justify="center",
+        )
+    return Text.assemble(
+        f"No experiments in {clean(str(snapshot.experiments))} yet: run ",
+        ("`just hpo`", "bold"),
+        "\n\nThis view fills once the first trial starts.",
+        justify="center",
+    )
