@@ -9,6 +9,7 @@ import pytest
 
 from redsm5.engine import paths
 from redsm5.engine.records import Best, BudgetEntry, BudgetLedger, Event, MetricRow
+from tui.panels.parameters import ranked
 from tui.read import files, reader
 from tui.read.reader import Reader, Trials, score
 
@@ -317,6 +318,19 @@ def test_trials_without_a_finite_score_are_never_the_best(folder):
         assert trials.best is None
         assert trials.points == []
     assert Trials().best is None
+
+
+def test_of_a_metric_that_is_minimized_the_lowest_is_the_best(folder):
+    folder.study(states=("completed",) * 4)
+    (path,) = folder.root.glob("study_*/study.json")
+    rewrite(path, config={"study": {"direction": "minimize"}})
+    trials = Reader(folder.root).read().trials
+    scores = [trial.best.value for trial in trials]
+    assert trials.best.best.value == min(scores) < max(scores)
+    running = [value for _, value in trials.running_best]
+    assert running == sorted(running, reverse=True)
+    assert running[-1] == min(scores)
+    assert [one.value for one in ranked(trials)] == sorted(scores)
 
 
 def test_the_running_best_never_falls_and_counts_completed_trials_alone(sample):

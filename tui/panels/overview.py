@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from rich.text import Text
 
+from redsm5.engine.installed import typed
 from redsm5.engine.paths import PAUSE
 from redsm5.engine.records import TrialRecord
 
@@ -75,14 +76,14 @@ def _idle(view: View) -> str:
     if study is None:
         return "Nothing is running."
     if study.state == "completed":
-        return "The study is done. 4 shows the report of its best trial; `just summary` makes its page."
+        return typed("The study is done. 4 shows the report of its best trial; `just summary` makes its page.")
     if PAUSE in snapshot.orders:
         return "Paused as requested: p resumes it."
     queued = [t for t in snapshot.trials[-100:] if t.state == "queued"]
     if queued and (view.now - time_of(queued[-1].created_at)).total_seconds() < STARTS_WITHIN_S:
         return f"Trial {number(queued[-1])} is starting."
     held = f" {waiting} interrupted:" if waiting else ""
-    return f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` resumes it."
+    return typed(f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` resumes it.")
 
 
 def _at_work(view: View, trial: TrialRecord) -> list[Text]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rich.text import Text
 
+from redsm5.engine.installed import typed
 from redsm5.engine.records import TrialRecord
 
 from ..read.reader import Trials, score
@@ -46,7 +47,7 @@ def ranked(trials: Trials) -> list[Ranked]:
         for trial in trials
         if trial.state == "completed" and trial.duplicate_of is None and (value := score(trial)) is not None
     ]
-    found.sort(key=lambda one: -one.value)
+    found.sort(key=lambda one: -trials.sign * one.value)
     return found
 
 
@@ -55,8 +56,8 @@ def drawn(found: Sequence[Ranked]) -> list[Ranked]:
     if len(found) <= MOST_DRAWN:
         return [*found]
     half = MOST_DRAWN // 2
-    newest = sorted(found[half:], key=lambda one: one.trial.number or 0)[-half:]
-    return [*found[:half], *sorted(newest, key=lambda one: -one.value)]
+    newest = sorted(range(half, len(found)), key=lambda place: found[place].trial.number or 0)[-half:]
+    return [*found[:half], *(found[place] for place in sorted(newest))]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) 
     """A line for each parameter: its share of the variance, or why it is unknown."""
     page = Text.assemble((f"{failed}\n" if failed else "", "yellow"))
     if told is None:
-        page.append("No summary of this study yet: i computes the importance, as `just summary` does.", text.DIM)
+        page.append(typed("No summary of this study yet: i computes the importance, as `just summary` does."), text.DIM)
         return page
     told_keys = [*keys, *(key for key in told.parameter_importance if key not in keys)][:200]
     room = max(width - NAME - 8, 8)

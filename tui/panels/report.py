@@ -2,6 +2,7 @@
 
 from rich.text import Text
 
+from redsm5.engine.installed import typed
 from redsm5.reports import CHOSEN_BY_VALIDATION, CriterionMetrics, EvaluationReport
 
 from ..read.view import View
@@ -15,8 +16,10 @@ def missing(view: View) -> Text:
     trial, name = detail.record, text.number(detail.record)
     if any("evaluation_report" in problem for problem in detail.problems):
         return Text(
-            f"The report of trial {name} cannot be read: `just evaluate --trial-id {text.clean(trial.trial_id, 60)}`"
-            " writes it again."
+            typed(
+                f"The report of trial {name} cannot be read: `just evaluate --trial-id "
+                f"{text.clean(trial.trial_id, 60)}` writes it again."
+            )
         )
     if trial.duplicate_of:
         return Text(
@@ -25,10 +28,14 @@ def missing(view: View) -> Text:
     said = {
         "pruned": "was pruned: pruned trials have no report.",
         "failed": "failed before it could be evaluated; 3 shows why.",
-        "completed": f"has no report: `just evaluate --trial-id {text.clean(trial.trial_id, 60)}` writes it.",
+        "completed": (
+            "was trained by a script of its own, which writes no report here: 3 shows its metrics."
+            if detail.config.get("study.script")
+            else f"has no report: `just evaluate --trial-id {text.clean(trial.trial_id, 60)}` writes it."
+        ),
         "finishing": "is being evaluated right now.",
     }.get(trial.state, f"is {trial.state}: its report is written once it has trained all {trial.epochs} epochs.")
-    return Text(f"Trial {name} {said}")
+    return Text(typed(f"Trial {name} {said}"))
 
 
 def report(report: EvaluationReport, width: int) -> Text:

@@ -2,6 +2,7 @@
 
 from rich.text import Text
 
+from redsm5.engine.installed import typed
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
 from ..read.reader import Snapshot, score
@@ -62,7 +63,7 @@ def empty(snapshot: Snapshot) -> Text:
         )
     return Text.assemble(
         f"No experiments in {clean(str(snapshot.experiments))} yet: run ",
-        ("`just hpo`", "bold"),
+        (typed("`just hpo`"), "bold"),
         "\n\nThis view fills once the first trial starts.",
         justify="center",
     )

@@ -26,7 +26,13 @@ ACTIVE = frozenset({"preparing", "running", "finishing"})
 
 
 class Trials(tuple[TrialRecord, ...]):
-    """The trials of a study by number, with cached results; replaced only when a trial has changed."""
+    """The trials of a study by number, with cached results; replaced only when a trial has changed.
+
+    Attributes:
+        sign: 1 if a higher score is better, -1 if a lower one is.
+    """
+
+    sign: int = 1
 
     @cached_property
     def by_id(self) -> dict[str, TrialRecord]:
@@ -48,7 +54,7 @@ class Trials(tuple[TrialRecord, ...]):
 
     @property
     def best(self) -> TrialRecord | None:
-        """The completed trial with the highest finite score, the first of equals."""
+        """The completed trial with the best finite score, the first of equals."""
         return self._facts.best
 
     @property
@@ -83,8 +89,8 @@ class Trials(tuple[TrialRecord, ...]):
                     last = finished
             if trial.best is not None and -INFINITY < (value := trial.best.value) < INFINITY:
                 points.append((place if trial.number is None else trial.number, value, state == "completed"))
-                if state == "completed" and value > highest:
-                    best, highest = trial, value
+                if state == "completed" and self.sign * value > highest:
+                    best, highest = trial, self.sign * value
         return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last)
 
     @cached_property
@@ -92,7 +98,7 @@ class Trials(tuple[TrialRecord, ...]):
         """(number, score) of each completed trial that was better than all before it."""
         found: list[tuple[int, float]] = []
         for number, value, completed in self.points:
-            if completed and (not found or value > found[-1][1]):
+            if completed and (not found or self.sign * value > self.sign * found[-1][1]):
                 found.append((number, value))
         return found
 
@@ -113,7 +119,7 @@ class Trials(tuple[TrialRecord, ...]):
                 return None
             trials[self._places[new.trial_id]] = by_id[new.trial_id] = new
         made = Trials(trials)
-        made.__dict__ |= {"by_id": by_id, "_places": self._places, "parameters": self.parameters}
+        made.__dict__ |= {"sign": self.sign, "by_id": by_id, "_places": self._places, "parameters": self.parameters}
         return made
 
     @cached_property
@@ -221,7 +227,7 @@ class Reader:
         chosen = study.study_id if study else None
         if self._study is None or self._study.study_id != chosen:
             self._study = _Study(self.experiments, chosen, self._documents)
-        trials = self._study.follow(names)
+        trials = self._study.follow(names, 1 if study is None or study.maximize else -1)
         folder = paths.study_dir(self.experiments, chosen) if chosen else None
         return Snapshot(
             experiments=self.experiments,
@@ -278,8 +284,12 @@ class _Study:
         self._trials = Trials()
         self._next_scan = 0.0
 
-    def follow(self, names: list[str]) -> Trials:
-        """All current trials; the same object as before if none has changed."""
+    def follow(self, names: list[str], sign: int) -> Trials:
+        """All current trials; the same object as before if none has changed.
+
+        Args:
+            names: of the folders. sign: that of the trials.
+        """
         told = list(records(self._lines.look(), Event)) if self._lines else []
         if self._lines and self._lines.restarted:  # the file was replaced: everything read before may be out of date
             self._by_id, self._open, self.events = {}, set(), []
@@ -295,7 +305,7 @@ class _Study:
             if found := self._trial(trial_id):
                 changed |= self._note(found)
         if changed or len(self._trials) > len(self._by_id):
-            self._trials = (self._renewed() or self._sorted()).ready()
+            self._trials = (self._renewed() or self._sorted(sign)).ready()
         return self._trials
 
     def _renewed(self) -> Trials | None:
@@ -306,9 +316,11 @@ class _Study:
             trial for trial_id, trial in self._by_id.items() if self._trials.by_id.get(trial_id) is not trial
         )
 
-    def _sorted(self) -> Trials:
+    def _sorted(self, sign: int) -> Trials:
         known = self._by_id.values()
-        return Trials(sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id)))
+        found = Trials(sorted(known, key=lambda t: (t.number is None, t.number or 0, t.created_at, t.trial_id)))
+        found.sign = sign
+        return found
 
     def _note(self, trial: TrialRecord) -> bool:
         """Store a trial's record; return whether it is new."""

@@ -9,6 +9,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static, Tab, Tabs
 
+from redsm5.engine.installed import typed
+
 from ..panels import text
 from ..panels import trial as panels
 from ..panels.curves import Curve, ordered
@@ -74,7 +76,7 @@ class TrialScreen(ChartsScreen):
         self._view = view
         detail = view.detail
         if detail is None:
-            self.put("about", "No trial yet: `just hpo` starts the first one." if not view.selected else "…")
+            self.put("about", typed("No trial yet: `just hpo` starts the first one.") if not view.selected else "…")
             return
         other = self._other(view)
         beside = other if self.beside else None

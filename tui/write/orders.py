@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from redsm5.engine import paths
+from redsm5.engine.installed import typed
 
 from ..panels import text
 from ..read.view import View
@@ -62,11 +63,13 @@ def asked(what: str, view: View, experiments: Path, selected: str | None) -> tup
             "Requested: the trial saves a checkpoint at its next step.",
         ),
         "stop": (
-            f"End {name} after the running trial? `just hpo study.name={name}` resumes it later.",
+            typed(f"End {name} after the running trial? `just hpo study.name={name}` resumes it later."),
             "Requested: the search ends after this trial.",
         ),
         "stop-now": (
-            f"Stop {name} now? The running trial saves a checkpoint; `just hpo study.name={name}` resumes it later.",
+            typed(
+                f"Stop {name} now? The running trial saves a checkpoint; `just hpo study.name={name}` resumes it later."
+            ),
             "Requested: the trial saves a checkpoint at its next step, and the search ends.",
         ),
     }[what]

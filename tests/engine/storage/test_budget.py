@@ -310,6 +310,13 @@ def test_the_order_in_which_trials_give_way() -> None:
     ]
 
 
+def test_of_a_metric_that_is_minimized_the_highest_give_way_first() -> None:
+    scores = {"low": 0.1, "high": 0.9, "middle": 0.5}
+    records = [record_of(n, STUDY, state="completed", best=Best(epoch=1, value=v)) for n, v in scores.items()]
+    order = eviction_order(records, maximize=False, reported=lambda name: True)
+    assert [name for name, states_only, _ in order if not states_only] == ["high", "middle"]
+
+
 def test_of_trials_tied_for_the_best_the_one_that_the_study_names_stays() -> None:
     """study.json names the first by number, in whatever order they are found."""
     tied = [

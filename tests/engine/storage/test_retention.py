@@ -73,6 +73,13 @@ def test_what_stays_after_a_plan_stays_after_the_next_one(
 
 
 @given(histories(), st.integers(1, 5))
+def test_of_a_metric_that_is_minimized_the_best_are_those_of_the_negated_one(history: list[Checkpoint], k: int) -> None:
+    negated = [replace(c, score=None if c.score is None else -c.score) for c in history]
+    lowest = [c.name for c in best(history, k, maximize=False)]
+    assert lowest == [c.name for c in best(negated, k, maximize=True)]
+
+
+@given(histories(), st.integers(1, 5))
 def test_a_score_that_is_none_or_not_finite_is_never_best(history: list[Checkpoint], k: int) -> None:
     chosen = best(history, k, maximize=True)
     assert all(c.score is not None and math.isfinite(c.score) for c in chosen)

@@ -66,6 +66,14 @@ def test_hyperband_decides_as_optuna_s_does(seed: int) -> None:
     assert set(expected) == {1, 3, 9, 10}
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hyperband_of_a_metric_that_is_minimized_decides_as_optuna_s_does(seed: int) -> None:
+    theirs = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=EPOCHS, reduction_factor=3)
+    ours = Hyperband(epochs=EPOCHS, seed=seed, maximize=False)
+    expected = decisions(optuna.create_study(study_name=str(seed), direction="minimize", pruner=theirs))
+    assert decisions(optuna.create_study(direction="minimize", pruner=ours)) == expected
+
+
 def test_hyperband_decides_the_same_again() -> None:
     """A driver is killed between the pruner's decision and its being written down, and asks again."""
     study = optuna.create_study(direction="maximize", pruner=Hyperband(epochs=EPOCHS, seed=0, maximize=True))

@@ -181,6 +181,15 @@ def test_a_best_below_zero_is_still_a_best(tmp_path: Path) -> None:
     assert board.study.best.value == -0.2
 
 
+def test_of_a_metric_that_is_minimized_the_lowest_is_the_best(tmp_path: Path) -> None:
+    minimized = configuration(tmp_path, "study.metric=val_loss", "study.direction=minimize")
+    board = Scoreboard(tmp_path, begin(minimized))
+    board.refresh([write_trial(tmp_path, n, "completed", value) for n, value in enumerate([0.5, 0.2, 0.2])])
+    board.write()
+    assert board.study.best is not None
+    assert (board.study.best.number, board.study.best.value) == (1, 0.2)
+
+
 def test_the_time_left_is_that_of_the_trials_still_wanted(tmp_path: Path) -> None:
     board = Scoreboard(tmp_path, begin(configuration(tmp_path, "study.trials=5")))
     board.write()
