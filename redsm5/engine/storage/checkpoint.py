@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from redsm5 import code_version
 from redsm5.engine import paths
 from redsm5.engine.distributed import ALONE, ProcessGroup
 from redsm5.engine.documents import now
@@ -44,6 +43,7 @@ from redsm5.engine.storage.store import (
     read_verified,
 )
 from redsm5.engine.storage.tensors import TensorFile
+from redsm5.engine.version import code_version
 
 
 @dataclass
