@@ -180,7 +180,9 @@ class StudyConfig(Section):
         script: a training script of one's own (docs/own-task.md); null: redsm5/train.py.
         space: a YAML file with the search space, in place of `search`; a plain value in it fixes its key.
         metric: the metric to optimize, by its name in the journal. direction: whether it is maximized or minimized.
-        sampler: `grid` tries all points of the space, in an order that depends on the seed.
+        sampler: `tpe` models where good values are likely; `gp` fits a Gaussian process, which takes longer for each
+            proposal and suits a few dozen trials; `qmc` spreads trials evenly, by a scrambled Sobol sequence; `random`;
+            `grid` tries all points of the space, in an order that depends on the seed.
         pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
             the completed trials, once there are five; `hyperband` with the trials of its bracket.
         trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
@@ -199,7 +201,7 @@ class StudyConfig(Section):
     space: str | None = None
     metric: Annotated[str, Field(min_length=1)]
     direction: Literal["maximize", "minimize"]
-    sampler: Literal["tpe", "random", "grid"]
+    sampler: Literal["tpe", "gp", "qmc", "random", "grid"]
     pruner: Literal["none", "median", "percentile", "hyperband"]
     trial_timeout: Annotated[float, Field(gt=0)] | None = None
     enqueue: str | None = None

@@ -14,7 +14,7 @@ from typing import Any, cast
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -25,7 +25,7 @@ from redsm5.engine.records import StudyRecord, TrialRecord
 from redsm5.engine.sections import CategoricalParameter, Parameter
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.database import open_database
-from redsm5.engine.study.optuna_private import reopen
+from redsm5.engine.study.optuna_private import NumberedQMCSampler, reopen
 from redsm5.engine.study.space import Preset, draw_in_order, fixed
 
 TRIAL_ID = "trial_id"  # the user attribute that ties an Optuna trial to its folder: set once all parameters are drawn
@@ -54,7 +54,7 @@ def open_storage(config: StudySpec) -> BaseStorage:
         ConfigError: the database cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # PartialFixedSampler, in `draw`
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # PartialFixedSampler and QMCSampler
     if config.study.storage is None:
         path = Path(config.experiments) / paths.OPTUNA_JOURNAL
         lock = _RepairingLock(path)
@@ -97,7 +97,15 @@ def seed_for(study_seed: int, number: int, purpose: str) -> int:
 def make_sampler(config: StudySpec, number: int, values: Mapping[str, Any] | None = None) -> BaseSampler:
     """The sampler of trial `number`, for which these values are set."""
     seed = seed_for(config.study.seed, number, "sampler")
-    sampler = TPESampler(seed=seed) if config.study.sampler == "tpe" else RandomSampler(seed=seed)
+    sampler: BaseSampler = RandomSampler(seed=seed)
+    match config.study.sampler:
+        case "tpe":
+            sampler = TPESampler(seed=seed)
+        case "gp":
+            sampler = GPSampler(seed=seed, independent_sampler=sampler)
+        case "qmc":  # one sequence for all trials
+            sequence = seed_for(config.study.seed, 0, "sequence")
+            sampler = NumberedQMCSampler(seed=sequence, scramble=True, independent_sampler=sampler)
     return PartialFixedSampler(dict(values), sampler) if values else sampler
 
 

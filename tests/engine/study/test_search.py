@@ -70,7 +70,7 @@ def proposals(study: optuna.Study, config: Config) -> Iterator[dict[str, Any]]:
         yield parameters
 
 
-@pytest.fixture(scope="module", params=["tpe", "random", "grid", "tpe+sets", "grid+sets"])
+@pytest.fixture(scope="module", params=["tpe", "gp", "qmc", "random", "grid", "tpe+sets", "qmc+sets", "grid+sets"])
 def sampler(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
