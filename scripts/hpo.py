@@ -1,9 +1,11 @@
-"""Run or resume a study: `just hpo [overrides]`."""
+"""Run or resume a study: `just hpo [overrides]`; with `workers=4`, by four workers on this machine."""
 
 import sys
+from pathlib import Path
 
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.files import make_private
+from redsm5.engine.study import workers
 from redsm5.engine.study.driver import Driver
 from redsm5.engine.study.launch import dry_run
 from redsm5.engine.study.registry import study_config
@@ -13,10 +15,13 @@ from redsm5.task import task_of
 
 def main() -> int:
     make_private()
-    task, words = task_of(sys.argv[1:])
+    asked, words = workers.asked_for(sys.argv[1:])
+    task, words = task_of(words)
     config, kept = study_config(task.spec, words)
     if config.dry_run:
         return dry_run(task, config)
+    if dealt := workers.shares(asked, config):
+        return workers.supervise(config, [sys.executable, str(Path(__file__).absolute()), *words], dealt)
     with Standby(config) as standby:  # its imports take seconds, while the driver checks the data
         Driver(task, config, kept).run(standby)
     return 0

@@ -4,8 +4,8 @@ Optuna gives a `Trial`, which samples, reports and prunes, only to the process t
 asked for earlier, by a driver that was killed or by another worker, `get_trials` gives a frozen copy, which
 `Trial(study, id)` continues; but only the private `_trial_id` tells its id, which is not its number.
 
-`QMCSampler` counts its points in the study's storage. A point that was counted and then lost by a kill would be skipped,
-and two samplers could take the same one; a trial's number is a better count.
+`QMCSampler` counts its points in the study's storage. A point that was counted and then lost by a kill would be
+skipped, and two samplers could take the same one; a trial's number is a better count.
 """
 
 from typing import Any
