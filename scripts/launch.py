@@ -15,6 +15,7 @@ from redsm5.engine.installed import typed
 from redsm5.engine.owned import refuse_links
 from redsm5.engine.records import FINISHED
 from redsm5.engine.redaction import REDACTED
+from redsm5.engine.script import check_values
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.launch import dry_run, launch_trial, note_ignored
 from redsm5.engine.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
@@ -37,6 +38,7 @@ def main() -> int:
     remarks: Sequence[tuple[str, dict[str, Any]]] = ()
     if config.trial.id is None:
         remarks = task.check_data(config).remarks  # refuses bad data before anything is written
+        check_values(config)
         task.check_machine(config)
         make_dir(Path(config.experiments))
         trial_id = create_trial(config).trial_id
@@ -52,7 +54,7 @@ def main() -> int:
         if not (folder / paths.REPORT_PAGE).exists():  # a scheduler started the training processes
             draw_report(folder, task, log)
         ship(folder, config, stop, log)
-        log.info(f"the trial is already {record.state}: nothing to do", report=str(folder / paths.REPORT))
+        log.info(f"the trial is already {record.state}: nothing to do", report=str(folder / (config.report_file or "")))
         return 0
     with try_lock(folder / paths.LOCK) as free:
         if not free:
@@ -72,7 +74,9 @@ def main() -> int:
             record = note_killed(folder, record)
     draw_report(folder, task, log)
     ship(folder, config, stop, log)
-    outcome = f"{record.error.kind}: {record.error.message}" if record.error else str(folder / paths.REPORT)
+    outcome = (
+        f"{record.error.kind}: {record.error.message}" if record.error else str(folder / (config.report_file or ""))
+    )
     log.info(f"trial {record.state}", outcome=outcome)
     return record.exit_code if record.exit_code is not None else 2
 

@@ -64,6 +64,23 @@ class ScriptSpec(StudySpec):
             target.setdefault(last, None)
 
 
+def check_values(config: StudySpec) -> None:
+    """For a trial that no search draws values for: a script's parameters must all have one.
+
+    Raises:
+        ConfigError: names those that have none.
+    """
+    if not isinstance(config, ScriptSpec):
+        return
+    own, space = config.parameters, config.search.space
+    missing = [key for key in space if key in own and own[key] is None and not space[key].when]
+    if missing:
+        raise ConfigError(
+            f"the search would draw {', '.join(missing)}, but a single trial needs a value for each",
+            remedy=f"Add {' '.join(f'{key}=...' for key in missing)}.",
+        )
+
+
 class ScriptTask:
     """A script's data and its needs are its own affair: the engine checks only that the script is there."""
 

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml  # OmegaConf's own reader of YAML
 from omegaconf import OmegaConf
 
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.sections import Parameter
-from redsm5.engine.spec import StudySpec, as_choice, known_keys, searchable_keys, with_parameters
+from redsm5.engine.spec import StudySpec, as_choice, flatten, known_keys, searchable_keys, with_parameters
+
+C = TypeVar("C", bound=StudySpec)
 
 
 def read_yaml(key: str, path: Path, example: str) -> tuple[Any, Any]:
@@ -105,6 +107,16 @@ def holds(parameter: Parameter, values: Mapping[str, Any], config: StudySpec) ->
 
 def _part(whole: Any, name: str) -> Any:
     return whole[name] if isinstance(whole, Mapping) else getattr(whole, name)
+
+
+def with_first_values(config: C) -> C:
+    """The configuration for a try: where the search would draw a value and the configuration has none, its first."""
+    own = flatten(config.model_dump())
+    have = {key: as_choice(own[key]) for key in config.search.space if own.get(key) is not None}
+    point = completed(
+        config, {key: value for key, value in have.items() if config.search.space[key].holds_value(value)}
+    )
+    return with_parameters(config, {key: value for key, value in point.items() if key not in have})
 
 
 def completed(config: StudySpec, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,3 +143,20 @@ def test_fifty_kills_change_no_result_of_a_script(tmp_path: Path) -> None:
     run("hpo.py", *words)
     words = [word for word in words if not word.startswith("experiments=")]
     assert campaign(tmp_path, tmp_path / "once", kills=50, seed=7, words=words) >= 1
+
+
+def test_a_dry_run_and_a_single_trial_of_a_script(tmp_path: Path) -> None:
+    experiments = tmp_path / "e"
+    words = [word for word in words_for("digits", experiments) if not word.startswith("study.trials")]
+    run("hpo.py", *words, "dry_run=true")
+    assert records(experiments) == [], "a dry run leaves its log alone"
+    values = ["learning_rate=0.003", "weight_decay=0.01", "dropout=0.1"]
+    refused = run("launch.py", *words, *values, expect=1)
+    assert "the search would draw channels, but a single trial needs a value for each" in refused
+    words += ["train.epochs=1", "retention.keep_training_state=true"]
+    run("launch.py", *words, *values, "channels=4")
+    (record,) = records(experiments)
+    assert (record["state"], record["epoch"]) == ("completed", 1)
+    run("launch.py", f"experiments={experiments}", f"trial.id={record['trial_id']}", "train.epochs=2")
+    (record,) = records(experiments)
+    assert (record["state"], record["epoch"]) == ("completed", 2)

@@ -19,6 +19,7 @@ from redsm5.engine.errors import ConfigError, Interrupted
 from redsm5.engine.installed import LAUNCH_DIR, SCRIPTS
 from redsm5.engine.overrides import quoted
 from redsm5.engine.records import TrialRecord
+from redsm5.engine.searchspace import with_first_values
 from redsm5.engine.spec import StudySpec, launch_settings, with_parameters
 from redsm5.engine.study.signals import DRIVER, StopRequest, die_with_parent, running_time
 from redsm5.engine.study.trial import create_trial, read_record
@@ -257,7 +258,7 @@ def _train_briefly(
 ) -> TrialRecord:
     """Train a few steps as configured, in this folder; the record of the trial that did it."""
     changes = {"experiments": folder, "train.epochs": 1, "retention.enabled": False, "dry_run": True}
-    short = with_parameters(config, changes)
+    short = with_parameters(with_first_values(config) if config.entry_module is None else config, changes)
     record = create_trial(short)
     launch_trial(short, record.trial_id, output=output).attend(stop, seconds=seconds)
     return read_record(paths.trial_dir(Path(folder), record.trial_id)) or record
