@@ -1,7 +1,7 @@
 """Saves and loads the training state: weights, optimizer, scheduler, scaler, random states, progress.
 
 Tensors go to safetensors, the rest to JSON; nothing is pickled. redsm5/engine/storage/store.py commits the bytes. In
-this package only this module, redsm5/engine/storage/randomness.py and redsm5/engine/storage/tensors.py handle tensors.
+this package only this module, models.py, optimizers.py, randomness.py and tensors.py handle tensors.
 
 Saving does not block training: `save` copies the state into preallocated buffers, and a thread hashes, writes and
 commits them. At most one save is in flight. The buffers take as much memory as one state.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from redsm5.engine import paths
 from redsm5.engine.distributed import ALONE, ProcessGroup
@@ -34,6 +34,7 @@ from redsm5.engine.migrations import CHECKPOINT_FORMAT, SCHEMA
 from redsm5.engine.records import Best, Manifest
 from redsm5.engine.storage import tensors as tensor_files
 from redsm5.engine.storage.models import ArrayModel
+from redsm5.engine.storage.optimizers import optimizer_state, schedule_state, set_optimizer, set_schedule
 from redsm5.engine.storage.randomness import Generators, random_generators, set_random_generators
 from redsm5.engine.storage.store import (
     CheckpointStore,
@@ -159,14 +160,14 @@ class TrainingState:
         Args:
             generators: those of each process, in their order; this one's alone, where nothing else is said.
         """
-        tensors, plain = _split_optimizer(self.optimizer.state_dict() if self.optimizer else NO_OPTIMIZER)
+        tensors, plain = optimizer_state(self.optimizer)
         (own, words), *others = generators or [random_generators()]
         tensors |= own
         for index, (theirs, _) in enumerate(others, 1):
             tensors |= {f"process.{index}.{name}": tensor for name, tensor in theirs.items()}
         state_json = {
             "optimizer": plain,
-            "schedule": _without_functions(self.schedule),
+            "schedule": schedule_state(self.schedule),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "progress": asdict(self.progress),
             **words,
@@ -197,13 +198,9 @@ class TrainingState:
         plain = loads(contents[paths.STATE_JSON])
         load_weights(self.model, contents)
         if self.optimizer:
-            self.optimizer.load_state_dict(_join_optimizer(tensors, plain["optimizer"]))
-        if isinstance(self.schedule, LambdaLR):
-            functions = [None] * len(self.schedule.lr_lambdas)
-            self.schedule.load_state_dict({**plain["schedule"], "lr_lambdas": functions})
-            self._set_rates(self.schedule)
-        elif self.schedule:
-            self.schedule.load_state_dict(plain["schedule"])
+            set_optimizer(self.optimizer, tensors, plain["optimizer"])
+        if self.schedule:
+            set_schedule(self.schedule, plain["schedule"])
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict({name: from_json_number(value) for name, value in plain["scaler"].items()})
         self.progress = Progress(**plain["progress"])
@@ -212,18 +209,6 @@ class TrainingState:
             tensors = {name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)}
             plain = plain["other_processes"][rank - 1]
         set_random_generators(tensors, plain)
-
-    def _set_rates(self, schedule: LambdaLR) -> None:
-        """Set the learning rates of the current step: the saved ones, unless the trial was extended and so has another
-        schedule.
-        """
-        rates = [
-            base * factor(schedule.last_epoch)
-            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-        ]
-        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        schedule._last_lr = rates
 
     def full_bytes(self) -> int:
         """Bytes of one checkpoint's tensors at the most, before the first step too: weights and Adam's two moments."""
@@ -386,32 +371,3 @@ def load_best(folder: Path, model: nn.Module | ArrayModel, identity: Identity) -
 
 def load_weights(model: nn.Module | ArrayModel, contents: Mapping[str, bytearray]) -> None:
     model.load_state_dict(tensor_files.read(contents[paths.WEIGHTS]))
-
-
-NO_OPTIMIZER: dict[str, Any] = {"state": {}, "param_groups": []}
-
-
-def _without_functions(schedule: LRScheduler | None) -> dict[str, Any]:
-    """The schedule's state for JSON; without a LambdaLR's functions, which the script makes again."""
-    return {k: v for k, v in schedule.state_dict().items() if k != "lr_lambdas"} if schedule else {}
-
-
-def _split_optimizer(state_dict: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors named `optimizer.<parameter>.<field>`, and the rest, which JSON can hold."""
-    tensors, plain = {}, {}
-    for index, fields in state_dict["state"].items():
-        for name, value in fields.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
-            else:
-                plain[f"{index}.{name}"] = value
-    return tensors, {"param_groups": state_dict["param_groups"], "plain": plain}
-
-
-def _join_optimizer(tensors: Mapping[str, Tensor], plain: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {}
-    named = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
-    for name, value in {**named, **plain["plain"]}.items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
-    return {"state": state, "param_groups": plain["param_groups"]}
