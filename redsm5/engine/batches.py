@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import skip_first_batches
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 B = TypeVar("B", covariant=True)
 
@@ -33,12 +33,17 @@ def set_order(loader: Any, seed: int, epoch: int) -> None:
     batches = loader.batch_sampler
     while inner := getattr(batches, "batch_sampler", None):  # Accelerate's share of each process
         batches = inner
-    sampler = getattr(batches, "sampler", None)
-    if isinstance(sampler, RandomSampler):
-        sampler.generator = sampler.generator or torch.Generator()  # Accelerate has a reference to the one it made
-        sampler.generator.manual_seed(number)
+    sampler: Any = getattr(batches, "sampler", loader.sampler)  # without batches, a loader has its own
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)
+    generator = getattr(sampler, "generator", False)  # of all random samplers of PyTorch
+    if generator is None:
+        generator = sampler.generator = torch.Generator()
+    if isinstance(generator, torch.Generator):  # Accelerate has a reference to the one it made
+        generator.manual_seed(number)
 
 
 def without_first(loader: Batches[B], count: int) -> Iterable[B]:
     """The batches but for the first ones, which a DataLoader does not even read."""
-    return skip_first_batches(loader, count) if isinstance(loader, DataLoader) else islice(loader, count, None)
+    skips = isinstance(loader, DataLoader) and loader.batch_sampler is not None
+    return skip_first_batches(loader, count) if skips else islice(loader, count, None)
