@@ -26,7 +26,11 @@ NAMES = {
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
+    torch.complex64: "C64",
     torch.bool: "BOOL",
 }
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
@@ -62,7 +66,8 @@ class TensorFile:
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy the tensors. When this returns, they may change."""
-        names = list(tensors)
+        if not (names := list(tensors)):
+            return
         sources = [tensors[name].detach() for name in names]
         torch._foreach_copy_([self._views[name] for name in names], sources, non_blocking=True)
         if any(source.is_cuda for source in sources):
