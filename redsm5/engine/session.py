@@ -27,12 +27,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, SupportsFloat, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from redsm5.engine.batches import Batches, set_order, without_first
 from redsm5.engine.distributed import ProcessGroup
@@ -59,7 +59,7 @@ from redsm5.engine.study.signals import die_with_parent, wait_while_driver_is_st
 from redsm5.engine.study.trial import open_store
 from redsm5.engine.study.trial_run import TrialRun
 from redsm5.engine.surroundings import prepare
-from redsm5.engine.tracking.journal import Journal, StepLosses
+from redsm5.engine.tracking.journal import TRAIN_LOSS, Journal, StepLosses
 from redsm5.engine.tracking.progress import epoch_progress
 from redsm5.engine.tracking.system import SystemMetrics, Usage, meter
 
@@ -170,6 +170,11 @@ class Session:
         """
         if self._tracked:
             raise SessionError("session.track(...) a second time: it is called once, before the first epoch")
+        if isinstance(schedule, ReduceLROnPlateau):
+            raise SessionError(
+                "session.track(...) got a ReduceLROnPlateau, which needs a metric: session.step steps a schedule "
+                "after each optimizer step, without one"
+            )
         trial, group = self.trial, self.group
         bare = unwrapped(model)
         optimizer, schedule = getattr(optimizer, "optimizer", optimizer), getattr(schedule, "scheduler", schedule)
@@ -210,7 +215,14 @@ class Session:
         tracked = self._after_track("batches(...)")
         if tracked.losses is None or tracked.batches is not None:
             raise SessionError("session.batches(...) is called once in each epoch of session.epochs()")
-        at, total = tracked.progress, len(loader)
+        try:
+            at, total = tracked.progress, len(loader)
+        except TypeError:
+            raise SessionError(
+                f"session.batches(...) got a {type(loader).__name__} whose number of batches is not known: an epoch "
+                "must have a length, so that the rest of it can be told after an interruption; pass a list, or an "
+                "object with __len__ and __iter__"
+            ) from None
         if (limit := self.config.dry_run_batches) and self.config.dry_run:
             total = min(total, limit)
         set_order(loader, self.config.train.seed, at.epochs_done + 1)
@@ -265,7 +277,7 @@ class Session:
                 trial.update(step=at.step, bytes=tracked.store.size())
                 raise Interrupted(f"stopped at step {at.step}, in epoch {at.epochs_done + 1}")
 
-    def report(self, metrics: Mapping[str, float], *, also: Mapping[str, float] | None = None) -> None:
+    def report(self, metrics: Mapping[str, SupportsFloat], *, also: Mapping[str, SupportsFloat] | None = None) -> None:
         """Record a trained and validated epoch: its metrics in the journal, its state in a checkpoint.
 
         Args:
@@ -273,7 +285,7 @@ class Session:
             also: further values, only for the journal.
 
         Raises:
-            SessionError: the epoch's batches are not all done, or the study's metric is missing.
+            SessionError: the epoch's batches are not all done, the study's metric is missing, or one is no number.
             Interrupted: a signal arrived while it waited for the pruner, or in an epoch without batches.
 
         An epoch whose batches are not the session's is one step: it is trained as a whole, or again as a whole.
@@ -289,29 +301,33 @@ class Session:
                 f"session.report(...) lacks {config.study.metric}, which the study {config.study.direction}s; "
                 f"it has {', '.join(metrics)}: set study.metric to one of them, or report it"
             )
+        if not whole and TRAIN_LOSS in {**metrics, **(also or {})}:
+            raise SessionError(f"session.report(...) has {TRAIN_LOSS}, which session.step records: use another name")
+        own, others = _numbers(metrics), _numbers(also or {})
         if whole:
             at.step += 1
             trial.stepped = True
-        metrics, epoch = self.group.of_first(dict(metrics)), at.epochs_done + 1
-        for name, value in {**metrics, **(also or {})}.items():
+        numbers, epoch = self.group.of_first(own), at.epochs_done + 1
+        for name, value in {**numbers, **others}.items():
             tracked.journal.add(name, value, step=at.step, epoch=epoch)
         tracked.journal.commit()  # durable before the checkpoint to which they belong
 
-        objective = metrics[config.study.metric]
+        objective = numbers[config.study.metric]
         due = epoch % config.retention.min_interval_epochs == 0 or epoch == self._epochs
         at.epochs_done, at.batches_done = epoch, 0
         at.observe(objective, patience=config.train.patience, maximize=config.maximize)
         saved = due or at.stop_reason is not None
         if saved:
-            self._save_epoch(epoch, objective, metrics)
+            self._save_epoch(epoch, objective, numbers)
         self._hear_pruner()
         if at.stop_reason and not saved:  # the last epoch is saved in any case
-            self._save_epoch(epoch, objective, metrics)
+            self._save_epoch(epoch, objective, numbers)
         tracked.system.end_of_epoch(at.step, at.epochs_done)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=tracked.store.size())
-        shown = {name: round(value, 4) for name, value in metrics.items() if name.endswith("_loss")}
+        shown = {name: round(value, 4) for name, value in numbers.items() if name.endswith("_loss")}
         shown[config.study.metric] = round(objective, 4)
-        self.log.info(f"epoch {epoch} of {self._epochs}", step=at.step, train_loss=round(losses.last, 4), **shown)
+        facts: dict[str, Any] = {"step": at.step, TRAIN_LOSS: round(losses.last, 4)} | shown
+        self.log.info(f"epoch {epoch} of {self._epochs}", **facts)
         tracked.losses, tracked.trained = None, False
         if whole and self.group.any(trial.stop.requested) and epoch < self._epochs and not at.stop_reason:
             self._saver.wait()
@@ -349,7 +365,7 @@ class Session:
                 tracked.store.quarantine(best[0].name, str(error))
         raise NoCheckpointError(f"trial {self.trial.record.trial_id} has no valid checkpoint")
 
-    def finish(self, report: Callable[[], Mapping[str, float] | None] | None = None) -> None:
+    def finish(self, report: Callable[[], Mapping[str, SupportsFloat] | None] | None = None) -> None:
         """End the trial: write its report durably, then delete the training state and keep the best weights.
 
         Args:
@@ -374,7 +390,7 @@ class Session:
         pruned = (at.stop_reason or "").startswith(PRUNED)
         if not pruned and not self.config.dry_run:
             trial.update(state="finishing")
-            for name, value in ((report() if report else None) or {}).items():
+            for name, value in _numbers((report() if report else None) or {}).items():
                 tracked.journal.add(name, value, step=at.step, epoch=at.epochs_done)
             tracked.journal.commit()
         trial.end("pruned" if pruned else "completed", 0)
@@ -387,6 +403,21 @@ class Session:
         tracked = self._after_track("save")
         with tracked.system.saving():
             save(tracked.store, self._saver, tracked.state, tracked.identity, score=score, metrics=dict(metrics))
+
+
+def _numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """The metrics as floats: a script may have numbers of NumPy, and tensors.
+
+    Raises:
+        SessionError: one is no number.
+    """
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise SessionError(f"session.report(...): {name}={value!r} is not a number") from None
+    return numbers
 
 
 def run(
@@ -418,6 +449,11 @@ def train(main: Callable[[Session], object], trial: TrialRun, saver: Saver) -> N
     """Have `main` train an open trial. The caller turns its exceptions into the trial's outcome."""
     seed_everything(trial.config.train.seed)
     session = Session(trial, saver)
-    main(session)
+    try:
+        main(session)
+    except SystemExit as end:
+        if session.ended:
+            raise
+        raise SessionError(f"the training script called sys.exit({end.code!r}) before session.finish(...)") from end
     if not session.ended:
         raise SessionError("the training script ended without session.finish(...)")

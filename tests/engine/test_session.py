@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from redsm5.config import compose
 from redsm5.engine import files, paths
@@ -92,6 +93,20 @@ def test_a_trial_in_order(trial: TrialRun) -> None:
     assert (record.state, record.epoch, record.step) == ("completed", 2, 2 * STEPS)
     assert [row.step for row in read_metrics(trial.folder) if row.metric == METRIC] == [STEPS, 2 * STEPS]
     assert sorted(p.name for p in (trial.folder / paths.CHECKPOINTS).iterdir()) == ["epoch-0001", "epoch-0002"]
+
+
+def test_numbers_of_numpy_and_tensors_are_metrics(trial: TrialRun) -> None:
+    def main(session: Session) -> None:
+        model = tracked(session)
+        for _ in session.epochs():
+            model.epoch(session)
+            session.report({METRIC: np.float32(0.5), "val_loss": torch.tensor(0.25)}, also={"count": np.int64(3)})
+        session.finish(lambda: {"test_f1": torch.tensor(1)})
+
+    with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+        train(main, trial, saver)
+    values = {row.metric: row.value for row in read_metrics(trial.folder)}
+    assert (values[METRIC], values["val_loss"], values["count"], values["test_f1"]) == (0.5, 0.25, 3, 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -187,6 +202,37 @@ def batches_twice(session: Session) -> None:
         model.epoch(session)
 
 
+def report_no_number(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs():
+        model.epoch(session)
+        session.report({METRIC: None})  # type: ignore[dict-item]
+
+
+def report_the_training_loss(session: Session) -> None:
+    model = tracked(session)
+    for _ in session.epochs():
+        model.epoch(session)
+        session.report({METRIC: 0.5, "train_loss": 1.0})
+
+
+def endless(session: Session) -> None:
+    tracked(session)
+    for _ in session.epochs():
+        for _ in session.batches(iter(range(STEPS))):  # type: ignore[arg-type]
+            pass
+
+
+def exit_early(session: Session) -> None:
+    tracked(session)
+    sys.exit("done")
+
+
+def plateau(session: Session) -> None:
+    model = Model()
+    session.track(model.model, model.optimizer, ReduceLROnPlateau(model.optimizer))
+
+
 WRONG: dict[Callable[[Session], None], str] = {
     lambda s: next(s.epochs()): r"session\.epochs\(\) before session\.track",
     lambda s: next(s.batches(range(2))): r"session\.batches\(\.\.\.\) before session\.track",
@@ -206,6 +252,11 @@ WRONG: dict[Callable[[Session], None], str] = {
     no_step: r"batch 1 of 3 ended without session\.step",
     step_after_the_batches: r"outside of session\.batches",
     batches_twice: r"once in each epoch",
+    report_no_number: r"val_f1_macro=None is not a number",
+    report_the_training_loss: r"train_loss, which session\.step records",
+    endless: r"number of batches is not known",
+    exit_early: r"sys\.exit\('done'\) before session\.finish",
+    plateau: r"ReduceLROnPlateau, which needs a metric",
     tracked: r"ended without session\.finish",  # type: ignore[dict-item]
 }
 

@@ -14,6 +14,8 @@ from redsm5.engine.documents import load_lines, now, parse, unreadable
 from redsm5.engine.errors import NotFiniteError
 from redsm5.engine.records import MetricRow
 
+TRAIN_LOSS = "train_loss"  # the metric of every optimizer step
+
 
 def read_metrics(trial_dir: Path) -> list[MetricRow]:
     """The journal's rows, one a (metric, step), in the order in which they were written.
@@ -168,5 +170,5 @@ class StepLosses:
                 raise NotFiniteError(
                     f"the loss is {self.last} at step {step}", remedy="Lower train.learning_rate or max_grad_norm."
                 )
-            self._journal.add("train_loss", self.last, step=step, epoch=self._epochs_done, timestamp=timestamp)
+            self._journal.add(TRAIN_LOSS, self.last, step=step, epoch=self._epochs_done, timestamp=timestamp)
         self._steps.clear()
