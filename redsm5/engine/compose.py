@@ -28,7 +28,7 @@ from redsm5.engine.overrides import (
     values_of,
 )
 from redsm5.engine.searchspace import check_space, read_space
-from redsm5.engine.spec import StudySpec, flatten, validate
+from redsm5.engine.spec import StudySpec, flatten, put, validate
 
 C = TypeVar("C", bound=StudySpec)
 
@@ -89,15 +89,7 @@ def _take_in(raw: dict[Any, Any], searched: Mapping[str, Any], fixed: Mapping[st
     raw.setdefault("search", {})["space"] = dict(searched)
     for key, value in fixed.items():
         if key not in named:
-            _put(raw, key, value)
-
-
-def _put(raw: dict[Any, Any], key: str, value: Any) -> None:
-    *sections, name = key.split(".")
-    target = raw
-    for section in sections:
-        target = target.setdefault(section, {})
-    target[name] = value
+            put(raw, key, value)
 
 
 def plain_values(kind: type[StudySpec], overrides: Sequence[str]) -> dict[str, Any] | None:
@@ -119,4 +111,4 @@ def _begin_with_what_is_searched(kind: type[StudySpec], raw: dict[Any, Any], spa
     flat = flatten(raw)
     for key, (parent, asks) in kind.CONDITIONS.items():
         if asks(flat.get(parent)) and flat.get(key) is None and isinstance(parameter := space.get(key), dict):
-            _put(raw, key, parameter["choices"][0] if parameter.get("choices") else parameter.get("low"))
+            put(raw, key, parameter["choices"][0] if parameter.get("choices") else parameter.get("low"))

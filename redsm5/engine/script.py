@@ -4,6 +4,7 @@ Whatever is not the engine's is a parameter of the script. The space's file decl
 value, which the command line may change (`batch_size=64`).
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, model_validator
 
 from redsm5.engine.errors import ConfigError, nearest
-from redsm5.engine.spec import StudySpec, flatten
+from redsm5.engine.spec import StudySpec, flatten, put
 from redsm5.engine.task import CheckedData
 
 DRY_RUN_BATCHES = 5
@@ -43,6 +44,17 @@ class ScriptSpec(StudySpec):
             raise ConfigError("study.script is missing", remedy="Name a training script: study.script=train.py.")
         return self
 
+    @model_validator(mode="after")
+    def _values_can_be_saved(self) -> "ScriptSpec":
+        space = {key: parameter.model_dump() for key, parameter in self.search.space.items()}
+        for key, value in {**self.parameters, **space}.items():
+            if not _is_finite(value):
+                raise ConfigError(
+                    f"{key}={value} has no finite number of 64 bits, which is all that a saved configuration can hold",
+                    remedy="Give a word, or null, which the script turns into that number.",
+                )
+        return self
+
     @classmethod
     def prepare(cls, raw: dict[Any, Any], named: Set[str], declared: Set[str]) -> None:
         for key in sorted(named):
@@ -52,16 +64,25 @@ class ScriptSpec(StudySpec):
                     remedy="Declare a parameter of the script in the file of study.space: searched, or with its value.",
                 )
         study = raw["study"]
-        if "study.name" not in named and study.get("script"):
+        if "study.name" not in {*named, *declared} and study.get("script"):
             path = Path(str(study["script"])).absolute()
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.parent.name if path.stem in USUAL_NAMES else path.stem)
             study["name"] = name.strip("-._") or "script"
-        for key in raw["search"]["space"]:  # null until a trial has drawn it
-            *sections, last = key.split(".")
-            target = raw
-            for section in sections:
-                target = target.setdefault(section, {})
-            target.setdefault(last, None)
+        present = flatten(raw)
+        for key in raw["search"]["space"]:
+            if key not in present:
+                put(raw, key, None)  # null until a trial has drawn it
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in it, at any depth, come back from JSON as they were."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def check_values(config: StudySpec) -> None:

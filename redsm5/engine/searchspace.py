@@ -8,11 +8,18 @@ from typing import Any, TypeVar
 import yaml  # OmegaConf's own reader of YAML
 from omegaconf import OmegaConf
 
+from redsm5.engine import migrations
 from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.overrides import refuse_secrets
 from redsm5.engine.sections import Parameter
 from redsm5.engine.spec import StudySpec, as_choice, flatten, known_keys, searchable_keys, with_parameters
 
 C = TypeVar("C", bound=StudySpec)
+
+TYPES = ("categorical", "float", "int")
+PARAMETER_KEYS = frozenset({"low", "high", "choices"})  # no section has these
+# What finds the file and the study, or would be another search space; and the number of a saved file's format.
+NOT_IN_A_FILE = ("study.script", "study.space", "search", "trial", "experiments", migrations.SCHEMA)
 
 
 def read_yaml(key: str, path: Path, example: str) -> tuple[Any, Any]:
@@ -36,18 +43,53 @@ def read_yaml(key: str, path: Path, example: str) -> tuple[Any, Any]:
 def read_space(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters that a file of `study.space` searches, and the values that it fixes, both by key.
 
-    A mapping with `type`, and `choices` or `low` and `high`, is searched; any other value is fixed.
+    A mapping with `type`, and `choices` or `low` and `high`, is searched; any other mapping is a section, whose keys
+    follow its name and a dot; any other value is fixed.
 
     Raises:
-        ConfigError: the file cannot be read, or is no mapping.
+        ConfigError: the file cannot be read or is no mapping, or a value is refused.
     """
     example = "keys and what to try for each, such as `lr: {type: float, low: 1e-4, high: 1e-1, log: true}`"
     document, _ = read_yaml("study.space", path, example)
     if not isinstance(document, dict):
         raise ConfigError(f"study.space={path} is not a mapping", remedy=f"Use {example}.")
-    entries = {str(key): value for key, value in document.items()}
-    searched = {key: value for key, value in entries.items() if isinstance(value, dict) and "type" in value}
+    entries = _entries(path, document)
+    refuse_secrets({key: str(value) for key, value in entries.items()})
+    for key, value in entries.items():
+        _check_entry(key, value, f"study.space={path}")
+    searched = {key: value for key, value in entries.items() if isinstance(value, dict)}
     return searched, {key: value for key, value in entries.items() if key not in searched}
+
+
+def _entries(path: Path, document: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The file's values by dotted key: a mapping without `type` is a section of keys."""
+    found = dict[str, Any]()
+    for name, value in document.items():
+        key = f"{prefix}{name}"
+        inner = {key: value}
+        if isinstance(value, dict) and "type" not in value:
+            if value.keys() & PARAMETER_KEYS:
+                raise ConfigError(
+                    f"{key}: {value} has no type", where=f"study.space={path}", remedy=f"Use {', '.join(TYPES)}."
+                )
+            inner = _entries(path, value, f"{key}.")
+        if twice := found.keys() & inner.keys():
+            raise ConfigError(f"{min(twice)} is there twice", where=f"study.space={path}", remedy="Remove one.")
+        found |= inner
+    return found
+
+
+def _check_entry(key: str, value: Any, where: str) -> None:
+    if key in NOT_IN_A_FILE or key.split(".")[0] in NOT_IN_A_FILE:
+        raise ConfigError(
+            f"{key} cannot be set in this file",
+            where=where,
+            remedy="Give a parameter another name; a key of the engine is set on the command line.",
+        )
+    if "${" in str(value):
+        raise ConfigError(
+            f"{key}: {value}", where=where, remedy="The file holds plain values; references are not resolved."
+        )
 
 
 def check_space(config: StudySpec) -> None:
@@ -106,7 +148,10 @@ def holds(parameter: Parameter, values: Mapping[str, Any], config: StudySpec) ->
 
 
 def _part(whole: Any, name: str) -> Any:
-    return whole[name] if isinstance(whole, Mapping) else getattr(whole, name)
+    if isinstance(whole, Mapping):
+        return whole[name]
+    extra = whole.model_extra or {}  # a script's parameter may have the name of a method
+    return extra[name] if name in extra else getattr(whole, name)
 
 
 def with_first_values(config: C) -> C:

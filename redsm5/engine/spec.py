@@ -291,6 +291,30 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
 
 
+def put(tree: dict[Any, Any], key: str, value: Any) -> None:
+    """Set a dotted key of a nested tree.
+
+    Raises:
+        ConfigError: a part of it is a value already, or it is a section.
+    """
+    *sections, name = key.split(".")
+    target = tree
+    for n, section in enumerate(sections, 1):
+        inner = target.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise _two_things(".".join(sections[:n]), key)
+        target = inner
+    if isinstance(present := target.get(name), dict) and not isinstance(value, dict):
+        raise _two_things(key, f"{key}.{next(iter(present), '…')}")
+    target[name] = value
+
+
+def _two_things(value: str, section: str) -> ConfigError:
+    return ConfigError(
+        f"{value} cannot be a value and the beginning of {section}", remedy=f"Rename one of them, such as {value}_kind."
+    )
+
+
 def as_choice(value: Any) -> Any:
     """A value as the search space writes it: a list of methods is joined into one word."""
     return "+".join(value) if isinstance(value, list) else value
