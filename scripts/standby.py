@@ -46,10 +46,16 @@ LATE = (
 def main() -> None:
     prepare()
     die_with_parent()
-    entry_point = sys.argv[1]
-    entry = preload(entry_point)
+    entry_point, several = sys.argv[1], "RANK" in os.environ  # torchrun sets it for each of several processes
+    try:
+        entry = preload(entry_point)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        if not several:
+            socket.socket(fileno=own_descriptor(0)).sendall(dumps({"broken": told(error, entry_point)}) + b"\n")
+        sys.exit(1)
     gc.freeze()  # garbage collection in a child then copies no pages of the imports
-    if "RANK" not in os.environ:  # torchrun sets it for each of several processes
+    if not several:
         serve(socket.socket(fileno=own_descriptor(0)), entry)
     sys.stdin.read()  # end of file: the request is written, or there will be none
     if request := Path(os.environ["REDSM5_REQUEST"]).read_text():
@@ -75,6 +81,12 @@ def preload(entry_point: str) -> ModuleType:
     if not callable(getattr(module, "main", None)):
         raise ImportError(f"{path} has no function main(session)")
     return module
+
+
+def told(error: BaseException, entry_point: str) -> str:
+    """An error of an import in a line, with the last place of it in the training script itself."""
+    lines = [f"line {f.lineno}: " for f in traceback.extract_tb(error.__traceback__) if f.filename == entry_point]
+    return f"{lines[-1] if lines else ''}{''.join(traceback.format_exception_only(error)).strip()}"
 
 
 def own_descriptor(number: int) -> int:

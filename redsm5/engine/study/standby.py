@@ -22,9 +22,10 @@ from typing import Any, Self
 from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import paths
-from redsm5.engine.errors import Interrupted
+from redsm5.engine.errors import ConfigError, Interrupted
 from redsm5.engine.installed import SCRIPTS
 from redsm5.engine.jsonio import dumps, loads
+from redsm5.engine.redaction import redact
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study import launch
 from redsm5.engine.study.launch import POLL_S, Launched
@@ -82,6 +83,7 @@ class Standby:
 
         Raises:
             Interrupted: a stop was requested before anything stood ready.
+            ConfigError: the training script cannot be imported.
         """
         folder = paths.trial_dir(Path(self.config.experiments), trial_id)
         output = (folder / paths.LOGS / paths.OUTPUT).absolute()
@@ -133,11 +135,20 @@ class Standby:
                 self._channel.shutdown(socket.SHUT_WR)
 
     def _ready(self, stop: Stop, log: FilteringBoundLogger) -> bool:
-        """Wait until the standby process is ready; whether trials may be forked from it."""
+        """Wait until the standby process is ready; whether trials may be forked from it.
+
+        Raises:
+            ConfigError: the training script cannot be imported, and so no trial could start.
+        """
         if self._fit is None:
             if (word := self._answer(stop)) is None:
                 self._give_up(log)
                 return False
+            if "broken" in word and self.config.entry_module is None:
+                raise ConfigError(
+                    f"{self.config.entry_point} cannot be imported: {redact(word['broken'])}",
+                    remedy="Correct the script and run the same command again.",
+                )
             why_not = word.get("unfit", self._last_words())
             self._fit = not why_not
             if why_not:

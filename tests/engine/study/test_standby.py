@@ -10,8 +10,10 @@ import pytest
 import structlog
 
 from redsm5.config import Config, compose
-from redsm5.engine.errors import Interrupted
+from redsm5.engine.compose import compose as compose_for
+from redsm5.engine.errors import ConfigError, Interrupted
 from redsm5.engine.files import make_dir
+from redsm5.engine.script import ScriptSpec
 from redsm5.engine.study import standby as module
 from redsm5.engine.study.launch import launch_trial
 from redsm5.engine.study.standby import Standby
@@ -171,3 +173,20 @@ def test_what_stands_ready_is_killed_for_want_of_memory_and_the_next_trial_is_tr
     server.kill()
     ready.process.wait(timeout=30)  # a trial that is asked for before that ends unbegun, and the driver starts it again
     assert trains_the_next(ready)
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("import os\n\nraise RuntimeError('not so')\n", r"line 3: RuntimeError: not so"),
+        ("import sys\nsys.exit(3)\n", r"line 2: SystemExit: 3"),
+        ("def train(session):\n    pass\n", r"has no function main\(session\)"),
+    ],
+)
+def test_a_script_that_cannot_be_imported_is_refused_with_its_error(script: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(script)
+    config = compose_for(ScriptSpec, [f"study.script={tmp_path}/broken.py", f"experiments={tmp_path}/e"])
+    make_dir(tmp_path / "e")
+    trial_id = create_trial(config).trial_id
+    with Standby(config) as standby, pytest.raises(ConfigError, match=rf"broken\.py cannot be imported: .*{why}"):
+        standby.launch(trial_id, Never(), structlog.get_logger())
