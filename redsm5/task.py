@@ -11,6 +11,7 @@ from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable, re
 from redsm5.engine import compose as composing
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError
+from redsm5.engine.overrides import quoted
 from redsm5.engine.script import ScriptTask
 from redsm5.engine.sections import CategoricalParameter
 from redsm5.engine.spec import as_choice, load_snapshot
@@ -102,7 +103,9 @@ def task_of(overrides: Sequence[str]) -> tuple[Task[Any], list[str]]:
     if not (saved and saved["study"].get("script")):
         return ReDSM5(), list(overrides)
     own = {key: saved["study"].get(key.partition(".")[2]) for key in (SCRIPT, SPACE) if key not in words}
-    return ScriptTask(), [*(f"{key}={value}" for key, value in own.items() if value), *overrides]
+    if not Path(own.get(SPACE) or "").is_file():  # what the study or trial has saved suffices
+        own.pop(SPACE, None)
+    return ScriptTask(), [*(f"{key}={quoted(value)}" for key, value in own.items() if value), *overrides]
 
 
 def model_ids(config: Config) -> list[str]:
