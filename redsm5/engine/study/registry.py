@@ -119,7 +119,7 @@ def study_config(kind: type[C], overrides: Sequence[str]) -> tuple[C, dict[str, 
     named = named_keys(kind, overrides, saved, wanted)
     differ = differences(saved, wanted)
     searched = {key: ("searched", flatten(wanted)[key]) for key in found.config["search"]["space"] if key in named}
-    refused = {key: both for key, both in (searched | differ).items() if key in named and key not in MAY_CHANGE}
+    refused = {key: both for key, both in (differ | searched).items() if key in named and key not in MAY_CHANGE}
     if refused:
         raise _other_configuration(found.name, refused)
     # Of an address, what was typed counts, with its password, which the study does not keep.
