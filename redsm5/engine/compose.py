@@ -48,7 +48,12 @@ def compose(kind: type[C], overrides: Sequence[str]) -> C:
     named = {word.lstrip("+").partition("=")[0] for word in overrides}
     given = any(name.startswith("search.space") for name in named)
     declared = set[str]()
-    if (path := (raw.get("study") or {}).get("space")) and not given:
+    if path := (raw.get("study") or {}).get("space"):
+        if given:
+            raise ConfigError(
+                f"search.space and study.space={path} are both given, and a study has one search space",
+                remedy=f"Change {path}, or a copy of it.",
+            )
         searched, fixed = read_space(Path(str(path)))
         _take_in(raw, searched, fixed, named)
         declared = {*searched, *fixed}

@@ -46,8 +46,8 @@ class ScriptSpec(StudySpec):
 
     @model_validator(mode="after")
     def _values_can_be_saved(self) -> "ScriptSpec":
-        space = {key: parameter.model_dump() for key, parameter in self.search.space.items()}
-        for key, value in {**self.parameters, **space}.items():
+        space = [(key, parameter.model_dump()) for key, parameter in self.search.space.items()]
+        for key, value in [*self.parameters.items(), *space]:
             if not _is_finite(value):
                 raise ConfigError(
                     f"{key}={value} has no finite number of 64 bits, which is all that a saved configuration can hold",

@@ -1,5 +1,6 @@
 """The file of `study.space`: what it may say, and what is refused with a sentence, for whatever a person writes."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from redsm5.engine.compose import compose
 from redsm5.engine.errors import ConfigError
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.searchspace import holds
+from redsm5.engine.spec import with_parameters
 
 
 def composed(folder: Path, text: str, *words: str) -> ScriptSpec:
@@ -31,6 +33,17 @@ def test_the_study_s_name_may_be_in_the_file(tmp_path: Path) -> None:
 def test_a_condition_on_a_parameter_with_the_name_of_a_property(tmp_path: Path) -> None:
     config = composed(tmp_path, "maximize: 3\nlr: {type: float, low: 1, high: 2, when: {maximize: 3}}\n")
     assert holds(config.search.space["lr"], {}, config)
+
+
+def test_a_study_has_one_search_space(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"search\.space and study\.space=.* are both given"):
+        composed(tmp_path, "lr: {type: int, low: 1, high: 2}\n", "search.space={lr:{high:3}}")
+
+
+def test_no_value_of_a_searched_parameter_is_infinite(tmp_path: Path) -> None:
+    config = composed(tmp_path, "lr: {type: int, low: 1, high: 2}\n")
+    with pytest.raises(ConfigError, match="lr=inf has no finite number"):
+        with_parameters(config, {"lr": math.inf})
 
 
 REFUSED = {

@@ -90,7 +90,7 @@ def grid(config: StudySpec) -> list[Preset]:
     """
     points: list[dict[str, Any]] = [{}]
     for key, parameter in config.search.space.items():
-        values = _grid_values(key, parameter)
+        values = _grid_values(config, key, parameter)
         points = [
             {**point, **drawn}
             for point in points
@@ -105,13 +105,16 @@ def grid(config: StudySpec) -> list[Preset]:
     return list(points)
 
 
-def _grid_values(key: str, parameter: Parameter) -> list[Any]:
+def _grid_values(config: StudySpec, key: str, parameter: Parameter) -> list[Any]:
     if isinstance(parameter, CategoricalParameter):
         return list(dict.fromkeys(parameter.choices))
     if parameter.points is None and parameter.type == "float":
+        points = (
+            f"points: 5 in {config.study.space}" if config.study.space else f"'search.space={{{key}:{{points:5}}}}'"
+        )
         raise ConfigError(
             f"study.sampler=grid: search.space.{key} is a range of floats, which a grid cannot enumerate",
-            remedy=f"Set how many values to try: 'search.space={{{key}:{{points:5}}}}'.",
+            remedy=f"Set how many values to try: {points}.",
         )
     if parameter.points is None:
         return list(range(int(parameter.low), int(parameter.high) + 1))
