@@ -119,7 +119,8 @@ def study_config(kind: type[C], overrides: Sequence[str]) -> tuple[C, dict[str, 
     named = named_keys(kind, overrides, saved, wanted)
     differ = differences(saved, wanted)
     searched = {key: ("searched", flatten(wanted)[key]) for key in found.config["search"]["space"] if key in named}
-    refused = {key: both for key, both in (differ | searched).items() if key in named and key not in MAY_CHANGE}
+    passing = (*MAY_CHANGE, "dry_run")  # a dry run of a study that has begun leaves it as it is
+    refused = {key: both for key, both in (differ | searched).items() if key in named and key not in passing}
     if refused:
         raise _other_configuration(found.name, refused)
     # Of an address, what was typed counts, with its password, which the study does not keep.
