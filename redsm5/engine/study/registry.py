@@ -113,6 +113,9 @@ def study_config(kind: type[C], overrides: Sequence[str]) -> tuple[C, dict[str, 
     found = study_by_name(experiments, asked.study.name)
     if found is None:
         return asked, {}
+    script = found.config["study"].get("script")
+    if (script is None) != (asked.study.script is None):  # another task's configuration cannot even be read
+        raise _other_configuration(found.name, {"study.script": (script, asked.study.script)})
     begun = from_snapshot(kind, found.config, experiments)
     saved = begun.model_dump(mode="json")
     wanted = snapshot_of(asked)
