@@ -122,8 +122,9 @@ def study_config(kind: type[C], overrides: Sequence[str]) -> tuple[C, dict[str, 
     named = named_keys(kind, overrides, saved, wanted)
     differ = differences(saved, wanted)
     searched = {key: ("searched", flatten(wanted)[key]) for key in found.config["search"]["space"] if key in named}
+    valued = {key: both for key, both in differ.items() if key not in searched or both[0] is not None}
     passing = (*MAY_CHANGE, "dry_run")  # a dry run of a study that has begun leaves it as it is
-    refused = {key: both for key, both in (differ | searched).items() if key in named and key not in passing}
+    refused = {key: both for key, both in (searched | valued).items() if key in named and key not in passing}
     if refused:
         raise _other_configuration(found.name, refused)
     # Of an address, what was typed counts, with its password, which the study does not keep.
