@@ -54,6 +54,7 @@ from redsm5.engine.storage.checkpoint import (
 )
 from redsm5.engine.storage.models import Stateful, architecture, unwrapped
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint
+from redsm5.engine.study.faults import say_where
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.signals import die_with_parent, wait_while_driver_is_stopped
 from redsm5.engine.study.trial import open_store
@@ -451,6 +452,10 @@ def train(main: Callable[[Session], object], trial: TrialRun, saver: Saver) -> N
     session = Session(trial, saver)
     try:
         main(session)
+    except Exception as error:
+        if trial.config.entry_module is None:
+            say_where(error, trial.config.entry_point)
+        raise
     except SystemExit as end:
         if session.ended:
             raise

@@ -317,7 +317,7 @@ def _two_things(value: str, section: str) -> ConfigError:
 
 def as_choice(value: Any) -> Any:
     """A value as the search space writes it: a list of methods is joined into one word."""
-    return "+".join(value) if isinstance(value, list) else value
+    return "+".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -160,3 +160,16 @@ def test_a_dry_run_and_a_single_trial_of_a_script(tmp_path: Path) -> None:
     run("launch.py", f"experiments={experiments}", f"trial.id={record['trial_id']}", "train.epochs=2")
     (record,) = records(experiments)
     assert (record["state"], record["epoch"]) == ("completed", 2)
+
+
+def test_an_error_of_a_script_names_its_line(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from redsm5.engine.session import Session, run\n\n\n"
+        "def main(session: Session) -> None:\n    session.parameters['lr'] + None\n\n\n"
+        "if __name__ == '__main__':\n    run(main)\n"
+    )
+    (tmp_path / "space.yaml").write_text("lr: 0.1\n")
+    words = [f"study.script={script}", f"study.space={tmp_path / 'space.yaml'}", f"experiments={tmp_path / 'e'}"]
+    output = run("launch.py", *words, expect=2)
+    assert "broken.py, line 5: unsupported operand" in output

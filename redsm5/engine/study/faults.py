@@ -2,6 +2,8 @@
 
 import os
 import traceback
+from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from redsm5.engine import errors
@@ -62,9 +64,23 @@ def classify(error: Exception) -> tuple[str, int, bool]:
     return type(error).__name__, 2, False
 
 
+PLACE = "place"
+
+
+def say_where(error: Exception, script: Path) -> None:
+    """Note the line of a script of one's own that failed, for the message: `train.py, line 12`."""
+    lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if _file_of(frame) == script.resolve()]
+    if lines:
+        setattr(error, PLACE, f"{script.name}, line {lines[-1]}: ")
+
+
+def _file_of(frame: FrameType) -> Path:
+    return Path(frame.f_code.co_filename).resolve()
+
+
 def error_record(error: Exception) -> ErrorRecord:
     """The error as trial.json has it."""
-    message = error.what if isinstance(error, RedSM5Error) else str(error)
+    message = f"{getattr(error, PLACE, '')}{error.what if isinstance(error, RedSM5Error) else error}"
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         message = f"{message}\n  {disk_remedy(error)}"
     if isinstance(error, DiskError | HubError | IncompatibleCheckpointError):
