@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 # Who writes JSON with the standard library, and why its bytes must not change.
 APART = {
     "redsm5/engine/jsonio.py": "what orjson cannot express",
+    "redsm5/engine/storage/models.py": "whole numbers of any size, and infinite ones, in a model's state",
     "redsm5/engine/terminal.py": "the escape of one character",
     "redsm5/data/augment.py": "seeds a generator",
     "redsm5/data/cache.py": "is hashed",

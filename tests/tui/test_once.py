@@ -81,6 +81,7 @@ def test_of_redsm5_only_what_reads_its_records_is_imported():
         "surroundings",
         "terminal",
         "installed",
+        "version",
     ]
     allowed = {"redsm5", "redsm5.reports", "redsm5.engine", *(f"redsm5.engine.{name}" for name in engine)}
     assert set(done.stdout.split()) <= allowed
