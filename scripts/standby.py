@@ -50,7 +50,7 @@ def main() -> None:
     try:
         entry = preload(entry_point)
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
+        show(traceback.format_exc(), error=True)
         if not several:
             socket.socket(fileno=own_descriptor(0)).sendall(dumps({"broken": told(error, entry_point)}) + b"\n")
         sys.exit(1)

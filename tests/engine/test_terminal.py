@@ -18,6 +18,8 @@ APART = {
     ("redsm5/engine/terminal.py", "argparse.ArgumentParser"): "likewise",
     ("redsm5/engine/study/status.py", "rich.console"): "rich draws the live line, of numbers and words of ours alone",
     ("redsm5/engine/tracking/progress.py", "rich.progress"): "likewise the bar",
+    ("redsm5/engine/study/workers.py", "rich.progress"): "likewise the bar over the trials of all workers",
+    ("redsm5/engine/study/workers.py", "rich.console"): "likewise",
     ("redsm5/engine/tracking/progress.py", "rich.console"): "likewise",
     ("redsm5/engine/files.py", "os.fdopen"): "a file of ours",
     ("redsm5/engine/study/launch.py", "os.fdopen"): "a trial's log file",
