@@ -11,7 +11,6 @@ its last evaluation is done) until the next trial's first optimizer step is done
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -60,7 +59,7 @@ def a_launch_a_trial(root: Path, trials: int, stop: StopRequest) -> list[float]:
     config = compose([*WORDS, f"experiments={root}"])
     for number in range(trials):
         record = create_trial(config, number=number)
-        launch_trial(config, record.trial_id, output=Path(os.devnull)).attend(stop)
+        launch_trial(config, record.trial_id, output=root / f"printed-{number}").attend(stop)
     return gaps(root)
 
 
