@@ -69,6 +69,11 @@ evaluate *flags: setup
 reproduce *flags: setup
     @exec {{ redsm5 }} reproduce "$@"
 
+# Repeat every decision of a search with study.pruner=asha: just replay [STUDY]
+[no-exit-message]
+replay *flags: setup
+    @exec {{ redsm5 }} replay "$@"
+
 # Train the baseline, TF-IDF with linear SVMs, on the same splits, with the same report
 [no-exit-message]
 baseline *overrides: setup

@@ -65,6 +65,12 @@ class Document(Record):
         return dumps(self.model_dump(mode="json"), strict=True) + b"\n"
 
 
+class SecondForm(Document):
+    """A document whose fields have changed once since schema 1."""
+
+    schema_number: Literal[2] = Field(default=2, alias=migrations.SCHEMA)  # type: ignore[assignment]
+
+
 D = TypeVar("D", bound=Document)
 
 

@@ -47,7 +47,7 @@ _IN_STUDY = re.compile(
     "|".join(
         (
             _any(paths.STUDY, paths.EVENTS, paths.INDEX, paths.SUMMARY, paths.SUMMARY_PAGE, paths.BUDGET),
-            _any(paths.BUDGET_LOCK, paths.LOCK),
+            _any(paths.BUDGET_LOCK, paths.LOCK, paths.RUNGS),
             _LOG,
             rf"{paths.CLAIMS}(?:/[\w.]+\.lock(?:\.held)?)?",
             rf"{paths.CONTROL}(?:/(?:{paths.STOP}|{paths.STOP_NOW}|{paths.PAUSE}|{paths.PRUNE}[0-9a-f-]{{36}}))?",

@@ -3,8 +3,8 @@
 ```
 experiments/
   optuna.journal  mlflow.db  mlartifacts/
-  study_<uuid>/   study.json  events.jsonl  index.json  budget.json  budget.lock  lock  claims/  control/  logs/
-                  summary.json  summary.html
+  study_<uuid>/   study.json  events.jsonl  index.json  rungs.jsonl  budget.json  budget.lock  lock  claims/  control/
+                  logs/  summary.json  summary.html
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
                   thresholds.json  predictions.json  evaluation_report.json  evaluation_report.html  logs/
                   lock  shipping.lock  checkpoints/epoch-0003/
@@ -28,6 +28,7 @@ OUTPUT = "output.log"  # what a trial prints
 STUDY = "study.json"
 EVENTS = "events.jsonl"
 INDEX = "index.json"
+RUNGS = "rungs.jsonl"
 SUMMARY = "summary.json"
 SUMMARY_PAGE = "summary.html"
 BUDGET = "budget.json"

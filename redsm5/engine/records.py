@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from redsm5.engine.documents import Document, Number, Record, milliseconds
+from redsm5.engine.documents import Document, Number, Record, SecondForm, milliseconds
 
-TrialState = Literal["queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted"]
+TrialState = Literal[
+    "queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted", "paused"
+]
 StudyState = Literal["running", "paused", "stopped", "completed"]
+RungAction = Literal["draw", "pause", "promote", "end"]
 RetentionAction = Literal["keep", "strip", "delete", "set_aside"]
 FINISHED: frozenset[str] = frozenset({"completed", "failed", "pruned"})
 
@@ -25,13 +28,15 @@ class ErrorRecord(Record):
     message: str
 
 
-class TrialRecord(Document):
+class TrialRecord(SecondForm):
     """trial.json: the state of a trial. Without an outcome and without a held lock, it was killed.
 
     Attributes:
         active_seconds: how long it ran, over all its starts, without the pauses between them.
         duplicate_of: the earlier trial with the same parameters; this trial gets its outcome and is not trained.
         checkpoints_at: the folder of its checkpoints, if `checkpoints` was a link when it first started.
+        rung: the last one at which it paused, from 0 (redsm5/engine/rungs.py).
+        repeated_seconds: of `active_seconds`, what it trained before its checkpoint was evicted, and then again.
         parameters: only those drawn or set for it; a parameter whose condition does not hold is left out.
     """
 
@@ -51,6 +56,8 @@ class TrialRecord(Document):
     active_seconds: float = 0.0
     duplicate_of: str | None = None
     checkpoints_at: str | None = None
+    rung: int | None = None
+    repeated_seconds: float = 0.0
     exit_code: int | None = None
     error: ErrorRecord | None = None
     parameters: dict[str, Any] = {}
@@ -70,6 +77,7 @@ class TrialCounts(Record):
     wanted: int
     finished: int = 0
     running: int = 0
+    paused: int = 0
 
 
 class StudyBest(Record):
@@ -78,7 +86,7 @@ class StudyBest(Record):
     value: Number
 
 
-class StudyRecord(Document):
+class StudyRecord(SecondForm):
     """study.json: the study's state, and the configuration with which it was created.
 
     Attributes:
@@ -105,7 +113,7 @@ class StudyRecord(Document):
         return not isinstance(study, dict) or study.get("direction") != "minimize"
 
 
-class StudyIndex(Document):
+class StudyIndex(SecondForm):
     """index.json: all trials of a study in one file, so that a reader need not open a folder for each."""
 
     study_id: str
@@ -134,12 +142,38 @@ class MetricRow(Document):
     timestamp: str
 
 
-class Decision(Document):
-    """One line of decisions.jsonl: whether the driver's pruner ends the trial after this epoch."""
+class Decision(SecondForm):
+    """One line of decisions.jsonl: whether the driver's pruner ends the trial after this epoch, or pauses it at a rung.
+    Of several for an epoch the last counts: a paused trial that is promoted, or pruned in the end, gets another.
+    """
 
     epoch: int
     prune: bool
     reason: str | None = None
+    rung: int | None = None
+
+
+class RungRow(Document):
+    """One line of a study's rungs.jsonl: a trial was drawn, paused at a rung, promoted, or ended, and on what ground.
+
+    Attributes:
+        rung: from 0. epoch: after which it paused. value: its score there.
+        rank, of: its place among the scores of its rung when it was promoted, or pruned as what is left.
+        closing: it was promoted as the best of a bracket in which no trial had completed when all were drawn.
+        state: with which it ended.
+    """
+
+    timestamp: str
+    action: RungAction
+    number: int
+    bracket: int
+    rung: int | None = None
+    epoch: int | None = None
+    value: Number | None = None
+    rank: int | None = None
+    of: int | None = None
+    closing: bool = False
+    state: TrialState | None = None
 
 
 class RetentionRow(Document):

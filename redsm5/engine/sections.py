@@ -184,7 +184,12 @@ class StudyConfig(Section):
             proposal and suits a few dozen trials; `qmc` spreads trials evenly, by a scrambled Sobol sequence; `random`;
             `grid` tries all points of the space, in an order that depends on the seed.
         pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
-            the completed trials, once there are five; `hyperband` with the trials of its bracket.
+            the completed trials, once there are five; `hyperband` with the trials of its bracket; `asha` pauses every
+            trial at rungs, and the best go on from their checkpoints.
+        reduction_factor: of asha: of the trials at a rung, the best 1/reduction_factor go on, to reduction_factor times
+            as many epochs.
+        min_epochs: of asha: the epochs to the first rung.
+        brackets: of asha: bracket b starts at rung b, and gets trials in the proportion of hyperband.
         trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
         enqueue: a YAML file, a list of parameter sets (dotted keys) that are tried first; keys that
             a set does not name have the configuration's values.
@@ -202,7 +207,10 @@ class StudyConfig(Section):
     metric: Annotated[str, Field(min_length=1)]
     direction: Literal["maximize", "minimize"]
     sampler: Literal["tpe", "gp", "qmc", "random", "grid"]
-    pruner: Literal["none", "median", "percentile", "hyperband"]
+    pruner: Literal["none", "median", "percentile", "hyperband", "asha"]
+    reduction_factor: Annotated[int, Field(ge=2)]
+    min_epochs: Annotated[int, Field(ge=1)]
+    brackets: Annotated[int, Field(ge=1)]
     trial_timeout: Annotated[float, Field(gt=0)] | None = None
     enqueue: str | None = None
     enqueue_defaults: bool

@@ -58,7 +58,7 @@ from redsm5.engine.study.faults import say_where
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.signals import die_with_parent, wait_while_driver_is_stopped
 from redsm5.engine.study.trial import open_store
-from redsm5.engine.study.trial_run import TrialRun
+from redsm5.engine.study.trial_run import Paused, TrialRun
 from redsm5.engine.surroundings import prepare
 from redsm5.engine.tracking.journal import TRAIN_LOSS, Journal, StepLosses
 from redsm5.engine.tracking.progress import epoch_progress
@@ -192,12 +192,17 @@ class Session:
         trial.update(state="running", epoch=at.epochs_done, step=at.step, best=at.best)
 
     def epochs(self) -> Iterator[int]:
-        """The numbers, from 1, of the epochs still to be trained; fewer if patience or the pruner ends the trial."""
+        """The numbers, from 1, of the epochs still to be trained; fewer if patience or the pruner ends the trial.
+
+        Raises:
+            Paused: the trial waits at a rung, as it did before it was started again.
+        """
         tracked = self._after_track("epochs()")
         at, self._epochs = tracked.progress, self.config.train.epochs
         total = self._epochs
-        if at.epochs_done:  # the checkpoint was saved before its epoch's decision was heard
-            self._hear_pruner()
+        # The checkpoint was saved before its epoch's decision was heard.
+        if at.epochs_done and (rung := self._hear_pruner()) is not None:
+            self._pause(rung)
         while at.epochs_done < total and at.stop_reason is None:
             epoch = at.epochs_done + 1
             tracked.losses = StepLosses(tracked.journal, epochs_done=at.epochs_done)
@@ -288,6 +293,7 @@ class Session:
         Raises:
             SessionError: the epoch's batches are not all done, the study's metric is missing, or one is no number.
             Interrupted: a signal arrived while it waited for the pruner, or in an epoch without batches.
+            Paused: the trial waits at a rung. Let it pass: it ends this process.
 
         An epoch whose batches are not the session's is one step: it is trained as a whole, or again as a whole.
         """
@@ -320,9 +326,11 @@ class Session:
         saved = due or at.stop_reason is not None
         if saved:
             self._save_epoch(epoch, objective, numbers)
-        self._hear_pruner()
+        rung = self._hear_pruner()
         if at.stop_reason and not saved:  # the last epoch is saved in any case
             self._save_epoch(epoch, objective, numbers)
+        elif rung is not None and not saved:  # without a score: it would not be saved, and be the best, without a pause
+            self._save(score=None, metrics=numbers)
         tracked.system.end_of_epoch(at.step, at.epochs_done)
         trial.update(epoch=epoch, step=at.step, best=at.best, bytes=tracked.store.size())
         shown = {name: round(value, 4) for name, value in numbers.items() if name.endswith("_loss")}
@@ -330,6 +338,8 @@ class Session:
         facts: dict[str, Any] = {"step": at.step, TRAIN_LOSS: round(losses.last, 4)} | shown
         self.log.info(f"epoch {epoch} of {self._epochs}", **facts)
         tracked.losses, tracked.trained = None, False
+        if rung is not None:
+            self._pause(rung)
         if whole and self.group.any(trial.stop.requested) and epoch < self._epochs and not at.stop_reason:
             self._saver.wait()
             raise Interrupted(f"stopped after epoch {epoch}")
@@ -338,14 +348,29 @@ class Session:
         self.progress.note_saved(objective, epoch=epoch, maximize=self.config.maximize)
         self._save(score=objective, metrics=metrics)
 
-    def _hear_pruner(self) -> None:
-        """Wait for the pruner's decision on the last epoch; one that was heard before stands."""
+    def _hear_pruner(self) -> int | None:
+        """Wait for the pruner's decision on the last epoch; one that was heard before stands. The rung at which the
+        trial pauses, if it does.
+        """
         at = self.progress
         if self.config.study.pruner == "none" or not self.trial.record.study_id or at.stop_reason:
-            return
+            return None
         decision = self.group.of_first(self.trial.decision(at.epochs_done))
         if decision.prune:
             at.stop_reason = f"{PRUNED}: {decision.reason}"
+            return None
+        return decision.rung
+
+    def _pause(self, rung: int) -> NoReturn:
+        """End this process: the trial waits, with its state saved, for a promotion or the end of the search."""
+        tracked = self._after_track("pause")
+        self._saver.wait()
+        tracked.journal.commit()
+        self.group.leave()
+        self.trial.update(bytes=tracked.store.size())
+        if tracked.budget:
+            tracked.budget.release()
+        raise Paused(rung)
 
     def load_best(self) -> int:
         """Load the best epoch's weights into the model, for its test, and return that epoch.

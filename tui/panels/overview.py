@@ -22,7 +22,7 @@ PASSING = ("queued", "preparing", "finishing")  # states that the next one super
 def pace(view: View, *, words: bool = False) -> Text:
     """The trials' outcomes, the trials per hour since the first started, and when the study may be done."""
     snapshot, line = view.snapshot, Text()
-    for name in ("completed", "pruned", "failed", "interrupted", "queued"):
+    for name in ("completed", "pruned", "failed", "paused", "interrupted", "queued"):
         if count := snapshot.trials.counts[name]:
             line.append(f"{count:,} ").append_text(state(name, word=words)).append("   ")
     if not line:

@@ -56,7 +56,7 @@ KEYS = {
         "n b": "next parameters, previous parameters",
     },
 }
-STATES = ("queued", "running", "completed", "pruned", "failed", "interrupted", "stopped")
+STATES = ("queued", "running", "completed", "pruned", "failed", "paused", "interrupted", "stopped")
 
 
 class HelpScreen(ModalScreen[None]):

@@ -7,18 +7,17 @@ the flock on budget.lock, which is never renamed or removed. A reservation holds
 and so ends with the process, however that exits. The ledger is rebuilt from the disk when it is missing or unreadable,
 and its sizes are measured again at each reservation.
 
-Over budget, checkpoints are evicted in this order: those of failed trials; those of pruned trials; training states of
-completed trials; weights of the completed trials with the worst scores, whose reports exist. Never those of a running
-or interrupted trial, and never the study's best.
+Over budget, checkpoints are evicted in the order of `eviction_order`, which docs/storage.md explains. Never those of a
+running or interrupted trial, and never the study's best.
 """
 
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
@@ -27,6 +26,7 @@ from redsm5.engine.files import NotRegularError
 from redsm5.engine.installed import typed
 from redsm5.engine.owned import NotOursError
 from redsm5.engine.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
+from redsm5.engine.rungs import chances
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import OVERHEAD, CheckpointStore
 from redsm5.engine.waiting import Stop, wait_until
@@ -37,6 +37,7 @@ POLL_S = 0.5
 GRACE_S = 60.0  # in which a trial that is being started or ended makes its reservation, or leaves its room
 LARGEST_SHOWN = 3
 GONE_FIRST = ("failed", "pruned")
+EVICTABLE = FINISHED | {"paused"}
 COMMANDS = (
     typed("just cleanup --execute"),
     "delete studies that are no longer needed",
@@ -70,6 +71,7 @@ class Budget:
         min_free_disk_percent: below it, and below 100 GB, the disk is low.
         log: called with a sentence and its facts.
         report: the file without which a completed trial's weights are not evicted; None: there is no such file.
+        settings: the section `study` of the configuration, by which the chances of paused trials are estimated.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Budget:
         min_free_disk_percent: float,
         log: Callable[..., object],
         report: str | None = paths.REPORT,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self._settings = settings
         trial_dir = store.folder.parent
         self._store, self._study_id, self._log = store, study_id, log
         self._experiments, self._trial_id = trial_dir.parent, trial_dir.name.removeprefix("trial_")
@@ -251,8 +255,8 @@ class Budget:
             folder = self._folder(trial_id)
             with files.try_lock(folder / paths.LOCK) as held:
                 record = self._record(trial_id)
-                if not held or record is None or record.state not in FINISHED:
-                    continue  # it is being evaluated, or has just been extended
+                if not held or record is None or record.state not in EVICTABLE:
+                    continue  # it is being evaluated, or has just been extended or promoted
                 try:
                     free_trial(folder, record, states_only=states_only, reason=reason, log=self._log)
                 except (NotOursError, NotRegularError, IncompatibleCheckpointError) as error:
@@ -269,7 +273,11 @@ class Budget:
         def reported(trial_id: str) -> bool:
             return self._report is None or (self._folder(trial_id) / self._report).exists()
 
-        return eviction_order(records, maximize=self._store.policy.maximize, reported=reported)
+        order = eviction_order(records, maximize=self._store.policy.maximize, reported=reported)
+        paused = [record for record in records if record.state == "paused"]
+        if paused and self._settings:  # only then is the study's rungs.jsonl read
+            order += paused_order(paused, chances(self._path.parent, self._settings))
+        return order
 
     def _record(self, trial_id: str) -> TrialRecord | None:
         """A trial's record; None where there is none that can be read: then nothing of the trial is touched."""
@@ -349,6 +357,11 @@ def eviction_order(
 ) -> list[tuple[str, bool, str]]:
     """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`.
 
+    1. Checkpoints of failed trials; 2. of pruned ones: nothing needs them. 3. Training states of completed trials,
+    which need no resume. 4. Weights of completed trials, the worst first, where their reports stay: the study names its
+    best, which never goes. 5. Checkpoints of paused trials (`paused_order`), last: to go on they need them, or the time
+    to train them again.
+
     Args:
         records: of trials that are over.
         maximize: whether a higher score is better.
@@ -376,10 +389,35 @@ def eviction_order(
     return order
 
 
+def paused_order(paused: Sequence[TrialRecord], chance: Callable[[int], float]) -> list[tuple[str, bool, str]]:
+    """Of paused trials, the last in the order, first those whose eviction costs the fewest expected seconds a byte: the
+    probability of a promotion, times the seconds that it took to come so far, divided by the bytes of its checkpoints.
+
+    Args:
+        chance: the probability that the trial of this number is promoted.
+    """
+
+    def cost(record: TrialRecord) -> float:
+        return chance(record.number or 0) * spent(record) / max(record.bytes, 1)
+
+    def spent(record: TrialRecord) -> float:
+        return record.active_seconds - record.repeated_seconds
+
+    return [
+        (
+            record.trial_id,
+            False,
+            f"budget: the trial is paused; promoted with probability {chance(record.number or 0):.2f}, it would be "
+            f"trained again for {spent(record):.0f} s",
+        )
+        for record in sorted(paused, key=lambda record: (cost(record), -(record.number or 0)))
+    ]
+
+
 def free_trial(
     folder: Path, record: TrialRecord, *, states_only: bool, reason: str, log: Callable[..., object]
 ) -> None:
-    """Delete a finished trial's checkpoints, or only their training states, and update its record.
+    """Delete a finished or paused trial's checkpoints, or only their training states, and update its record.
 
     The caller holds the trial's lock.
     """

@@ -29,8 +29,9 @@ from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import NO_ROOM, IncompatibleCheckpointError, InputError
 from redsm5.engine.records import FINISHED, TrialRecord
+from redsm5.engine.rungs import chances
 from redsm5.engine.spec import load_snapshot
-from redsm5.engine.storage.budget import eviction_order, free_trial
+from redsm5.engine.storage.budget import EVICTABLE, eviction_order, free_trial, paused_order
 from redsm5.engine.storage.retention import Checkpoint, Policy, plan
 from redsm5.engine.storage.store import (
     STATE_FILES,
@@ -134,7 +135,7 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
             if execute and trial.items:
                 _delete(trial)
                 found.items[-len(trial.items) :] = [replace(item, deleted=True) for item in trial.items]
-    for folder, item in _evictable(trials):
+    for folder, item in _evictable(trials, experiments):
         found.items.append(item)
         if execute and evict:
             with _passing_over(folder, found), _free(folder, create=True):
@@ -279,7 +280,7 @@ def _maximize(snapshot: dict[str, Any] | None) -> bool:
     return snapshot is None or snapshot["study"]["direction"] == "maximize"
 
 
-def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
+def _evictable(trials: list[_Trial], experiments: Path) -> list[tuple[Path, Item]]:
     """What the budget would evict next, by study; a trial outside a study is its own study."""
     studies: dict[str, list[_Trial]] = defaultdict(list)
     for trial in trials:
@@ -291,12 +292,12 @@ def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
         snapshot = _snapshot(of_study[0].folder)  # one task and one direction for all
         own_script = snapshot is not None and snapshot["study"]["script"] is not None  # its report is its own affair
         reported = {t_id for t_id, trial in by_id.items() if own_script or (trial.folder / paths.REPORT).exists()}
+        records = [trial.record for trial in of_study if trial.record]
         order = 0
-        for trial_id, states_only, reason in eviction_order(
-            [trial.record for trial in of_study if trial.record],
-            maximize=_maximize(snapshot),
-            reported=reported.__contains__,
-        ):
+        for trial_id, states_only, reason in [
+            *eviction_order(records, maximize=_maximize(snapshot), reported=reported.__contains__),
+            *_paused(records, experiments, snapshot),
+        ]:
             trial = by_id[trial_id]
             size = trial.states if states_only else trial.states + trial.weights
             if states_only:
@@ -307,6 +308,19 @@ def _evictable(trials: list[_Trial]) -> list[tuple[Path, Item]]:
                 item = Item("evictable", trial.folder / paths.CHECKPOINTS, size, reason, order, states_only=states_only)
                 found.append((trial.folder, item))
     return found
+
+
+def _paused(
+    records: list[TrialRecord], experiments: Path, snapshot: dict[str, Any] | None
+) -> list[tuple[str, bool, str]]:
+    paused = [record for record in records if record.state == "paused" and record.study_id]
+    if not paused or snapshot is None:
+        return []
+    study = paths.study_dir(experiments, str(paused[0].study_id))
+    try:
+        return paused_order(paused, chances(study, snapshot["study"]))
+    except InputError:  # without its rungs, nothing is known of what will be promoted
+        return []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -345,7 +359,7 @@ def _delete(trial: _Trial) -> None:
 
 def _evict(folder: Path, item: Item) -> None:
     record = _record(folder)
-    if record is None or record.state not in FINISHED:
+    if record is None or record.state not in EVICTABLE:
         raise _PassedOver("it is no longer finished")
     free_trial(folder, record, states_only=item.states_only, reason=f"cleanup --evict: {item.reason}", log=_silent)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
 from redsm5.engine.installed import typed
 from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
+from redsm5.engine.rungs import Promotion
 from redsm5.engine.sections import SearchConfig
 from redsm5.engine.spec import StudySpec, load_config
 from redsm5.engine.study import claims, pruning, search, space
@@ -26,6 +27,7 @@ from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wai
 from redsm5.engine.study.control import BY_HAND, Control
 from redsm5.engine.study.database import breaking_off, wait_when_away
 from redsm5.engine.study.failures import Failures, check_result, failed_at_start, reason_of
+from redsm5.engine.study.halving import Halving, let_go_on
 from redsm5.engine.study.launch import note_ignored, wait_unlocked
 from redsm5.engine.study.outcomes import (
     Pages,
@@ -86,6 +88,7 @@ class Driver:
                 with lock:  # before the storage knows of it: a study without a record is litter
                     self.board.write()
             self.optuna = search.open_optuna(storage, record, pruner, begun=bool(self.board.trials))
+            self.halving = Halving(config, self.optuna, self.folder) if config.study.pruner == "asha" else None
             with lock:
                 self.control.enter()
                 self.board.write()
@@ -200,7 +203,8 @@ class Driver:
         self.log.warning(f"a {what} is skipped: its record cannot be read", reason=error.what, where=error.where)
 
     def _next_trial(self) -> tuple[files.Lock, int, str] | None:
-        """A trial to run and the claim to it: an interrupted one first; None when enough are finished.
+        """A trial to run and the claim to it: an interrupted one first, then one to promote, then a new one; None when
+        enough are finished.
 
         Counting and asking happen under one lock, so that many workers end at exactly n. It is not the lock of the
         study's files, so that trials do not wait while a proposal is computed.
@@ -218,7 +222,9 @@ class Driver:
                     return None
                 if paths.STOP in self.control.look():
                     raise Interrupted("no further trial is started")
-                for frozen in open_trials:
+                paused = self.halving.take_in(open_trials) if self.halving else set()
+                at_work = [trial for trial in open_trials if trial.number not in paused or self._is_to_be_pruned(trial)]
+                for frozen in at_work:
                     claim = claims.claim(self.folder, frozen.number)
                     if not self.orphans.holds(frozen) and claim.acquire():
                         try:
@@ -236,10 +242,16 @@ class Driver:
                             break
                         return claim, frozen.number, trial_id
                 else:
-                    if self._finished() + len(open_trials) < self.board.study.trials.wanted:
-                        self.optuna.ask()
+                    if self.halving and (promotion := self.halving.rungs.promotion()):
+                        self._promote(promotion)
+                    elif self._finished() + len(open_trials) < self.board.study.trials.wanted:
+                        asked = self.optuna.ask()
+                        if self.halving:
+                            self.halving.draw(asked.number)
                     elif unreadable:
                         raise unreadable
+                    elif self.halving and not at_work:
+                        self._close(self.halving)
                     else:
                         waiting = not self.failures.let_go()
             if waiting:  # other workers are at the last ones; one that dies leaves its trial to us
@@ -247,6 +259,39 @@ class Driver:
                     self.log.info("other workers are running the last trials: waiting in case one of them is killed")
                 self._waited = True
                 wait_until(lambda: self.stop_now.requested, timeout=1.0, every=0.5)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # paused trials; the caller holds the lock for asking
+
+    def _is_to_be_pruned(self, trial: FrozenTrial) -> bool:
+        return paths.PRUNE + str(trial.user_attrs.get(search.TRIAL_ID)) in self.control.look()
+
+    def _promote(self, promotion: Promotion) -> None:
+        """Have a paused trial go on: it is then one that is to be claimed."""
+        assert self.halving is not None
+        self.halving.promote(promotion)
+        place = f"rank {promotion.rank} of {promotion.of} at rung {promotion.place.rung}"
+        last = ", the best of a bracket in which none has completed" if promotion.closing else ""
+        self.log.info(f"trial {promotion.number} is promoted: {place}{last}")
+
+    def _close(self, halving: Halving) -> None:
+        """All trials are drawn and none is at work: promote the best of a bracket that has no result yet; with none
+        left, prune what is still paused.
+        """
+        if promotion := halving.rungs.closing_promotion():
+            self._promote(promotion)
+            return
+        trials = self.optuna.get_trials(deepcopy=False)
+        for number in sorted(halving.rungs.paused):
+            self._raise_if_stopped()
+            trial_id = str(trials[number].user_attrs[search.TRIAL_ID])
+            folder = paths.trial_dir(self.experiments, trial_id)
+            wait_unlocked(folder, self.stop_now)  # another worker's trial may be taking its checkpoint
+            record = existing_record(folder)
+            if record.state not in FINISHED:
+                note_pruned(folder, record, halving.why_left(number, self.config.study.metric))
+            self._conclude(number, trial_id, folder)
+            halving.end(number)
 
     # -----------------------------------------------------------------------------------------------------------------
     # one trial
@@ -265,13 +310,17 @@ class Driver:
             self.log.info(f"{word} trial {number}", **before.parameters)
             self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
             launched_at = running_time()
-            late = self._train(number, trial_id, folder, self.limit - before.active_seconds)
+            late = self._train(number, trial_id, folder, self.limit - before.active_seconds + before.repeated_seconds)
             ran = round(before.active_seconds + running_time() - launched_at, 3)
             record = existing_record(folder)
             began = began or record.error is not None or record.state in ("running", "finishing")
             if record.state in FINISHED:
                 self._settle_held()
                 break
+            if record.state == "paused":
+                self._settle_held()
+                self._note_paused(number, trial_id, record)
+                return True
             if late:
                 note_failed(folder, record, "timeout", TIMEOUT.format(self.limit), active_seconds=ran)
                 break
@@ -309,6 +358,14 @@ class Driver:
                 break
         self._finish(number, trial_id, folder)
         return True
+
+    def _note_paused(self, number: int, trial_id: str, record: TrialRecord) -> None:
+        """A trial has saved its state at a rung: this worker is free for another one."""
+        self.failures.count(record)
+        self._show(trial_id)
+        best = record.best and round(record.best.value, 4)
+        facts = {self.config.study.metric: best, "on_disk": size_text(self.board.bytes())}
+        self.log.info(f"trial {number} is paused after epoch {record.epoch} of {record.epochs}", **facts)
 
     def _failed_at_start(self, number: int, trial_id: str, folder: Path, record: TrialRecord) -> bool:
         """Find out whether the failure is the trial's own, and only then tell Optuna; whether it is."""
@@ -349,22 +406,39 @@ class Driver:
         elif record.started_at is None and (original := self._duplicate_of(record)):
             self.log.info(f"trial {number} is a duplicate of trial {original.number} and is not trained")
             note_repeated(folder, record, original)
-        elif record.active_seconds >= self.limit:  # its driver ended before it could say so
+        elif record.active_seconds - record.repeated_seconds >= self.limit:  # its driver ended before it could say so
             note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
         else:
             owned.refuse_links(folder, begins=record.started_at is None)
+            if record.state == "paused":
+                record = self._promoted(number, folder, record)
             if record.error:  # it is not the reason of what comes next
                 record = record.model_copy(update={"exit_code": Interrupted.exit_code, "error": None})
                 write_record(folder, record)
             return record
         return None
 
+    def _promoted(self, number: int, folder: Path, record: TrialRecord) -> TrialRecord:
+        """A paused trial goes on; if its checkpoint was evicted, from the start, to the same bits."""
+        let_go_on(folder, record)
+        if list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
+            return record
+        lost = record.active_seconds - record.repeated_seconds
+        self.log.info(
+            f"trial {number} is trained from its start again, since its checkpoint was evicted",
+            epochs=record.epoch,
+            seconds=round(lost, 1),
+        )
+        record = record.model_copy(update={"state": "interrupted", "repeated_seconds": record.active_seconds})
+        write_record(folder, record)
+        return record
+
     def _duplicate_of(self, record: TrialRecord) -> TrialRecord | None:
-        """The first completed or pruned trial with the same parameters, if any."""
+        """The first completed, pruned or paused trial with the same parameters, if any."""
         self.board.take_in_the_others()
         for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
-            trained = other.state in ("completed", "pruned") and not other.duplicate_of
-            if trained and other.parameters == record.parameters:
+            trained = other.state in ("completed", "pruned", "paused") and not other.duplicate_of
+            if trained and other.parameters == record.parameters and other.trial_id != record.trial_id:
                 return other
         return None
 

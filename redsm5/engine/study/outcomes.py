@@ -53,7 +53,8 @@ def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **ch
 
 def note_pruned(folder: Path, record: TrialRecord, reason: str) -> TrialRecord:
     """Record that a trial is pruned at its current epoch: as a decision, like a pruner's, and then as its outcome."""
-    if all(decision.epoch != record.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)):
+    decided = [d for d in load_lines(folder / paths.DECISIONS, Decision) if d.epoch == record.epoch]
+    if not (decided and decided[-1].prune):
         append_decision(folder, Decision(epoch=record.epoch, prune=True, reason=reason))
     changes = {"state": "pruned", "exit_code": 0, "error": None, "finished_at": now()}
     record = record.model_copy(update=changes)
@@ -68,9 +69,12 @@ def append_decision(folder: Path, decision: Decision) -> None:
 
 
 def note_repeated(folder: Path, record: TrialRecord, original: TrialRecord) -> TrialRecord:
-    """Give a duplicate the outcome of the original trial; the duplicate is not trained."""
+    """Give a duplicate the outcome of the original trial; the duplicate is not trained.
+
+    If that one is paused, it alone may be promoted: the duplicate is pruned.
+    """
     changes = {
-        "state": original.state,
+        "state": "pruned" if original.state == "paused" else original.state,
         "duplicate_of": original.trial_id,
         "epoch": original.epoch,
         "step": original.step,

@@ -1,6 +1,5 @@
 """Optuna's pruners by their configured names, and the reason for pruning in words."""
 
-import binascii
 import math
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, PercentilePruner
 from redsm5.engine import paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.records import Decision, MetricRow
-from redsm5.engine.sections import CategoricalParameter
+from redsm5.engine.rungs import bracket_of, bracket_shares
 from redsm5.engine.spec import StudySpec
+from redsm5.engine.study.halving import ladder_of, most_epochs
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.outcomes import append_decision
 from redsm5.engine.study.trial import read_record
@@ -41,17 +41,11 @@ class Hyperband(BasePruner):
         self.brackets = 1
         while REDUCTION_FACTOR**self.brackets <= epochs:
             self.brackets += 1
-        tops = range(self.brackets - 1, -1, -1)
-        self._shares = [math.ceil(self.brackets * REDUCTION_FACTOR**s / (s + 1)) for s in tops]
+        self._shares = bracket_shares(self.brackets, REDUCTION_FACTOR)
 
     def bracket(self, number: int) -> int:
         """The bracket of trial `number`; each gets trials in the proportion that the algorithm gives it."""
-        left = binascii.crc32(f"{self._seed}_{number}".encode()) % sum(self._shares)
-        bracket = 0
-        while left >= self._shares[bracket]:
-            left -= self._shares[bracket]
-            bracket += 1
-        return bracket
+        return bracket_of(number, self._seed, self._shares)
 
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         bracket, epoch = self.bracket(trial.number), trial.last_step
@@ -74,17 +68,8 @@ def make_pruner(config: StudySpec) -> BasePruner:
         case "percentile":
             return PercentilePruner(PERCENTILE)
         case "hyperband":
-            return Hyperband(epochs=_most_epochs(config), seed=config.study.seed, maximize=config.maximize)
+            return Hyperband(epochs=most_epochs(config), seed=config.study.seed, maximize=config.maximize)
     return NopPruner()
-
-
-def _most_epochs(config: StudySpec) -> int:
-    parameter = config.search.space.get("train.epochs")
-    if parameter is None:
-        return config.train.epochs
-    if isinstance(parameter, CategoricalParameter):
-        return max(int(choice) for choice in parameter.choices if choice)
-    return int(parameter.high)
 
 
 def reason(config: StudySpec, epoch: int, value: float) -> str:
@@ -98,10 +83,11 @@ def reason(config: StudySpec, epoch: int, value: float) -> str:
 
 
 def decide(study: optuna.Study, config: StudySpec, number: int, folder: Path) -> None:
-    """Report each new epoch's score to Optuna and record whether its pruner prunes the trial.
+    """Report each new epoch's score to Optuna and record whether its pruner ends or pauses the trial.
 
     After the last epoch it never does: that would save nothing, and the trial would have no report.
     """
+    ladder = ladder_of(config) if config.study.pruner == "asha" else None
     frozen = study.get_trials(deepcopy=False)[number]
     decided = {decision.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)}
     for row in load_lines(folder / paths.METRICS, MetricRow):
@@ -112,8 +98,9 @@ def decide(study: optuna.Study, config: StudySpec, number: int, folder: Path) ->
         if math.isfinite(value) and epoch not in frozen.intermediate_values:
             trial.report(value, epoch)
         record = read_record(folder)
-        prune = record is not None and epoch < record.epochs and trial.should_prune()
-        append_decision(
-            folder, Decision(epoch=epoch, prune=prune, reason=reason(config, epoch, value) if prune else None)
-        )
+        goes_on = record is not None and epoch < record.epochs
+        rung = ladder.rung_after(number, epoch) if ladder and goes_on else None
+        prune = goes_on and trial.should_prune()
+        why = reason(config, epoch, value) if prune else None
+        append_decision(folder, Decision(epoch=epoch, prune=prune, reason=why, rung=rung))
         decided.add(epoch)

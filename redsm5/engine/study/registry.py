@@ -15,6 +15,7 @@ from redsm5.engine.errors import ConfigError, InputError
 from redsm5.engine.overrides import ADDRESSES
 from redsm5.engine.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
 from redsm5.engine.redaction import REDACTED
+from redsm5.engine.rungs import ladder
 from redsm5.engine.spec import (
     MAY_CHANGE,
     StudySpec,
@@ -27,6 +28,7 @@ from redsm5.engine.spec import (
     with_parameters,
 )
 from redsm5.engine.study import space
+from redsm5.engine.study.halving import ladder_of
 from redsm5.engine.study.trial import read_record
 from redsm5.engine.task import Task
 
@@ -154,6 +156,8 @@ def new_study(config: C, task: Task[C]) -> StudyRecord:
     Raises:
         ConfigError: a set of study.enqueue, the grid, or what this machine lacks is refused.
     """
+    if config.study.pruner == "asha":
+        ladder_of(config)
     task.check_machine(config)
     left_out = list(task.missing(config))
     usable = task.without(config, left_out)
@@ -260,6 +264,7 @@ class Scoreboard:
             wanted=self.study.trials.wanted,
             finished=sum(r.state in FINISHED for r in records),
             running=sum(r.state in ("preparing", "running", "finishing") for r in records),
+            paused=sum(r.state == "paused" for r in records),
         )
         best_row = None
         if best and best.best and best.number is not None:
@@ -305,12 +310,25 @@ class Scoreboard:
         self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
 
     def seconds_left(self) -> float | None:
-        """The estimated time of the remaining trials, if they take as long as the finished ones."""
+        """The estimated time of the remaining trials, if they take as long as the finished ones; with paused trials, of
+        the remaining epochs.
+        """
+        if self.study.config["study"].get("pruner") == "asha":
+            return self._seconds_of_epochs()
         for record in self.trials.values():
             if record.state in FINISHED and record.trial_id not in self._took and record.seconds is not None:
                 self._took[record.trial_id] = record.seconds
         wanted = self.study.trials.wanted - self.study.trials.finished
         return sum(self._took.values()) / len(self._took) * wanted if self._took else None
+
+    def _seconds_of_epochs(self) -> float | None:
+        epochs = sum(record.epoch for record in self.trials.values())
+        if epochs == 0 or self.study.trials.finished >= self.study.trials.wanted:
+            return 0.0 if epochs else None
+        each = sum(record.active_seconds for record in self.trials.values()) / epochs
+        most = max(record.epochs for record in self.trials.values())
+        expected = ladder(self.study.config["study"], most).expected_epochs(self.study.trials.wanted)
+        return max(expected - epochs, 0.0) * each
 
     def bytes(self) -> int:
         return sum(r.bytes for r in self.trials.values())

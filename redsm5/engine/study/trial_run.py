@@ -28,6 +28,14 @@ from redsm5.engine.waiting import wait_until
 DECISION_TIMEOUT_S = 60.0
 
 
+class Paused(Interrupted):
+    """The trial waits at a rung, its state saved: it may go on later, from there."""
+
+    def __init__(self, rung: int) -> None:
+        super().__init__(f"paused at rung {rung}")
+        self.rung = rung
+
+
 class TrialRun:
     """A trial as seen by a process that trains it: the first one, which holds its lock, or a follower.
 
@@ -111,6 +119,7 @@ class TrialRun:
             min_free_disk_percent=r.min_free_disk_percent,
             log=self.log.info,
             report=self.config.report_file,
+            settings=self.config.study.model_dump(mode="json"),
         )
         self.log.info("storage", checkpoint=full, weights=weights, reserved=size, budget=r.max_total_size)
         budget.reserve(size, stop=self.stop)
@@ -124,7 +133,7 @@ class TrialRun:
 
     def decision(self, epoch: int) -> Decision:
         """The decision of the driver's pruner after this epoch, which it waits for; a repeated epoch reuses the
-        recorded one. A follower gets it from the first process.
+        recorded one, of several the last. A follower gets it from the first process.
 
         Raises:
             Interrupted: a signal came, or the driver has been silent for a minute.
@@ -135,7 +144,7 @@ class TrialRun:
         def decided() -> Decision | None:
             wait_while_driver_is_stopped(self.stop, self.log.info)
             decisions = load_lines(self.folder / paths.DECISIONS, Decision)
-            return next((decision for decision in decisions if decision.epoch == epoch), None)
+            return next((decision for decision in reversed(decisions) if decision.epoch == epoch), None)
 
         decision = wait_until(decided, self.stop, DECISION_TIMEOUT_S, every=0.05, clock=running_time)
         if decision is None:
@@ -159,6 +168,11 @@ class TrialRun:
         try:
             with self.disk:
                 yield
+        except Paused as pause:
+            self.update(state="paused", rung=pause.rung)
+            self.log.info(f"the trial is paused at rung {pause.rung}, after epoch {self.record.epoch}")
+            lock.release()
+            sys.exit(0)
         except Interrupted as error:
             self._end_by(error, "interrupted", error.exit_code)
             self.log.warning("interrupted", reason=error.what)

@@ -210,10 +210,15 @@ class Tracker:
         tags |= {"resumes": record.resumes, "exit_code": record.exit_code}
         if record.duplicate_of:
             tags["duplicate_of"] = record.duplicate_of
+        if record.rung is not None:
+            tags["rung"] = record.rung
         if record.error:
             tags["error"] = f"{record.error.kind}: {record.error.message}"[:VALUE_CHARS]
         self._client.log_batch(shipped.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()], synchronous=True)
         report = None
+        if "paused" in (record.state, shipped.state) and record.state not in FINISHED:
+            waiting = record.state == "paused"
+            self._client.update_run(shipped.run_id, status="SCHEDULED" if waiting else "RUNNING")
         if record.state in FINISHED:
             report = False if (folder / paths.REPORT).exists() else None
             ended = milliseconds(record.finished_at) if record.finished_at else None
