@@ -16,10 +16,15 @@ Document = dict[str, Any]
 Step = Callable[[Document], Document]
 
 CONFIG = "Config"
-CONFIG_SCHEMA = 2
+CONFIG_SCHEMA = 3
 # Keys of the engine that were added after schema 0, each with the value that keeps the behaviour of earlier versions. A
 # task's keys are in its class (redsm5/config.py).
-LEGACY: Mapping[str, Any] = {"study.direction": "maximize", "study.script": None, "study.space": None}
+LEGACY: Mapping[str, Any] = {
+    "study.direction": "maximize",
+    "study.multivariate": False,
+    "study.script": None,
+    "study.space": None,
+}
 SCHEMA = "schema"
 
 
@@ -42,7 +47,7 @@ def with_values(config: Document, legacy: Mapping[str, Any]) -> Document:
 
 
 # By class: the step at index n migrates from schema n to n + 1. For other classes, schema 1 only adds the number.
-STEPS: Mapping[str, Sequence[Step]] = {CONFIG: (_unchanged, _unchanged)}
+STEPS: Mapping[str, Sequence[Step]] = {CONFIG: (_unchanged, _unchanged, _unchanged)}
 FIRST: Sequence[Step] = (_unchanged,)
 
 

@@ -128,7 +128,7 @@ def test_what_lies_within_a_document_is_migrated_by_its_own_number() -> None:
         parse({**head, "trials": [{**TRIAL, "schema": 2}]}, StudyIndex)
     study = {"study_id": "s", "name": "n", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
     study = parse({**study, "trials": {"wanted": 1}, "config": {"study": {}}}, StudyRecord)
-    assert study.config == {"schema": 2, "study": {key.removeprefix("study."): value for key, value in LEGACY.items()}}
+    assert study.config == {"schema": 3, "study": {key.removeprefix("study."): value for key, value in LEGACY.items()}}
 
 
 def test_steps_are_taken_one_after_the_other_from_the_number_that_a_document_has(
