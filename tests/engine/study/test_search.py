@@ -178,9 +178,10 @@ def test_a_trial_that_was_half_drawn_is_completed_as_if_it_had_not_been_interrup
     for number in range(TRIALS):
         study = open_optuna(config)
         if number in (0, 5, TRIALS - 2, TRIALS - 1):
-            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-                patched.setattr(JournalStorage, "set_trial_param", interrupted_after(drawn))
+            monkeypatch.setattr(JournalStorage, "set_trial_param", interrupted_after(drawn))
+            with pytest.raises(KeyboardInterrupt):
                 draw(study, ask(study), config, first)
+            monkeypatch.undo()
             study = open_optuna(config)
             space, values = config.search.space, uninterrupted[number]
             suggested = [name for name in values if name in space and space[name].holds_value(values[name])]
