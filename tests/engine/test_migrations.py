@@ -102,7 +102,7 @@ def test_a_newer_document_is_refused_with_what_it_needs(number: int, tmp_path: P
         (tmp_path / name).write_text(json.dumps({**content, "schema": number}))
         with pytest.raises(InputError, match=rf"newer version of redsm5.*schema {number}.*reads up to schema 1"):
             load(tmp_path / name, TrialRecord)
-    (tmp_path / paths.CONFIG).write_text(json.dumps({**snapshot_of(compose([])), "schema": number + 1}))
+    (tmp_path / paths.CONFIG).write_text(json.dumps({**snapshot_of(compose([])), "schema": number + CONFIG_SCHEMA - 1}))
     for read in (load_snapshot, partial(load_config, Config)):
         with pytest.raises(InputError, match="newer version"):
             read(tmp_path)
