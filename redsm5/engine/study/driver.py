@@ -220,11 +220,11 @@ class Driver:
             waiting, unreadable = False, None
             with claims.asking(self.folder, self.stop_now):
                 open_trials = search.unfinished(self.optuna)
+                paused = self.halving.take_in(open_trials) if self.halving else set()
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
                 if paths.STOP in self.control.look():
                     raise Interrupted("no further trial is started")
-                paused = self.halving.take_in(open_trials) if self.halving else set()
                 at_work = [trial for trial in open_trials if trial.number not in paused or self._is_to_be_pruned(trial)]
                 for frozen in at_work:
                     claim = claims.claim(self.folder, frozen.number)
@@ -292,8 +292,8 @@ class Driver:
             record = existing_record(folder)
             if record.state not in FINISHED:
                 note_pruned(folder, record, halving.why_left(number, self.config.study.metric))
+            halving.end(number)  # after its record and before Optuna hears of it: a kill between them is made up for
             self._conclude(number, trial_id, folder)
-            halving.end(number)
 
     # -----------------------------------------------------------------------------------------------------------------
     # one trial

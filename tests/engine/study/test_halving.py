@@ -44,6 +44,7 @@ class Pausing(QuickDriver):
             return False
         journal = Journal(folder, trial_id, log=lambda *_, **__: None)
         first = record.epoch + 1
+        pruning.decide(self.optuna, self.config, number, folder)  # what its driver was killed before
         if record.epoch and self._decision(folder, record.epoch).rung is not None:
             self._end(folder, record, "paused", rung=self._decision(folder, record.epoch).rung)
             return False
