@@ -94,7 +94,7 @@ def test_a_search_that_is_killed_makes_the_same_decisions(once: Path, tmp_path: 
 def test_what_is_evicted_is_trained_again_to_the_same_result(once: Path, tmp_path: Path) -> None:
     """A budget that holds few of the paused trials costs time, and no result."""
     tight = tmp_path / "tight"
-    output = run("hpo.py", *ASHA, f"experiments={tight}", "retention.max_total_size=3050000")
+    output = run("hpo.py", *ASHA, f"experiments={tight}", "retention.max_total_size=3020000")
     assert rungs(tight) == rungs(once)
     assert outcome(tight) == outcome(once)
     assert all_metrics(tight) == all_metrics(once)

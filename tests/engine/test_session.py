@@ -358,6 +358,49 @@ def test_the_pruner_is_asked_after_the_checkpoint_and_again_after_a_crash(prune:
     assert asked == ([1, 1] if prune else [1, 1, 2])
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_trial_that_pauses_at_a_rung_goes_on_as_if_it_had_not(every: int, tmp_path: Path) -> None:
+    """Killed while it pauses, too. A rung that is not due to be saved is saved, and is never the best by that."""
+    after = []
+    for name, pauses in (("plain", False), ("asha", True)):
+        words = [f"experiments={tmp_path / name}", "train.epochs=4", "retention.min_free_disk_percent=0"]
+        config = compose([*words, "study.pruner=asha", f"retention.min_interval_epochs={every}"])
+        record = create_trial(config, study_id=STUDY, number=0, trial_id=STUDY)
+        config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+        trained: list[int] = []
+
+        def main(session: Session, trained: list[int] = trained) -> None:
+            model = tracked(session)
+            for epoch in session.epochs():
+                trained.append(epoch)
+                model.epoch(session)
+                session.report({METRIC: [0.1, 0.9, 0.5, 0.6][epoch - 1]})
+            session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
+
+        promoted = False
+        states = []
+        while (before := read_record(tmp_path / name / f"trial_{STUDY}")) and before.state != "completed":
+            trial = TrialRun.open(config)
+            trial.decision = lambda epoch, goes_on=promoted, pauses=pauses: Decision(  # type: ignore[method-assign,misc]
+                epoch=epoch, prune=False, rung=0 if pauses and epoch == 2 and not goes_on else None
+            )
+            with pytest.raises(SystemExit) as ended, trial.outcome(), Saver() as saver:
+                train(main, trial, saver)
+            assert ended.value.code == 0
+            done = read_record(trial.folder)
+            assert done is not None
+            states.append((done.state, done.rung, done.epoch))
+            promoted = len(states) == 2  # started once more before that, it pauses again
+        assert states == ([("paused", 0, 2)] * 2 if pauses else []) + [("completed", 0 if pauses else None, 4)]
+        assert trained == [1, 2, 3, 4]
+        rows = [(r.metric, r.step, r.value) for r in read_metrics(trial.folder) if not r.metric.startswith("system_")]
+        kept = {p.parent.name: p.read_bytes() for p in trial.folder.glob("checkpoints/*/model.safetensors")}
+        after.append((rows, kept, done.best))
+    assert after[0] == after[1]
+    assert after[1][2] is not None
+    assert after[1][2].epoch == (2 if every == 1 else 4)
+
+
 class Counter:
     """A model that is no module: an array, and a number."""
 

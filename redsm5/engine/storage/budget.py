@@ -273,11 +273,8 @@ class Budget:
         def reported(trial_id: str) -> bool:
             return self._report is None or (self._folder(trial_id) / self._report).exists()
 
-        order = eviction_order(records, maximize=self._store.policy.maximize, reported=reported)
-        paused = [record for record in records if record.state == "paused"]
-        if paused and self._settings:  # only then is the study's rungs.jsonl read
-            order += paused_order(paused, chances(self._path.parent, self._settings))
-        return order
+        chance = lazy_chances(self._path.parent, self._settings)
+        return eviction_order(records, maximize=self._store.policy.maximize, reported=reported, chance=chance)
 
     def _record(self, trial_id: str) -> TrialRecord | None:
         """A trial's record; None where there is none that can be read: then nothing of the trial is touched."""
@@ -353,19 +350,25 @@ def austere(policy: Policy) -> Policy:
 
 
 def eviction_order(
-    records: Sequence[TrialRecord], *, maximize: bool, reported: Callable[[str], bool]
+    records: Sequence[TrialRecord],
+    *,
+    maximize: bool,
+    reported: Callable[[str], bool],
+    chance: Callable[[int], float] = lambda number: 1.0,
 ) -> list[tuple[str, bool, str]]:
-    """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported`.
+    """(trial, whether only its training state goes, why), first to go first; a pure function but for `reported` and
+    `chance`.
 
-    1. Checkpoints of failed trials; 2. of pruned ones: nothing needs them. 3. Training states of completed trials,
-    which need no resume. 4. Weights of completed trials, the worst first, where their reports stay: the study names its
-    best, which never goes. 5. Checkpoints of paused trials (`paused_order`), last: to go on they need them, or the time
-    to train them again.
+    1. Checkpoints of failed trials, 2. of pruned ones: nothing needs them. 3. Training states of completed trials,
+    which do not go on. 4. Weights of the worst completed trials, whose reports stay; never of the study's best.
+    5. Checkpoints of paused trials, which may be needed: first those whose eviction costs the fewest expected seconds a
+    byte, that is the probability of a promotion, times the seconds that it took to come so far, divided by the bytes.
 
     Args:
-        records: of trials that are over.
+        records: of trials that are over, or paused.
         maximize: whether a higher score is better.
         reported: whether a trial has its report, without which its weights stay.
+        chance: the probability that the paused trial of this number is promoted.
     """
     sign = 1 if maximize else -1
 
@@ -375,8 +378,13 @@ def eviction_order(
     def shown(record: TrialRecord) -> str:
         return f"{record.best.value:.4f}" if record.best and math.isfinite(record.best.value) else "without a score"
 
+    def seconds(record: TrialRecord) -> float:
+        return record.active_seconds - record.repeated_seconds
+
     # Of those tied for the best, the first stays: it is the one that study.json names.
     completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (score(r), -(r.number or 0)))
+    paused = [(chance(record.number or 0), record) for record in records if record.state == "paused"]
+    paused.sort(key=lambda pair: (pair[0] * seconds(pair[1]) / max(pair[1].bytes, 1), -(pair[1].number or 0)))
     order = [
         (r.trial_id, False, f"budget: the trial {state}") for state in GONE_FIRST for r in records if r.state == state
     ]
@@ -386,32 +394,26 @@ def eviction_order(
         for r in completed[:-1]  # never the best of the study
         if reported(r.trial_id)
     ]
+    order += [
+        (r.trial_id, False, f"budget: paused; promoted with probability {p:.2f}, it takes {seconds(r):.0f} s again")
+        for p, r in paused
+    ]
     return order
 
 
-def paused_order(paused: Sequence[TrialRecord], chance: Callable[[int], float]) -> list[tuple[str, bool, str]]:
-    """Of paused trials, the last in the order, first those whose eviction costs the fewest expected seconds a byte: the
-    probability of a promotion, times the seconds that it took to come so far, divided by the bytes of its checkpoints.
+def lazy_chances(study: Path, settings: Mapping[str, Any] | None) -> Callable[[int], float]:
+    """`chances`, for which the study's rungs.jsonl is read only if a chance is asked for; 1 if nothing is known."""
+    known: list[Callable[[int], float]] = []
 
-    Args:
-        chance: the probability that the trial of this number is promoted.
-    """
+    def chance(number: int) -> float:
+        if not known:
+            try:
+                known.append(chances(study, settings or {}))
+            except (InputError, KeyError, ValueError):
+                known.append(lambda number: 1.0)
+        return known[0](number)
 
-    def cost(record: TrialRecord) -> float:
-        return chance(record.number or 0) * spent(record) / max(record.bytes, 1)
-
-    def spent(record: TrialRecord) -> float:
-        return record.active_seconds - record.repeated_seconds
-
-    return [
-        (
-            record.trial_id,
-            False,
-            f"budget: the trial is paused; promoted with probability {chance(record.number or 0):.2f}, it would be "
-            f"trained again for {spent(record):.0f} s",
-        )
-        for record in sorted(paused, key=lambda record: (cost(record), -(record.number or 0)))
-    ]
+    return chance
 
 
 def free_trial(

@@ -29,9 +29,8 @@ from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import NO_ROOM, IncompatibleCheckpointError, InputError
 from redsm5.engine.records import FINISHED, TrialRecord
-from redsm5.engine.rungs import chances
 from redsm5.engine.spec import load_snapshot
-from redsm5.engine.storage.budget import EVICTABLE, eviction_order, free_trial, paused_order
+from redsm5.engine.storage.budget import EVICTABLE, eviction_order, free_trial, lazy_chances
 from redsm5.engine.storage.retention import Checkpoint, Policy, plan
 from redsm5.engine.storage.store import (
     STATE_FILES,
@@ -294,10 +293,13 @@ def _evictable(trials: list[_Trial], experiments: Path) -> list[tuple[Path, Item
         reported = {t_id for t_id, trial in by_id.items() if own_script or (trial.folder / paths.REPORT).exists()}
         records = [trial.record for trial in of_study if trial.record]
         order = 0
-        for trial_id, states_only, reason in [
-            *eviction_order(records, maximize=_maximize(snapshot), reported=reported.__contains__),
-            *_paused(records, experiments, snapshot),
-        ]:
+        study = paths.study_dir(experiments, str(records[0].study_id))
+        for trial_id, states_only, reason in eviction_order(
+            records,
+            maximize=_maximize(snapshot),
+            reported=reported.__contains__,
+            chance=lazy_chances(study, snapshot and snapshot["study"]),
+        ):
             trial = by_id[trial_id]
             size = trial.states if states_only else trial.states + trial.weights
             if states_only:
@@ -308,19 +310,6 @@ def _evictable(trials: list[_Trial], experiments: Path) -> list[tuple[Path, Item
                 item = Item("evictable", trial.folder / paths.CHECKPOINTS, size, reason, order, states_only=states_only)
                 found.append((trial.folder, item))
     return found
-
-
-def _paused(
-    records: list[TrialRecord], experiments: Path, snapshot: dict[str, Any] | None
-) -> list[tuple[str, bool, str]]:
-    paused = [record for record in records if record.state == "paused" and record.study_id]
-    if not paused or snapshot is None:
-        return []
-    study = paths.study_dir(experiments, str(paused[0].study_id))
-    try:
-        return paused_order(paused, chances(study, snapshot["study"]))
-    except InputError:  # without its rungs, nothing is known of what will be promoted
-        return []
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -310,6 +310,39 @@ def test_the_order_in_which_trials_give_way() -> None:
     ]
 
 
+def test_paused_trials_go_last_and_first_those_that_cost_the_fewest_expected_seconds_a_byte() -> None:
+    def paused(number: int, seconds: float, size: int) -> TrialRecord:
+        return record_of(
+            f"paused {number}", STUDY, state="paused", number=number, active_seconds=seconds, bytes=size
+        ).model_copy(update={"repeated_seconds": seconds / 2})
+
+    records = [
+        paused(0, 20.0, 100),  # 1.0 * 10 / 100
+        paused(1, 20.0, 100),  # 0.5 * 10 / 100
+        paused(2, 400.0, 100),  # 0.1 * 200 / 100
+        paused(3, 20.0, 400),  # 1.0 * 10 / 400
+        record_of("bad", STUDY, state="completed", best=Best(epoch=1, value=0.1)),
+        record_of("good", STUDY, state="completed", best=Best(epoch=1, value=0.2)),
+        record_of("failed", STUDY, state="failed"),
+    ]
+    chance = {0: 1.0, 1: 0.5, 2: 0.1, 3: 1.0}.__getitem__
+    order = eviction_order(records, maximize=True, reported=lambda name: True, chance=chance)
+    assert [name for name, states_only, _ in order if not states_only] == [
+        *("failed", "bad", "paused 3", "paused 1", "paused 0", "paused 2")
+    ]
+    assert order[-1][2] == "budget: paused; promoted with probability 0.10, it takes 200 s again"
+
+
+def test_a_paused_trial_s_checkpoints_are_evicted_when_nothing_else_gives_room(experiments: Path) -> None:
+    paused = finished(experiments, "paused", finish=False)
+    pruned = finished(experiments, "pruned", finish=False)
+    Trial(experiments, used(experiments) + RESERVE - 1).reserve().end("pruned")
+    assert (pruned.store.size(), paused.store.size() > 0) == (0, True)
+    Trial(experiments, used(experiments) + RESERVE - 1).reserve().end("pruned")
+    assert paused.store.size() == 0
+    assert TrialRecord.model_validate_json((paused.folder / paths.TRIAL).read_bytes()).state == "paused"
+
+
 def test_of_a_metric_that_is_minimized_the_highest_give_way_first() -> None:
     scores = {"low": 0.1, "high": 0.9, "middle": 0.5}
     records = [record_of(n, STUDY, state="completed", best=Best(epoch=1, value=v)) for n, v in scores.items()]
