@@ -41,7 +41,7 @@ from redsm5.engine.documents import now
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.records import RungRow, TrialRecord
 from redsm5.engine.rungs import Ladder, Place, Rungs
-from redsm5.engine.storage.budget import paused_order
+from redsm5.engine.storage.budget import eviction_order
 from redsm5.engine.study.pruning import make_pruner
 from redsm5.engine.tables import Row
 from redsm5.engine.terminal import show
@@ -209,7 +209,9 @@ class Halving:
 
     def _evict(self) -> None:
         if self._most_states is not None and (surplus := len(self._states) - self._most_states) > 0:
-            for trial_id, _, _ in paused_order([*self._states.values()], self._chance)[:surplus]:
+            paused = [*self._states.values()]
+            order = eviction_order(paused, maximize=True, reported=lambda _: True, chance=self._chance)
+            for trial_id, _, _ in order[:surplus]:
                 del self._states[int(trial_id)]
 
     def _chance(self, number: int) -> float:
