@@ -157,6 +157,7 @@ class Halving:
     """Trials that pause at rungs; with `most_states`, no more than so many paused ones keep their checkpoints.
 
     Attributes:
+        rows: what the search's rungs.jsonl would hold.
         most_paused: the most that were paused at once.
     """
 
@@ -165,6 +166,7 @@ class Halving:
         self._rungs = Rungs(ladder)
         self._chances: dict[tuple[Place, tuple[int, int]], float] = {}
         self._states: dict[int, TrialRecord] = {}  # of paused trials that have their checkpoint
+        self.rows: list[RungRow] = []
         self.most_paused = 0
 
     def start(self, *, alone: bool) -> Start | None:
@@ -173,7 +175,7 @@ class Halving:
             self._add("draw", drawn)
             taken = Start(drawn)
         elif due := due or (self._rungs.closing_promotion() if alone else None):
-            self._add("promote", due.number, rung=due.place.rung)
+            self._add("promote", due.number, rung=due.place.rung, rank=due.rank, of=due.of, closing=due.closing)
             epochs = self._ladder.epochs_at(due.place.rung)
             taken = Start(due.number, epochs, 0 if self._states.pop(due.number, None) else epochs)
         else:
@@ -205,7 +207,8 @@ class Halving:
 
     def _add(self, action: Any, number: int, **facts: Any) -> None:
         bracket = self._ladder.bracket(number)
-        self._rungs.add(RungRow(timestamp=now(), action=action, number=number, bracket=bracket, **facts))
+        self.rows.append(RungRow(timestamp=now(), action=action, number=number, bracket=bracket, **facts))
+        self._rungs.add(self.rows[-1])
 
     def _evict(self) -> None:
         if self._most_states is not None and (surplus := len(self._states) - self._most_states) > 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.pruners import MedianPruner, NopPruner
 
-from redsm5.engine.rungs import Ladder
+from redsm5.engine.rungs import Ladder, confirm
 
 BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 sys.path.append(str(BENCH))
@@ -52,6 +52,17 @@ def test_who_is_promoted_without_its_state_is_trained_again(
     assert found.epochs == 3 + 2 + again
     assert (found.epochs_again, found.seconds_again) == (again, 2.0 * again)
     assert found.winner is BEST
+
+
+@pytest.mark.parametrize("most_states", [None, 0])
+def test_every_decision_of_a_replayed_search_is_confirmed(most_states: int | None) -> None:
+    curves, ladder = read(CURVES)[:40], Ladder(9)
+    search = Halving(curves, ladder, most_states)
+    found = replay(curves, search, workers=3)
+    assert [fault for _, fault in confirm(ladder, search.rows) if fault] == []
+    ended = [row.number for row in search.rows if row.state == "completed"]
+    assert found.completed == len(ended) >= 40 // 9
+    assert (found.epochs_again > 0) == (most_states is not None)
 
 
 def test_a_pruned_trial_stops_and_the_others_are_trained_to_the_end() -> None:
