@@ -21,6 +21,7 @@ CONFIG_SCHEMA = 3
 # task's keys are in its class (redsm5/config.py).
 LEGACY: Mapping[str, Any] = {
     "study.direction": "maximize",
+    "study.multivariate": False,
     "study.script": None,
     "study.space": None,
     "study.reduction_factor": 3,

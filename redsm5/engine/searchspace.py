@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from redsm5.engine import migrations
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.overrides import refuse_secrets
-from redsm5.engine.sections import Parameter
+from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParameter
 from redsm5.engine.spec import StudySpec, as_choice, flatten, known_keys, searchable_keys, with_parameters
 
 C = TypeVar("C", bound=StudySpec)
@@ -103,6 +103,7 @@ def check_space(config: StudySpec) -> None:
                 remedy=f"Only keys of {', '.join(_sections(searchable))} can be searched.",
             )
     _check_conditions(config)
+    _check_sampler(config)
     for key, parameter in space.items():
         for value in parameter.checked():
             try:
@@ -134,6 +135,39 @@ def _check_conditions(config: StudySpec) -> None:
                     remedy=f"Use values that {parent} has in the search space.",
                 )
         above.append(key)
+
+
+def _check_sampler(config: StudySpec) -> None:
+    if config.study.sampler != "cmaes" or always_drawn(config):
+        return
+    kinds = {key: _kind(parameter) for key, parameter in config.search.space.items()}
+    found = "; ".join(
+        f"{', '.join(k for k in kinds if kinds[k] == kind)}: {kind}" for kind in sorted({*kinds.values()})
+    )
+    raise ConfigError(
+        "study.sampler=cmaes needs a float or int parameter that every trial draws, and search.space has none"
+        + (f" ({found})" if found else ""),
+        remedy="Search a range without a condition, or choose study.sampler=tpe.",
+    )
+
+
+def _kind(parameter: Parameter) -> str:
+    if isinstance(parameter, CategoricalParameter):
+        return "categorical"
+    return "one value" if parameter.low == parameter.high else "conditional"
+
+
+def always_drawn(config: StudySpec) -> dict[str, RangeParameter]:
+    """The ranges of more than one value that every trial draws from: their conditions hold whatever the others are."""
+    space = config.search.space
+    return {
+        key: parameter
+        for key, parameter in space.items()
+        if isinstance(parameter, RangeParameter)
+        and parameter.low < parameter.high
+        and space.keys().isdisjoint(parameter.when)
+        and holds(parameter, {}, config)
+    }
 
 
 def holds(parameter: Parameter, values: Mapping[str, Any], config: StudySpec) -> bool:

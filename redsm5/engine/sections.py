@@ -181,8 +181,10 @@ class StudyConfig(Section):
         space: a YAML file with the search space, in place of `search`; a plain value in it fixes its key.
         metric: the metric to optimize, by its name in the journal. direction: whether it is maximized or minimized.
         sampler: `tpe` models where good values are likely; `gp` fits a Gaussian process, which takes longer for each
-            proposal and suits a few dozen trials; `qmc` spreads trials evenly, by a scrambled Sobol sequence; `random`;
-            `grid` tries all points of the space, in an order that depends on the seed.
+            proposal and suits a few dozen trials; `cmaes` evolves the ranges that every trial draws from, and draws the
+            rest at random; `qmc` spreads trials evenly, by a scrambled Sobol sequence; `random`; `grid` tries all
+            points of the space, in an order that depends on the seed.
+        multivariate: `tpe` models parameters together, not one by one.
         pruner: ends a trial after an epoch. `median` and `percentile` (it must reach the best quarter) compare it with
             the completed trials, once there are five; `hyperband` with the trials of its bracket; `asha` pauses every
             trial at rungs, and the best go on from their checkpoints.
@@ -206,7 +208,8 @@ class StudyConfig(Section):
     space: str | None = None
     metric: Annotated[str, Field(min_length=1)]
     direction: Literal["maximize", "minimize"]
-    sampler: Literal["tpe", "gp", "qmc", "random", "grid"]
+    sampler: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"]
+    multivariate: bool = False
     pruner: Literal["none", "median", "percentile", "hyperband", "asha"]
     reduction_factor: Annotated[int, Field(ge=2)]
     min_epochs: Annotated[int, Field(ge=1)]
@@ -216,6 +219,15 @@ class StudyConfig(Section):
     enqueue_defaults: bool
     storage: str | None = None
     tracking_uri: str | None = None
+
+    @model_validator(mode="after")
+    def _multivariate_is_of_tpe(self) -> Self:
+        if self.multivariate and self.sampler != "tpe":
+            raise ConfigError(
+                f"study.multivariate=true applies only with study.sampler=tpe, not {self.sampler}",
+                remedy="Leave study.multivariate out, or choose study.sampler=tpe.",
+            )
+        return self
 
 
 class TrialSection(Section):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import all_metrics, metrics, mlflow_rows, records, run, start, wait_for, weights
+from tests.e2e.conftest import SMALL, all_metrics, mlflow_rows, records, reports, run, start, wait_for, weights
 from tests.e2e.test_campaign import campaign
 from tests.e2e.test_examples import kill_all
 
@@ -57,21 +57,22 @@ def test_every_decision_is_confirmed(once: Path, tmp_path: Path) -> None:
     assert "promotes no trials" in run("replay.py", "--experiments", str(other), expect=1)
 
 
-def test_a_promoted_trial_is_what_it_would_have_been_without_pauses(once: Path, tmp_path: Path) -> None:
-    """And a paused one is a prefix of it, though the learning rate falls over all epochs."""
-    plain = tmp_path / "plain"
-    words = [word for word in ASHA if "pruner" not in word and "trials" not in word]
-    run("hpo.py", *words, "study.trials=3", f"experiments={plain}")
-    for record in records(plain):
-        whole = metrics(plain / f"trial_{record['trial_id']}")
-        twin = records(once)[record["number"]]
-        assert twin["parameters"] == record["parameters"]
-        part = metrics(once / f"trial_{twin['trial_id']}")
+def test_a_promoted_trial_is_what_it_would_have_been_without_pauses(tmp_path: Path) -> None:
+    """And one that is not promoted is a prefix of it, though the learning rate falls over all four epochs."""
+    paused, plain = tmp_path / "paused", tmp_path / "plain"
+    words = [*SMALL, "study.trials=3"]
+    run("hpo.py", *words, "study.pruner=asha", "study.reduction_factor=2", f"experiments={paused}")
+    run("hpo.py", *words, f"experiments={plain}")
+    trained = [r["epoch"] for r in records(paused)]
+    assert (min(trained), max(trained)) == (1, 4)
+    for number, twin in enumerate(records(paused)):
+        assert twin["parameters"] == records(plain)[number]["parameters"]
+        part, whole = all_metrics(paused)[number], all_metrics(plain)[number]
         assert part.items() <= whole.items()
         if twin["state"] == "completed":
             assert part == whole
-            kept = [list(weights(folder)[record["number"]].values()) for folder in (once, plain)]
-            assert kept[0] == kept[1]
+            assert weights(paused)[number] == weights(plain)[number]
+            assert reports(paused)[number] == reports(plain)[number]
 
 
 def test_a_search_that_is_killed_makes_the_same_decisions(once: Path, tmp_path: Path) -> None:

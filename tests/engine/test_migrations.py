@@ -102,7 +102,7 @@ def test_a_newer_document_is_refused_with_what_it_needs(number: int, tmp_path: P
         (tmp_path / name).write_text(json.dumps({**content, "schema": number}))
         with pytest.raises(InputError, match=rf"newer version of redsm5.*schema {number}.*reads up to schema 1"):
             load(tmp_path / name, TrialRecord)
-    (tmp_path / paths.CONFIG).write_text(json.dumps({**snapshot_of(compose([])), "schema": number + 1}))
+    (tmp_path / paths.CONFIG).write_text(json.dumps({**snapshot_of(compose([])), "schema": number + CONFIG_SCHEMA - 1}))
     for read in (load_snapshot, partial(load_config, Config)):
         with pytest.raises(InputError, match="newer version"):
             read(tmp_path)
@@ -128,7 +128,7 @@ def test_what_lies_within_a_document_is_migrated_by_its_own_number() -> None:
         parse({**head, "trials": [{**TRIAL, "schema": 2}]}, StudyIndex)
     study = {"study_id": "s", "name": "n", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
     study = parse({**study, "trials": {"wanted": 1}, "config": {"study": {}}}, StudyRecord)
-    assert study.config == {"schema": 2, "study": {key.removeprefix("study."): value for key, value in LEGACY.items()}}
+    assert study.config == {"schema": 3, "study": {key.removeprefix("study."): value for key, value in LEGACY.items()}}
 
 
 def test_steps_are_taken_one_after_the_other_from_the_number_that_a_document_has(

@@ -15,6 +15,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.errors import Interrupted
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study import search, space
+from redsm5.engine.study.halving import as_pruned
 from redsm5.engine.study.launch import wait_unlocked
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.registry import Scoreboard
@@ -56,7 +57,7 @@ def ensure_created(
     trial = reopen(study, frozen)
     trial_id = trial.user_attrs.get(search.TRIAL_ID)
     if trial_id is None:
-        search.draw(study, trial, config, presets)
+        search.draw(study, trial, config, presets, seen=as_pruned if config.study.pruner == "asha" else None)
         trial_id = str(uuid.uuid4())
         trial.set_user_attr(search.TRIAL_ID, trial_id)
     if read_record(paths.trial_dir(Path(config.experiments), trial_id)) is None:

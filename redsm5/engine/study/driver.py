@@ -39,6 +39,7 @@ from redsm5.engine.study.outcomes import (
     note_repeated,
 )
 from redsm5.engine.study.registry import Scoreboard, new_study, open_study, read_studies, study_by_name, with_data
+from redsm5.engine.study.sharing import SharedGpu
 from redsm5.engine.study.signals import StopRequest, running_time
 from redsm5.engine.study.standby import Standby
 from redsm5.engine.study.status import StatusLine, size_text
@@ -100,6 +101,7 @@ class Driver:
         self.shipper = Shipper(tracking_uri(config), self.experiments / paths.MLFLOW_ARTIFACTS, self.log.warning)
         self.failures = Failures(config, self.board, self.log)
         self.pages = Pages(task, self.log)
+        self.gpu = SharedGpu(self.folder, self.log)
         self.orphans = claims.Orphans(self.experiments, self.stop_now, self.log)
         self._waited = False
         self._stale, self._renewed = False, 0.0
@@ -218,11 +220,11 @@ class Driver:
             waiting, unreadable = False, None
             with claims.asking(self.folder, self.stop_now):
                 open_trials = search.unfinished(self.optuna)
+                paused = self.halving.take_in(open_trials) if self.halving else set()
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
                 if paths.STOP in self.control.look():
                     raise Interrupted("no further trial is started")
-                paused = self.halving.take_in(open_trials) if self.halving else set()
                 at_work = [trial for trial in open_trials if trial.number not in paused or self._is_to_be_pruned(trial)]
                 for frozen in at_work:
                     claim = claims.claim(self.folder, frozen.number)
@@ -290,8 +292,8 @@ class Driver:
             record = existing_record(folder)
             if record.state not in FINISHED:
                 note_pruned(folder, record, halving.why_left(number, self.config.study.metric))
+            halving.end(number)  # after its record and before Optuna hears of it: a kill between them is made up for
             self._conclude(number, trial_id, folder)
-            halving.end(number)
 
     # -----------------------------------------------------------------------------------------------------------------
     # one trial
@@ -303,16 +305,25 @@ class Driver:
         folder = paths.trial_dir(self.experiments, trial_id)
         self.shipper.watch(folder)
         places: list[tuple[int, int]] = []
-        began = False  # whether any of its starts got as far as the training itself
+        began = alone = False  # whether any start got as far as training; whether no other trial may be on the GPU
         while (before := self._to_train(number, trial_id, folder)) is not None:
             places.append((before.epoch, before.step))
             word = "resuming" if before.started_at else "starting"
             self.log.info(f"{word} trial {number}", **before.parameters)
             self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
             launched_at = running_time()
-            late = self._train(number, trial_id, folder, self.limit - before.active_seconds + before.repeated_seconds)
+            limit = self.limit - before.active_seconds + before.repeated_seconds
+            with self.gpu.taken(self.asked, alone=alone):
+                late = self._train(number, trial_id, folder, limit)
             ran = round(before.active_seconds + running_time() - launched_at, 3)
             record = existing_record(folder)
+            self.gpu.note(folder)
+            if self.gpu.was_crowded(record) and not alone:
+                alone = True
+                self.log.warning(f"trial {number} ran out of memory beside others on its GPU: it is tried again alone")
+                record = record.model_copy(update={"state": "interrupted", "finished_at": None})
+                write_record(folder, record)
+                continue
             began = began or record.error is not None or record.state in ("running", "finishing")
             if record.state in FINISHED:
                 self._settle_held()

@@ -6,6 +6,7 @@ write is written by the next one, and with one worker the rows are those of an u
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +153,9 @@ def as_pruned(trial: FrozenTrial) -> FrozenTrial:
     """A trial as a sampler is to see it: one that is paused, or goes on from a rung, as pruned with its scores."""
     if trial.state != TrialState.RUNNING or not trial.intermediate_values:
         return trial
-    return optuna.trial.create_trial(
-        state=TrialState.PRUNED,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=trial.user_attrs,
-        system_attrs=trial.system_attrs,
-        intermediate_values=trial.intermediate_values,
-    )
+    seen = copy(trial)
+    seen.state, seen.datetime_complete = TrialState.PRUNED, trial.datetime_start
+    return seen
 
 
 def let_go_on(folder: Path, record: TrialRecord) -> None:

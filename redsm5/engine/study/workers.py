@@ -27,6 +27,7 @@ from redsm5.engine.records import StudyIndex, StudyRecord
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.launch import processes_of
 from redsm5.engine.study.registry import Scoreboard, study_by_name
+from redsm5.engine.study.sharing import SHARED
 from redsm5.engine.study.signals import StopRequest, die_with_parent
 from redsm5.engine.tables import duration_text
 from redsm5.engine.terminal import show
@@ -76,7 +77,8 @@ def shares(asked: Mapping[str, str], config: StudySpec, environ: Mapping[str, st
                 f"{WORKERS}={asked[WORKERS]}, but there are {len(gpus)} GPUs with {PER_GPU}={per_gpu} each",
                 remedy=f"Use at most {WORKERS}={len(places)}, or raise {PER_GPU}." if gpus else "Use launch=cpu.",
             )
-        dealt = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in places[: count or len(places)]]
+        taken = places[: count or len(places)]
+        dealt = [{"CUDA_VISIBLE_DEVICES": gpu} | ({SHARED: gpu} if taken.count(gpu) > 1 else {}) for gpu in taken]
     if len(dealt) == 1:
         return []
     threads = environ.get("OMP_NUM_THREADS") or str(max(cores // len(dealt), 1))

@@ -290,7 +290,7 @@ def test_a_study_goes_on_by_its_name_alone_with_all_that_it_was_begun_with(tmp_p
     assert config == begun
     assert kept.keys() == {"train.epochs", "data.posts", "study.pruner", "train.learning_rate", "search.space"}
     again = open_study(config, ReDSM5())
-    assert again.config == {"schema": 2, **begun.model_dump(mode="json")}
+    assert again.config == {"schema": 3, **begun.model_dump(mode="json")}
 
 
 def test_a_default_that_has_changed_since_concerns_new_studies_alone(tmp_path: Path) -> None:

@@ -1,20 +1,28 @@
 """An interrupted search proposes what an uninterrupted one would have, wherever it was interrupted."""
 
+import copy
+import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from redsm5.config import Config, compose
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError
+from redsm5.engine.searchspace import always_drawn
 from redsm5.engine.sections import CategoricalParameter
 from redsm5.engine.study.database import reason
-from redsm5.engine.study.optuna_private import reopen
+from redsm5.engine.study.optuna_private import TOLD, reopen
 from redsm5.engine.study.search import draw, make_sampler, open_storage, seed_for, unfinished
 from redsm5.engine.study.space import presets, read_enqueued
 from redsm5.task import ReDSM5
@@ -37,7 +45,9 @@ SETS = """
 def configuration(experiments: Path, sampler: str) -> Config:
     """A study of these proposals: those of a sampler, with sets before them where it says so."""
     sampler, _, enqueued = sampler.partition("+")
+    sampler, _, option = sampler.partition(" ")
     overrides = [f"study.sampler={sampler}", f"study.enqueue_defaults={str(bool(enqueued)).lower()}"]
+    overrides += [option] if option else []
     if enqueued:
         experiments.mkdir(exist_ok=True)
         (experiments / "sets.yaml").write_text(SETS)
@@ -70,7 +80,11 @@ def proposals(study: optuna.Study, config: Config) -> Iterator[dict[str, Any]]:
         yield parameters
 
 
-@pytest.fixture(scope="module", params=["tpe", "gp", "qmc", "random", "grid", "tpe+sets", "qmc+sets", "grid+sets"])
+SAMPLERS = ["tpe", "tpe study.multivariate=true", "gp", "cmaes", "qmc", "random", "grid"]
+WITH_SETS = [f"{sampler}+sets" for sampler in ("tpe", "tpe study.multivariate=true", "cmaes", "qmc", "grid")]
+
+
+@pytest.fixture(scope="module", params=[*SAMPLERS, *WITH_SETS])
 def sampler(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -140,26 +154,38 @@ def test_a_trial_that_was_drawn_and_not_told_is_drawn_the_same_again(
         study.tell(trial, value_of(expected))
 
 
-@pytest.mark.parametrize("drawn", [1, 6])
+def interrupted_after(parameters: int) -> Callable[..., None]:
+    """A storage's function that stores so many parameters."""
+    left, store = parameters, JournalStorage.set_trial_param
+
+    def store_or_interrupt(*args: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        store(*args)
+
+    return store_or_interrupt
+
+
+@pytest.mark.parametrize("drawn", [1, 5])
 def test_a_trial_that_was_half_drawn_is_completed_as_if_it_had_not_been_interrupted(
-    sampler: str, uninterrupted: list[dict[str, Any]], tmp_path: Path, drawn: int
+    sampler: str, uninterrupted: list[dict[str, Any]], tmp_path: Path, drawn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configuration(tmp_path, sampler)
-    names = list(config.search.space)
-    partial = config.model_copy(
-        update={
-            "search": config.search.model_copy(update={"space": {n: config.search.space[n] for n in names[:drawn]}})
-        }
-    )
     found = []
     first = presets(config, read_enqueued(config, ReDSM5()))
     for number in range(TRIALS):
         study = open_optuna(config)
         if number in (0, 5, TRIALS - 2, TRIALS - 1):
-            draw(study, ask(study), partial, first)  # the process dies after these
+            monkeypatch.setattr(JournalStorage, "set_trial_param", interrupted_after(drawn))
+            with pytest.raises(KeyboardInterrupt):
+                draw(study, ask(study), config, first)
+            monkeypatch.undo()
             study = open_optuna(config)
-            suggested = [n for n in names[:drawn] if config.search.space[n].holds_value(uninterrupted[number].get(n))]
-            assert list(ask(study).params) == suggested
+            space, values = config.search.space, uninterrupted[number]
+            suggested = [name for name in values if name in space and space[name].holds_value(values[name])]
+            assert sorted(ask(study).params) == sorted(suggested[:drawn])
         found.append(next(proposals(study, config)))
     assert found == uninterrupted
 
@@ -193,7 +219,7 @@ def test_a_process_killed_while_it_draws_changes_no_proposal(
 ) -> None:
     """Killed within the third trial, and again within a later one; what follows is as if nothing had been."""
     config = configuration(tmp_path, sampler)
-    for kill_at in (9, 30):
+    for kill_at in (19, 61):  # each value is suggested twice, in the copy and in the study
         arguments = [str(Path(__file__).parent), str(tmp_path), sampler, str(kill_at)]
         command = [sys.executable, "-c", KILLED_IN_THE_MIDDLE, *arguments]
         killed = subprocess.run(command, capture_output=True, check=False, text=True)
@@ -207,6 +233,189 @@ def test_a_process_killed_while_it_draws_changes_no_proposal(
         {k: v for k, v in p.items() if k in t.params} for p, t in zip(uninterrupted, study.get_trials(), strict=True)
     ]
     assert [t.params for t in study.get_trials()] == suggested
+
+
+def draw_and_die(config: Config, first: list[Any], writes: int) -> None:
+    """Draw a trial in a process that is killed before it writes so often to the storage, or after the draw."""
+    append = JournalFileBackend.append_logs
+
+    def append_or_die(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        nonlocal writes
+        if writes == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        writes -= 1
+        append(self, logs)
+
+    if (child := os.fork()) == 0:
+        try:
+            study = open_optuna(config)
+            JournalFileBackend.append_logs = append_or_die  # type: ignore[method-assign]
+            draw(study, ask(study), config, first)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "cmaes+sets", "tpe study.multivariate=true"], indirect=True)
+def test_a_process_killed_at_any_write_of_a_draw_changes_no_proposal(
+    uninterrupted: list[dict[str, Any]], sampler: str, tmp_path: Path
+) -> None:
+    """Of the trials from which CMA-ES's second generation starts, one after the other."""
+    config = configuration(tmp_path / "before", sampler)
+    (tmp_path / "before").mkdir(exist_ok=True)
+    search = proposals(open_optuna(config), config)
+    first = presets(config, read_enqueued(config, ReDSM5()))
+    for number in range(TRIALS - 1):
+        if number >= 8:
+            writes_of_a_draw = 1 + len(uninterrupted[number]) + 2  # asking, the parameters, two attributes
+            for writes in range(writes_of_a_draw + 1):
+                interrupted = tmp_path / f"{number}-{writes}"
+                shutil.copytree(tmp_path / "before", interrupted)
+                again = config.model_copy(update={"experiments": str(interrupted)})
+                draw_and_die(again, first, writes)
+                following = proposals(open_optuna(again), again)
+                assert [next(following), next(following)] == uninterrupted[number : number + 2]
+        assert next(search) == uninterrupted[number]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what a sampler sees of the earlier trials
+
+
+def paused_study(experiments: Path, config: Config, values: Callable[[int], float]) -> optuna.Study:
+    """As many trials as TPE needs, of which each is paused after an epoch."""
+    study = open_optuna(config.model_copy(update={"experiments": str(experiments)}))
+    for number in range(TRIALS):
+        trial = study.ask()
+        draw(study, trial, config)
+        trial.report(values(number), 1)
+    return study
+
+
+def as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    seen = copy.copy(trial)
+    if trial.state == TrialState.RUNNING and trial.intermediate_values:
+        seen.state, seen.datetime_complete = TrialState.PRUNED, trial.datetime_start
+    return seen
+
+
+def test_a_sampler_sees_paused_trials_as_the_caller_maps_them(tmp_path: Path) -> None:
+    config = configuration(tmp_path, "tpe")
+
+    def proposed(name: str, values: Callable[[int], float], seen: Callable[[FrozenTrial], FrozenTrial] | None) -> Any:
+        (tmp_path / name).mkdir()
+        study = paused_study(tmp_path / name, config, values)
+        trial = study.ask()
+        parameters = draw(study, trial, config, seen=seen)
+        assert {t.state for t in study.get_trials()} == {TrialState.RUNNING}
+        assert study.get_trials()[-1].params == parameters
+        return parameters
+
+    plain = proposed("plain", float, None)
+    assert proposed("otherwise", lambda number: -float(number), None) == plain, "a paused trial has no result"
+    rising, falling = proposed("rising", float, as_pruned), proposed("falling", lambda n: -float(n), as_pruned)
+    assert plain not in (rising, falling)
+    assert rising != falling
+    assert proposed("again", float, as_pruned) == rising
+
+
+def test_a_half_drawn_trial_sees_paused_trials_the_same_again(tmp_path: Path) -> None:
+    config = configuration(tmp_path, "tpe")
+    whole = paused_study(tmp_path, config, float)
+    shutil.copytree(tmp_path, tmp_path / "killed", ignore=shutil.ignore_patterns("killed"))
+    expected = draw(whole, whole.ask(), config, seen=as_pruned)
+    half = open_optuna(config.model_copy(update={"experiments": str(tmp_path / "killed")}))
+    trial = half.ask()
+    (name, value), *_ = expected.items()
+    assert isinstance(value, float), "the first one is a range"
+    parameter = config.search.space[name]
+    half.sampler = optuna.samplers.PartialFixedSampler(expected, optuna.samplers.RandomSampler())
+    reopen(half, trial).suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+    assert draw(half, trial, config, seen=as_pruned) == expected
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CMA-ES and multivariate TPE
+
+
+def test_what_cmaes_notes_is_numbers_and_no_pickle(tmp_path: Path) -> None:
+    config = configuration(tmp_path, "cmaes")
+    study = open_optuna(config)
+    search = proposals(study, config)
+    for _ in range(TRIALS):
+        next(search)
+    noted = [trial.system_attrs for trial in study.get_trials()]
+    assert [attrs["cma:generation"] for attrs in noted] == [0] * 8 + [1] * (TRIALS - 8), "4 + 3 ln 5 trials each"
+    (told,) = [attrs[TOLD] for attrs in noted if TOLD in attrs]
+    assert told == [0, [[t.number, t.value] for t in study.get_trials()[:8]]]
+    assert {key for attrs in noted for key in attrs} == {TOLD, "cma:generation"}
+
+
+def space_alone(folder: Path, text: str, *words: str) -> Config:
+    """A configuration with this search space, and nothing of another one."""
+    (folder / "space.yaml").write_text(text)
+    return compose([f"experiments={folder / 'e'}", f"study.space={folder / 'space.yaml'}", *words])
+
+
+def test_cmaes_draws_with_one_range_alone(tmp_path: Path) -> None:
+    (tmp_path / "e").mkdir()
+    space = "train.accumulation_steps: {type: int, low: 1, high: 64}"
+    config = space_alone(tmp_path, space, "study.sampler=cmaes", "study.enqueue_defaults=false")
+    study = open_optuna(config)
+    for _ in range(12):
+        trial = study.ask()
+        study.tell(trial, -abs(draw(study, trial, config)["train.accumulation_steps"] - 40))
+    assert [t.system_attrs["cma:generation"] for t in study.get_trials()] == [n // 4 for n in range(12)]
+
+
+def test_cmaes_refuses_a_space_without_a_range_that_every_trial_draws(tmp_path: Path) -> None:
+    space = """
+train.loss_function: {type: categorical, choices: [bce, focal]}
+train.optimizer: {type: categorical, choices: [adam, adamw]}
+train.focal_gamma: {type: float, low: 1, high: 5, when: {train.loss_function: focal}}
+model.evidence_dropout: {type: float, low: 0.1, high: 0.1}
+"""
+    with pytest.raises(ConfigError) as caught:
+        space_alone(tmp_path, space, "study.sampler=cmaes")
+    assert caught.value.exit_code == 1
+    for part in (
+        "train.loss_function, train.optimizer: categorical",
+        "train.focal_gamma: conditional",
+        "model.evidence_dropout: one value",
+    ):
+        assert part in caught.value.what
+    assert not (tmp_path / "e").exists()
+    space_alone(tmp_path, space, "study.sampler=tpe")
+    space_alone(tmp_path, space.replace("high: 0.1", "high: 0.2"), "study.sampler=cmaes")
+
+
+def test_a_range_whose_condition_always_holds_is_drawn_always(tmp_path: Path) -> None:
+    space = "train.focal_gamma: {type: float, low: 1, high: 5, when: {train.loss_function: focal}}"
+    assert list(always_drawn(space_alone(tmp_path, space, "train.loss_function=focal"))) == ["train.focal_gamma"]
+    assert always_drawn(space_alone(tmp_path, space, "train.loss_function=bce")) == {}
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "qmc", "random", "grid"])
+def test_multivariate_is_refused_with_another_sampler_than_tpe(sampler: str) -> None:
+    with pytest.raises(ConfigError, match=rf"study\.multivariate=true .* not {sampler}") as caught:
+        compose(["study.multivariate=true", f"study.sampler={sampler}"])
+    assert caught.value.exit_code == 1
+    assert compose(["study.multivariate=true"]).study.sampler == "tpe"
+
+
+def test_multivariate_tpe_draws_otherwise_and_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = []
+    for sampler in ("tpe", "tpe study.multivariate=true"):
+        (tmp_path / sampler).mkdir()
+        config = configuration(tmp_path / sampler, sampler)
+        search = proposals(open_optuna(config), config)
+        drawn.append([next(search) for _ in range(TRIALS)])
+    assert drawn[0][:10] == drawn[1][:10], "at random"
+    assert drawn[0][10:] != drawn[1][10:]
+    assert not caplog.records
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -287,3 +496,4 @@ def test_a_seed_is_the_same_everywhere_and_its_own_for_each_study_trial_and_purp
 def test_the_sampler_is_the_one_that_the_study_names(tmp_path: Path) -> None:
     assert isinstance(make_sampler(configuration(tmp_path, "tpe"), 0), optuna.samplers.TPESampler)
     assert isinstance(make_sampler(configuration(tmp_path, "random"), 0), optuna.samplers.RandomSampler)
+    assert isinstance(make_sampler(configuration(tmp_path, "cmaes"), 0), optuna.samplers.CmaEsSampler)

@@ -125,6 +125,7 @@ def test_a_grid_goes_on_after_what_was_set_and_does_not_try_that_again() -> None
 # the spaces that come along
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_trial_of_the_default_space_is_valid_and_every_choice_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(["search=default", "model=bert_base", "study.sampler=random"])
     study = optuna.create_study()

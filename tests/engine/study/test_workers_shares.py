@@ -8,6 +8,7 @@ import pytest
 from redsm5.config import compose
 from redsm5.engine.errors import ConfigError
 from redsm5.engine.study import workers
+from redsm5.engine.study.sharing import SHARED
 from redsm5.engine.study.workers import asked_for, shares
 
 Memory = namedtuple("Memory", "total")
@@ -47,6 +48,8 @@ def test_on_gpus_each_worker_gets_one() -> None:
     assert dealt("workers=3") == ["0", "1", "2"]
     assert dealt("workers=auto", CUDA_VISIBLE_DEVICES="2,MIG-7") == ["2", "MIG-7"], "as Slurm has dealt them"
     assert dealt("workers=6", "workers_per_gpu=2") == ["0", "1", "2", "3", "0", "1"]
+    dealt_twice = shares({"workers": "6", "workers_per_gpu": "2"}, GPU, {})
+    assert [share.get(SHARED) for share in dealt_twice] == ["0", "1", None, None, "0", "1"]
 
 
 @pytest.mark.usefixtures("machine")
