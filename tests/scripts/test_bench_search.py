@@ -106,7 +106,14 @@ def test_the_bench_prints_each_search_and_draws_the_regret(tmp_path: Path) -> No
     printed = run("--curves", "curves.json", "--orders", "2", "--json", "search.json", cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr
     kept = json.loads((tmp_path / "search.json").read_text())
-    assert [row[""] for row in kept["rows"]] == ["none", "median", "hyperband", "asha", "asha, a tenth"]
+    variants = ["a tenth", "reduction_factor=2", "brackets=2"]
+    assert [row[""] for row in kept["rows"]] == [
+        "none",
+        "median",
+        "hyperband",
+        "asha",
+        *map("asha, {}".format, variants),
+    ]
     assert all(row[""] in printed.stdout for row in kept["rows"])
     assert [outcome["epochs"] for outcome in kept["measured"]["outcomes"]["none"]] == [9, 9]
     assert [outcome["epochs"] for outcome in kept["measured"]["outcomes"]["asha"]] == [5, 5]
