@@ -13,9 +13,9 @@ that take the recorded seconds an epoch:
 - asha, reduction_factor=2 or brackets=2: asha with that setting, for scores whose first epochs say little.
 
 A trial's score is that of its best epoch. Regret is the best score of all configurations minus that of the best
-completed trial (a score of 0 before one has completed); `none so far` is that of a search without a pruner which is
-stopped after as many epochs. Figures are means over the orders, with the range of 90 % of them. `within
-0.01` is the share of orders whose regret gets so small, and `epochs to 0.01` is over these.
+completed trial (a score of 0 before one has completed); `none so far` is that of a search without a pruner that is
+stopped after as many epochs. Figures are means over the orders, with the range of 90 % of them. `within 0.01` is the
+share of orders whose regret gets so small, and `epochs to 0.01` is over these.
 
 There is no TPE: its proposals are not among the recorded configurations, and in so many dimensions the nearest of them
 is too far away to have the score that the proposal would have had.
@@ -337,12 +337,14 @@ def main() -> int:
         "rank_correlation": rank,
         "same_winner": same,
         "outcomes": {
-            name: [
-                {"epochs": o.epochs, "completed": o.completed, "regret": best - o.score_after(o.epochs)}
-                | {"epochs_to_near": o.epochs_to(best - NEAR)}
-                | {"epochs_again": o.epochs_again, "seconds_again": round(o.seconds_again, 1)}
-                for o in outcomes
-            ]
+            name: {
+                "epochs": [o.epochs for o in outcomes],
+                "completed": [o.completed for o in outcomes],
+                "regret": [round(best - o.score_after(o.epochs), 6) for o in outcomes],
+                "epochs_to_near": [o.epochs_to(best - NEAR) for o in outcomes],
+                "epochs_again": [o.epochs_again for o in outcomes],
+                "seconds_again": [round(o.seconds_again, 1) for o in outcomes],
+            }
             for name, outcomes in found.items()
         },
     }
