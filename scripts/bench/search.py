@@ -50,7 +50,6 @@ from redsm5.engine.terminal import show
 
 NEAR = 0.01  # a regret that is small
 STOPPING = ("none", "median", "hyperband")
-VARIANTS = ("reduction_factor", "brackets")  # of asha, with 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,8 +235,11 @@ def replay_all(curves: Sequence[Curve], pruners: Mapping[str, BasePruner], worke
     free = Halving(curves, ladder)
     found["asha"] = replay(curves, free, workers)
     found["asha, a tenth"] = replay(curves, Halving(curves, ladder, max(free.most_paused // 10, 1)), workers)
-    for key in VARIANTS:
-        found[f"asha, {key}=2"] = replay(curves, Halving(curves, replace(ladder, **{key: 2})), workers)
+    for name, other in {
+        "asha, reduction_factor=2": replace(ladder, reduction_factor=2),
+        "asha, brackets=2": replace(ladder, brackets=2),
+    }.items():
+        found[name] = replay(curves, Halving(curves, other), workers)
     return found
 
 
