@@ -117,7 +117,6 @@ def test_the_bench_prints_each_search_and_draws_the_regret(tmp_path: Path) -> No
     assert all(row[""] in printed.stdout for row in kept["rows"])
     assert kept["measured"]["outcomes"]["none"]["epochs"] == [9, 9]
     assert kept["measured"]["outcomes"]["asha"]["epochs"] == [5, 5]
-    assert kept["times_ours"]["epochs of a search"]["none"] == pytest.approx(9 / 5)
     assert "<svg" in (tmp_path / "search.svg").read_text()
 
 
