@@ -26,7 +26,7 @@ from redsm5.evaluation.report import environment
 HERE = Path(__file__).parent
 BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
-    *("posts", "journal", "shipping", "resume", "terminal"),
+    *("posts", "journal", "shipping", "resume", "search", "terminal"),
 )
 APART = ("soak", "serialization")  # run only on request: one takes up to an hour, the other has no contender
 INCH_A_BAR = 0.26
@@ -77,16 +77,18 @@ def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def page(found: dict[str, dict[str, Any]], picture: str) -> str:
-    """The page, in Markdown."""
+def page(found: dict[str, dict[str, Any]], folder: Path) -> str:
+    """The page, in Markdown; a benchmark may have left a plot of its own, NAME.svg, in the folder of figures."""
     lines = ["# Performance", "", f"Made by `just bench` on {now()[:10]}: {machine()}.", ""]
-    lines += [f"![Ratio of the others to redsm5]({picture})", ""]
+    lines += [f"![Ratio of the others to redsm5]({folder.name}/ratios.png)", ""]
     for name, result in found.items():
         doc = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or ""
         columns = list(result["rows"][0])
         lines += [f"## {result['title']}", "", doc, "", markdown(columns)]
         lines.append(markdown(["---"] + ["---:"] * (len(columns) - 1)))
         lines += [markdown([row[column] for column in columns]) for row in result["rows"]]
+        if (folder / f"{name}.svg").exists():
+            lines += ["", f"![{result['title']}]({folder.name}/{name}.svg)"]
         lines.append("")
     return "\n".join(lines)
 
@@ -116,7 +118,7 @@ def main() -> int:
     found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
     if found:
         plot(found, folder / "ratios.png")
-        arguments.page.write_text(page(found, f"{folder.name}/ratios.png"))
+        arguments.page.write_text(page(found, folder))
         show(f"the page: {arguments.page}", error=True)
     if failed:
         show(f"error: these failed, see above: {', '.join(failed)}", error=True)

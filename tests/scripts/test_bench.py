@@ -34,11 +34,13 @@ def test_the_page_has_a_plot_and_the_table_of_each_benchmark_whose_figures_are_k
     folder = tmp_path / "bench" / "performance"
     folder.mkdir(parents=True)
     (folder / "journal.json").write_text(json.dumps(kept))
+    (folder / "journal.svg").write_text("<svg/>")
     run("page", "--only", cwd=tmp_path)
     page = (tmp_path / "bench" / "performance.md").read_text()
     assert "## What logging costs" in page
     assert "| a peer | 6 |" in page
     assert "(performance/ratios.png)" in page
+    assert "(performance/journal.svg)" in page
     assert (folder / "ratios.png").read_bytes().startswith(b"\x89PNG")
     assert page.count("## ") == 1
 
