@@ -19,7 +19,13 @@ CONFIG = "Config"
 CONFIG_SCHEMA = 2
 # Keys of the engine that were added after schema 0, each with the value that keeps the behaviour of earlier versions. A
 # task's keys are in its class (redsm5/config.py).
-LEGACY: Mapping[str, Any] = {"study.direction": "maximize", "study.script": None, "study.space": None}
+LEGACY: Mapping[str, Any] = {
+    "study.direction": "maximize",
+    "study.script": None,
+    "study.space": None,
+    "study.confirm.top": 0,
+    "study.confirm.repeats": 5,
+}
 SCHEMA = "schema"
 
 
@@ -32,13 +38,22 @@ def _unchanged(document: Document) -> Document:
 
 
 def with_values(config: Document, legacy: Mapping[str, Any]) -> Document:
-    """A saved configuration, with the values of `legacy` for missing keys of its sections."""
+    """A saved configuration, with the values of `legacy` for missing keys of its sections, and of sections in them."""
     filled = dict(config)
     for name, value in legacy.items():
         section, _, key = name.partition(".")
-        if isinstance(keys := filled.get(section), dict) and key not in keys:
-            filled[section] = {**keys, key: value}
+        if isinstance(keys := filled.get(section), dict):
+            filled[section] = _with_value(keys, key, value)
     return filled
+
+
+def _with_value(keys: Document, name: str, value: Any) -> Document:
+    """The keys of a section, with this value where the dotted key is missing."""
+    section, _, key = name.partition(".")
+    if not key:
+        return keys if name in keys else {**keys, name: value}
+    inner = keys.get(section, {})
+    return {**keys, section: _with_value(inner, key, value)} if isinstance(inner, dict) else keys
 
 
 # By class: the step at index n migrates from schema n to n + 1. For other classes, schema 1 only adds the number.

@@ -362,8 +362,11 @@ def eviction_order(
     def shown(record: TrialRecord) -> str:
         return f"{record.best.value:.4f}" if record.best and math.isfinite(record.best.value) else "without a score"
 
-    # Of those tied for the best, the first stays: it is the one that study.json names.
-    completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (score(r), -(r.number or 0)))
+    # Of those tied for the best, the first stays: it is the one that study.json names, and no repeat of it.
+    completed = sorted(
+        (r for r in records if r.state == "completed"),
+        key=lambda r: (r.confirms is None, score(r), -(r.number or 0)),
+    )
     order = [
         (r.trial_id, False, f"budget: the trial {state}") for state in GONE_FIRST for r in records if r.state == state
     ]

@@ -252,14 +252,15 @@ class Scoreboard:
     def write(self, **changes: Any) -> None:
         """Replace both files. The caller holds the study's lock."""
         self.take_in_the_others()
-        records = sorted(self.trials.values(), key=lambda r: r.number or 0)
-        completed = [r for r in records if r.state == "completed" and r.best]
+        records = sorted(self.trials.values(), key=lambda r: (r.number or 0, r.repeat or 0))
+        searched = [r for r in records if r.confirms is None]
+        completed = [r for r in searched if r.state == "completed" and r.best]
         sign = 1 if self.study.maximize else -1
         best = max(completed, key=lambda r: sign * r.best.value if r.best else 0.0, default=None)
         counts = TrialCounts(
             wanted=self.study.trials.wanted,
-            finished=sum(r.state in FINISHED for r in records),
-            running=sum(r.state in ("preparing", "running", "finishing") for r in records),
+            finished=sum(r.state in FINISHED for r in searched),
+            running=sum(r.state in ("preparing", "running", "finishing") for r in searched),
         )
         best_row = None
         if best and best.best and best.number is not None:
@@ -307,7 +308,8 @@ class Scoreboard:
     def seconds_left(self) -> float | None:
         """The estimated time of the remaining trials, if they take as long as the finished ones."""
         for record in self.trials.values():
-            if record.state in FINISHED and record.trial_id not in self._took and record.seconds is not None:
+            counts = record.state in FINISHED and record.confirms is None
+            if counts and record.trial_id not in self._took and record.seconds is not None:
                 self._took[record.trial_id] = record.seconds
         wanted = self.study.trials.wanted - self.study.trials.finished
         return sum(self._took.values()) / len(self._took) * wanted if self._took else None
