@@ -242,11 +242,11 @@ def test_another_validation_seed_splits_the_rest_anew_and_leaves_the_test_split(
         a = split(corpus, config(validation_seed=seed))
         assert a.test == first.test
         assert {*a.train, *a.validation} == {*first.train, *first.validation}
-        assert (len(a.train), len(a.validation)) == (len(first.train), len(first.validation))
+        assert len(a.validation) == pytest.approx(0.15 * 1484, abs=5)
         for c, symptom in enumerate(SYMPTOMS):
             rest = sum(labels[i][c] for i in (*a.train, *a.validation))
             share = len(a.validation) / (len(a.train) + len(a.validation))
-            assert sum(labels[i][c] for i in a.validation) == pytest.approx(share * rest, abs=2), symptom
+            assert sum(labels[i][c] for i in a.validation) == pytest.approx(share * rest, abs=3), symptom
         assert a == split(corpus, config(validation_seed=seed))
         assert a.fingerprint != first.fingerprint
         seen.add(a.validation)
