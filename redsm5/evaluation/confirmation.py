@@ -76,8 +76,8 @@ def _configuration(
     def estimated(scores: Sequence[float]) -> dict[str, float | None]:
         return estimate(scores)._asdict() if scores else dict.fromkeys(Estimate._fields)
 
-    scored = [test for trial in repeats[: len(racer.scores)] if (test := test_of(trial)) is not None]
-    test = estimated(scored)
+    tested = [test_of(trial) for trial in repeats[: len(racer.scores)]]
+    on_test = estimated([score for score in tested if score is not None])
     assert racer.trial.best
     return ConfirmedConfiguration(
         trial_id=racer.trial.trial_id,
@@ -86,9 +86,9 @@ def _configuration(
         **estimated(racer.scores),
         shrinkage=found.shrinkage(racer),
         repeats=len(racer.scores),
-        test_f1_macro=test["mean"],
-        test_low=test["low"],
-        test_high=test["high"],
+        test_f1_macro=on_test["mean"],
+        test_low=on_test["low"],
+        test_high=on_test["high"],
         left_after=racer.left,
         failed=racer.failed,
         winner=winner,
