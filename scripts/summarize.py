@@ -57,9 +57,9 @@ def _confirmation(summary: StudySummary) -> list[str]:
     elif found.rounds == found.repeats:
         lines = ["no configuration was confirmed: a repeat of each failed"]
     if first.mean is not None and first.shrinkage is not None:
+        luck = f"{first.shrinkage:.4f} was luck" if first.shrinkage > 0 else "none of it was luck"
         lines.append(
-            f"the search's best, trial {first.number}: {first.value:.4f} there, {first.mean:.4f} when repeated; "
-            f"{first.shrinkage:.4f} was luck"
+            f"the search's best, trial {first.number}: {first.value:.4f} there, {first.mean:.4f} when repeated; {luck}"
         )
     rows: list[Row] = [
         {

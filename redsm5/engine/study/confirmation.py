@@ -180,7 +180,6 @@ def said_of(confirmed: Confirmed | None) -> dict[str, str]:
     mean = f"{confirmed.mean:.4f} ± {confirmed.sd:.4f} [{confirmed.low:.4f}, {confirmed.high:.4f}]"
     facts = {"confirmed": f"trial {confirmed.number} with {mean} over {confirmed.repeats} repeats"}
     if shrinkage is not None and raw.mean is not None:
-        facts["luck"] = (
-            f"{shrinkage:.4f} of the {raw.value:.4f} of trial {raw.number}, whose repeats have {raw.mean:.4f}"
-        )
+        both = f"{raw.value:.4f} in the search, {raw.mean:.4f} when repeated"
+        facts["shrinkage"] = f"{shrinkage:.4f} of trial {raw.number}: {both}"
     return facts

@@ -51,20 +51,27 @@ class Racer:
     Attributes:
         trial: that of the search.
         scores: those of its repeats in whole rounds, in their order.
-        seconds: how long each of these trained.
+        seconds: how long each of these trained, and whether without an interruption.
         left: the round after which it left the race; None: it is in it.
         failed: whether it left because its repeat in that round has no score, and not because it was behind.
     """
 
     trial: TrialRecord
     scores: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
+    seconds: tuple[tuple[float, bool], ...] = ()
     left: int | None = None
     failed: bool = False
 
     @property
     def estimate(self) -> Estimate | None:
         return estimate(self.scores) if self.scores else None
+
+    @property
+    def cost(self) -> float:
+        """The median of the seconds that its repeats trained; without the interrupted ones, which train some steps
+        twice, if there are others.
+        """
+        return median([took for took, whole in self.seconds if whole] or [took for took, _ in self.seconds])
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,8 @@ class Race:
         as the race is on, or if no configuration has all repeats.
 
         The standard error is the best one's (the rule of Breiman et al. 1984). The cheapest takes the least time to
-        train, by the median over its repeats; times within a tenth of each other count as equal, and then the better
-        mean decides, and at last the lower number.
+        train (`Racer.cost`); times within a tenth of each other count as equal, and then the better mean decides, and
+        at last the lower number.
         """
         whole = [racer for racer in self.racers if racer.left is None] if self.over else []
         if not whole:
@@ -103,8 +110,8 @@ class Race:
         best = min(whole, key=self._by_mean)
         error = stdev(best.scores) / math.sqrt(len(best.scores))
         near = [r for r in whole if self.sign * (fmean(best.scores) - fmean(r.scores)) <= error]
-        least = min(median(racer.seconds) for racer in near)
-        return min((racer for racer in near if median(racer.seconds) <= ALIKE * least), key=self._by_mean)
+        least = min(racer.cost for racer in near)
+        return min((racer for racer in near if racer.cost <= ALIKE * least), key=self._by_mean)
 
     def _by_mean(self, racer: Racer) -> tuple[float, int]:
         return -self.sign * fmean(racer.scores), racer.trial.number or 0
@@ -159,8 +166,8 @@ def _after(racer: Racer, repeat: TrialRecord, number: int) -> Racer:
     """The racer once its repeat of this round has ended."""
     if repeat.state != "completed" or repeat.best is None or not math.isfinite(repeat.best.value):
         return replace(racer, left=number, failed=True)
-    scores, seconds = (*racer.scores, repeat.best.value), (*racer.seconds, repeat.active_seconds)
-    return replace(racer, scores=scores, seconds=seconds)
+    took = repeat.active_seconds, repeat.resumes == 0
+    return replace(racer, scores=(*racer.scores, repeat.best.value), seconds=(*racer.seconds, took))
 
 
 def _without_those_behind(racers: list[Racer], number: int, sign: int) -> list[Racer]:

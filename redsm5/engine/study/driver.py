@@ -405,14 +405,14 @@ class Driver:
         facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}
         if record.error:
             facts = {"reason": reason_of(record)}
-        left = None if record.confirms else self.board.seconds_left()
         done = f"{self._finished()} of {self.board.study.trials.wanted} done"
-        self.log.info(
-            f"trial {record.label} {record.state}: {self.confirmation.place(record) if record.confirms else done}",
-            **facts,
-            on_disk=size_text(self.board.bytes()),
-            minutes_left=None if left is None else round(left / 60, 1),
-        )
+        facts["on_disk"] = size_text(self.board.bytes())
+        if record.confirms:
+            done = self.confirmation.place(record)
+        else:
+            left = self.board.seconds_left()
+            facts["minutes_left"] = None if left is None else round(left / 60, 1)
+        self.log.info(f"trial {record.label} {record.state}: {done}", **facts)
         return record
 
     def _tell(self, number: int, record: TrialRecord) -> None:

@@ -129,7 +129,8 @@ def test_the_best_are_trained_again_and_the_study_names_the_winner(
     assert study.best.trial_id == ranked[0].trial_id, "the search's best stays what it was"
     last = capfd.readouterr().err.splitlines()[-1]
     assert f"trial {study.confirmed.number} with {study.confirmed.mean:.4f}" in last
-    assert f"{study.confirmed.shrinkage:.4f} of the {study.confirmed.raw_best.value:.4f}" in last
+    raw = study.confirmed.raw_best
+    assert f"{study.confirmed.shrinkage:.4f} of trial {raw.number}: {raw.value:.4f} in the search" in last
 
 
 def test_the_search_does_not_see_the_repeats(tmp_path: Path) -> None:

@@ -137,6 +137,13 @@ def test_the_winner_is_the_cheapest_within_one_standard_error_of_the_best_mean()
         found = standing(whole(NEAR, seconds), repeats=3)
         assert found.winner
         assert found.winner.trial.number == number, seconds
+    # an interrupted repeat took longer than it should have
+    trials = whole(NEAR, {0: 100.0, 1: 50.0})
+    delayed = [t.model_copy(update={"active_seconds": 500.0, "resumes": 1}) if t.repeat == 1 else t for t in trials]
+    delayed = [t.model_copy(update={"active_seconds": 500.0, "resumes": 1}) if t.repeat == 2 else t for t in delayed]
+    found = standing(delayed, repeats=3)
+    assert found.winner
+    assert (found.winner.trial.number, found.winner.cost) == (1, 50.0)
     equal = standing(whole({0: [0.7, 0.6], 1: [0.6, 0.7]}), repeats=2)
     assert equal.winner
     assert equal.winner.trial.number == 0
