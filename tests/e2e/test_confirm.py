@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -63,8 +64,14 @@ def test_the_study_ends_with_the_confirmed_winner(whole: tuple[Path, str]) -> No
     assert len({tuple(document["post_ids"]) for document in predicted}) == 1, "all have the same test posts"
 
 
-def test_mlflow_shows_each_repeat_below_its_configuration(whole: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["by the study", "by sync"])
+def test_mlflow_shows_each_repeat_below_its_configuration(whole: tuple[Path, str], tmp_path: Path, later: bool) -> None:
     experiments, _ = whole
+    if later:
+        experiments = shutil.copytree(experiments, tmp_path / "e")
+        for path in (*experiments.glob("mlflow.db*"), *experiments.glob("trial_*/shipped.json")):
+            path.unlink()
+        run("sync.py", "--experiments", str(experiments))
     database = sqlite3.connect(experiments / "mlflow.db")
     tags: dict[str, dict[str, str]] = {}
     for run_id, key, value in database.execute("SELECT run_uuid, key, value FROM tags"):

@@ -138,8 +138,10 @@ class Confirmation:
         return confirming.race(known.values(), top=self._ask.top, repeats=self._ask.repeats, maximize=maximize)
 
     def _tell(self, race: confirming.Race) -> None:
-        """Log that the race begins, and which configurations have left it."""
-        if race.racers and not self._begun:
+        """Log that the race begins, and which configurations have left it; nothing where it was over before."""
+        if not self._begun:
+            if race.over:
+                return
             self._begun = True
             numbers = ", ".join(str(racer.trial.number) for racer in race.racers)
             self._log.info(
