@@ -372,7 +372,7 @@ class Driver:
             return None
         self.board.take_in_the_others()
         for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
-            trained = other.state in ("completed", "pruned") and not (other.duplicate_of or other.confirms)
+            trained = other.state in ("completed", "pruned") and not other.duplicate_of
             if trained and other.parameters == record.parameters:
                 return other
         return None

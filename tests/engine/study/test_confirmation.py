@@ -280,6 +280,7 @@ def test_a_pruner_neither_sees_nor_ends_a_repeat(tmp_path: Path, monkeypatch: py
     assert run(driver)
     assert decided == [6], "that of the search alone"
     assert len(repeats(tmp_path)) >= 6
+    assert {config_of(tmp_path, r)["study"]["pruner"] for r in repeats(tmp_path)} == {"none"}, "so it waits for none"
 
 
 def test_without_a_completed_trial_the_study_has_no_result_as_ever(tmp_path: Path) -> None:
