@@ -33,7 +33,12 @@ class Config(StudySpec):
     CONF: ClassVar[tuple[Path, ...]] = (Path(__file__).parent / "conf", ENGINE_CONF)
     CONDITIONS: ClassVar[Mapping[str, Condition]] = CONDITIONS
     IDENTITIES: ClassVar[Mapping[str, str]] = {"model": "model.model_id", "data": "data.source"}
-    LEGACY: ClassVar[Mapping[str, Any]] = {"data.group_duplicates": False, "data.path": None, "data.columns": None}
+    LEGACY: ClassVar[Mapping[str, Any]] = {
+        "data.group_duplicates": False,
+        "data.path": None,
+        "data.columns": None,
+        "data.validation_seed": None,
+    }
     SECTIONS: ClassVar[tuple[str, ...]] = ("data", "model", *StudySpec.SECTIONS)
     NOT_SEARCHED: ClassVar[tuple[str, ...]] = ("data", *StudySpec.NOT_SEARCHED)
 

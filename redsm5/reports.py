@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from redsm5.engine.documents import Document, Number, Record
+from redsm5.engine.documents import Document, Number, Record, SecondForm
 from redsm5.engine.jsonio import dumps
 from redsm5.engine.records import (
     BudgetLedger,
@@ -190,6 +190,63 @@ class ParameterImportance(Record):
     reason: str | None = None
 
 
+class RepeatSummary(Record):
+    """A repeat of a configuration, with its own seed and its own training and validation splits."""
+
+    trial_id: str
+    repeat: int
+    state: TrialState
+    value: Number | None
+    test_f1_macro: float | None
+    report: str | None
+
+
+class ConfirmedConfiguration(Record):
+    """A configuration of the search that was trained again.
+
+    Attributes:
+        trial_id, number, value: of the search's trial, and its score there.
+        mean, sd, low, high: of the scores of its repeats, and the 95 % interval of the mean by Student's t.
+        shrinkage: by how much the score in the search is better than that mean.
+        repeats: how many scores that are.
+        test_f1_macro, test_low, test_high: the mean over these repeats on the test split, and its 95 % interval; shown,
+            never used to choose.
+        left_after: the round after which it left the race: it was behind or, if `failed`, its repeat has no score.
+    """
+
+    trial_id: str
+    number: int | None
+    value: Number
+    mean: Number | None
+    sd: Number | None
+    low: Number | None
+    high: Number | None
+    shrinkage: Number | None
+    repeats: int
+    test_f1_macro: float | None
+    test_low: float | None
+    test_high: float | None
+    left_after: int | None
+    failed: bool
+    winner: bool
+    trials: list[RepeatSummary]
+
+
+class ConfirmationSummary(Record):
+    """The confirmation of the best configurations (redsm5/engine/study/confirming.py), as the search ranked them.
+
+    Attributes:
+        rounds: how many of the rounds, of which there are `repeats`, are done.
+        winner: the trial_id of the search's trial whose configuration won; null before the last round is done.
+    """
+
+    top: int
+    repeats: int
+    rounds: int
+    winner: str | None
+    configurations: list[ConfirmedConfiguration]
+
+
 class StorageSummary(Record):
     """Bytes of all checkpoints of a study: on disk `now`, the `highest` at any moment, all that was `written`, and the
     bytes if each had been kept complete. `budget` is their limit.
@@ -202,9 +259,9 @@ class StorageSummary(Record):
     budget: int | None
 
 
-class StudySummary(Document):
-    """summary.json. `trials` by validation, best first. Paths are relative to the experiments folder; `problems` names
-    what could not be read.
+class StudySummary(SecondForm):
+    """summary.json. `trials` are the search's, by validation, best first; those that repeat one are in `confirmation`.
+    Paths are relative to the experiments folder; `problems` names what could not be read.
     """
 
     generated_at: str
@@ -220,6 +277,7 @@ class StudySummary(Document):
     parameter_importance: dict[str, ParameterImportance]
     storage: StorageSummary
     problems: list[str]
+    confirmation: ConfirmationSummary | None = None
 
 
 # The documents with a file of their own, by the names of their schemas in redsm5/schemas/.

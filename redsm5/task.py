@@ -74,6 +74,9 @@ class ReDSM5:
                 remedy=" ".join(dict.fromkeys(missing.values())),
             )
 
+    def repeated(self, config: Config, seed: int) -> dict[str, Any]:
+        return {"data.validation_seed": seed}
+
     def write_page(self, folder: Path) -> None:
         from redsm5.evaluation.page import write_page  # the plots take a second to import
 

@@ -25,6 +25,7 @@ def table(summary: StudySummary) -> str:
         test = best.test_metrics.criteria_matching.f1_macro if best.test_metrics else None
         beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
         lines.append(f"best {summary.metric} on validation: {best.value:.4f}, trial {best.number}{beside}")
+    lines += _confirmation(summary)
     rows: list[Row] = [
         {
             "trial": row.number,
@@ -41,6 +42,47 @@ def table(summary: StudySummary) -> str:
     if len(summary.trials) > SHOWN:
         lines.append(f"and {len(summary.trials) - SHOWN} more, on the page")
     return "\n".join([*lines, summary.note])
+
+
+def _confirmation(summary: StudySummary) -> list[str]:
+    """The confirmed winner, what of the search's best was luck, and a row for each configuration."""
+    found = summary.confirmation
+    if found is None:
+        return []
+    first = found.configurations[0]
+    lines = [f"confirming: {found.rounds} of {found.repeats} rounds are done"]
+    if winner := next((row for row in found.configurations if row.winner), None):
+        said = f"{_spread(winner.mean, winner.low, winner.high)} over {winner.repeats} repeats"
+        lines = [f"confirmed winner: trial {winner.number}, mean {summary.metric} on validation {said}"]
+    elif found.rounds == found.repeats:
+        lines = ["no configuration was confirmed: a repeat of each failed"]
+    if first.mean is not None and first.shrinkage is not None:
+        luck = f"{first.shrinkage:.4f} was luck" if first.shrinkage > 0 else "none of it was luck"
+        lines.append(
+            f"the search's best, trial {first.number}: {first.value:.4f} there, {first.mean:.4f} when repeated; {luck}"
+        )
+    rows: list[Row] = [
+        {
+            "configuration": f"{row.number}{' *' if row.winner else ''}",
+            "search": row.value,
+            "mean": row.mean,
+            "sd": row.sd,
+            "95_%_interval": _interval(row.low, row.high),
+            "shrinkage": row.shrinkage,
+            "mean_test_f1_macro": _spread(row.test_f1_macro, row.test_low, row.test_high),
+            "left": None if row.left_after is None else f"after round {row.left_after}{', failed' * row.failed}",
+        }
+        for row in found.configurations
+    ]
+    return [*lines, "", as_table([*rows[0]], rows)]
+
+
+def _interval(low: float | None, high: float | None) -> str | None:
+    return None if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
+
+
+def _spread(mean: float | None, low: float | None, high: float | None) -> str:
+    return " ".join(filter(None, ["-" if mean is None else f"{mean:.4f}", _interval(low, high)]))
 
 
 def write_missing_pages(experiments: Path, study_id: str) -> None:

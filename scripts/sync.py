@@ -32,6 +32,7 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[st
     records, _ = read_studies(experiments)
     studies = {record.study_id: record.config for record in records if isinstance(record.config.get("study"), dict)}
     by_uri: dict[str, list[Path]] = defaultdict(list)
+    repeats: dict[str, list[Path]] = defaultdict(list)  # after the trials that they confirm, whose runs they belong to
     unreadable = 0
     for folder in paths.trial_dirs(experiments):
         try:
@@ -44,7 +45,10 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[st
             continue
         if config:
             config = paths.moved(config, experiments)
-            by_uri[config["study"].get("tracking_uri") or local.own_uri(experiments)].append(folder)
+            of_kind = repeats if record and record.confirms else by_uri
+            of_kind[config["study"].get("tracking_uri") or local.own_uri(experiments)].append(folder)
+    for uri, folders in repeats.items():
+        by_uri[uri] += folders
     return by_uri, unreadable
 
 

@@ -163,7 +163,8 @@ def _key(config: "DataConfig") -> str | None:
             return None
         if config.source == "dataset":
             source.append(config.columns)
-    split = (config.split_seed, config.validation_fraction, config.test_fraction, config.group_duplicates)
+    seeds = (config.split_seed, config.validation_seed)
+    split = (*seeds, config.validation_fraction, config.test_fraction, config.group_duplicates)
     return cache.key("posts", source, *split)
 
 

@@ -2,7 +2,7 @@
 
 Duplicates of a post stay in one split, so that no memorized post is evaluated (`redsm5.data.duplicates`). The same
 posts and split_seed give the same splits, whatever the order of rows in the files. The test split is drawn first, so it
-does not depend on validation_fraction.
+does not depend on validation_fraction; data.validation_seed draws the validation split of the rest with another seed.
 """
 
 import hashlib
@@ -61,7 +61,8 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
             remedy="Use more posts, or lower data.test_fraction and data.validation_fraction.",
         )
     rest, test = _draw(groups, n_test, config.split_seed)
-    train, validation = _draw(rest, n_validation, config.split_seed)
+    again = config.split_seed if config.validation_seed is None else config.validation_seed
+    train, validation = _draw(rest, n_validation, again)
 
     names = {"train": _ids(train), "validation": _ids(validation), "test": _ids(test)}
     assigned = {post_id: name for name, ids in names.items() for post_id in ids}

@@ -27,6 +27,8 @@ LEGACY: Mapping[str, Any] = {
     "study.reduction_factor": 3,
     "study.min_epochs": 1,
     "study.brackets": 1,
+    "study.confirm.top": 0,
+    "study.confirm.repeats": 5,
 }
 SCHEMA = "schema"
 
@@ -40,24 +42,34 @@ def _unchanged(document: Document) -> Document:
 
 
 def with_values(config: Document, legacy: Mapping[str, Any]) -> Document:
-    """A saved configuration, with the values of `legacy` for missing keys of its sections."""
+    """A saved configuration, with the values of `legacy` for missing keys of its sections, and of sections in them."""
     filled = dict(config)
     for name, value in legacy.items():
         section, _, key = name.partition(".")
-        if isinstance(keys := filled.get(section), dict) and key not in keys:
-            filled[section] = {**keys, key: value}
+        if isinstance(keys := filled.get(section), dict):
+            filled[section] = _with_value(keys, key, value)
     return filled
+
+
+def _with_value(keys: Document, name: str, value: Any) -> Document:
+    """The keys of a section, with this value where the dotted key is missing."""
+    section, _, key = name.partition(".")
+    if not key:
+        return keys if name in keys else {**keys, name: value}
+    inner = keys.get(section, {})
+    return {**keys, section: _with_value(inner, key, value)} if isinstance(inner, dict) else keys
 
 
 # By class: the step at index n migrates from schema n to n + 1. For other classes, schema 1 only adds the number.
 FIRST: Sequence[Step] = (_unchanged,)
-TWICE = (_unchanged, _unchanged)  # schema 2 has fields for paused trials
+TWICE = (_unchanged, _unchanged)  # schema 2 has fields for paused trials and for repeats
 STEPS: Mapping[str, Sequence[Step]] = {
     CONFIG: (*TWICE, _unchanged),
     "TrialRecord": TWICE,
     "StudyRecord": TWICE,
     "StudyIndex": TWICE,
     "Decision": TWICE,
+    "StudySummary": TWICE,
 }
 
 

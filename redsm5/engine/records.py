@@ -38,6 +38,8 @@ class TrialRecord(SecondForm):
         rung: the last one at which it paused, from 0 (redsm5/engine/rungs.py).
         repeated_seconds: of `active_seconds`, what it trained before its checkpoint was evicted, and then again.
         parameters: only those drawn or set for it; a parameter whose condition does not hold is left out.
+        confirms, repeat: of a trial that trains the configuration of an earlier one again (study.confirm): that one's
+            trial_id, and which repeat it is, from 1. Its number is that trial's, too.
     """
 
     trial_id: str
@@ -61,6 +63,14 @@ class TrialRecord(SecondForm):
     exit_code: int | None = None
     error: ErrorRecord | None = None
     parameters: dict[str, Any] = {}
+    confirms: str | None = None
+    repeat: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Its number, for people; `7·2` is repeat 2 of trial 7. A trial without a study has none."""
+        number = "–" if self.number is None else str(self.number)
+        return number if self.repeat is None else f"{number}·{self.repeat}"
 
     @property
     def seconds(self) -> float | None:
@@ -86,10 +96,50 @@ class StudyBest(Record):
     value: Number
 
 
+class SearchBest(Record):
+    """The configuration that the search found best, and what its repeats say of it.
+
+    Attributes:
+        value: its score in the search. mean, sd: of its repeats' scores. low, high: the 95 % interval of that mean.
+        repeats: the number of repeats with a score; with one, there is a mean only.
+    """
+
+    trial_id: str
+    number: int
+    value: Number
+    mean: Number | None = None
+    sd: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    repeats: int = 0
+
+
+class Confirmed(Record):
+    """The configuration that won the confirmation of a search (redsm5/engine/study/confirming.py).
+
+    Attributes:
+        trial_id, number: of the trial of the search.
+        mean, sd: of the scores of its repeats. low, high: the 95 % interval of that mean.
+        raw_best: what the search found best.
+        shrinkage: by how much raw_best's score in the search is better than the mean of its repeats.
+    """
+
+    trial_id: str
+    number: int
+    mean: Number
+    sd: Number
+    low: Number
+    high: Number
+    repeats: int
+    raw_best: SearchBest
+    shrinkage: Number | None
+
+
 class StudyRecord(SecondForm):
     """study.json: the study's state, and the configuration with which it was created.
 
     Attributes:
+        confirmed: the winner of study.confirm, once its last repeat has ended.
         enqueued: the parameter sets of study.enqueue when the study was created.
         left_out: what the search space proposes but the machine lacked when the study was created, and is not tried.
     """
@@ -104,6 +154,7 @@ class StudyRecord(SecondForm):
     data_fingerprint: str | None = None
     enqueued: list[dict[str, Any]] = []
     left_out: list[str] = []
+    confirmed: Confirmed | None = None
     config: dict[str, Any]
 
     @property

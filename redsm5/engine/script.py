@@ -131,5 +131,8 @@ class ScriptTask:
     def check_study(self, config: ScriptSpec, enqueued: Sequence[Mapping[str, Any]]) -> None:
         pass
 
+    def repeated(self, config: ScriptSpec, seed: int) -> dict[str, Any]:
+        return {}
+
     def write_page(self, folder: Path) -> None:
         pass

@@ -170,6 +170,18 @@ class SearchConfig(Section):
     space: dict[str, Parameter]
 
 
+class ConfirmConfig(Section):
+    """The confirmation of a search: its best configurations are trained again (docs/search.md, "Is the winner luck?").
+
+    Attributes:
+        top: so many of the best, when the search ends; 0: none.
+        repeats: how often each, with new seeds and other splits; one that falls behind is dropped earlier.
+    """
+
+    top: Annotated[int, Field(ge=0, le=100)] = 0
+    repeats: Annotated[int, Field(ge=2, le=100)] = 5  # an interval needs two
+
+
 class StudyConfig(Section):
     """The study.
 
@@ -219,6 +231,7 @@ class StudyConfig(Section):
     enqueue_defaults: bool
     storage: str | None = None
     tracking_uri: str | None = None
+    confirm: ConfirmConfig = ConfirmConfig()
 
     @model_validator(mode="after")
     def _multivariate_is_of_tpe(self) -> Self:

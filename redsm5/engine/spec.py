@@ -136,6 +136,8 @@ MAY_CHANGE = (
     "study.tracking_uri",
     "launch",
     "study.storage",
+    "study.confirm.top",
+    "study.confirm.repeats",
     "experiments",
     "trial.id",
 )

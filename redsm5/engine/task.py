@@ -76,5 +76,10 @@ class Task(Protocol[C]):
             ConfigError: it has not.
         """
 
+    def repeated(self, config: C, seed: int) -> dict[str, Any]:
+        """What changes, by dotted key, where a trial is repeated to confirm its score: what is drawn by chance besides
+        the training, such as the posts that validate it. Repeats with the same seed can be compared in pairs.
+        """
+
     def write_page(self, folder: Path) -> None:
         """Draw the page of a trial's report, which is there."""

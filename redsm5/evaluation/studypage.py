@@ -27,6 +27,9 @@ def render_summary(
     completed = [row for row in summary.trials if row.state == "completed" and scored(row) is not None]
     fresh = [row for row in completed if row.duplicate_of is None]
     numbers = {row.trial_id: row.number for row in summary.trials}
+    confirmed = summary.confirmation.configurations if summary.confirmation else []
+    reports = [(row.trial_id, row.report) for row in summary.trials]
+    reports += [(repeat.trial_id, repeat.report) for row in confirmed for repeat in row.trials]
     importance = sorted(
         summary.parameter_importance.items(), key=lambda item: (item[1].conditional, -(item[1].share or -1.0))
     )
@@ -35,7 +38,7 @@ def render_summary(
         summary=summary,
         best_row=next((row for row in summary.trials if summary.best and row.trial_id == summary.best.trial_id), None),
         best_metrics=_best_metrics(summary),
-        links={row.trial_id: link for row in summary.trials if (link := _link(experiments, row))},
+        links={trial_id: link for trial_id, report in reports if (link := _link(experiments, report))},
         numbers=numbers,
         importance=importance,
         untold=(
@@ -56,12 +59,12 @@ def scored(row: SummaryTrial) -> float | None:
     return row.value if row.value is not None and math.isfinite(row.value) else None
 
 
-def _link(experiments: Path, row: SummaryTrial) -> str | None:
-    """The path of the trial's page relative to the study's folder, or of its report if it has no page."""
-    if row.report is None:
+def _link(experiments: Path, report: str | None) -> str | None:
+    """The path of a trial's page relative to the study's folder, or of its report if it has no page."""
+    if report is None:
         return None
-    page = Path(row.report).with_name(paths.REPORT_PAGE)
-    return f"../{page if (experiments / page).exists() else row.report}"
+    page = Path(report).with_name(paths.REPORT_PAGE)
+    return f"../{page if (experiments / page).exists() else report}"
 
 
 def _best_metrics(summary: StudySummary) -> list[tuple[str, float | None]]:

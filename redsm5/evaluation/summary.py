@@ -21,6 +21,7 @@ from redsm5.engine.installed import typed
 from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time
+from redsm5.evaluation.confirmation import confirmation_of
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.studypage import render_summary, scored
 from redsm5.reports import (
@@ -166,7 +167,7 @@ def space_of(study: StudyRecord) -> dict[str, Parameter]:
 def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -> StudySummary:
     """The summary of what was read."""
     study = found.study
-    rows = [_row(experiments, found, trial_id) for trial_id in found.trials]
+    rows = [_row(experiments, found, trial_id) for trial_id, record in found.trials.items() if not record.confirms]
     trials = sorted(rows, key=partial(_by_validation, sign=1 if study.maximize else -1))
     return StudySummary(
         generated_at=now(),
@@ -182,7 +183,16 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
         parameter_importance=_importance(study, trials),
         storage=_storage(found, moments),
         problems=found.problems,
+        confirmation=confirmation_of(
+            study, found.trials, found.tests, lambda trial_id: _report_of(experiments, trial_id)
+        ),
     )
+
+
+def _report_of(experiments: Path, trial_id: str) -> str | None:
+    """The path of a trial's report relative to the experiments folder, if there is one."""
+    report = paths.trial_dir(experiments, trial_id) / paths.REPORT
+    return str(report.relative_to(experiments)) if report.exists() else None
 
 
 def _by_validation(row: SummaryTrial, *, sign: int) -> tuple[bool, float, bool, int]:
@@ -195,7 +205,6 @@ def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
     record = found.trials[trial_id]
     evaluated = trial_id if trial_id in found.tests else record.duplicate_of or trial_id
     tests = found.tests.get(evaluated)
-    report = paths.trial_dir(experiments, evaluated) / paths.REPORT
     return SummaryTrial(
         trial_id=trial_id,
         number=record.number,
@@ -209,7 +218,7 @@ def _row(experiments: Path, found: StudyFiles, trial_id: str) -> SummaryTrial:
         duplicate_of=record.duplicate_of,
         error=record.error.kind if record.error else None,
         parameters=record.parameters,
-        report=str(report.relative_to(experiments)) if report.exists() else None,
+        report=_report_of(experiments, evaluated),
     )
 
 

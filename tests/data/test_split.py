@@ -20,7 +20,8 @@ SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
 
 def config(**changes):
     return SimpleNamespace(
-        **{"split_seed": 42, "validation_fraction": 0.15, "test_fraction": 0.2, "group_duplicates": True, **changes}
+        **{"split_seed": 42, "validation_seed": None, "validation_fraction": 0.15, "test_fraction": 0.2}
+        | {"group_duplicates": True, **changes}
     )
 
 
@@ -228,3 +229,35 @@ def test_posts_that_are_all_copies_of_two_are_too_few():
     with pytest.raises(InputError, match=r"20 posts \(2 without duplicates\) are too few"):
         split(Corpus(tuple(posts), {}), config())
     assert split(Corpus(tuple(posts), {}), config(group_duplicates=False)).test
+
+
+# -- other training and validation splits of the same posts
+
+
+def test_another_validation_seed_splits_the_rest_anew_and_leaves_the_test_split(corpus):
+    first = split(corpus, config())
+    labels = {post.post_id: post.labels for post in corpus.posts}
+    seen = {first.validation}
+    for seed in range(4):
+        a = split(corpus, config(validation_seed=seed))
+        assert a.test == first.test
+        assert {*a.train, *a.validation} == {*first.train, *first.validation}
+        assert len(a.validation) == pytest.approx(0.15 * 1484, abs=5)
+        for c, symptom in enumerate(SYMPTOMS):
+            rest = sum(labels[i][c] for i in (*a.train, *a.validation))
+            share = len(a.validation) / (len(a.train) + len(a.validation))
+            assert sum(labels[i][c] for i in a.validation) == pytest.approx(share * rest, abs=3), symptom
+        assert a == split(corpus, config(validation_seed=seed))
+        assert a.fingerprint != first.fingerprint
+        seen.add(a.validation)
+    assert len(seen) == 5
+    assert split(corpus, config(validation_seed=42)) == first, "without one it is split_seed"
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_stay_together_whatever_the_validation_seed(kind):
+    corpus = with_copies(COPIES[kind])
+    for seed in range(3):
+        a = split(corpus, config(validation_seed=seed))
+        where = {i: n for n, ids in enumerate((a.train, a.validation, a.test)) for i in ids}
+        assert all(where[f"p{i}"] == where[f"qp{i}"] for i in range(30))

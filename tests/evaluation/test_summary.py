@@ -255,3 +255,77 @@ def test_where_there_is_none_or_only_a_damaged_one_the_error_says_so(tmp_path: P
             select_study(tmp_path, wanted)
     write_study(tmp_path, study_of(study_id=T[1], name="whole"))
     assert select_study(tmp_path, None).name == "whole"
+
+
+# -- the confirmation
+
+
+def page_of(experiments: Path) -> str:
+    summarized(experiments)
+    return (paths.study_dir(experiments, STUDY) / paths.SUMMARY_PAGE).read_text()
+
+
+def confirm(experiments: Path, make_trial: MakeTrial, *, repeats: int = 2, done: int = 2) -> None:
+    """Confirm the trials 1 and 0, of 0.7 and 0.5 in the search: so many repeats of each are done."""
+    config = study_of().config | {"study": {"direction": "maximize", "confirm": {"top": 2, "repeats": repeats}}}
+    (paths.study_dir(experiments, STUDY) / paths.STUDY).write_bytes(study_of(config=config).to_json())
+    for of, value, test in ((1, 0.55, 0.3), (0, 0.45, 0.8)):
+        for n in range(1, done + 1):
+            trial_id = id_of(100 * (of + 1) + n)
+            best = {"epoch": 3, "value": value + n / 100}
+            record = trial_of(trial_id, of, best=best, confirms=T[of], repeat=n, active_seconds=9.0)
+            make_trial(trial_id, record=record, report=report_of(trial_id, test_metrics=metrics(test + n / 100)))
+
+
+def test_repeats_stand_in_the_confirmation_and_nowhere_else(experiments: Path, make_trial: MakeTrial) -> None:
+    before = summarized(experiments)
+    assert before.confirmation is None
+    confirm(experiments, make_trial)
+    summary = summarized(experiments)
+    same = {"trials", "best", "counts", "parameter_importance"}
+    assert summary.model_dump(include=same) == before.model_dump(include=same)
+    found = summary.confirmation
+    assert found
+    assert (found.rounds, found.repeats, found.winner) == (2, 2, T[1])
+    first, second = found.configurations
+    assert (first.number, first.value, first.winner, second.number, second.winner) == (1, 0.7, True, 0, False)
+    assert first.mean == pytest.approx(0.565)
+    assert first.shrinkage == pytest.approx(0.7 - 0.565)
+    # t(0.975, 1) = 12.7062, by the tables, of two values that are 0.01 apart
+    assert [first.low, first.high] == pytest.approx([0.565 - 12.7062 * 0.005, 0.565 + 12.7062 * 0.005], abs=1e-5)
+    assert second.test_f1_macro == pytest.approx(0.815), "the winner has the worse test scores: they choose nothing"
+    assert first.test_f1_macro == pytest.approx(0.315)
+    assert [(trial.repeat, trial.state, trial.report) for trial in first.trials] == [
+        (n, "completed", f"trial_{id_of(200 + n)}/evaluation_report.json") for n in (1, 2)
+    ]
+    jsonschema.validate(
+        json_of(paths.study_dir(experiments, STUDY) / paths.SUMMARY), json.loads(reports.schema("study_summary"))
+    )
+
+
+def test_the_page_marks_the_confirmed_winner_and_links_its_repeats(experiments: Path, make_trial: MakeTrial) -> None:
+    assert "Is the winner luck?" not in page_of(experiments)
+    confirm(experiments, make_trial)
+    page = page_of(experiments)
+    section = page.partition("Is the winner luck?")[2].partition("<h2>")[0]
+    assert section.count("confirmed winner</small>") == 1
+    assert "had 0.700 in the search and 0.565 when repeated: 0.135 was luck" in section
+    assert f'href="../trial_{id_of(201)}/evaluation_report.json"' in section
+    assert "never used to choose" in section
+
+
+def test_a_confirmation_under_way_has_no_winner_yet(experiments: Path, make_trial: MakeTrial) -> None:
+    confirm(experiments, make_trial, repeats=3, done=1)
+    summary = summarized(experiments)
+    assert summary.confirmation
+    assert (summary.confirmation.rounds, summary.confirmation.winner) == (1, None)
+    first = summary.confirmation.configurations[0]
+    assert (first.repeats, first.sd, first.low, first.test_low) == (1, None, None, None)
+    assert first.mean == pytest.approx(0.56)
+    assert "1 of 3 rounds are done" in page_of(experiments)
+
+
+def test_keys_of_another_version_confirm_nothing(experiments: Path) -> None:
+    for section in ({"confirm": {"top": 3, "votes": 9}}, {"confirm": 7}, {"confirm": None}, {}, None):
+        (paths.study_dir(experiments, STUDY) / paths.STUDY).write_bytes(study_of(config={"study": section}).to_json())
+        assert summarized(experiments).confirmation is None

@@ -23,7 +23,7 @@ def slice_chart(trials: Trials, axis: str) -> Chart:
     first = text.time_of(trials.span[1]).timestamp()
     found: list[tuple[object, float, bool]] = []
     for trial in trials:
-        value = score(trial)
+        value = None if trial.confirms else score(trial)
         ended = trial.finished_at or trial.created_at
         at = (text.time_of(ended).timestamp() - first) / 3600 if axis == TIME else trial.parameters.get(axis)
         if isinstance(at, int | float) and not abs(at) < 1e15:

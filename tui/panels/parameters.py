@@ -45,7 +45,9 @@ def ranked(trials: Trials) -> list[Ranked]:
     found = [
         Ranked(value, trial)
         for trial in trials
-        if trial.state == "completed" and trial.duplicate_of is None and (value := score(trial)) is not None
+        if trial.state == "completed"
+        and not (trial.duplicate_of or trial.confirms)
+        and (value := score(trial)) is not None
     ]
     found.sort(key=lambda one: -trials.sign * one.value)
     return found

@@ -23,7 +23,7 @@ def status(snapshot: Snapshot) -> Text:
     """The study's state, pending control files, and its progress."""
     if snapshot.study is None:
         return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
-    begun = len(snapshot.trials) - snapshot.trials.counts["queued"]
+    begun = min(len(snapshot.trials) - snapshot.trials.counts["queued"], snapshot.trials.searched)
     line = state(snapshot.study.state)
     if ordered := orders(snapshot):
         line.append(f" · {ordered}", "bold yellow")

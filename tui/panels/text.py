@@ -99,7 +99,9 @@ def value(number: float | None) -> str:
 
 
 def number(trial: TrialRecord | Event) -> str:
-    return "–" if trial.number is None else f"#{trial.number}"
+    if isinstance(trial, Event):
+        return f"#{trial.number}"
+    return "–" if trial.number is None else f"#{trial.label}"
 
 
 def parameter(setting: object) -> str:

@@ -32,6 +32,8 @@ def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) ->
         line.append(f"\n✂ {text.clean(detail.pruned)}", "yellow")
     if trial.duplicate_of:
         line.append(f"\nduplicate of {text.clean(trial.duplicate_of, 60)}, not trained again", "yellow")
+    if trial.confirms:
+        line.append(f"\nrepeat of {text.clean(trial.confirms, 60)}, to confirm its score", "yellow")
     for problem in detail.problems:
         line.append(f"\n! {text.clean(problem)}", "yellow")
     return line

@@ -29,7 +29,7 @@ def columns(trials: Trials, metric: str, notes: Mapping[str, str]) -> tuple[Colu
     noted = [len(note) for trial_id, note in notes.items() if trial_id in trials.by_id]
     return (
         Column("", "", 2, right=False),
-        Column("#", "#", max(3, len(str(len(trials))))),
+        Column("#", "#", max(3, len(str(len(trials))) + (2 if trials.searched < len(trials) else 0))),
         Column("state", "state", 13, right=False),
         Column("objective", metric, max(6, len(metric))),
         Column("epoch", "epoch", 7),
@@ -68,7 +68,7 @@ def values(trial: TrialRecord, metric: str) -> dict[str, object]:
 def sorting(key: str, notes: Mapping[str, str]) -> Callable[[TrialRecord], Sortable]:
     """A trial's sort key: (False, number, text), or (True, …) if it has no such value."""
     of: dict[str, Callable[[TrialRecord], Any]] = {
-        "#": lambda t: t.number,
+        "#": lambda t: t.number if t.repeat is None or t.number is None else t.number + t.repeat / 1000,
         "state": lambda t: t.state,
         "objective": score,
         "epoch": lambda t: t.epoch,
@@ -94,7 +94,11 @@ def counts(view: View, shown: int) -> Text:
     """The number of trials in the table."""
     trials, study = view.snapshot.trials, view.snapshot.study
     of = f" of {study.trials.wanted:,}" if study else ""
-    return Text(f"{len(trials):,}{of} trials" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}")
+    repeats = len(trials) - trials.searched
+    more = f" and {repeats:,} repeat{'s' * (repeats > 1)}" if repeats else ""
+    return Text(
+        f"{trials.searched:,}{of} trials{more}" if shown == len(trials) else f"{shown:,} of {text.trials(len(trials))}"
+    )
 
 
 def states(view: View, *, word: bool) -> Text:
@@ -113,7 +117,7 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
     sign += "•" if trial.trial_id in view.marked else " "
     own: dict[str, Cell] = {
         "": Text.assemble((sign, "bold yellow")),
-        "#": "–" if trial.number is None else str(trial.number),
+        "#": trial.label,
         "state": text.state(trial.state),
         "objective": text.value(trial.best.value if trial.best else None),
         "epoch": f"{trial.epoch}/{trial.epochs}",
@@ -135,6 +139,8 @@ def detail(trial: TrialRecord) -> Text:
         line.append(f"\n{text.clean(trial.error.kind, 60)}: {text.clean(trial.error.message)}", text.STYLES["failed"])
     elif trial.duplicate_of:
         line.append(f"\nduplicate of {text.clean(trial.duplicate_of, 60)}, not trained again")
+    elif trial.confirms:
+        line.append(f"\nrepeat of {text.clean(trial.confirms, 60)}, to confirm its score")
     elif trial.best:
         line.append(f"\nbest {text.value(trial.best.value)} after epoch {trial.best.epoch} of {trial.epochs}")
     else:

@@ -59,8 +59,13 @@ class Trials(tuple[TrialRecord, ...]):
 
     @property
     def span(self) -> tuple[int, str, str]:
-        """The number of finished trials, the first start and the last end; the times may be empty."""
+        """The number of finished trials of the search, its first start and its last end; the times may be empty."""
         return self._facts.ended, self._facts.first, self._facts.last
+
+    @property
+    def searched(self) -> int:
+        """The number of trials without those that repeat one to confirm it."""
+        return len(self) - self._facts.repeats
 
     @property
     def active(self) -> tuple[TrialRecord, ...]:
@@ -75,15 +80,18 @@ class Trials(tuple[TrialRecord, ...]):
     def _facts(self) -> "_Facts":
         """One plain loop for speed: it runs over thousands of trials each time one has changed."""
         states, active, points, best, highest = [], [], [], None, -INFINITY
-        size, ended, first, last = 0, 0, "", ""
+        size, ended, first, last, repeats = 0, 0, "", "", 0
         for place, trial in enumerate(self):
             states.append(state := trial.state)
             size += trial.bytes
-            if (began := trial.started_at) and (began < first or not first):
-                first = began
             if state in ACTIVE:
                 active.append(trial)
-            elif state in FINISHED and (finished := trial.finished_at):
+            if trial.confirms is not None:  # a repeat is no result of the search
+                repeats += 1
+                continue
+            if (began := trial.started_at) and (began < first or not first):
+                first = began
+            if state in FINISHED and (finished := trial.finished_at):
                 ended += 1
                 if finished > last:
                     last = finished
@@ -91,7 +99,7 @@ class Trials(tuple[TrialRecord, ...]):
                 points.append((place if trial.number is None else trial.number, value, state == "completed"))
                 if state == "completed" and self.sign * value > highest:
                     best, highest = trial, self.sign * value
-        return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last)
+        return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last, repeats)
 
     @cached_property
     def running_best(self) -> list[tuple[int, float]]:
@@ -137,6 +145,7 @@ class _Facts(NamedTuple):
     ended: int
     first: str
     last: str
+    repeats: int
 
 
 def score(trial: TrialRecord) -> float | None:

@@ -381,8 +381,11 @@ def eviction_order(
     def seconds(record: TrialRecord) -> float:
         return record.active_seconds - record.repeated_seconds
 
-    # Of those tied for the best, the first stays: it is the one that study.json names.
-    completed = sorted((r for r in records if r.state == "completed"), key=lambda r: (score(r), -(r.number or 0)))
+    # Of those tied for the best, the first stays: it is the one that study.json names, and no repeat of it.
+    completed = sorted(
+        (r for r in records if r.state == "completed"),
+        key=lambda r: (r.confirms is None, score(r), -(r.number or 0)),
+    )
     paused = [(chance(record.number or 0), record) for record in records if record.state == "paused"]
     paused.sort(key=lambda pair: (pair[0] * seconds(pair[1]) / max(pair[1].bytes, 1), -(pair[1].number or 0)))
     order = [

@@ -102,7 +102,10 @@ class Orphans:
 
     def holds(self, frozen: optuna.trial.FrozenTrial) -> bool:
         """Whether this trial is still with a process that was not to be waited for."""
-        trial_id = frozen.user_attrs.get(search.TRIAL_ID)
+        return self.keeps(frozen.user_attrs.get(search.TRIAL_ID))
+
+    def keeps(self, trial_id: str | None) -> bool:
+        """The same, by the trial's id."""
         if trial_id not in self._kept:
             return False
         with files.try_lock(paths.trial_dir(self._experiments, str(trial_id)) / paths.LOCK) as free:

@@ -24,6 +24,7 @@ from redsm5.engine.sections import SearchConfig
 from redsm5.engine.spec import StudySpec, load_config
 from redsm5.engine.study import claims, pruning, search, space
 from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_access
+from redsm5.engine.study.confirmation import Confirmation, said_of
 from redsm5.engine.study.control import BY_HAND, Control
 from redsm5.engine.study.database import breaking_off, wait_when_away
 from redsm5.engine.study.failures import Failures, check_result, failed_at_start, reason_of
@@ -103,6 +104,9 @@ class Driver:
         self.pages = Pages(task, self.log)
         self.gpu = SharedGpu(self.folder, self.log)
         self.orphans = claims.Orphans(self.experiments, self.stop_now, self.log)
+        self.confirmation = Confirmation(
+            task, self.config, self.board, self.optuna, self.control, self.orphans, self.stop_now, self.log
+        )
         self._waited = False
         self._stale, self._renewed = False, 0.0
         if record.left_out and not begun:
@@ -130,11 +134,11 @@ class Driver:
         note_open_to_all(self.experiments, self.log.warning)
         self.shipper.start()
         self.standby = standby
-        outcome = "stopped"
+        outcome, confirmed = "stopped", self.board.study.confirmed
         try:
             with breaking_off():
                 self._recover()
-                while (trial := self._next_trial()) is not None:
+                while (trial := self._next_trial() or self.confirmation.next_trial()) is not None:
                     claim, number, trial_id = trial
                     told = True
                     if self.orphans.ends(trial_id):
@@ -144,6 +148,7 @@ class Driver:
                         claim.release()
                     else:
                         self.failures.hold(claim, number, trial_id)
+            confirmed = self.confirmation.result()
             outcome = "completed"
         except Interrupted:
             ordered = not self.stop.requested and (self.stop_now.requested or paths.STOP in self.control.look())
@@ -158,7 +163,7 @@ class Driver:
             self.pages.close()
             try:
                 with files.Lock(self.folder / paths.LOCK):
-                    self.board.write(state=outcome)
+                    self.board.write(state=outcome, confirmed=confirmed)
                     self.control.leave()
             finally:
                 self.log.info("shipping the last metrics to MLflow")
@@ -174,6 +179,7 @@ class Driver:
             self.log.info(
                 f"study {name} is complete: {self._finished()} trials",
                 best=best and f"{best.value:.4f} in trial {best.number}",
+                **said_of(confirmed),
                 on_disk=size_text(self.board.bytes()),
                 summary=typed(f"just summary {name}"),
             )
@@ -186,6 +192,7 @@ class Driver:
         for damaged in read_studies(self.experiments)[1]:
             self._pass_over("study", damaged.error)
         known = [t.user_attrs[search.TRIAL_ID] for t in self.optuna.get_trials() if search.TRIAL_ID in t.user_attrs]
+        known += self.confirmation.known()
         self.board.refresh(known)
         told = {event.trial_id: event.state for event in load_lines(self.folder / paths.EVENTS, Event)}
         for trial_id in known:
@@ -309,7 +316,7 @@ class Driver:
         while (before := self._to_train(number, trial_id, folder)) is not None:
             places.append((before.epoch, before.step))
             word = "resuming" if before.started_at else "starting"
-            self.log.info(f"{word} trial {number}", **before.parameters)
+            self.log.info(f"{word} trial {before.label}", **before.parameters)
             self.asked = self.control.asked(paths.STOP_NOW, paths.PAUSE, paths.PRUNE + trial_id)
             launched_at = running_time()
             limit = self.limit - before.active_seconds + before.repeated_seconds
@@ -320,7 +327,9 @@ class Driver:
             self.gpu.note(folder)
             if self.gpu.was_crowded(record) and not alone:
                 alone = True
-                self.log.warning(f"trial {number} ran out of memory beside others on its GPU: it is tried again alone")
+                self.log.warning(
+                    f"trial {record.label} ran out of memory beside others on its GPU: it is tried again alone"
+                )
                 record = record.model_copy(update={"state": "interrupted", "finished_at": None})
                 write_record(folder, record)
                 continue
@@ -338,7 +347,7 @@ class Driver:
             ordered = self.asked.requested and not self.stop.requested
             if record.state != "interrupted" and not ordered:  # before its first step a signal ends it without a word
                 self.log.warning(
-                    f"trial {number} exited without recording an outcome",
+                    f"trial {record.label} exited without recording an outcome",
                     output=str(folder / paths.LOGS / paths.OUTPUT),
                 )
             record = note_killed(folder, record, active_seconds=ran)
@@ -358,7 +367,7 @@ class Driver:
                 return self._failed_at_start(number, trial_id, folder, record)
             for kind in (DiskError, ConfigError):
                 if record.exit_code == kind.exit_code:
-                    raise kind(record.error.message if record.error else "refused", where=f"trial {number}")
+                    raise kind(record.error.message if record.error else "refused", where=f"trial {record.label}")
             self._raise_if_stopped()
             if places[-STARTS_WITHOUT_PROGRESS:].count((record.epoch, record.step)) == STARTS_WITHOUT_PROGRESS:
                 message = f"it was killed {STARTS_WITHOUT_PROGRESS} times at the same step"
@@ -411,7 +420,7 @@ class Driver:
             return None
         self._raise_if_stopped()
         if paths.PRUNE + trial_id in self.control.look():
-            self.log.info(f"trial {number} is pruned after epoch {record.epoch}, as requested")
+            self.log.info(f"trial {record.label} is pruned after epoch {record.epoch}, as requested")
             note_pruned(folder, record, BY_HAND)
             self.control.remove(paths.PRUNE + trial_id)
         elif record.started_at is None and (original := self._duplicate_of(record)):
@@ -445,10 +454,12 @@ class Driver:
         return record
 
     def _duplicate_of(self, record: TrialRecord) -> TrialRecord | None:
-        """The first completed, pruned or paused trial with the same parameters, if any."""
+        """The first completed, pruned or paused trial with the same parameters, if any; a repeat is always trained."""
+        if record.confirms:
+            return None
         self.board.take_in_the_others()
         for other in sorted(self.board.trials.values(), key=lambda other: other.number or 0):
-            trained = other.state in ("completed", "pruned", "paused") and not other.duplicate_of
+            trained = other.state in ("completed", "pruned", "paused") and not (other.duplicate_of or other.confirms)
             if trained and other.parameters == record.parameters and other.trial_id != record.trial_id:
                 return other
         return None
@@ -456,8 +467,10 @@ class Driver:
     def _train(self, number: int, trial_id: str, folder: Path, seconds: float) -> bool:
         """Launch the trial's process and stay with it until it has ended; whether it took longer than `seconds`."""
 
+        pruned = self.config.study.pruner != "none" and existing_record(folder).confirms is None
+
         def meanwhile() -> None:
-            if self.config.study.pruner != "none":
+            if pruned:
                 pruning.decide(self.optuna, self.config, number, folder)
             self._show(trial_id)
             if self.board.trials[trial_id].state == "running":
@@ -473,18 +486,20 @@ class Driver:
         record = existing_record(folder)
         finish_leftovers(folder, self.config)
         self.pages.add(folder)
-        self._tell(number, record)
+        if record.confirms is None:
+            self._tell(number, record)
         self._show(trial_id)
         facts: dict[str, Any] = {self.config.study.metric: record.best and round(record.best.value, 4)}
         if record.error:
             facts = {"reason": reason_of(record)}
-        left = self.board.seconds_left()
-        self.log.info(
-            f"trial {number} {record.state}: {self._finished()} of {self.board.study.trials.wanted} done",
-            **facts,
-            on_disk=size_text(self.board.bytes()),
-            minutes_left=None if left is None else round(left / 60, 1),
-        )
+        done = f"{self._finished()} of {self.board.study.trials.wanted} done"
+        facts["on_disk"] = size_text(self.board.bytes())
+        if record.confirms:
+            done = self.confirmation.place(record)
+        else:
+            left = self.board.seconds_left()
+            facts["minutes_left"] = None if left is None else round(left / 60, 1)
+        self.log.info(f"trial {record.label} {record.state}: {done}", **facts)
         return record
 
     def _tell(self, number: int, record: TrialRecord) -> None:

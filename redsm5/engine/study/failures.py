@@ -45,6 +45,7 @@ class Failures:
     def __init__(self, config: StudySpec, board: Scoreboard, log: FilteringBoundLogger) -> None:
         self._config, self._board, self._log = config, board, log
         self._row: list[str] = []  # the kinds of those that failed since the last success
+        self._confirming = False
         self._starts: Counter[str] = Counter()
         self._held: list[Held] = []
 
@@ -56,6 +57,8 @@ class Failures:
         """
         if record.duplicate_of:  # nothing was trained: neither another failure nor a success
             return
+        if record.confirms and not self._confirming:  # the search's failures are over
+            self._confirming, self._row = True, []
         self._row = [*self._row, record.error.kind] if record.state == "failed" and record.error else []
         if _alike(self._row):
             error = TrainingError(
@@ -73,15 +76,15 @@ class Failures:
             Interrupted: a stop was requested meanwhile.
         """
         reason = reason_of(record)
-        self._log.warning(f"trial {record.number} failed before its first step", reason=reason)
+        self._log.warning(f"trial {record.label} failed before its first step", reason=reason)
         if trained := self._trained():
-            self._log.info(f"checking whether trial {trained.number}, which was trained before, still starts")
+            self._log.info(f"checking whether trial {trained.label}, which was trained before, still starts")
             folder = paths.trial_dir(Path(self._config.experiments), trained.trial_id)
             config = load_config(type(self._config), folder)
             if trains(with_parameters(config, {"launch": self._config.launch}), stop):
                 return True
             raise TrainingError(
-                f"trial {record.number} failed before its first step, and trial {trained.number}, which was "
+                f"trial {record.label} failed before its first step, and trial {trained.label}, which was "
                 f"trained before, no longer starts: {reason}",
                 remedy=BROKEN,
             )

@@ -256,15 +256,16 @@ class Scoreboard:
     def write(self, **changes: Any) -> None:
         """Replace both files. The caller holds the study's lock."""
         self.take_in_the_others()
-        records = sorted(self.trials.values(), key=lambda r: r.number or 0)
-        completed = [r for r in records if r.state == "completed" and r.best]
+        records = sorted(self.trials.values(), key=lambda r: (r.number or 0, r.repeat or 0))
+        searched = [r for r in records if r.confirms is None]
+        completed = [r for r in searched if r.state == "completed" and r.best]
         sign = 1 if self.study.maximize else -1
         best = max(completed, key=lambda r: sign * r.best.value if r.best else 0.0, default=None)
         counts = TrialCounts(
             wanted=self.study.trials.wanted,
-            finished=sum(r.state in FINISHED for r in records),
-            running=sum(r.state in ("preparing", "running", "finishing") for r in records),
-            paused=sum(r.state == "paused" for r in records),
+            finished=sum(r.state in FINISHED for r in searched),
+            running=sum(r.state in ("preparing", "running", "finishing") for r in searched),
+            paused=sum(r.state == "paused" for r in searched),
         )
         best_row = None
         if best and best.best and best.number is not None:
@@ -316,17 +317,19 @@ class Scoreboard:
         if self.study.config["study"].get("pruner") == "asha":
             return self._seconds_of_epochs()
         for record in self.trials.values():
-            if record.state in FINISHED and record.trial_id not in self._took and record.seconds is not None:
+            counts = record.state in FINISHED and record.confirms is None
+            if counts and record.trial_id not in self._took and record.seconds is not None:
                 self._took[record.trial_id] = record.seconds
         wanted = self.study.trials.wanted - self.study.trials.finished
         return sum(self._took.values()) / len(self._took) * wanted if self._took else None
 
     def _seconds_of_epochs(self) -> float | None:
-        epochs = sum(record.epoch for record in self.trials.values())
+        searched = [record for record in self.trials.values() if record.confirms is None]
+        epochs = sum(record.epoch for record in searched)
         if epochs == 0 or self.study.trials.finished >= self.study.trials.wanted:
             return 0.0 if epochs else None
-        each = sum(record.active_seconds for record in self.trials.values()) / epochs
-        most = max(record.epochs for record in self.trials.values())
+        each = sum(record.active_seconds for record in searched) / epochs
+        most = max(record.epochs for record in searched)
         expected = ladder(self.study.config["study"], most).expected_epochs(self.study.trials.wanted)
         return max(expected - epochs, 0.0) * each
 

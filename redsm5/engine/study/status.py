@@ -24,8 +24,11 @@ def size_text(size: int) -> str:
 def status_text(board: Scoreboard, trial: TrialRecord) -> str:
     """Trial i of n, where it stands, the best so far, bytes on disk, time left."""
     counts, best, left = board.study.trials, board.study.best, board.seconds_left()
+    place = f"trial {min(counts.finished + 1, counts.wanted)} of {counts.wanted}"
+    if trial.confirms:
+        place, left = f"confirming, trial {trial.label}", None
     parts = [
-        f"trial {min(counts.finished + 1, counts.wanted)} of {counts.wanted}: {trial.state}",
+        f"{place}: {trial.state}",
         f"epoch {trial.epoch} of {trial.epochs}",
         f"best {best.value:.4f} (trial {best.number})" if best else "no best yet",
         f"{size_text(board.bytes())} on disk",

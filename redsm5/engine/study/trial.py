@@ -25,6 +25,8 @@ def create_trial(
     study_id: str | None = None,
     number: int | None = None,
     parameters: dict[str, Any] | None = None,
+    confirms: str | None = None,
+    repeat: int | None = None,
 ) -> TrialRecord:
     """Make a trial's folder with its configuration, in state queued. Doing it again with the same id is harmless."""
     trial_id = trial_id or str(uuid.uuid4())
@@ -39,6 +41,8 @@ def create_trial(
         created_at=now(),
         epochs=config.train.epochs,
         parameters=parameters or {},
+        confirms=confirms,
+        repeat=repeat,
     )
     write_record(folder, record)
     return record
@@ -90,6 +94,8 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     if record.state == "pruned" and not said:
         decisions = load_lines(folder / paths.DECISIONS, Decision)
         said = next((decision.reason for decision in reversed(decisions) if decision.prune), None)
+    if record.confirms and not said:
+        said = f"repeat {record.repeat}, which confirms it"
     event = Event(
         timestamp=now(),
         trial_id=record.trial_id,

@@ -24,6 +24,7 @@ from redsm5.engine.tracking.journal import JournalReader
 
 BATCH_ROWS = 1000  # MLflow's limit for one log_batch
 BATCH_PARAMS = 100  # MLflow's limit, too
+PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run below another one
 VALUE_CHARS = 6000  # MLflow's limit for a parameter's value; a tag's is higher
 OLDER_LIMITS = (500, 250)  # those of servers before 2.8 and 1.28
 REQUEST_TIMEOUT_S = 20
@@ -272,10 +273,14 @@ class Tracker:
 
     def _create_run(self, experiment_id: str, record: TrialRecord) -> Any:
         tags = {"trial_id": record.trial_id, "study_id": record.study_id, "trial_number": record.number}
+        if record.confirms:
+            tags |= {"confirms": record.confirms, "repeat": record.repeat}
+            if confirmed := self._client.search_runs([experiment_id], f"tags.trial_id = '{record.confirms}'"):
+                tags[PARENT] = confirmed[0].info.run_id
         return self._client.create_run(
             experiment_id,
             start_time=milliseconds(record.started_at or record.created_at),
-            run_name=record.trial_id if record.number is None else f"trial {record.number}",
+            run_name=record.trial_id if record.number is None else f"trial {record.label}",
             tags={k: str(v) for k, v in tags.items() if v is not None},
         )
 
