@@ -54,7 +54,7 @@ def note_failed(folder: Path, record: TrialRecord, kind: str, message: str, **ch
 def note_pruned(folder: Path, record: TrialRecord, reason: str) -> TrialRecord:
     """Record that a trial is pruned at its current epoch: as a decision, like a pruner's, and then as its outcome."""
     decided = [d for d in load_lines(folder / paths.DECISIONS, Decision) if d.epoch == record.epoch]
-    if not (decided and decided[-1].prune):
+    if not decided or decided[-1].rung is not None:  # else what the pruner said of the epoch stands
         append_decision(folder, Decision(epoch=record.epoch, prune=True, reason=reason))
     changes = {"state": "pruned", "exit_code": 0, "error": None, "finished_at": now()}
     record = record.model_copy(update=changes)
