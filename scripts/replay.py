@@ -17,7 +17,7 @@ from redsm5.engine.records import MetricRow, RungRow, StudyIndex, StudyRecord
 from redsm5.engine.rungs import confirm
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.spec import from_snapshot
-from redsm5.engine.study.halving import ladder_of
+from redsm5.engine.study.space import ladder_of
 from redsm5.engine.tables import Row, add_format, render
 from redsm5.engine.terminal import Parser, one_line, show
 from redsm5.evaluation.summary import select_study

@@ -72,7 +72,8 @@ def test_a_promoted_trial_is_what_it_would_have_been_without_pauses(tmp_path: Pa
         if twin["state"] == "completed":
             assert part == whole
             assert weights(paused)[number] == weights(plain)[number]
-            assert reports(paused)[number] == reports(plain)[number]
+            told = [{**reports(folder)[number], "config": None} for folder in (paused, plain)]  # its pruner differs
+            assert told[0] == told[1]
 
 
 def test_a_search_that_is_killed_makes_the_same_decisions(once: Path, tmp_path: Path) -> None:

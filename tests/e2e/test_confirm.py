@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_study_ends_with_the_confirmed_winner(whole: tuple[Path, str]) -> None:
     experiments, output = whole
     study = study_of(experiments)
-    assert study["trials"] == {"wanted": 2, "finished": 2, "running": 0}
+    assert study["trials"] == {"wanted": 2, "finished": 2, "running": 0, "paused": 0}
     found, said = repeats(experiments), study["confirmed"]
     assert {r["state"] for r in found.values()} == {"completed"}
     assert sorted(found) == [(0, 1), (0, 2), (1, 1), (1, 2)]

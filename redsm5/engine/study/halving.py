@@ -13,16 +13,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from redsm5.engine import files, paths, rungs
+from redsm5.engine import files, paths
 from redsm5.engine.documents import load_lines, now, parse, unreadable
-from redsm5.engine.errors import ConfigError
 from redsm5.engine.records import Decision, RungRow, TrialRecord
-from redsm5.engine.rungs import Ladder, Promotion, Rungs
-from redsm5.engine.sections import CategoricalParameter
+from redsm5.engine.rungs import Promotion, Rungs
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study import search
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.outcomes import append_decision
+from redsm5.engine.study.space import ladder_of
 from redsm5.engine.study.trial import read_record
 
 STATE = "state"  # the user attribute that tells Optuna's users that a running trial is paused
@@ -31,38 +30,6 @@ ENDED: Mapping[TrialState, Any] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-
-
-def most_epochs(config: StudySpec) -> int:
-    """The most epochs that a trial of the study can train."""
-    parameter = config.search.space.get("train.epochs")
-    if parameter is None:
-        return config.train.epochs
-    if isinstance(parameter, CategoricalParameter):
-        return max(int(choice) for choice in parameter.choices if choice)
-    return int(parameter.high)
-
-
-def ladder_of(config: StudySpec) -> Ladder:
-    """Where the study's trials pause.
-
-    Raises:
-        ConfigError: nowhere: the first rung is not before the last epoch; or there are more brackets than rungs.
-    """
-    study, epochs = config.study, most_epochs(config)
-    ladder = rungs.ladder(study.model_dump(), epochs)
-    if study.min_epochs >= epochs:
-        raise ConfigError(
-            f"study.min_epochs={study.min_epochs} with train.epochs={epochs}: no trial could be paused before its end",
-            remedy="Lower study.min_epochs or raise train.epochs.",
-        )
-    if study.brackets > (count := len(ladder.rungs)):
-        raise ConfigError(
-            f"study.brackets={study.brackets}, but there {'are' if count > 1 else 'is'} only {count} "
-            f"rung{'s' * (count > 1)}, after {', '.join(map(str, ladder.rungs))} of {epochs} epochs",
-            remedy="Lower study.brackets or study.reduction_factor, or raise train.epochs.",
-        )
-    return ladder
 
 
 class Halving:

@@ -11,9 +11,9 @@ from redsm5.engine.documents import load_lines
 from redsm5.engine.records import Decision, MetricRow
 from redsm5.engine.rungs import bracket_of, bracket_shares
 from redsm5.engine.spec import StudySpec
-from redsm5.engine.study.halving import ladder_of, most_epochs
 from redsm5.engine.study.optuna_private import reopen
 from redsm5.engine.study.outcomes import append_decision
+from redsm5.engine.study.space import ladder_of, most_epochs
 from redsm5.engine.study.trial import read_record
 
 PERCENTILE = 25.0  # of the completed trials, the best so many percent are what a trial must keep up with

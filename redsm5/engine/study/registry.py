@@ -28,7 +28,6 @@ from redsm5.engine.spec import (
     with_parameters,
 )
 from redsm5.engine.study import space
-from redsm5.engine.study.halving import ladder_of
 from redsm5.engine.study.trial import read_record
 from redsm5.engine.task import Task
 
@@ -157,7 +156,7 @@ def new_study(config: C, task: Task[C]) -> StudyRecord:
         ConfigError: a set of study.enqueue, the grid, or what this machine lacks is refused.
     """
     if config.study.pruner == "asha":
-        ladder_of(config)
+        space.ladder_of(config)
     task.check_machine(config)
     left_out = list(task.missing(config))
     usable = task.without(config, left_out)

@@ -1,4 +1,4 @@
-"""The search space besides the sampler: enqueued parameter sets, grid points, what is fixed for a trial.
+"""The search space besides the sampler: enqueued parameter sets, grid points, what is fixed for a trial, rungs.
 
 All of it is a function of the configuration and of study.json, so that every worker and every later run agree. A preset
 is the set of values fixed for one trial, by key, of the search space or other keys.
@@ -13,6 +13,7 @@ import numpy as np
 
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.overrides import is_text, refuse_secrets
+from redsm5.engine.rungs import Ladder, ladder
 from redsm5.engine.searchspace import holds, read_yaml
 from redsm5.engine.sections import CategoricalParameter, Parameter
 from redsm5.engine.spec import StudySpec, as_choice, flatten, searchable_keys, with_parameters
@@ -201,3 +202,35 @@ def _checked_set(config: C, task: Task[C], values: Any, where: str) -> dict[str,
 def _parents(config: StudySpec, key: str) -> list[str]:
     space = config.search.space
     return [parent for parent in space[key].when if parent in space] if key in space else []
+
+
+def most_epochs(config: StudySpec) -> int:
+    """The most epochs that a trial of the study can train."""
+    parameter = config.search.space.get("train.epochs")
+    if parameter is None:
+        return config.train.epochs
+    if isinstance(parameter, CategoricalParameter):
+        return max(int(choice) for choice in parameter.choices if choice)
+    return int(parameter.high)
+
+
+def ladder_of(config: StudySpec) -> Ladder:
+    """Where the study's trials pause.
+
+    Raises:
+        ConfigError: nowhere: the first rung is not before the last epoch; or there are more brackets than rungs.
+    """
+    study, epochs = config.study, most_epochs(config)
+    found = ladder(study.model_dump(), epochs)
+    if study.min_epochs >= epochs:
+        raise ConfigError(
+            f"study.min_epochs={study.min_epochs} with train.epochs={epochs}: no trial could be paused before its end",
+            remedy="Lower study.min_epochs or raise train.epochs.",
+        )
+    if study.brackets > (count := len(found.rungs)):
+        raise ConfigError(
+            f"study.brackets={study.brackets}, but there {'are' if count > 1 else 'is'} only {count} "
+            f"rung{'s' * (count > 1)}, after {', '.join(map(str, found.rungs))} of {epochs} epochs",
+            remedy="Lower study.brackets or study.reduction_factor, or raise train.epochs.",
+        )
+    return found

@@ -14,8 +14,8 @@ from redsm5.engine.errors import ConfigError
 from redsm5.engine.records import Best, Decision, TrialRecord
 from redsm5.engine.study import pruning
 from redsm5.engine.study.control import BY_HAND
-from redsm5.engine.study.halving import ladder_of
 from redsm5.engine.study.outcomes import note_failed
+from redsm5.engine.study.space import ladder_of
 from redsm5.engine.study.trial import read_record, write_record
 from redsm5.engine.tracking.journal import Journal
 from tests.engine.study.test_driver import QuickDriver, overrides, run, trials_of
