@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict
 
-from redsm5.engine.documents import Document
+from redsm5.engine.documents import SecondForm
 from redsm5.reports import EvaluationReport, ParameterImportance, StudySummary
 
 from .files import LARGEST
@@ -10,7 +10,7 @@ from .files import LARGEST
 __all__ = ["EvaluationReport", "Importance"]
 
 
-class Importance(Document):
+class Importance(SecondForm):
     """The parts of summary.json that are read: its time, its trials, and each parameter's importance."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
