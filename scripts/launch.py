@@ -70,7 +70,7 @@ def main() -> int:
 
     record = existing_record(folder)
     with try_lock(folder / paths.LOCK) as free:
-        if free and record.state not in FINISHED:
+        if free and record.state not in FINISHED | {"paused"}:
             record = note_killed(folder, record)
     draw_report(folder, task, log)
     ship(folder, config, stop, log)

@@ -26,7 +26,7 @@ from redsm5.evaluation.report import environment
 HERE = Path(__file__).parent
 BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
-    *("posts", "journal", "shipping", "resume", "search", "terminal"),
+    *("posts", "journal", "shipping", "resume", "search", "luck", "terminal"),
 )
 APART = ("soak", "serialization")  # run only on request: one takes up to an hour, the other has no contender
 INCH_A_BAR = 0.26

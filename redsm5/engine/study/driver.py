@@ -28,7 +28,7 @@ from redsm5.engine.study.confirmation import Confirmation, said_of
 from redsm5.engine.study.control import BY_HAND, Control
 from redsm5.engine.study.database import breaking_off, wait_when_away
 from redsm5.engine.study.failures import Failures, check_result, failed_at_start, reason_of
-from redsm5.engine.study.halving import Halving, let_go_on
+from redsm5.engine.study.halving import Halving
 from redsm5.engine.study.launch import note_ignored, wait_unlocked
 from redsm5.engine.study.outcomes import (
     Pages,
@@ -430,7 +430,7 @@ class Driver:
             note_failed(folder, record, "timeout", TIMEOUT.format(self.limit))
         else:
             owned.refuse_links(folder, begins=record.started_at is None)
-            if record.state == "paused":
+            if self.halving and self.halving.rungs.came_from.get(number) == record.rung is not None:
                 record = self._promoted(number, folder, record)
             if record.error:  # it is not the reason of what comes next
                 record = record.model_copy(update={"exit_code": Interrupted.exit_code, "error": None})
@@ -439,9 +439,10 @@ class Driver:
         return None
 
     def _promoted(self, number: int, folder: Path, record: TrialRecord) -> TrialRecord:
-        """A paused trial goes on; if its checkpoint was evicted, from the start, to the same bits."""
-        let_go_on(folder, record)
-        if list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
+        """A promoted trial goes on; if its checkpoint was evicted, from the start, to the same bits."""
+        assert self.halving is not None
+        self.halving.let_go_on(folder, record)
+        if record.state != "paused" or list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.STATE_JSON}")):
             return record
         lost = record.active_seconds - record.repeated_seconds
         self.log.info(

@@ -82,12 +82,20 @@ class Halving:
         self._write("promote", promotion.number, **facts)
         reopen(self._optuna, trial).set_user_attr(STATE, "running")
 
+    def let_go_on(self, folder: Path, record: TrialRecord) -> None:
+        """Have a trial hear, when it is started, that it was promoted from its last rung."""
+        assert record.rung is not None
+        epoch = self._ladder.epochs_at(record.rung)
+        decisions = [d for d in load_lines(folder / paths.DECISIONS, Decision) if d.epoch == epoch]
+        if not decisions or decisions[-1].rung is not None:
+            append_decision(folder, Decision(epoch=epoch, prune=False, reason=f"promoted from rung {record.rung}"))
+
     def why_left(self, number: int, metric: str) -> str:
         """The reason, in words, for pruning a trial that was never promoted."""
         rank, of = self.rungs.rank(number)
         place = self.rungs.paused[number]
         epochs = self._ladder.epochs_at(place.rung)
-        return f"{metric} is rank {rank} of {of} after epoch {epochs}, and not among the best that went on"
+        return f"{metric} is rank {rank} of {of} after epoch {epochs}: not promoted"
 
     def end(self, number: int) -> None:
         """A trial that was never promoted is pruned, as Optuna has been told, since the search is over."""
@@ -123,10 +131,3 @@ def as_pruned(trial: FrozenTrial) -> FrozenTrial:
     seen = copy(trial)
     seen.state, seen.datetime_complete = TrialState.PRUNED, trial.datetime_start
     return seen
-
-
-def let_go_on(folder: Path, record: TrialRecord) -> None:
-    """Have a promoted trial hear, when it is started, that it goes on from its rung."""
-    decisions = [d for d in load_lines(folder / paths.DECISIONS, Decision) if d.epoch == record.epoch]
-    if not decisions or decisions[-1].rung is not None:
-        append_decision(folder, Decision(epoch=record.epoch, prune=False, reason=f"promoted from rung {record.rung}"))

@@ -169,7 +169,7 @@ class TrialRun:
             with self.disk:
                 yield
         except Paused as pause:
-            self.update(state="paused", rung=pause.rung)
+            self.update(state="paused", rung=pause.rung, exit_code=0)
             self.log.info(f"the trial is paused at rung {pause.rung}, after epoch {self.record.epoch}")
             lock.release()
             sys.exit(0)

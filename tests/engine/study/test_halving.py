@@ -189,6 +189,22 @@ def test_a_repeated_configuration_is_pruned_while_its_original_is_paused(tmp_pat
     assert all(t.state in ("pruned", "completed") for t in trials)
 
 
+def test_a_paused_trial_that_a_person_started_by_itself_still_goes_on_once_it_is_promoted(tmp_path: Path) -> None:
+    """`just train trial.id=…` of a paused trial that is killed leaves it interrupted."""
+
+    class Meddled(Pausing):
+        def _promote(self, promotion: Any) -> None:
+            folder = paths.trial_dir(self.experiments, trials_of(self)[promotion.number].trial_id)
+            record = read_record(folder)
+            assert record is not None
+            write_record(folder, record.model_copy(update={"state": "interrupted"}))
+            super()._promote(promotion)
+
+    driver = Meddled(compose(overrides(tmp_path, *WORDS, space=SPACE)))
+    assert run(driver)
+    assert {t.state for t in trials_of(driver)} == {"completed", "pruned"}
+
+
 def test_a_study_that_is_extended_goes_on_with_its_rungs(once: Pausing, tmp_path: Path) -> None:
     more = driver_at(tmp_path / "once", "study.trials=15")
     assert run(more)
