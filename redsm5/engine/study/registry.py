@@ -32,6 +32,7 @@ from redsm5.engine.study.trial import read_record
 from redsm5.engine.task import Task
 
 C = TypeVar("C", bound=StudySpec)
+SETTLED = FINISHED | {"paused"}  # of a trial that nobody works on now
 
 
 class Unreadable(NamedTuple):
@@ -299,15 +300,24 @@ class Scoreboard:
             self.write(state=state)
 
     def take_in_the_others(self) -> None:
-        """Update from the index, which other workers also write: more trials, and the state of their running ones."""
+        """Update from the index, which other workers also write: more trials, and the state of their running ones.
+
+        A paused trial is read again only when the index says that it no longer is: there may be thousands.
+        """
+        going_on = [trial_id for trial_id, record in self.trials.items() if record.state not in SETTLED]
         if (version := self._version()) != self._seen:
             index = files.read_json(self._index) or {"trials": []}
             for row in index["trials"]:
-                if row["trial_id"] not in self.trials:
+                known = self.trials.get(row["trial_id"])
+                if known is None:
                     with suppress(ValueError):  # of another version: its own record is what counts
-                        self.trials[row["trial_id"]] = parse(row, TrialRecord)
+                        record = self.trials[row["trial_id"]] = parse(row, TrialRecord)
+                        if record.state not in FINISHED:
+                            going_on.append(record.trial_id)
+                elif known.state == "paused" and row.get("state") != "paused":
+                    going_on.append(row["trial_id"])
             self._seen = version
-        self.refresh([trial_id for trial_id, record in self.trials.items() if record.state not in FINISHED])
+        self.refresh(going_on)
 
     def seconds_left(self) -> float | None:
         """The estimated time of the remaining trials, if they take as long as the finished ones; with paused trials, of

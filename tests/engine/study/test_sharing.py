@@ -1,17 +1,21 @@
 """Several workers on one GPU; what the GPU has free is a number here, since there may be none."""
 
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import structlog
 
+from redsm5.config import compose
 from redsm5.engine import files, paths
-from redsm5.engine.errors import Interrupted
-from redsm5.engine.records import MetricRow
+from redsm5.engine.errors import Interrupted, TrainingError
+from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.study import sharing
+from redsm5.engine.study.outcomes import note_failed
 from redsm5.engine.study.sharing import MEMORY, SHARED, SharedGpu
 from redsm5.engine.waiting import wait_until
+from tests.engine.study.test_driver import QuickDriver, complete, overrides, trials_of
 
 LOG = structlog.get_logger()
 
@@ -107,3 +111,32 @@ def test_a_trial_that_is_to_be_alone_waits_for_all_and_none_overtakes_it(
 def _is_free(path: Path) -> bool:
     with files.try_lock(path) as free:
         return free
+
+
+class Crowded(QuickDriver):
+    """Its trials run out of memory beside others on their GPU, and `fails` of them alone, too."""
+
+    fails = 0
+
+    def end_trial(self, folder: Path, record: TrialRecord, seconds: float) -> None:
+        if len(self.trained) == 1 or self.fails:
+            note_failed(folder, record, "out_of_memory", "CUDA out of memory")
+        else:
+            complete(folder, record)
+
+
+@pytest.mark.usefixtures("no_posts_and_no_mlflow")
+@pytest.mark.parametrize(("shared", "fails", "starts"), [(True, 0, 2), (True, 1, 2), (False, 0, 1)])
+def test_a_trial_that_ran_out_of_memory_beside_others_is_tried_once_more_alone(
+    shared: bool, fails: int, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shared:
+        monkeypatch.setenv(SHARED, "0")
+    driver = Crowded(compose(overrides(tmp_path, "study.trials=1")))
+    driver.fails = fails
+    with nullcontext() if starts == 2 and not fails else pytest.raises(TrainingError, match="no trial completed"):
+        driver.run()
+    assert len(driver.trained) == starts
+    (record,) = trials_of(driver)
+    assert record.state == ("completed" if starts == 2 and not fails else "failed")
+    assert (record.error is None) == (record.state == "completed")
