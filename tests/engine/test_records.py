@@ -148,7 +148,16 @@ def examples() -> dict[str, list[documents.Record]]:
         "index": [StudyIndex(study_id="s", updated_at=TIME, trials=[trial(), ended])],
         "event": [records.Event(timestamp=TIME, trial_id="t", number=0, state="running")],
         "metric": [metric, *(metric.model_copy(update={"value": v}) for v in (math.nan, math.inf, -math.inf))],
-        "decision": [records.Decision(epoch=1, prune=True, reason="below the median")],
+        "decision": [
+            records.Decision(epoch=1, prune=True, reason="below the median"),
+            records.Decision(epoch=3, prune=False, rung=1),
+        ],
+        "rung": [
+            records.RungRow(timestamp=TIME, action="draw", number=0, bracket=0),
+            records.RungRow(timestamp=TIME, action="pause", number=0, bracket=0, rung=1, epoch=3, value=math.nan),
+            records.RungRow(timestamp=TIME, action="promote", number=0, bracket=0, rung=1, rank=1, of=3, closing=True),
+            records.RungRow(timestamp=TIME, action="end", number=0, bracket=0, state="completed"),
+        ],
         "retention": [retention, retention.model_copy(update={"score": math.nan})],
         "budget": [
             records.BudgetLedger(max_total_size=10, entries={"t": records.BudgetEntry(reserved=7, bytes=5)}),

@@ -379,9 +379,9 @@ def test_a_trial_that_is_given_more_epochs_in_the_meantime_is_passed_over(
 ) -> None:
     trial = Trial(experiments, "failed", keep_all=True)
 
-    def meanwhile(trials: Any) -> Any:
+    def meanwhile(*found: Any) -> Any:
         files.write_atomic(trial.folder / paths.TRIAL, record_of(trial.id, STUDY, state="interrupted").to_json())
-        return real(trials)
+        return real(*found)
 
     real = cleanup_module._evictable
     monkeypatch.setattr(cleanup_module, "_evictable", meanwhile)
