@@ -3,8 +3,8 @@
 Each search has invented posts of its own (as many as ReDSM5 has, split like its), and draws configurations of a linear
 model (hashed words, one SGD classifier a symptom) at random, since one trains in a tenth of a second; its score is
 macro F1 on the validation posts at a threshold of 0.5. Then the best are confirmed by the code that confirms a study
-(redsm5/engine/study/confirming.py), with other seeds and other splits of the same posts, as `study.confirm.top` does. The
-truth is known: the same trained models score 20,000 fresh posts. For each named score the table has
+(redsm5/engine/study/confirming.py), with other seeds and other splits of the same posts, as `study.confirm.top` does.
+The truth is known: the same trained models score 20,000 fresh posts. For each named score the table has
 
 - bias: what is named minus the truth, mean over the searches, and the 95 % interval of that mean;
 - covered: in how many searches the 95 % interval that is named with it holds the truth. The raw best has none of its
