@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redsm5.config import Config, compose
-from redsm5.engine import files, paths
+from redsm5.engine import paths
 from redsm5.engine.documents import load, now
 from redsm5.engine.errors import ConfigError, Interrupted, TrainingError
 from redsm5.engine.records import Best, ErrorRecord, StudyRecord, TrialRecord
@@ -19,6 +19,7 @@ from redsm5.engine.study.outcomes import note_failed
 from redsm5.engine.study.registry import study_config
 from redsm5.engine.study.trial import read_record, write_record
 from redsm5.task import ReDSM5
+from tests.engine.study.test_driver import run
 
 pytestmark = pytest.mark.usefixtures("no_posts_and_no_mlflow")
 
@@ -63,17 +64,6 @@ class QuickDriver(Driver):
         changes = {"state": "completed", "exit_code": 0, "finished_at": now(), "best": Best(epoch=1, value=value)}
         write_record(folder, record.model_copy(update=changes))
         return False
-
-
-def run(driver: QuickDriver) -> bool:
-    """Run it as a process of its own would, whose locks end with it; whether it came to the study's end."""
-    try:
-        driver.run()
-    except Interrupted:
-        return False
-    finally:
-        files._let_go_of_locks()
-    return True
 
 
 def records(folder: Path) -> list[TrialRecord]:
