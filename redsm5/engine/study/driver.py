@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
@@ -230,9 +230,13 @@ class Driver:
                 paused = self.halving.take_in(open_trials) if self.halving else set()
                 if not open_trials and self._finished() >= self.board.study.trials.wanted:
                     return None
-                if paths.STOP in self.control.look():
+                orders = self.control.look()
+                if paths.STOP in orders:
                     raise Interrupted("no further trial is started")
-                at_work = [trial for trial in open_trials if trial.number not in paused or self._is_to_be_pruned(trial)]
+                to_prune = {
+                    t.number for t in open_trials if f"{paths.PRUNE}{t.user_attrs.get(search.TRIAL_ID)}" in orders
+                }
+                at_work = [trial for trial in open_trials if trial.number not in paused - to_prune]
                 for frozen in at_work:
                     claim = claims.claim(self.folder, frozen.number)
                     if not self.orphans.holds(frozen) and claim.acquire():
@@ -271,9 +275,6 @@ class Driver:
 
     # -----------------------------------------------------------------------------------------------------------------
     # paused trials; the caller holds the lock for asking
-
-    def _is_to_be_pruned(self, trial: FrozenTrial) -> bool:
-        return paths.PRUNE + str(trial.user_attrs.get(search.TRIAL_ID)) in self.control.look()
 
     def _promote(self, promotion: Promotion) -> None:
         """Have a paused trial go on: it is then one that is to be claimed."""

@@ -36,8 +36,8 @@ class Halving:
     """What of a study's trials is paused, and what is to go on. The caller holds the lock for asking."""
 
     def __init__(self, config: StudySpec, study: optuna.Study, folder: Path) -> None:
-        self.rungs = Rungs(ladder_of(config))
         self._ladder, self._optuna = ladder_of(config), study
+        self.rungs = Rungs(self._ladder)
         self._experiments, self._path = Path(config.experiments), folder / paths.RUNGS
         self._read_bytes = 0
 

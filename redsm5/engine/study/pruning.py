@@ -87,7 +87,6 @@ def decide(study: optuna.Study, config: StudySpec, number: int, folder: Path) ->
 
     After the last epoch it never does: that would save nothing, and the trial would have no report.
     """
-    ladder = ladder_of(config) if config.study.pruner == "asha" else None
     frozen = study.get_trials(deepcopy=False)[number]
     decided = {decision.epoch for decision in load_lines(folder / paths.DECISIONS, Decision)}
     for row in load_lines(folder / paths.METRICS, MetricRow):
@@ -99,7 +98,8 @@ def decide(study: optuna.Study, config: StudySpec, number: int, folder: Path) ->
             trial.report(value, epoch)
         record = read_record(folder)
         goes_on = record is not None and epoch < record.epochs
-        rung = ladder.rung_after(number, epoch) if ladder and goes_on else None
+        pauses = config.study.pruner == "asha" and goes_on
+        rung = ladder_of(config).rung_after(number, epoch) if pauses else None
         prune = goes_on and trial.should_prune()
         why = reason(config, epoch, value) if prune else None
         append_decision(folder, Decision(epoch=epoch, prune=prune, reason=why, rung=rung))

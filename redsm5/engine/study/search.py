@@ -1,7 +1,7 @@
 """Optuna's storage and samplers, seeded so that an interruption does not change the proposals.
 
 The proposals of trial n depend on the study's seed, on n and on the earlier trials; each trial gets a fresh sampler,
-which samples it in a copy of the study. Preset values (redsm5/engine/study/space.py) are not sampled, but told to
+which may sample it in a copy of the study. Preset values (redsm5/engine/study/space.py) are not sampled, but told to
 Optuna like the others.
 """
 
