@@ -1,6 +1,7 @@
 """What tests of several parts share."""
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,16 @@ def denormals() -> Iterator[None]:
     """A trial's process makes zero of the smallest numbers; in tests that would outlast the test."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def no_shipper_left() -> Iterator[None]:
+    """A shipper whose server hangs outlives its trial, and would write its warnings into the next test's output."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "mlflow-shipper":
+            thread.join(timeout=60)
+            assert not thread.is_alive(), "a test left a shipper at work"
 
 
 @pytest.fixture

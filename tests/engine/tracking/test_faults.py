@@ -268,6 +268,8 @@ def test_a_hanging_server_holds_up_the_end_for_a_bounded_time(
     assert shipper.close(hurried=lambda: hurried) == STEPS
     assert shipper.failing
     assert time.monotonic() - before < 10
+    proxy.recover()
+    shipper.join()
 
 
 def test_a_slow_server_that_gets_on_is_waited_for(
