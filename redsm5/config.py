@@ -38,6 +38,7 @@ class Config(StudySpec):
         "data.path": None,
         "data.columns": None,
         "data.validation_seed": None,
+        "data.folds": None,
     }
     SECTIONS: ClassVar[tuple[str, ...]] = ("data", "model", *StudySpec.SECTIONS)
     NOT_SEARCHED: ClassVar[tuple[str, ...]] = ("data", *StudySpec.NOT_SEARCHED)
@@ -55,6 +56,10 @@ class Config(StudySpec):
         return paths.REPORT
 
     @property
+    def folds(self) -> int:
+        return self.data.folds or 1
+
+    @property
     def one_thread(self) -> bool:
         return self.model.model_id == "tiny"
 
@@ -69,6 +74,16 @@ class Config(StudySpec):
             raise ConfigError(
                 f"train.mixed_precision=fp16 with launch={self.launch}: fp16 is not supported on a CPU",
                 remedy="Choose launch=gpu, or train.mixed_precision=bf16 or no.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_have_one_length(self) -> Self:
+        if self.data.folds and self.train.patience is not None:
+            raise ConfigError(
+                f"train.patience={self.train.patience} with data.folds={self.data.folds}: a fold that ended early, at "
+                "its best epoch, would make the score too good",
+                remedy="Leave train.patience out, or data.folds.",
             )
         return self
 

@@ -34,7 +34,7 @@ class ReDSM5:
     def check_data(self, config: Config) -> CheckedData:
         hub.check_access(config.data, model_ids(config), config.model.revision)
         splits = load_learnable(config.data)
-        return CheckedData(splits.counts, splits.fingerprint, _remarks(splits, config.data.group_duplicates))
+        return CheckedData(splits.counts, splits.fingerprint, _remarks(splits, config))
 
     def check_access(self, config: Config) -> None:
         hub.check_access(config.data, model_ids(config), config.model.revision, tries=1)
@@ -122,11 +122,11 @@ def _methods(choice: Any) -> list[str]:
     return [method for method in str(as_choice(choice) or "").split("+") if method]
 
 
-def _remarks(splits: Splits, together: bool) -> list[tuple[str, dict[str, Any]]]:
+def _remarks(splits: Splits, config: Config) -> list[tuple[str, dict[str, Any]]]:
     remarks: list[tuple[str, dict[str, Any]]] = []
-    if few := few_positives(splits):
+    if few := few_positives(splits, folds=config.folds > 1):
         remarks.append((FEW_POSITIVES, few))
-    if not together and (copies := splits.counts["duplicate_posts"]):
+    if not config.data.group_duplicates and (copies := splits.counts["duplicate_posts"]):
         told = "duplicates of a post may be in different splits, since data.group_duplicates is false"
         remarks.append((told, {"duplicate_posts": copies}))
     return remarks

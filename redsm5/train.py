@@ -4,6 +4,8 @@ It is plain Accelerate. What makes it resume to the bit, keep within the byte bu
 (redsm5/engine/session.py). Several processes train one trial together, each with its share of every batch.
 """
 
+from collections.abc import Callable
+
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
@@ -18,9 +20,10 @@ from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine.session import Session
 from redsm5.engine.storage.checkpoint import seed_everything
+from redsm5.evaluation.folds import FoldScores
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
-from redsm5.evaluation.thresholds import default_thresholds, score, validation_metrics
+from redsm5.evaluation.thresholds import default_thresholds, validation_metrics
 from redsm5.model import (
     EmbeddingAdversary,
     MultiTaskModel,
@@ -42,10 +45,7 @@ SPEC = Config
 
 def main(session: Session) -> None:
     """Train a trial of any configuration to its end."""
-    # -----------------------------------------------------------------------------------------------------------------
-    # data, model, optimizer
-
-    config, log = session.config, session.log
+    config = session.config
     accelerator = Accelerator(
         gradient_accumulation_steps=config.train.accumulation_steps,
         mixed_precision=config.train.mixed_precision,
@@ -54,13 +54,27 @@ def main(session: Session) -> None:
         # step on, also after a resume.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    group = session.group
     set_numerics(config.train.deterministic)
     if slow_in_bf16(accelerator.device, config.train.mixed_precision):
-        log.warning("this CPU emulates bf16: train.mixed_precision=no is far faster")
-    seed_everything((config.train.seed + group.rank) % 2**32)  # dropout differs; all start with the first's weights
+        session.log.warning("this CPU emulates bf16: train.mixed_precision=no is far faster")
+    for fold in session.folds():  # one, unless data.folds is set
+        report = train(session, accelerator, fold)
+    session.finish(report)
 
-    splits = load_splits(config.data)  # training and validation posts; only the report uses test posts
+
+def train(session: Session, accelerator: Accelerator, fold: int) -> Callable[[], None]:
+    """Train a fold's model on the posts of the other folds; what is returned writes the trial's report with it."""
+    # -----------------------------------------------------------------------------------------------------------------
+    # data, model, optimizer
+
+    config, log, group = session.config, session.log, session.group
+    if fold:
+        accelerator.free_memory()  # of the fold before
+    # Dropout differs between processes and folds; all processes start with the first one's weights.
+    seed_everything((config.train.seed + fold * group.world_size + group.rank) % 2**32)
+
+    splits = load_splits(config.data, fold)  # training and validation posts; only the report uses test posts
+    scores = FoldScores([*splits.train, *splits.validation], config.folds)
     if config.dry_run:
         splits = splits.head(DRY_RUN_STEPS * config.train.batch_size * config.train.accumulation_steps)
     tokenizer = tokenizer_of(config, splits.train)
@@ -91,8 +105,10 @@ def main(session: Session) -> None:
     # -----------------------------------------------------------------------------------------------------------------
     # train: `track` restores everything on which the next step depends, and `batches` skips the batches already done
 
+    thresholds = default_thresholds(config.model.evidence_head_type)
+    kept = scores.tensors if config.folds > 1 else None
     identity = identity_of(config, bare_model, splits.fingerprint)
-    session.track(bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler)
+    session.track(bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler, kept=kept)
     for epoch in session.epochs():
         if config.train.augmentation.methods:
             train_set.encode(augmenter(splits.train, epoch))
@@ -107,9 +123,10 @@ def main(session: Session) -> None:
             session.step(loss, stepped=accelerator.sync_gradients, skipped=accelerator.optimizer_step_was_skipped)
 
         predictions = predict(bare_model, validation_batches, validation_set, loss_of, group)
-        scores = score(predictions, splits.validation, default_thresholds(config.model.evidence_head_type))
+        scores.put(fold, predictions, splits.validation, thresholds)
+        metrics = {"val_loss": scores.loss(fold)} | validation_metrics(scores.metrics(fold, thresholds))
         useful = {"system_useful_tokens_percent": 100 * useful_tokens(train_batches)}
-        session.report({"val_loss": predictions.loss} | validation_metrics(scores), also=useful)
+        session.report(metrics, also=useful)
 
     # -----------------------------------------------------------------------------------------------------------------
     # the report, of the best epoch, on the test posts
@@ -122,4 +139,4 @@ def main(session: Session) -> None:
             evaluate_trial(record, config, splits, bare_model, tokenizer, store, accelerator, in_memory=best),
         )
 
-    session.finish(report)
+    return report

@@ -68,13 +68,16 @@ class TestSplit:
     counts: dict[str, int]
 
 
-def load_splits(config: "DataConfig") -> Splits:
+def load_splits(config: "DataConfig", fold: int = -1) -> Splits:
     """The training and validation posts.
+
+    Args:
+        fold: of data.folds, the one that is the validation split; by default the last, whose model a trial keeps.
 
     Raises:
         InputError: the files are missing or malformed, the Hub does not give them, or there are too few posts.
     """
-    corpus, assignment = _load(config)
+    corpus, assignment = _load(config, fold)
     train, validation = _choose(corpus, assignment.train), _choose(corpus, assignment.validation)
     counts, positives = _counts(corpus, assignment), _positives(corpus, assignment)
     return Splits(train, validation, assignment.fingerprint, counts, positives)
@@ -104,9 +107,17 @@ def load_learnable(config: "DataConfig") -> Splits:
     return splits
 
 
-def few_positives(splits: Splits) -> dict[str, str]:
-    """The symptoms with fewer than FEW posts in a split, with the number of posts; logged before training."""
-    columns = {symptom: {name: n[c] for name, n in splits.positives.items()} for c, symptom in enumerate(SYMPTOMS)}
+def few_positives(splits: Splits, *, folds: bool = False) -> dict[str, str]:
+    """The symptoms with fewer than FEW posts in a split, with the number of posts; logged before training.
+
+    Args:
+        folds: scores are over all posts but the test posts.
+    """
+    positives = dict(splits.positives)
+    if folds:
+        pairs = zip(positives.pop("train"), positives.pop("validation"), strict=True)
+        positives["folds"] = tuple(a + b for a, b in pairs)
+    columns = {symptom: {name: n[c] for name, n in positives.items()} for c, symptom in enumerate(SYMPTOMS)}
     return {
         symptom: ", ".join(f"{name} {count}" for name, count in counts.items())
         for symptom, counts in columns.items()
@@ -138,18 +149,19 @@ def dataset_dict(config: "DataConfig") -> "DatasetDict":
     return DatasetDict({name: as_dataset(posts) for name, posts in parts.items()})
 
 
-def _load(config: "DataConfig") -> tuple[Corpus, Assignment]:
-    key = _key(config)
+def _load(config: "DataConfig", fold: int = -1) -> tuple[Corpus, Assignment]:
+    fold %= config.folds or 1
+    key = _key(config, fold)
     if key and (content := cache.find(key)):
         return unpack_posts(content)
     corpus = _read(config)
-    assignment = split(corpus, config)
-    if key and key == _key(config):  # the files may change while they are read
+    assignment = split(corpus, config, fold)
+    if key and key == _key(config, fold):  # the files may change while they are read
         cache.keep(key, pack_posts(corpus, assignment))
     return corpus, assignment
 
 
-def _key(config: "DataConfig") -> str | None:
+def _key(config: "DataConfig", fold: int) -> str | None:
     """The cache key of the posts and their splits; None if a file cannot be read, which `_read` then reports."""
     source: list[Any] = [config.posts, config.seed]
     if config.source != "synthetic":
@@ -164,7 +176,7 @@ def _key(config: "DataConfig") -> str | None:
         if config.source == "dataset":
             source.append(config.columns)
     seeds = (config.split_seed, config.validation_seed)
-    split = (*seeds, config.validation_fraction, config.test_fraction, config.group_duplicates)
+    split = (*seeds, config.validation_fraction, config.test_fraction, config.group_duplicates, config.folds, fold)
     return cache.key("posts", source, *split)
 
 

@@ -3,6 +3,7 @@
 Duplicates of a post stay in one split, so that no memorized post is evaluated (`redsm5.data.duplicates`). The same
 posts and split_seed give the same splits, whatever the order of rows in the files. The test split is drawn first, so it
 does not depend on validation_fraction; data.validation_seed draws the validation split of the rest with another seed.
+With data.folds the rest is dealt into folds instead, of which one is the validation split.
 """
 
 import hashlib
@@ -27,7 +28,8 @@ class Assignment:
     """The post_ids of each split, sorted: disjoint, together all posts, none empty.
 
     Attributes:
-        fingerprint: SHA-256 (hexadecimal) over ids, texts, labels, spans and assignment; see `fingerprint`.
+        fingerprint: SHA-256 (hexadecimal) over ids, texts, labels, spans and assignment; see `fingerprint`. With folds
+            it is the same for each of them.
         duplicate_posts: posts that are copies of each other, including the first of each group.
         duplicate_groups: the number of groups of such copies.
     """
@@ -40,12 +42,15 @@ class Assignment:
     duplicate_groups: int
 
 
-def split(corpus: Corpus, config: "DataConfig") -> Assignment:
+def split(corpus: Corpus, config: "DataConfig", fold: int = -1) -> Assignment:
     """Assign every post to train, validation or test; with data.group_duplicates, all duplicates of a post to the same
     split.
 
+    Args:
+        fold: of data.folds, the one that is the validation split.
+
     Raises:
-        InputError: too few posts for three splits of these fractions.
+        InputError: too few posts for three splits of these fractions; or a symptom has fewer than there are folds.
     """
     posts = sorted(corpus.posts, key=lambda post: post.post_id)
     copies: defaultdict[int, list[Post]] = defaultdict(list)
@@ -53,7 +58,7 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
         copies[first].append(post)
     groups = list(copies.values()) if config.group_duplicates else [[post] for post in posts]
     n_test = max(1, round(config.test_fraction * len(groups)))
-    n_validation = max(1, round(config.validation_fraction * len(groups)))
+    n_validation = config.folds or max(1, round(config.validation_fraction * len(groups)))
     if len(groups) <= n_test + n_validation:
         different = "" if len(groups) == len(posts) else f" ({len(groups)} without duplicates)"
         raise InputError(
@@ -62,16 +67,22 @@ def split(corpus: Corpus, config: "DataConfig") -> Assignment:
         )
     rest, test = _draw(groups, n_test, config.split_seed)
     again = config.split_seed if config.validation_seed is None else config.validation_seed
-    train, validation = _draw(rest, n_validation, again)
+    if config.folds:
+        folds = _deal(rest, config.folds, again)
+        parts = {f"fold {number}": groups for number, groups in enumerate(folds)}
+        validation = folds.pop(fold)
+        train = [group for groups in folds for group in groups]
+    else:
+        train, validation = _draw(rest, n_validation, again)
+        parts = {"train": train, "validation": validation}
 
-    names = {"train": _ids(train), "validation": _ids(validation), "test": _ids(test)}
+    names = {name: _ids(groups) for name, groups in {**parts, "test": test}.items()}
     assigned = {post_id: name for name, ids in names.items() for post_id in ids}
     if sum(map(len, names.values())) != len(posts) or assigned.keys() != {post.post_id for post in posts}:
         raise RuntimeError("the splits overlap or leave posts out")
     copied = [len(group) for group in copies.values() if len(group) > 1]
-    train_ids, validation_ids, test_ids = names.values()
     digest = fingerprint(posts, assigned)
-    return Assignment(train_ids, validation_ids, test_ids, digest, sum(copied), len(copied))
+    return Assignment(_ids(train), _ids(validation), _ids(test), digest, sum(copied), len(copied))
 
 
 def _ids(groups: Sequence[Sequence[Post]]) -> tuple[str, ...]:
@@ -95,6 +106,29 @@ def _draw(groups: Groups, size: int, seed: int) -> tuple[Groups, Groups]:
         order = np.random.RandomState(seed).permutation(len(groups))
         others, drawn = order[size:], order[:size]
     return [groups[i] for i in sorted(others)], [groups[i] for i in sorted(drawn)]
+
+
+def _deal(groups: Groups, folds: int, seed: int) -> list[Groups]:
+    """The groups in so many folds, stratified by symptom.
+
+    Raises:
+        InputError: a symptom has fewer posts than there are folds, so that a fold could not be scored on it.
+    """
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    labels_NC = np.array([labels_of(group).max(axis=0) for group in groups], dtype=bool)
+    few = {name: int(n) for name, n in zip(SYMPTOMS, labels_NC.sum(axis=0), strict=True) if 0 < n < folds}
+    if few:
+        most = min(few.values())
+        raise InputError(
+            f"data.folds={folds} is more than some symptoms have posts outside of the test split: "
+            + ", ".join(f"{name} {count}" for name, count in few.items()),
+            where="data",
+            remedy=f"Choose data.folds={most} or fewer." if most > 1 else "Leave data.folds out.",
+        )
+    splitter = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
+    dealt = splitter.split(np.zeros(len(groups)), labels_NC)
+    return [[groups[i] for i in sorted(drawn)] for _, drawn in dealt]
 
 
 def fingerprint(posts: Sequence[Post], assigned: dict[str, str]) -> str:

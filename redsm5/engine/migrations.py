@@ -27,6 +27,7 @@ LEGACY: Mapping[str, Any] = {
     "study.reduction_factor": 3,
     "study.min_epochs": 1,
     "study.brackets": 1,
+    "study.rungs": "epochs",
     "study.confirm.top": 0,
     "study.confirm.repeats": 5,
 }

@@ -1,9 +1,9 @@
 """Asynchronous successive halving of the promotion type: which paused trial goes on, and when a new one is drawn.
 
 After Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020), algorithm 2. A trial is paused at
-each *rung*, after `min_epochs * reduction_factor**k` epochs. The best `1/reduction_factor` of a rung are promoted: they
-go on from their checkpoints to the next rung, and from the last one to their end. A worker that is free promotes a
-trial of the highest rung that has one to promote, and else draws a new one.
+each *rung*, after `min_epochs * reduction_factor**k` epochs, or as many folds. The best `1/reduction_factor` of a rung
+are promoted: they go on from their checkpoints to the next rung, and from the last one to their end. A worker that is
+free promotes a trial of the highest rung that has one to promote, and else draws a new one.
 
 Two things are added, since a search has an end. Once all trials are drawn and none is at work, a bracket in which none
 has completed promotes its best paused trial, so that a search of few trials has a result. And what is then still
@@ -52,6 +52,7 @@ class Ladder:
 
     Attributes:
         epochs: the most that a trial trains.
+        unit: what reduction_factor and min_epochs count, in epochs: 1, or those of a fold.
         brackets: how many; trials of bracket b pause from rung b on.
         seed: the study's, which deals trials out to brackets.
         maximize: whether a higher score is better.
@@ -63,6 +64,7 @@ class Ladder:
     brackets: int = 1
     seed: int = 0
     maximize: bool = True
+    unit: int = 1
 
     @property
     def rungs(self) -> list[int]:
@@ -73,7 +75,7 @@ class Ladder:
         return found
 
     def epochs_at(self, rung: int) -> int:
-        return int(self.min_epochs * self.reduction_factor**rung)
+        return int(self.unit * self.min_epochs * self.reduction_factor**rung)
 
     def bracket(self, number: int) -> int:
         return bracket_of(number, self.seed, bracket_shares(self.brackets, self.reduction_factor))
@@ -253,10 +255,17 @@ def chances(study: Path, settings: Mapping[str, Any]) -> Callable[[int], float]:
     return lambda number: found.chance(number, settings["trials"])
 
 
-def ladder(settings: Mapping[str, Any], epochs: int = 0) -> Ladder:
-    """Where the trials of a study pause, by the section `study` of its configuration and the most epochs of a trial."""
-    keys = ("reduction_factor", "min_epochs", "brackets", "seed")
-    return Ladder(epochs, **{key: settings[key] for key in keys}, maximize=settings["direction"] == "maximize")
+def ladder(settings: Mapping[str, Any], epochs: int = 0, fold: int = 1) -> Ladder:
+    """Where the trials of a study pause.
+
+    Args:
+        settings: the section `study` of its configuration.
+        epochs: the most of a trial.
+        fold: the epochs of a fold.
+    """
+    known = {key: settings[key] for key in ("reduction_factor", "min_epochs", "brackets", "seed")}
+    unit = fold if settings["rungs"] == "folds" else 1
+    return Ladder(epochs, **known, maximize=settings["direction"] == "maximize", unit=unit)
 
 
 def confirm(where: Ladder, rows: Iterable[RungRow]) -> Iterator[tuple[RungRow, str | None]]:

@@ -202,7 +202,8 @@ class StudyConfig(Section):
             trial at rungs, and the best go on from their checkpoints.
         reduction_factor: of asha: of the trials at a rung, the best 1/reduction_factor go on, to reduction_factor times
             as many epochs.
-        min_epochs: of asha: the epochs to the first rung.
+        min_epochs: of asha: the epochs, or folds, to the first rung.
+        rungs: of asha: whether rungs are counted in epochs, or in folds (data.folds).
         brackets: of asha: bracket b starts at rung b, and gets trials in the proportion of hyperband.
         trial_timeout: seconds that a trial may take, over all its starts; a longer trial fails.
         enqueue: a YAML file, a list of parameter sets (dotted keys) that are tried first; keys that
@@ -226,6 +227,7 @@ class StudyConfig(Section):
     reduction_factor: Annotated[int, Field(ge=2)]
     min_epochs: Annotated[int, Field(ge=1)]
     brackets: Annotated[int, Field(ge=1)]
+    rungs: Literal["epochs", "folds"] = "epochs"
     trial_timeout: Annotated[float, Field(gt=0)] | None = None
     enqueue: str | None = None
     enqueue_defaults: bool

@@ -48,6 +48,7 @@ from redsm5.engine.storage.checkpoint import (
     Saver,
     TrainingState,
     load_best,
+    newest,
     resume,
     save,
     seed_everything,
@@ -94,6 +95,13 @@ class _Tracked:
     batches: int | None = None
     trained: bool = False
 
+    def follow(self, state: TrainingState, identity: Identity) -> None:
+        """Go on with the next fold's model; nothing of the one before is being saved."""
+        state.progress, state.buffers = self.state.progress, self.state.buffers
+        for name, tensor in state.kept.items():
+            tensor.copy_(self.state.kept[name])
+        self.state, self.identity = state, identity
+
 
 class Session:
     """A trial, as its training script sees it.
@@ -110,7 +118,8 @@ class Session:
         self.config: Any = trial.config
         self._saver = saver
         self._tracked: _Tracked | None = None
-        self._epochs = 0
+        # The fold of `folds`, that of `track`, and whether the newest checkpoint is of the fold before.
+        self._fold, self._tracked_fold, self._begins_fold = 0, 0, False
         self.ended = False
 
     @cached_property
@@ -142,6 +151,41 @@ class Session:
             raise SessionError(f"session.{name} before session.track(...)")
         return self._tracked
 
+    def folds(self) -> Iterator[int]:
+        """The numbers, from 0, of the folds still to be trained, for a task whose trials have several (config.folds).
+
+        Each is a training of its own with as many epochs: build its model, optimizer and schedule, and call `track`.
+        Only the score of the last fold's last epoch is the trial's. The checkpoint has what `track` was given as
+        `kept`, so that it may be a score of all folds.
+        """
+        count, each = self.config.folds, self.config.train.epochs
+        if count > 1:
+            self._fold, self._begins_fold = self.group.of_first(self._where() if self.group.is_first else (0, False))
+        while self._fold < count:
+            yield self._fold
+            at = self._after_track("folds()").progress
+            if at.stop_reason is not None or self._fold == count - 1:
+                return
+            if at.epochs_done != each * (self._fold + 1):
+                raise SessionError(f"fold {self._fold} ended before its epochs were all trained")
+            self._fold += 1
+
+    def _where(self) -> tuple[int, bool]:
+        """The fold with which the trial goes on, and whether that begins there."""
+        epochs_done, batches_done = newest(open_store(self.folder, self.config, log=self.log.info))
+        fold, epoch = divmod(epochs_done, self.config.train.epochs)
+        if fold == self.config.folds:  # only the report is left
+            return fold - 1, False
+        return fold, fold > 0 and epoch == batches_done == 0
+
+    def _check_fold(self, at: Progress) -> None:
+        """The checkpoint that was chosen may have turned out damaged, and an older one may be of another fold."""
+        begin, each = self._fold * self.config.train.epochs, self.config.train.epochs
+        if not begin <= at.epochs_done <= begin + (0 if self._begins_fold else each):
+            raise Interrupted(
+                f"a damaged checkpoint: the trial goes on from epoch {at.epochs_done} when it starts again"
+            )
+
     def track(
         self,
         model: nn.Module | Stateful,
@@ -150,6 +194,7 @@ class Session:
         identity: Identity | str = "",
         *,
         scaler: torch.amp.GradScaler | None = None,
+        kept: Mapping[str, Tensor] | None = None,
         usage: Callable[[], Usage] | None = None,
     ) -> None:
         """Register everything on which the next step depends, and restore it from the newest checkpoint.
@@ -162,6 +207,8 @@ class Session:
             identity: the model and data of the checkpoints, for a task that describes its models; a checkpoint with
                 another identity is refused. A script may give a fingerprint of its data, or nothing.
             scaler: Accelerate's gradient scaler, with fp16.
+            kept: tensors on the CPU, of a fixed shape, that checkpoints are to have too. They are restored in place, in
+                the next fold too.
             usage: measures the process's resources; by default its memory and that of the model's device.
 
         Raises:
@@ -169,7 +216,7 @@ class Session:
             IncompatibleCheckpointError: its checkpoints belong to another model or other data.
             SessionError: `track` was called before.
         """
-        if self._tracked:
+        if self._tracked and self._tracked_fold == self._fold:
             raise SessionError("session.track(...) a second time: it is called once, before the first epoch")
         if isinstance(schedule, ReduceLROnPlateau):
             raise SessionError(
@@ -181,11 +228,17 @@ class Session:
         optimizer, schedule = getattr(optimizer, "optimizer", optimizer), getattr(schedule, "scheduler", schedule)
         if isinstance(identity, str):
             identity = Identity(trial.record.trial_id, architecture(bare), {}, identity, self.config.train.seed)
+        state = TrainingState(bare, optimizer, schedule, scaler, group=group, kept=kept or {})
+        self._tracked_fold = self._fold
+        if self._tracked:
+            self._saver.wait()  # the buffers are the new state's from here on
+            self._tracked.follow(state, identity)
+            return
         journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=group.is_first)
         store = open_store(trial.folder, self.config, log=self.log.info, writes=group.is_first)
-        state = TrainingState(bare, optimizer, schedule, scaler, group=group)
         budget = trial.reserve_storage(store, full=state.full_bytes(), weights=state.weight_bytes())
-        at = resume(store, state, identity, log=self.log.warning)
+        at = resume(store, state, identity, log=self.log.warning, of_another_model=self._begins_fold)
+        self._check_fold(at)
         first = next(bare.parameters(), None)
         system = SystemMetrics(journal, usage or meter(torch.device("cpu") if first is None else first.device))
         self._tracked = _Tracked(journal, store, state, identity, budget, at, system)
@@ -198,8 +251,7 @@ class Session:
             Paused: the trial waits at a rung, as it did before it was started again.
         """
         tracked = self._after_track("epochs()")
-        at, self._epochs = tracked.progress, self.config.train.epochs
-        total = self._epochs
+        at, total = tracked.progress, self.config.train.epochs * (self._fold + 1)
         # The checkpoint was saved before its epoch's decision was heard.
         if at.epochs_done and (rung := self._hear_pruner()) is not None:
             self._pause(rung)
@@ -232,7 +284,9 @@ class Session:
         if (limit := self.config.dry_run_batches) and self.config.dry_run:
             total = min(total, limit)
         set_order(loader, self.config.train.seed, at.epochs_done + 1)
-        with epoch_progress(at.epochs_done + 1, self._epochs, total, at.batches_done, shown=self.group.is_first) as bar:
+        with epoch_progress(
+            at.epochs_done + 1, self.config.epochs, total, at.batches_done, shown=self.group.is_first
+        ) as bar:
             tracked.batches = total
             for batch in islice(without_first(loader, at.batches_done), total - at.batches_done):
                 before = at.batches_done
@@ -320,15 +374,17 @@ class Session:
         tracked.journal.commit()  # durable before the checkpoint to which they belong
 
         objective = numbers[config.study.metric]
-        due = epoch % config.retention.min_interval_epochs == 0 or epoch == self._epochs
+        ends = epoch == config.epochs
+        due = epoch % config.retention.min_interval_epochs == 0 or ends
+        counts = ends or config.folds == 1
         at.epochs_done, at.batches_done = epoch, 0
         at.observe(objective, patience=config.train.patience, maximize=config.maximize)
         saved = due or at.stop_reason is not None
         if saved:
-            self._save_epoch(epoch, objective, numbers)
+            self._save_epoch(epoch, objective if counts else None, numbers)
         rung = self._hear_pruner()
         if at.stop_reason and not saved:  # the last epoch is saved in any case
-            self._save_epoch(epoch, objective, numbers)
+            self._save_epoch(epoch, objective if counts else None, numbers)
         elif rung is not None and not saved:  # without a score: it would not be saved, and be the best, without a pause
             self._save(score=None, metrics=numbers)
         tracked.system.end_of_epoch(at.step, at.epochs_done)
@@ -336,16 +392,19 @@ class Session:
         shown = {name: round(value, 4) for name, value in numbers.items() if name.endswith("_loss")}
         shown[config.study.metric] = round(objective, 4)
         facts: dict[str, Any] = {"step": at.step, TRAIN_LOSS: round(losses.last, 4)} | shown
-        self.log.info(f"epoch {epoch} of {self._epochs}", **facts)
+        if config.folds > 1:
+            facts["fold"] = f"{self._fold + 1} of {config.folds}"
+        self.log.info(f"epoch {epoch} of {config.epochs}", **facts)
         tracked.losses, tracked.trained = None, False
         if rung is not None:
             self._pause(rung)
-        if whole and self.group.any(trial.stop.requested) and epoch < self._epochs and not at.stop_reason:
+        if whole and self.group.any(trial.stop.requested) and not ends and not at.stop_reason:
             self._saver.wait()
             raise Interrupted(f"stopped after epoch {epoch}")
 
-    def _save_epoch(self, epoch: int, objective: float, metrics: Mapping[str, float]) -> None:
-        self.progress.note_saved(objective, epoch=epoch, maximize=self.config.maximize)
+    def _save_epoch(self, epoch: int, objective: float | None, metrics: Mapping[str, float]) -> None:
+        if objective is not None:
+            self.progress.note_saved(objective, epoch=epoch, maximize=self.config.maximize)
         self._save(score=objective, metrics=metrics)
 
     def _hear_pruner(self) -> int | None:
@@ -403,8 +462,8 @@ class Session:
         """
         tracked = self._after_track("finish(...)")
         at, trial = tracked.progress, self.trial
-        if at.stop_reason is None and not 0 < self._epochs <= at.epochs_done:
-            raise SessionError(f"session.finish(...) after {at.epochs_done} of {self._epochs} epochs")
+        if at.stop_reason is None and at.epochs_done < self.config.epochs:
+            raise SessionError(f"session.finish(...) after {at.epochs_done} of {self.config.epochs} epochs")
         self._saver.wait()
         tracked.journal.commit()  # the last epoch's system metrics
         self.group.leave()

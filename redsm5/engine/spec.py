@@ -97,6 +97,16 @@ class StudySpec(Section):
         return None
 
     @property
+    def folds(self) -> int:
+        """How many models a trial trains, one after the other, for one score."""
+        return 1
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of a trial, those of all its folds."""
+        return self.train.epochs * self.folds
+
+    @property
     def maximize(self) -> bool:
         return self.study.direction == "maximize"
 

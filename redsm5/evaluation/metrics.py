@@ -219,10 +219,15 @@ def evidence_metrics(
     Raises:
         ValueError: the pairs differ, a span is not inside its text, or a gold span holds only whitespace.
     """
-    rows = pair_scores(predicted, gold, texts)
+    return pair_metrics(pair_scores(predicted, gold, texts))
+
+
+def pair_metrics(rows: PairScores) -> EvidenceMetrics:
+    """The evidence metrics of these pairs; see `evidence_metrics`."""
     scores = {name: None if value is None else float(value[0]) for name, value in pooled(rows).items()}
+    pairs = len(rows.posts_G) + len(rows.null_posts_E)
     undefined = {
-        name: ALL_EVIDENCE if name == "null_span_accuracy" and gold else NO_EVIDENCE if gold else NO_POSTS
+        name: ALL_EVIDENCE if name == "null_span_accuracy" and pairs else NO_EVIDENCE if pairs else NO_POSTS
         for name, score in scores.items()
         if score is None
     }

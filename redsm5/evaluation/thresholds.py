@@ -53,7 +53,7 @@ def default_thresholds(evidence_head_type: str) -> Thresholds:
 
 def score(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> TestMetrics:
     """Both tasks' metrics for these predictions."""
-    criteria = criteria_metrics(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), SYMPTOMS)
+    criteria = criteria_metrics(predictions.probabilities_P9, labels_of(posts), vector(thresholds), SYMPTOMS)
     gold = gold_spans(posts)
     chosen = chosen_spans(predictions, thresholds)
     evidence = evidence_metrics({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
@@ -98,7 +98,7 @@ def hard_negative_metrics(
         (p, span.symptom) for p, post in enumerate(posts) for span in post.negatives if not post.labels[span.symptom]
     }
     chosen = chosen_spans(predictions, thresholds)
-    limits = _vector(thresholds)
+    limits = vector(thresholds)
     absent, passed_over = [], []
     for p, symptom in sorted(pairs):
         absent.append(predictions.probabilities_P9[p, symptom] < limits[symptom])
@@ -116,7 +116,7 @@ def intervals(predictions: Predictions, posts: Sequence[Post], thresholds: Thres
     gold = gold_spans(posts)
     chosen = chosen_spans(predictions, thresholds)
     pairs = pair_scores({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
-    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), _vector(thresholds), pairs)
+    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), vector(thresholds), pairs)
 
 
 def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list[list[float]]]:
@@ -293,7 +293,8 @@ def _best(candidates: Sequence[float], objective: Callable[[float], float], defa
     return max([default, *candidates], key=lambda t: (objective(t), -abs(t - default)))
 
 
-def _vector(thresholds: Thresholds) -> NDArray[np.float64]:
+def vector(thresholds: Thresholds) -> NDArray[np.float64]:
+    """The probability at which each symptom is present, in the order of SYMPTOMS."""
     return np.array([thresholds.criteria[name] for name in SYMPTOMS])
 
 

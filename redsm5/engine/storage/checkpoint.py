@@ -12,9 +12,9 @@ the same in each. So a trial can be resumed only with the same number of process
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +45,8 @@ from redsm5.engine.storage.store import (
 )
 from redsm5.engine.storage.tensors import TensorFile
 from redsm5.engine.version import code_version
+
+KEPT = "kept."  # begins the names of a script's own tensors
 
 
 @dataclass
@@ -142,7 +144,9 @@ class TrainingState:
         optimizer, schedule: None where the model's own state is all.
         scaler: None without fp16.
         group: the processes that train it together.
+        kept: tensors of the script's own, saved and restored in place.
         best_in_memory: the best weights, where checkpoints are turned off.
+        buffers: by file, the memory in which it is packed.
     """
 
     model: nn.Module | ArrayModel
@@ -151,8 +155,9 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None = None
     progress: Progress = field(default_factory=Progress)
     group: ProcessGroup = ALONE
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
     best_in_memory: tuple[Manifest, dict[str, Tensor]] | None = None
-    _buffers: dict[str, TensorFile] = field(default_factory=dict)
+    buffers: dict[str, TensorFile] = field(default_factory=dict)
 
     def pack(self, generators: Sequence[Generators] | None = None) -> dict[str, Content]:
         """The files of a checkpoint, manifest excepted, as they are now; they hold until the next call.
@@ -162,7 +167,7 @@ class TrainingState:
         """
         tensors, plain = optimizer_state(self.optimizer)
         (own, words), *others = generators or [random_generators()]
-        tensors |= own
+        tensors |= own | {f"{KEPT}{name}": tensor for name, tensor in self.kept.items()}
         for index, (theirs, _) in enumerate(others, 1):
             tensors |= {f"process.{index}.{name}": tensor for name, tensor in theirs.items()}
         state_json = {
@@ -182,11 +187,11 @@ class TrainingState:
 
     def _fill(self, name: str, tensors: Mapping[str, Tensor]) -> memoryview:
         """One copy of the tensors into this file's buffer, which is reallocated only if they changed shape."""
-        if name not in self._buffers or not self._buffers[name].fits(tensors):
-            self._buffers.pop(name, None)  # before the new one, so that the two are never there at once
-            self._buffers[name] = TensorFile(tensors, pinned=any(t.is_cuda for t in tensors.values()))
-        self._buffers[name].fill(tensors)
-        return self._buffers[name].content
+        if name not in self.buffers or not self.buffers[name].fits(tensors):
+            self.buffers.pop(name, None)  # before the new one, so that the two are never there at once
+            self.buffers[name] = TensorFile(tensors, pinned=any(t.is_cuda for t in tensors.values()))
+        self.buffers[name].fill(tensors)
+        return self.buffers[name].content
 
     def unpack(self, contents: Mapping[str, bytearray]) -> None:
         """Restore everything as it was when it was packed.
@@ -203,18 +208,29 @@ class TrainingState:
             set_schedule(self.schedule, plain["schedule"])
         if self.scaler and plain["scaler"]:
             self.scaler.load_state_dict({name: from_json_number(value) for name, value in plain["scaler"].items()})
-        self.progress = Progress(**plain["progress"])
+        self._set_progress(tensors, plain)
         if rank := self.group.rank:
             own = f"process.{rank}."
             tensors = {name.removeprefix(own): t for name, t in tensors.items() if name.startswith(own)}
             plain = plain["other_processes"][rank - 1]
         set_random_generators(tensors, plain)
 
+    def unpack_progress(self, contents: Mapping[str, bytearray]) -> None:
+        """Restore how far the trial has come and what it keeps: all that its next model needs of the one before."""
+        self._set_progress(tensor_files.read(contents[paths.STATE_TENSORS]), loads(contents[paths.STATE_JSON]))
+
+    def _set_progress(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        for name, tensor in self.kept.items():
+            tensor.copy_(tensors[f"{KEPT}{name}"])
+        self.progress = Progress(**plain["progress"])
+
     def full_bytes(self) -> int:
-        """Bytes of one checkpoint's tensors at the most, before the first step too: weights and Adam's two moments."""
+        """Bytes of one checkpoint's tensors at the most, before the first step too: weights, Adam's two moments, and
+        what is kept.
+        """
         groups = self.optimizer.param_groups if self.optimizer else []
         parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-        return self.weight_bytes() + 2 * sum(p.nbytes for p in parameters)
+        return self.weight_bytes() + sum(t.nbytes for t in [*parameters, *parameters, *self.kept.values()])
 
     def weight_bytes(self) -> int:
         """Bytes of the weights alone."""
@@ -305,22 +321,14 @@ def save(
     saver.submit(lambda: store.commit(manifest, contents))
 
 
-def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log: Callable[..., object]) -> Progress:
-    """Load the newest checkpoint that verifies into the state, and return how far it had come.
+def newest(store: CheckpointStore) -> tuple[int, int]:
+    """(whole epochs, batches of the next one) of the newest checkpoint that verifies; (0, 0) without one."""
+    found = next(_newest_first(store), None)
+    return (found[1].epoch, found[1].batches_done) if found else (0, 0)
 
-    A damaged one is quarantined and the next older one used; with none left, the trial starts at epoch 0 and says so.
-    Of several processes the first one chooses, and the others load what it has.
 
-    Raises:
-        IncompatibleCheckpointError: the checkpoint is of another model, other data or another format, or of a training
-            by another number of processes.
-    """
-    if not state.group.is_first:
-        if chosen := state.group.of_first(""):
-            folder = store.folder / chosen
-            state.unpack(load_verified(read_verified(folder), folder)[1])
-        return state.progress
-    had_any = bool(store.names())
+def _newest_first(store: CheckpointStore) -> Iterator[tuple[str, Manifest, Mapping[str, Any]]]:
+    """(name, manifest, files) of the checkpoints that a trial can go on from; damaged ones are quarantined."""
     resumable = sorted((c for c in store.checkpoints() if c.resumable), key=lambda c: (c.step, not c.mid_epoch))
     for checkpoint in reversed(resumable):
         folder = store.folder / checkpoint.name
@@ -329,16 +337,48 @@ def resume(store: CheckpointStore, state: TrainingState, identity: Identity, log
         except DamagedCheckpoint as error:
             store.quarantine(checkpoint.name, str(error))
             continue
-        manifest, contents = load_verified(verified, folder)
-        identity.check(manifest, str(folder))
+        yield checkpoint.name, *load_verified(verified, folder)
+
+
+def resume(
+    store: CheckpointStore,
+    state: TrainingState,
+    identity: Identity,
+    log: Callable[..., object],
+    *,
+    of_another_model: bool = False,
+) -> Progress:
+    """Load the newest checkpoint that verifies into the state, and return how far it had come.
+
+    A damaged one is quarantined and the next older one used; with none left, the trial starts at epoch 0 and says so.
+    Of several processes the first one chooses, and the others load what it has.
+
+    Args:
+        of_another_model: the checkpoint ends the training of the trial's model before this one.
+
+    Raises:
+        IncompatibleCheckpointError: the checkpoint is of another model, other data or another format, or of a training
+            by another number of processes.
+    """
+    unpack = state.unpack_progress if of_another_model else state.unpack
+    if not state.group.is_first:
+        if chosen := state.group.of_first(""):
+            folder = store.folder / chosen
+            unpack(load_verified(read_verified(folder), folder)[1])
+        return state.progress
+    had_any = bool(store.names())
+    for name, manifest, contents in _newest_first(store):
+        folder = store.folder / name
+        same = replace(identity, architecture=manifest.architecture) if of_another_model else identity
+        same.check(manifest, str(folder))
         _check_processes(contents, state.group.world_size, str(folder))
         try:
-            state.unpack(contents)
+            unpack(contents)
         except DamagedCheckpoint as error:
-            store.quarantine(checkpoint.name, str(error))
+            store.quarantine(name, str(error))
             continue
-        state.group.of_first(checkpoint.name)
-        log("resumed", checkpoint=checkpoint.name, epoch=state.progress.epochs_done, step=state.progress.step)
+        state.group.of_first(name)
+        log("resumed", checkpoint=name, epoch=state.progress.epochs_done, step=state.progress.step)
         return state.progress
     if had_any:
         log("no valid checkpoint is left: the trial restarts at epoch 0")

@@ -339,7 +339,9 @@ class Scoreboard:
             return 0.0 if epochs else None
         each = sum(record.active_seconds for record in searched) / epochs
         most = max(record.epochs for record in searched)
-        expected = ladder(self.study.config["study"], most).expected_epochs(self.study.trials.wanted)
+        config = self.study.config
+        pauses = ladder(config["study"], most, config["train"]["epochs"])
+        expected = pauses.expected_epochs(self.study.trials.wanted)
         return max(expected - epochs, 0.0) * each
 
     def bytes(self) -> int:

@@ -62,15 +62,17 @@ def trial_config(kind: type[C], overrides: Sequence[str]) -> C:
 
     changed = changes(asked.model_dump(mode="json"))
     before, after = changed.get("train.epochs", (0, 0))
+    extended = after > before and asked.folds == 1
     refused = [
         f"{key}: {a} when the trial started, {b} now"
         for key, (a, b) in changes(snapshot_of(asked)).items()  # of an address, the password is no change
-        if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and after > before)
+        if key not in MAY_CHANGE_ON_RESUME and not (key == "train.epochs" and extended)
     ]
     if refused:
+        only = "Only train.epochs may be raised." if asked.folds == 1 else "With folds, train.epochs stays too."
         raise ConfigError(
             f"trial {trial_id} cannot be resumed with another configuration: {'; '.join(refused)}",
-            remedy="Leave these out, or start a new trial without trial.id. Only train.epochs may be raised.",
+            remedy=f"Leave these out, or start a new trial without trial.id. {only}",
         )
     return with_parameters(from_snapshot(kind, saved), {key: after for key, (_, after) in changed.items()})
 
@@ -84,7 +86,7 @@ def allow_more_epochs(folder: Path, config: StudySpec) -> None:
     """
     record = read_record(folder)
     assert record is not None
-    if config.train.epochs <= record.epochs:
+    if config.epochs <= record.epochs:
         return
     if record.state == "completed" and record.epoch < record.epochs:
         raise ConfigError(
@@ -105,4 +107,4 @@ def allow_more_epochs(folder: Path, config: StudySpec) -> None:
         if not held:
             raise LockedError(f"trial {record.trial_id} is being trained", remedy="Stop it first, or wait for its end.")
         save_config(folder, config)
-        write_record(folder, record.model_copy(update={"epochs": config.train.epochs}))
+        write_record(folder, record.model_copy(update={"epochs": config.epochs}))

@@ -205,32 +205,46 @@ def _parents(config: StudySpec, key: str) -> list[str]:
 
 
 def most_epochs(config: StudySpec) -> int:
-    """The most epochs that a trial of the study can train."""
+    """The most epochs that a trial of the study can train, over all its folds."""
     parameter = config.search.space.get("train.epochs")
     if parameter is None:
-        return config.train.epochs
+        return config.epochs
     if isinstance(parameter, CategoricalParameter):
-        return max(int(choice) for choice in parameter.choices if choice)
-    return int(parameter.high)
+        return config.folds * max(int(choice) for choice in parameter.choices if choice)
+    return config.folds * int(parameter.high)
 
 
 def ladder_of(config: StudySpec) -> Ladder:
     """Where the study's trials pause.
 
     Raises:
-        ConfigError: nowhere: the first rung is not before the last epoch; or there are more brackets than rungs.
+        ConfigError: nowhere: the first rung is not before the last epoch; there are more brackets than rungs; or rungs
+            are folds, of which trials have none, or not as long ones.
     """
     study, epochs = config.study, most_epochs(config)
-    found = ladder(study.model_dump(), epochs)
-    if study.min_epochs >= epochs:
+    in_folds = study.rungs == "folds"
+    if in_folds and config.folds == 1:
         raise ConfigError(
-            f"study.min_epochs={study.min_epochs} with train.epochs={epochs}: no trial could be paused before its end",
-            remedy="Lower study.min_epochs or raise train.epochs.",
+            "study.rungs=folds, but trials have no folds",
+            remedy="Set data.folds, or leave study.rungs out.",
+        )
+    if in_folds and "train.epochs" in config.search.space:
+        raise ConfigError(
+            "study.rungs=folds, but train.epochs is searched, so that folds are not of one length",
+            remedy="Take train.epochs out of the search space, or leave study.rungs out.",
+        )
+    found = ladder(study.model_dump(), epochs, config.train.epochs)
+    more = "data.folds" if in_folds else "train.epochs"
+    if not found.rungs:
+        count = config.folds if in_folds else epochs
+        raise ConfigError(
+            f"study.min_epochs={study.min_epochs} with {more}={count}: no trial could be paused before its end",
+            remedy=f"Lower study.min_epochs or raise {more}.",
         )
     if study.brackets > (count := len(found.rungs)):
         raise ConfigError(
             f"study.brackets={study.brackets}, but there {'are' if count > 1 else 'is'} only {count} "
             f"rung{'s' * (count > 1)}, after {', '.join(map(str, found.rungs))} of {epochs} epochs",
-            remedy="Lower study.brackets or study.reduction_factor, or raise train.epochs.",
+            remedy=f"Lower study.brackets or study.reduction_factor, or raise {more}.",
         )
     return found

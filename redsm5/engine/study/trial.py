@@ -39,7 +39,7 @@ def create_trial(
         number=number,
         state="queued",
         created_at=now(),
-        epochs=config.train.epochs,
+        epochs=config.epochs,
         parameters=parameters or {},
         confirms=confirms,
         repeat=repeat,

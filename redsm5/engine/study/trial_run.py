@@ -111,7 +111,7 @@ class TrialRun:
         r = self.config.retention
         if not (r.enabled and self._lock):
             return None
-        size = reservation(store.policy, full=full, weights=weights, epochs=self.config.train.epochs)
+        size = reservation(store.policy, full=full, weights=weights, epochs=self.config.epochs)
         budget = Budget(
             store,
             self.record.study_id,
