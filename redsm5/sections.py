@@ -65,8 +65,8 @@ class DataConfig(Section):
         repo_id: with hub, the dataset. revision: a commit, tag or branch of it.
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
         validation_seed: splits the posts that are not test posts anew into training and validation; null: split_seed.
-        folds: a trial trains so many models, each on all but one fold of the posts that are not test posts, and its score
-            is that of all folds' predictions together. null: one model, and one validation split.
+        folds: a trial trains so many models, each on all but one fold of the posts that are not test posts; what it
+            scores is all folds' predictions together. null: one model, and one validation split.
         group_duplicates: copies and near-copies of a post stay in one split.
         long_posts: `window` reads a post that is longer than the encoder's window in several windows; `truncate` cuts
             it and reports how much evidence is lost.

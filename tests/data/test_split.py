@@ -21,7 +21,7 @@ SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
 def config(**changes):
     return SimpleNamespace(
         **{"split_seed": 42, "validation_seed": None, "validation_fraction": 0.15, "test_fraction": 0.2}
-        | {"group_duplicates": True, **changes}
+        | {"folds": None, "group_duplicates": True, **changes}
     )
 
 
@@ -261,3 +261,43 @@ def test_copies_stay_together_whatever_the_validation_seed(kind):
         a = split(corpus, config(validation_seed=seed))
         where = {i: n for n, ids in enumerate((a.train, a.validation, a.test)) for i in ids}
         assert all(where[f"p{i}"] == where[f"qp{i}"] for i in range(30))
+
+
+def test_folds_are_all_posts_but_the_test_posts(corpus):
+    folds = [split(corpus, config(folds=5), fold) for fold in range(5)]
+    whole = split(corpus, config())
+    dealt = Counter(post_id for a in folds for post_id in a.validation)
+    assert set(dealt.values()) == {1}
+    assert set(dealt) == {*whole.train, *whole.validation}
+    for a in folds:
+        assert {*a.train, *a.validation} == set(dealt)
+        assert not {*a.train} & {*a.validation}
+        assert (a.test, a.fingerprint) == (whole.test, folds[0].fingerprint)
+        assert len(a.validation) == pytest.approx(len(dealt) / 5, rel=0.1)
+    assert folds[0].fingerprint != whole.fingerprint
+    assert folds[0].fingerprint != split(corpus, config(folds=5, validation_seed=7)).fingerprint
+    assert split(corpus, config(folds=5)) == folds[-1], "the last one, unless another is asked for"
+
+
+def test_each_symptom_is_in_each_fold_in_proportion(corpus):
+    labels = {post.post_id: post.labels for post in corpus.posts}
+    for fold in range(5):
+        a = split(corpus, config(folds=5), fold)
+        for c, symptom in enumerate(SYMPTOMS):
+            total = sum(labels[i][c] for i in (*a.train, *a.validation))
+            assert sum(labels[i][c] for i in a.validation) == pytest.approx(total / 5, abs=2), symptom
+
+
+@pytest.mark.parametrize(("positives", "remedy"), [(3, "Choose data.folds=3 or fewer."), (1, "Leave data.folds out.")])
+def test_more_folds_than_a_symptom_has_posts_are_refused(positives, remedy):
+    posts = [
+        Post(f"p{i}", f"text {i}", (int(i < 2 * positives), 1, *[0] * (len(SYMPTOMS) - 2)), (), ()) for i in range(60)
+    ]
+    few = split(Corpus(tuple(posts), {}), config())
+    left = sum(int(i[1:]) < 2 * positives for i in (*few.train, *few.validation))
+    with pytest.raises(InputError, match=f"data.folds={left + 1} is more than.*{SYMPTOMS[0]} {left}") as error:
+        split(Corpus(tuple(posts), {}), config(folds=left + 1))
+    if left == positives:
+        assert error.value.remedy == remedy
+    if left > 1:
+        assert split(Corpus(tuple(posts), {}), config(folds=left))

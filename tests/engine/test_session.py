@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from redsm5.config import compose
 from redsm5.engine import files, paths
 from redsm5.engine.compose import compose as compose_for
+from redsm5.engine.errors import Interrupted
 from redsm5.engine.records import Decision
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.session import Session, SessionError, train
-from redsm5.engine.storage.checkpoint import Identity, Saver
+from redsm5.engine.spec import StudySpec
+from redsm5.engine.storage.checkpoint import Identity, Saver, TrainingState, seed_everything
+from redsm5.engine.storage.store import DamagedCheckpoint
 from redsm5.engine.study.trial import create_trial, read_record
 from redsm5.engine.study.trial_run import TrialRun
 from redsm5.engine.tracking.journal import read_metrics
@@ -47,16 +51,16 @@ def session(trial: TrialRun) -> Iterator[Session]:
 class Model:
     """A linear layer, and what trains it."""
 
-    def __init__(self) -> None:
-        torch.manual_seed(0)
+    def __init__(self, seed: int = 0) -> None:
+        torch.manual_seed(seed)
         self.model = nn.Linear(2, 2)
         self.optimizer = torch.optim.AdamW(self.model.parameters())
         self.schedule = LambdaLR(self.optimizer, lambda step: 1.0)
 
-    def track(self, session: Session) -> None:
+    def track(self, session: Session, kept: dict[str, torch.Tensor] | None = None) -> None:
         identity = Identity(session.trial.record.trial_id, "linear", {}, "ab" * 32, 1)
         usage = Usage({}, {"system_memory_bytes": 1.0})
-        session.track(self.model, self.optimizer, self.schedule, identity, usage=lambda: usage)
+        session.track(self.model, self.optimizer, self.schedule, identity, kept=kept, usage=lambda: usage)
 
     def loss(self) -> torch.Tensor:
         loss = (self.model(torch.ones(1, 2)) ** 2).mean()
@@ -244,7 +248,7 @@ WRONG: dict[Callable[[Session], None], str] = {
     lambda s: tracked(s) and s.step(torch.tensor(1.0)): r"outside of session\.batches",
     track_twice: r"a second time",
     finish_early: r"after 1 of 2 epochs",
-    finish_without_epochs: r"after 0 of 0 epochs",
+    finish_without_epochs: r"after 0 of 2 epochs",
     report_early: r"before the epoch's batches were all done: 1 of 3",
     report_twice: r"before the epoch's batches were all done",
     report_something_else: r"lacks val_f1_macro",
@@ -311,6 +315,166 @@ def test_what_follows_an_interruption_is_what_would_have_been(tmp_path: Path) ->
         done = read_metrics(trial.folder)
         rows.append([(r.metric, r.step, r.value) for r in done if not r.metric.startswith("system_")])
     assert rows[0] == rows[1]
+
+
+FOLDS, EACH = 3, 2
+
+
+def fold_by_fold(session: Session) -> None:
+    """A model for each fold; the score is the sum of what the folds so far have come to."""
+    for fold in session.folds():
+        seed_everything(fold)
+        model = Model(seed=fold)
+        sums = torch.zeros(FOLDS, dtype=torch.float64)
+        model.track(session, kept={"sums": sums})
+        assert sums[fold:].sum() == 0 or session.progress.epochs_done > fold * EACH
+        for _ in session.epochs():
+            model.epoch(session)
+            sums[fold] = model.model.weight.double().sum() + torch.rand(1).double()
+            session.report({METRIC: float(sums[: fold + 1].sum())})
+    session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
+
+
+def interrupting(at: int | None) -> Callable[[Session], None]:
+    """`fold_by_fold`, asked to stop before the step `at`."""
+
+    def main(session: Session) -> None:
+        step = session.step
+
+        def stepped(loss: torch.Tensor) -> None:
+            if at == session.progress.step + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            step(loss)
+
+        session.step = stepped  # type: ignore[assignment, method-assign]
+        fold_by_fold(session)
+
+    return main
+
+
+def fold_trial(folder: Path, *words: str) -> tuple[TrialRun, StudySpec]:
+    base = [f"experiments={folder}", f"train.epochs={EACH}", f"data.folds={FOLDS}"]
+    config = compose([*base, "retention.min_free_disk_percent=0", "train.checkpoint_every_steps=2", *words])
+    record = create_trial(config)
+    config = config.model_copy(update={"trial": config.trial.model_copy(update={"id": record.trial_id})})
+    return TrialRun.open(config), config
+
+
+def end_of(trial: TrialRun, main: Callable[[Session], None]) -> list[tuple[str, int, float]]:
+    """The metrics of a trial once it has ended, but for those of the machine."""
+    with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+        train(main, trial, saver)
+    return [(r.metric, r.step, r.value) for r in read_metrics(trial.folder) if not r.metric.startswith("system_")]
+
+
+@pytest.mark.parametrize("interval", [1, 4])
+def test_folds_are_trained_one_after_the_other_wherever_a_trial_is_interrupted(interval: int, tmp_path: Path) -> None:
+    words = [f"retention.min_interval_epochs={interval}"]
+    trial, _ = fold_trial(tmp_path / "once", *words)
+    whole = end_of(trial, fold_by_fold)
+    record = read_record(trial.folder)
+    assert record is not None
+    scores = [value for metric, _, value in whole if metric == METRIC]
+    assert (record.state, record.epoch, record.epochs, len(scores)) == ("completed", 6, 6, 6)
+    assert record.best is not None
+    assert (record.best.epoch, record.best.value) == (6, scores[-1]), "the score of all folds is the last, not the best"
+    kept = weights_of(trial)
+    for at in range(1, FOLDS * EACH * STEPS):
+        trial, config = fold_trial(tmp_path / str(at), *words)
+        end_of(trial, interrupting(at))
+        assert end_of(TrialRun.open(config), fold_by_fold) == whole
+        assert weights_of(trial) == kept
+
+
+def weights_of(trial: TrialRun) -> bytes:
+    (best,) = (trial.folder / paths.CHECKPOINTS).glob("epoch-*")
+    assert best.name == f"epoch-{FOLDS * EACH:04}"
+    return (best / paths.WEIGHTS).read_bytes()
+
+
+def test_a_fold_begins_with_a_model_of_its_own_shape_after_a_kill(tmp_path: Path) -> None:
+    """Each fold's vocabulary, and so its model, may have another size than the one whose checkpoint is there."""
+
+    def main(session: Session, dies: bool) -> None:
+        for fold in session.folds():
+            model = nn.Linear(2, 2 + fold)
+            kept = {"done": torch.zeros(FOLDS)}
+            session.track(model, torch.optim.SGD(model.parameters(), lr=0.1), kept=kept, usage=lambda: Usage({}, {}))
+            if fold and dies:
+                raise KeyboardInterrupt  # as after a kill, no outcome is written
+            for _ in session.epochs():
+                kept["done"][fold] += 1
+                session.report({METRIC: float(kept["done"].sum())})
+        session.finish(lambda: files.write_atomic(session.trial.folder / paths.REPORT, b"{}"))
+
+    trial, config = fold_trial(tmp_path)
+    with pytest.raises(KeyboardInterrupt), Saver() as saver:
+        train(partial(main, dies=True), trial, saver)
+    trial._lock.release()  # type: ignore[union-attr]
+    trial = TrialRun.open(config)
+    rows = end_of(trial, partial(main, dies=False))
+    assert [value for metric, _, value in rows if metric == METRIC] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_checkpoint_at_a_fold_s_begin_sends_the_trial_back(tmp_path: Path) -> None:
+    words = ["retention.keep_all=true"]
+    trial, _ = fold_trial(tmp_path / "once", *words)
+    whole = end_of(trial, fold_by_fold)
+    trial, config = fold_trial(tmp_path / "again", *words)
+    end_of(trial, interrupting(2 * STEPS + 1))
+    for newest in sorted((trial.folder / paths.CHECKPOINTS).iterdir())[-2:]:
+        damaged = bytearray((newest / paths.STATE_TENSORS).read_bytes())
+        damaged[-1] ^= 1
+        (newest / paths.STATE_TENSORS).write_bytes(damaged)
+    assert end_of(TrialRun.open(config), fold_by_fold) == whole
+
+
+def test_a_checkpoint_that_turns_out_damaged_interrupts_a_trial_that_has_begun_another_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, _ = fold_trial(tmp_path / "once")
+    whole = end_of(trial, fold_by_fold)
+    trial, config = fold_trial(tmp_path / "again")
+    with pytest.raises(SystemExit), trial.outcome(), Saver() as saver:
+        train(interrupting_after_fold, trial, saver)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "unpack_progress", malformed)
+        end_of(TrialRun.open(config), fold_by_fold)
+    record = read_record(trial.folder)
+    assert record is not None
+    assert record.state == "interrupted"
+    assert end_of(TrialRun.open(config), fold_by_fold) == whole
+
+
+def malformed(*_: object) -> None:
+    raise DamagedCheckpoint("it is malformed")
+
+
+def interrupting_after_fold(session: Session) -> None:
+    """`fold_by_fold`, interrupted where the second fold begins."""
+    track = session.track
+
+    def tracked_once(*arguments: Any, **named: Any) -> None:
+        if session._fold:
+            session._saver.wait()
+            raise Interrupted("between folds")
+        track(*arguments, **named)
+
+    session.track = tracked_once  # type: ignore[method-assign]
+    fold_by_fold(session)
+
+
+def test_a_fold_that_is_left_early_is_an_error(tmp_path: Path) -> None:
+    def main(session: Session) -> None:
+        for _ in session.folds():
+            tracked(session)
+
+    trial, _ = fold_trial(tmp_path)
+    end_of(trial, main)
+    record = read_record(trial.folder)
+    assert record is not None
+    assert record.error is not None
+    assert "fold 0 ended before its epochs were all trained" in record.error.message
 
 
 @pytest.mark.parametrize("prune", [True, False])

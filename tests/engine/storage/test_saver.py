@@ -66,12 +66,12 @@ def test_the_buffers_are_allocated_once() -> None:
     state = fresh(config)
     train_step(state, config)
     state.pack()
-    before = {name: buffer._bytes.data_ptr() for name, buffer in state._buffers.items()}
+    before = {name: buffer._bytes.data_ptr() for name, buffer in state.buffers.items()}
     assert before.keys() == {paths.WEIGHTS, paths.STATE_TENSORS}
     for _ in range(3):
         train_step(state, config)
         state.pack()
-    assert {name: buffer._bytes.data_ptr() for name, buffer in state._buffers.items()} == before
+    assert {name: buffer._bytes.data_ptr() for name, buffer in state.buffers.items()} == before
 
 
 def test_what_a_save_failed_with_is_raised_at_the_next_step() -> None:
