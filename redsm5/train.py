@@ -32,6 +32,7 @@ from redsm5.model import (
     build_schedule,
     compile_layers,
     forward_backward,
+    group_factor,
     identity_of,
     multitask_loss,
     set_numerics,
@@ -115,7 +116,8 @@ def train(session: Session, accelerator: Accelerator, fold: int) -> Callable[[],
         model.train()
         for micro_batches in session.batches(train_batches):
             with accelerator.accumulate(model):
-                loss = forward_backward(accelerator, model, micro_batches, loss_of, adversary)
+                factor = group_factor(session.progress.batches_done, len(train_batches), config.train)
+                loss = forward_backward(accelerator, model, micro_batches, loss_of, adversary, factor)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
                 optimizer.step()

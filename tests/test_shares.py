@@ -19,7 +19,14 @@ from redsm5.data.posts import labels_of
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine.distributed import ProcessGroup
 from redsm5.evaluation.predict import predict
-from redsm5.model import EmbeddingAdversary, MultiTaskModel, build_criteria_loss, forward_backward, multitask_loss
+from redsm5.model import (
+    EmbeddingAdversary,
+    MultiTaskModel,
+    build_criteria_loss,
+    forward_backward,
+    group_factor,
+    multitask_loss,
+)
 
 HEADS = ("start_end_linear", "start_end_mlp", "biaffine", "bio_crf", "sentence_reranker")
 FORMATS = ("multi_label", "binary_pairs")
@@ -69,14 +76,15 @@ class Trained:
     def loss_of(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
         return multitask_loss(outputs, batch, self.criteria_loss, self.config.train.task_weights)
 
-    def step(self, *batches: list[Batch]) -> tuple[float, dict[str, Tensor]]:
+    def step(self, *batches: list[Batch], steps: int = 0, factor: float = 1.0) -> tuple[float, dict[str, Tensor]]:
         """The sum of the batches' losses, and every parameter's gradient of them and of the adversary's.
 
-        Each batch is a list of micro-batches; with gradient accumulation a step takes several batches.
+        Each batch is a list of micro-batches; with gradient accumulation a step takes several batches: `steps`, if they
+        are not all there.
         """
         self.model.zero_grad()
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=len(batches))
-        losses = [forward_backward(accelerator, self.model, b, self.loss_of, self.adversary) for b in batches]
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=steps or len(batches))
+        losses = [forward_backward(accelerator, self.model, b, self.loss_of, self.adversary, factor) for b in batches]
         gradients = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
         return float(torch.stack(losses).sum()), gradients
 
@@ -129,6 +137,20 @@ def test_micro_batches_accumulate_as_whole_batches_do(splits: Splits) -> None:
     batches = [one.examples(0, 3, 5, 8), one.examples(1, 2, 11)]
     whole = one.step(*([one.plain(batch)] for batch in batches))
     close(one.step(*(one.micro_batched(batch, (0, 1), MicroBatching(200)) for batch in batches)), whole)
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_the_last_group_of_an_epoch_has_the_mean_gradient_of_its_batches(splits: Splits, left: int) -> None:
+    """Seven batches in groups of four leave three, and five leave one."""
+    one = trained(splits, "start_end_linear", "multi_label", "bce")
+    train = one.config.train.model_copy(update={"accumulation_steps": 4})
+    batches = [[one.plain(one.examples(2 * n, 2 * n + 1))] for n in range(left)]
+    factors = [group_factor(number, 4 + left, train) for number in range(4 + left)]
+    assert factors[:4] == [1.0] * 4
+    _, expected = mean([one.step(batch) for batch in batches])
+    assert len(set(factors[4:])) == 1
+    loss, found = one.step(*batches, steps=4, factor=factors[4])
+    close((loss, found), (loss, expected))
 
 
 def test_a_share_is_every_nth_post_and_knows_the_whole_batch_s_counts(splits: Splits) -> None:

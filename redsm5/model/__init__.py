@@ -7,6 +7,7 @@ from redsm5.model.multitask import MultiTaskModel, architecture, head_config, id
 from redsm5.model.optimization import (
     build_optimizer,
     build_schedule,
+    group_factor,
     set_numerics,
     slow_in_bf16,
     steps_per_epoch,
@@ -25,6 +26,7 @@ __all__ = [
     "build_schedule",
     "compile_layers",
     "forward_backward",
+    "group_factor",
     "head_config",
     "identity_of",
     "multitask_loss",

@@ -68,6 +68,14 @@ def steps_per_epoch(batches: int, config: TrainConfig) -> int:
     return math.ceil(batches / config.accumulation_steps)
 
 
+def group_factor(batch: int, batches: int, config: TrainConfig) -> float:
+    """What to multiply the loss of an epoch's `batch`-th batch (from 0) with, which Accelerate divides by
+    accumulation_steps: the gradient of the last group, which may have fewer batches, is the mean of theirs, too.
+    """
+    begin = batch - batch % config.accumulation_steps
+    return config.accumulation_steps / min(config.accumulation_steps, batches - begin)
+
+
 def build_schedule(optimizer: Optimizer, config: TrainConfig, *, total_steps: int) -> LambdaLR:
     """Linear warm-up over `warmup_ratio` of the steps, then to 0, linearly or along half a cosine (Loshchilov and
     Hutter 2017, eq. 5, without restarts). It multiplies each group's rate. Advance it once per optimizer step.

@@ -18,7 +18,13 @@ from redsm5.engine.errors import InputError
 
 def config(**changes):
     fields = {"source": "synthetic", "dir": None, "posts": 100, "seed": 7}
-    fractions = {"split_seed": 42, "validation_seed": None, "validation_fraction": 0.15, "test_fraction": 0.2}
+    fractions = {
+        "split_seed": 42,
+        "validation_seed": None,
+        "folds": None,
+        "validation_fraction": 0.15,
+        "test_fraction": 0.2,
+    }
     return SimpleNamespace(**{**fields, **fractions, "group_duplicates": True, **changes})
 
 
