@@ -42,7 +42,6 @@ def test_it_learns_and_after_a_sigkill_it_ends_with_the_same_bits(tmp_path: Path
     found = journal(trial(once))
     last = max(step for metric, step in found if metric == "val_loss")
     assert found["val_f1_macro", last] > 1.5 * mean(2 * share / (1 + share) for share in positive)
-    assert found["val_macro_pr_auc", last] > 2.5 * mean(positive)
 
     process = start("launch.py", *TRAINED, f"experiments={killed}")
     wait_for(lambda: process.poll() is not None or [r for r in records(killed) if r["epoch"] == 1])
