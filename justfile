@@ -7,7 +7,7 @@ set shell := ["sh", "-cu"]
 python := quote(justfile_directory() / ".venv/bin/python")
 redsm5 := quote(justfile_directory() / ".venv/bin/redsm5")
 scripts := quote(justfile_directory() / "scripts")
-extras := "[dev,postgresql]"
+extras := "[dev,postgresql,sample-model]"
 docker := env("DOCKER", "docker")
 parallel := "-n auto --maxprocesses 4 --dist worksteal"
 
@@ -111,6 +111,11 @@ doctor *flags:
     # does not depend on `setup`, nor on what it installs: they may be what is broken
     [ -x {{ python }} ] && exec {{ python }} {{ scripts }}/doctor.py "$@"
     exec "${PYTHON:-python3}" scripts/doctor.py "$@"
+
+# Unpack a small pretrained encoder, for model=minilm: just sample-model [DIR]
+[no-exit-message]
+sample-model *flags: setup
+    @exec {{ redsm5 }} sample-model "$@"
 
 # Monitor and control the studies in the terminal
 [no-exit-message]

@@ -23,6 +23,7 @@ COMMANDS = {
     "cleanup": ("cleanup.py", "show reclaimable disk space; with --execute, delete it"),
     "sync": ("sync.py", "ship waiting metrics to MLflow"),
     "doctor": ("doctor.py", "check that what a study needs works here"),
+    "sample-model": ("sample_model.py", "unpack a small pretrained encoder, for model=minilm"),
     "tui": (APP, "monitor and control the studies in the terminal"),
     "mlflow": ("mlflow_ui.py", "open MLflow's own UI on localhost"),
     "demo-crash": ("demo_crash.py", "kill a study repeatedly, and compare it with an uninterrupted one"),

@@ -103,7 +103,8 @@ class ModelConfig(Section):
     """The encoder and its two heads.
 
     Attributes:
-        model_id: a Hub id, a local folder, or `tiny`. revision: a commit, tag or branch of a Hub id; null: main.
+        model_id: a Hub id, a local folder, `tiny`, or `minilm`, which `just sample-model` unpacks. revision: a commit,
+            tag or branch of a Hub id; null: main.
         max_length: the window, in tokens.
         input_format: `multi_label` reads a post once for all nine symptoms; `binary_pairs` reads it once with each
             symptom's description (the section `symptoms`), for one prediction each.

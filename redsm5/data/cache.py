@@ -12,11 +12,14 @@ import mmap
 import os
 import platform
 import shutil
+import stat
 import tempfile
 import time
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+
+from redsm5.engine.paths import cache_dir
 
 MAX_BYTES = 1 << 30  # of all entries together
 UNUSED_S = 30 * 86400.0  # entries unused for longer are removed
@@ -48,13 +51,6 @@ def _code() -> str:
 CODE = _code()  # computed at import: a file that changes later is not the code that runs
 
 
-def folder() -> Path:
-    """The folder of the entries: $REDSM5_CACHE, else redsm5 in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("REDSM5_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redsm5"
-
-
 def key(kind: str, *parts: object) -> str:
     """The key of an entry made from these parts, which are JSON values."""
     return f"{kind}-{hashlib.sha256(json.dumps([CODE, *parts]).encode()).hexdigest()}"
@@ -63,7 +59,7 @@ def key(kind: str, *parts: object) -> str:
 def find(key: str) -> mmap.mmap | None:
     """An entry's verified bytes, mapped into memory copy-on-write, so that processes share them."""
     with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
-        for path in folder().glob(f"{key}-*"):
+        for path in cache_dir().glob(f"{key}-*"):
             if content := _mapped(path):
                 if hashlib.sha256(content).hexdigest() == path.name.rpartition("-")[2]:
                     with suppress(OSError):  # another user's, or read-only: it can still be read
@@ -77,7 +73,7 @@ def find(key: str) -> mmap.mmap | None:
 def keep(key: str, content: bytes) -> None:
     """Store these bytes atomically, also if other processes do so at the same time; do nothing if it cannot."""
     with suppress(OSError, RuntimeError):
-        where = folder()
+        where = cache_dir()
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _make_room(where, len(content)):
             return
@@ -103,6 +99,8 @@ def _make_room(where: Path, size: int) -> bool:
     for path in where.iterdir():
         with suppress(FileNotFoundError):  # another process removed it
             found = path.stat()
+            if stat.S_ISDIR(found.st_mode):  # no entry: the sample model
+                continue
             entries.append((found.st_mtime, found.st_size, path))
     total = size + sum(bytes_ for _, bytes_, _ in entries)
     for used, bytes_, path in sorted(entries):

@@ -1,4 +1,4 @@
-"""The names of all files in an experiments folder, defined in one place.
+"""The names of all files in an experiments folder, defined in one place; and where the user's cache is.
 
 ```
 experiments/
@@ -65,6 +65,17 @@ SUMS = "SHA256SUMS"
 TEMPORARY = ".tmp-"
 TRASH = ".trash-"
 DAMAGED = ".damaged-"
+
+
+def cache_dir() -> Path:
+    """The cache folder, which is apart from experiments: $REDSM5_CACHE, else redsm5 in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        RuntimeError: there is no home folder.
+    """
+    if chosen := os.environ.get("REDSM5_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "redsm5"
 
 
 def study_dir(experiments: Path, study_id: str) -> Path:

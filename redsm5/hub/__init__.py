@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, 
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import tqdm, validate_repo_id  # type: ignore[attr-defined]
 
+from redsm5 import sample_model
 from redsm5.engine.errors import HubError, InputError
 from redsm5.engine.jsonio import loads
 from redsm5.hub.tries import TRIES, Failure, Source, tried
@@ -54,13 +55,16 @@ def data_files(config: DataConfig) -> Fetched:
 
 
 def model_files(model_id: str, revision: str | None = None) -> Fetched:
-    """A folder that `from_pretrained` loads an encoder and its tokenizer from: `model_id` itself if it is a folder,
-    else the Hub's repository of that name (safetensors, or pytorch_model.bin if there are none).
+    """A folder that `from_pretrained` loads an encoder and its tokenizer from: the sample model's for `minilm`,
+    `model_id` itself if it is a folder, else the Hub's repository of that name (safetensors, or pytorch_model.bin if
+    there are none).
 
     Raises:
-        InputError: it is neither a folder nor a valid Hub id.
+        InputError: it is neither a folder nor a valid Hub id, or the sample model was not unpacked.
         HubError: it cannot be fetched; the message says why and what to do.
     """
+    if model_id == sample_model.NAME:
+        return Fetched(sample_model.found(), None)
     if is_local(model_id):
         return Fetched(Path(model_id).expanduser().resolve(), None)
     return _fetch(_model(model_id, revision))
@@ -80,9 +84,13 @@ def check_access(data: DataConfig, model_ids: Iterable[str], revision: str | Non
     """Check that the Hub gives access to the data and these models, unless they are cached. Downloads nothing.
 
     Raises:
+        InputError: a model is neither a folder nor a valid Hub id, or the sample model was not unpacked.
         HubError: the Hub does not give access.
     """
-    sources = [_model(model_id, revision) for model_id in model_ids if model_id != "tiny" and not is_local(model_id)]
+    others = [model_id for model_id in model_ids if model_id != "tiny"]
+    if sample_model.NAME in others:
+        sample_model.found()
+    sources = [_model(name, revision) for name in others if name != sample_model.NAME and not is_local(name)]
     if data.source == "hub":
         sources.append(_dataset(data))
     for source in sources:

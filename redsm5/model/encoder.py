@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
+from transformers.utils.logging import disable_progress_bar
 
 from redsm5 import hub
 from redsm5.engine.errors import InputError
@@ -118,6 +119,7 @@ def _load(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
     safe = any(folder.glob("*.safetensors"))
     if not safe:
         log.warning(f"{config.model_id} has no safetensors: its weights are read from a .bin with weights_only=True")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         encoder: PreTrainedModel = AutoModel.from_pretrained(
             str(folder), dtype=dtype, use_safetensors=safe, weights_only=True

@@ -28,7 +28,8 @@ BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
     *("posts", "journal", "shipping", "resume", "search", "luck", "terminal"),
 )
-APART = ("soak", "serialization")  # run only on request: one takes up to an hour, the other has no contender
+# Run only on request: the first takes up to an hour, the others have no contender.
+APART = ("soak", "serialization", "minilm")
 INCH_A_BAR = 0.26
 
 

@@ -21,6 +21,7 @@ from redsm5.data.posts import Post
 from redsm5.data.split import split
 from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import build_tokenizer, tokenizer_of
+from redsm5.engine import paths
 from redsm5.engine.errors import InputError
 
 SMALL = ("data.posts=60", "model.max_length=64")
@@ -303,14 +304,23 @@ def test_it_is_the_users_alone(folder: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
+def test_a_folder_beside_the_entries_stays_and_hinders_none(folder: Path) -> None:
+    """The sample model's."""
+    (folder / "minilm").mkdir(parents=True)
+    os.utime(folder / "minilm", (0, 0))
+    cache.keep("k", b"content")
+    assert cache.find("k") is not None
+    assert (folder / "minilm").is_dir()
+
+
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    assert cache.folder() == folder
+    assert paths.cache_dir() == folder
     monkeypatch.delenv("REDSM5_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache.folder() == Path("/x/redsm5")
+    assert paths.cache_dir() == Path("/x/redsm5")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert cache.folder() == Path("/home/somebody/.cache/redsm5")
+    assert paths.cache_dir() == Path("/home/somebody/.cache/redsm5")
 
 
 def full(*_: object, **__: object) -> None:
