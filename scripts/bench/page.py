@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from redsm5.evaluation.report import environment
 HERE = Path(__file__).parent
 BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
-    *("posts", "journal", "shipping", "resume", "search", "luck", "terminal"),
+    *("posts", "journal", "shipping", "resume", "search", "live", "luck", "terminal"),
 )
 APART = ("soak", "serialization")  # run only on request: one takes up to an hour, the other has no contender
 INCH_A_BAR = 0.26
@@ -41,6 +42,14 @@ def run(names: list[str], folder: Path) -> list[str]:
         if subprocess.run(command).returncode:
             failed.append(name)
     return failed
+
+
+def all_benches() -> list[str]:
+    """The benchmarks that run here."""
+    if find_spec("ray"):
+        return list(BENCHES)
+    show("live is left out, since Ray is not installed: `just bench live --help` says how to install it", error=True)
+    return [name for name in BENCHES if name != "live"]
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
@@ -113,7 +122,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    failed = run(list(BENCHES) if arguments.only is None else arguments.only, folder)
+    failed = run(all_benches() if arguments.only is None else arguments.only, folder)
     kept = {name: folder / f"{name}.json" for name in (*BENCHES, *APART)}
     found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
     if found:
