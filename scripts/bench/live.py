@@ -11,16 +11,19 @@ from the same space (live.yaml), on two cores:
   (`reuse_actors`), a plain Accelerate loop. A trial that is not among the best third at a rung stops for good;
 - HF Trainer: `hyperparameter_search` with Optuna's HyperbandPruner, one trial after the other; a pruned one stops.
 
-Seconds are those of the whole command, CPU seconds those of all its processes (looked at twice a second, so that a
-little of each is missing). `names` is the score of the winner as the tool reports it: redsm5 the best epoch
-of the best trial, or the confirmed mean; the others the last epoch of the best trial. Then each winner is trained again
-by redsm5, `--repeats` times, with other seeds and other splits of the same posts, the same ones for all winners and not
-those of the confirmation: `again` is the mean of the validation score and its standard deviation, `fresh posts` the
-same of these weights' scores on posts that no search saw. One search of each tool is one draw: a difference between two
-winners says little about the tools unless it is well above the standard deviations.
+Seconds are those of the whole command, CPU seconds those of all its processes (looked at twice a second, so a little of
+each is missing); what else the machine does changes the first more than the second. `names` is the score of the winner
+as the tool reports it: redsm5 that of the best epoch of the best trial, or the confirmed mean; Ray that of the last
+epoch of the best trial, stopped ones included; Trainer that of the last epoch of the best completed trial.
 
-Each trial of redsm5 has a seed of its own; those of the others have one seed. Ray is not among this project's
-dependencies: `.venv/bin/python -m pip install "ray[tune]"`.
+Then redsm5 trains each winner again, `--repeats` times, with other seeds and other splits of the same posts, the same
+ones for all winners and none that the confirmation has seen: `again` is the mean validation score and its standard
+deviation, `fresh posts` the same of these weights' scores on 4,000 posts that no search has seen. One search of each
+tool is one draw: a difference between two winners says little unless it is well above the standard deviations.
+
+Each trial of redsm5 has a seed of its own; those of the others have one seed, and their searches begin with the same
+draws. TPE learns from a trial that stopped early, too: redsm5's and Trainer's count as pruned, Ray's as completed with
+their last score. Ray is none of this project's dependencies: `.venv/bin/python -m pip install "ray[tune]"`.
 """
 
 import json
@@ -172,7 +175,8 @@ def timed(command: Sequence[str]) -> tuple[str, Cost]:
             used |= cpu_seconds(tree)
             wait([printed], SAMPLE_S)
     if process.returncode:
-        raise TrainingError(f"{' '.join(command[:3])} ... ended with exit code {process.returncode}, see above")
+        what = " ".join(Path(word).name for word in command[1:3])
+        raise TrainingError(f"{what} ended with exit code {process.returncode}, see above")
     return printed.result()[0], Cost(time.perf_counter() - before, sum(used.values()))
 
 

@@ -1,7 +1,8 @@
 """Run the benchmarks and write a page with the results: `just bench [--only checkpoint between] [--page FILE]`.
 
 Each benchmark runs its contenders in turn, in one process tree. The page has a plot of all ratios and every table; the
-figures are next to it as JSON, one file per benchmark. A benchmark that is not run keeps its last figures.
+figures are next to it as JSON, one file per benchmark. A benchmark that is not run keeps its last figures; `live` runs
+only where Ray is installed.
 """
 
 import argparse

@@ -223,7 +223,8 @@ class OurTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        self.lr_scheduler = self.parts.schedule(getattr(self.optimizer, "optimizer", self.optimizer))
+        prepared: Any = self.optimizer
+        self.lr_scheduler = self.parts.schedule(getattr(prepared, "optimizer", prepared))
         self._created_lr_scheduler = True
         return self.lr_scheduler
 

@@ -26,7 +26,13 @@ from redsm5.engine import paths  # noqa: E402
 from redsm5.engine.errors import TrainingError  # noqa: E402
 
 WORDS = ["train.epochs=2", "data.posts=60", "model.max_length=64"]
-WINNER = {"train.learning_rate": 4e-3, "model.criteria_dropout": 0.2, "train.loss_function": "weighted_bce"}
+WINNER = {
+    "train.learning_rate": 4e-3,
+    "train.weight_decay": 0.01,
+    "train.warmup_ratio": 0.05,
+    "model.criteria_dropout": 0.2,
+    "train.loss_function": "weighted_bce",
+}
 without_ray = pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed here")
 
 
