@@ -327,7 +327,11 @@ def main() -> int:
         "arguments": {name: value for name, value in vars(arguments).items() if name != "json"},
         **{name: asdict(search) | {"again": asdict(again[name])} for name, search in searches.items()},
     }
-    title = f"Searches of {arguments.trials} configurations of {arguments.epochs} epochs, live"
+    gaps = [search.found.reported - statistics.fmean(again[name].validation) for name, search in searches.items()]
+    title = (
+        f"Searches of {arguments.trials} configurations of {arguments.epochs} epochs, live; what they name is "
+        f"{min(gaps):+.2f} to {max(gaps):+.2f} from the mean when trained again"
+    )
     return finish(Result(title, rows, {"a search, live": times_ours}, measured), arguments.json)
 
 
