@@ -207,8 +207,8 @@ class TrainConfig(TrainingLoop):
             null: no limit.
         part_cost: fixed cost of a micro-batch, in tokens: a batch, and the windows of a micro-batch, are also split if
             that saves more padding than it costs. null: 32 on a CPU; on a GPU, batches are not split to save padding.
-        accumulation_steps: batches per optimizer step; nearly as one larger batch, but evidence losses are means over each
-            of them.
+        accumulation_steps: batches per optimizer step; nearly as one larger batch, but evidence losses are means over
+            each of them.
         optimizer: `adamw`, or `adam`, whose weight decay is part of the gradient.
         learning_rate: the heads' rate.
         differential_lr_ratio: the rate of the encoder's top layer, as a share of the heads'.

@@ -1,7 +1,8 @@
 """Run the benchmarks and write a page with the results: `just bench [--only checkpoint between] [--page FILE]`.
 
 Each benchmark runs its contenders in turn, in one process tree. The page has a plot of all ratios and every table; the
-figures are next to it as JSON, one file per benchmark. A benchmark that is not run keeps its last figures.
+figures are next to it as JSON, one file per benchmark. A benchmark that is not run keeps its last figures; `live` runs
+only where Ray is installed.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from redsm5.evaluation.report import environment
 HERE = Path(__file__).parent
 BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
-    *("posts", "journal", "shipping", "resume", "search", "luck", "terminal"),
+    *("posts", "journal", "shipping", "resume", "search", "live", "luck", "terminal"),
 )
 # Run only on request: the first takes up to an hour, the others have no contender.
 APART = ("soak", "serialization", "minilm")
@@ -42,6 +44,14 @@ def run(names: list[str], folder: Path) -> list[str]:
         if subprocess.run(command).returncode:
             failed.append(name)
     return failed
+
+
+def all_benches() -> list[str]:
+    """The benchmarks that run here."""
+    if find_spec("ray"):
+        return list(BENCHES)
+    show("live is left out, since Ray is not installed: `just bench live --help` says how to install it", error=True)
+    return [name for name in BENCHES if name != "live"]
 
 
 def plot(found: dict[str, dict[str, Any]], path: Path) -> None:
@@ -114,7 +124,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    failed = run(list(BENCHES) if arguments.only is None else arguments.only, folder)
+    failed = run(all_benches() if arguments.only is None else arguments.only, folder)
     kept = {name: folder / f"{name}.json" for name in (*BENCHES, *APART)}
     found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
     if found:
