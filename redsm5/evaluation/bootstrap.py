@@ -1,11 +1,17 @@
-"""95 % confidence intervals of a report's metrics by the percentile bootstrap over posts.
+"""95 % confidence intervals of a report's metrics by the basic bootstrap over posts, on the scale of log-odds.
 
-Posts are drawn with replacement (Efron & Tibshirani 1993, chapter 13), so that a post's symptoms and sentences stay
-together. A sample in which a metric is undefined (no positives) does not count for that metric. The samples depend on
-the number of posts only.
+Posts are drawn with replacement, so that a post's symptoms and sentences stay together. A sample in which a metric is
+undefined (no positives) does not count for that metric. The samples depend on the number of posts only.
+
+The basic bootstrap (Davison & Hinkley 1997, eq. 5.6) mirrors the samples' quantiles at the estimate, which corrects
+their bias: average precision is too high in small samples, and more so in samples of a sample, so that percentiles hold
+the true macro PR AUC in 79 % of simulated splits of 297 posts. Log-odds (section 5.2 there) keep the mirrored quantiles
+between 0 and 1. A long test simulates the coverage of every metric.
 
 Shapes: R samples, P posts, C = 9 symptoms.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +21,7 @@ from redsm5.evaluation.metrics import PairScores, pooled
 
 SAMPLES = 1000
 SEED = 0
-LEVEL = 95.0
+EDGES = (2.5, 97.5)  # per cent
 CURVE_POINTS = 100
 
 Floats = NDArray[np.float64]
@@ -32,16 +38,33 @@ def confidence_intervals(
         return {}
     draws_RP = np.random.default_rng(SEED).integers(P, size=(SAMPLES, P))
     weights_RP = np.stack([np.bincount(draw, minlength=P) for draw in draws_RP]).astype(np.float64)
+    weights_RP = np.concatenate([np.ones((1, P)), weights_RP])  # the first is the estimate
     named = {
         f"criteria_matching.{name}": values
         for name, values in criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP).items()
     } | {f"evidence_binding.{name}": values for name, values in pooled(pairs, weights_RP).items() if values is not None}
-    edges = ((100 - LEVEL) / 2, (100 + LEVEL) / 2)
     return {
-        name: [float(edge) for edge in np.nanpercentile(values, edges)]
+        name: _interval(values[0], values[1:][np.isfinite(values[1:])], P)
         for name, values in named.items()
-        if np.isfinite(values).any()
+        if np.isfinite(values[0]) and np.isfinite(values[1:]).any()
     }
+
+
+def _interval(estimate: float, samples_R: Floats, posts: int) -> list[float]:
+    """[low, high] of a metric in [0, 1], which hold the estimate."""
+    low, high = np.percentile(samples_R, EDGES)
+    if estimate in (0.0, 1.0):  # it has no finite log-odds
+        return [min(float(low), estimate), max(float(high), estimate)]
+    at, a, b = _log_odds(np.array([estimate, low, high]), posts)
+    mirrored = [1 / (1 + math.exp(-(2 * at - edge))) for edge in (b, a)]
+    return [min(mirrored[0], estimate), max(mirrored[1], estimate)]
+
+
+def _log_odds(shares: Floats, posts: int) -> Floats:
+    """Those of a share, which is at least half a post away from 0 and 1."""
+    inside = shares.clip(0.5 / posts, 1 - 0.5 / posts)
+    odds: Floats = np.log(inside / (1 - inside))
+    return odds
 
 
 def criteria_samples(

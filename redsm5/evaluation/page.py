@@ -161,7 +161,7 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
     groups: list[dict[str, Any]] = [
         {
             "title": "Criteria: which symptoms a post shows",
-            "caption": "Below each value, its 95 % interval: a percentile bootstrap over posts.",
+            "caption": "Below each value, its 95 % interval: a bootstrap over posts.",
             "rows": _rows("criteria_matching", CRITERIA, criteria, report),
             "undefined": _by_reason((CRITERIA.get(k, (words(k),))[0], why) for k, why in criteria.undefined.items()),
         },

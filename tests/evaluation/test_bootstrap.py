@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from redsm5.data.posts import SYMPTOMS
 from redsm5.evaluation.bootstrap import CURVE_POINTS, confidence_intervals, criteria_samples, pr_curve
-from redsm5.evaluation.metrics import criteria_metrics, evidence_metrics, pair_scores, pooled
+from redsm5.evaluation.metrics import PairScores, criteria_metrics, evidence_metrics, pair_scores, pooled
 
 LIMITS = np.full(9, 0.5)
 
@@ -94,6 +94,65 @@ def test_the_coverage_of_the_intervals_is_about_what_they_say():
         ]
         held += low <= truth <= high
     assert held >= 16
+
+
+SHARES = np.array([0.22, 0.18, 0.10, 0.11, 0.08, 0.06, 0.16, 0.05, 0.025])  # of posts with each symptom, as in ReDSM5
+
+
+def drawn(rng, posts):
+    """Probabilities and labels of posts, of a model that is good at frequent symptoms and poor at rare ones."""
+    mood_P1 = rng.normal(size=(posts, 1))
+    shares_PC = 1 / (1 + np.exp(-(np.log(SHARES / (1 - SHARES)) + 0.4 * mood_P1)))
+    labels_PC = (rng.random((posts, 9)) < shares_PC).astype(np.int64)
+    scores_PC = labels_PC * np.linspace(2.2, 1.2, 9) + rng.normal(size=(posts, 9)) - 1.2
+    return 1 / (1 + np.exp(-1.5 * scores_PC)), labels_PC
+
+
+def drawn_pairs(rng, posts):
+    """Pairs with and without evidence, of posts that are more or less easy."""
+    posts_N, ease_N = np.repeat(np.arange(posts), 9), np.repeat(rng.beta(2, 2, size=posts), 9)
+    gold_N = rng.random(9 * posts) < 0.1
+    G, ease_G = gold_N.sum(), ease_N[gold_N]
+    exact_G = rng.random(G) < 0.5 * ease_G
+    f1_G = np.where(exact_G, 1.0, rng.beta(1.5, 1.5, G) * (rng.random(G) < 0.45))
+    chars_G = rng.integers(20, 160, G)
+    said_G = np.where(exact_G, chars_G, rng.integers(20, 160, G) * (f1_G > 0))
+    return PairScores(
+        posts_N[gold_N],
+        exact_G.astype(float),
+        f1_G,
+        np.stack([f1_G * np.minimum(chars_G, said_G), said_G, chars_G], axis=1),
+        posts_N[~gold_N],
+        (rng.random((~gold_N).sum()) < 0.7 + 0.28 * ease_N[~gold_N]).astype(float),
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_each_metric_s_interval_holds_the_truth_in_92_of_100_splits():
+    rng = np.random.default_rng(2)
+    everyone, everyones_pairs = drawn(rng, 60_000), drawn_pairs(rng, 60_000)
+    truth = {
+        f"criteria_matching.{name}": value[0]
+        for name, value in criteria_samples(*everyone, LIMITS, np.ones((1, 60_000))).items()
+    } | {f"evidence_binding.{name}": value[0] for name, value in pooled(everyones_pairs).items()}
+    held = dict.fromkeys(truth, 0)
+    for _ in range(400):
+        found = confidence_intervals(*drawn(rng, 297), LIMITS, drawn_pairs(rng, 297))
+        for name, value in truth.items():
+            held[name] += found[name][0] <= value <= found[name][1]
+    assert {name: count / 400 for name, count in held.items() if count / 400 < 0.92} == {}
+
+
+def test_an_interval_holds_its_figure_even_where_the_samples_are_biased():
+    """Average precision of few positives is higher in a sample of the sample."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        probabilities_PC, labels_PC = drawn(rng, 60)
+        found = confidence_intervals(probabilities_PC, labels_PC, LIMITS, pair_scores({}, {}, []))
+        figure = criteria_metrics(probabilities_PC, labels_PC, LIMITS, SYMPTOMS).macro_pr_auc
+        low, high = found["criteria_matching.macro_pr_auc"]
+        assert 0 <= low <= figure <= high <= 1
 
 
 def steps_area(points) -> float:
