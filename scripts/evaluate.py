@@ -53,6 +53,8 @@ def main() -> int:
             write_report(folder, evaluation)
             write_page(folder)
     show(report_table(evaluation.report))
+    if arguments.split == "validation" and config.train.thresholds != "fixed":
+        show("These scores are optimistic: the thresholds were chosen on the same posts.")
     return 0
 
 

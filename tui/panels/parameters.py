@@ -128,6 +128,8 @@ def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) 
             bar = text.fine_bar(share, room - len(few)).rstrip()
             page.append(f"{share:>5.1%} ").append(f"{bar}", "cyan").append(f"{few}\n", text.DIM)
     page.rstrip()
+    if page:
+        page.append("\nfANOVA gives categorical and conditional parameters too small a share.", text.DIM)
     return page or Text("no parameter was searched", text.DIM)
 
 
