@@ -39,6 +39,7 @@ class Config(StudySpec):
         "data.columns": None,
         "data.validation_seed": None,
         "data.folds": None,
+        "data.alignment": "window",
     }
     SECTIONS: ClassVar[tuple[str, ...]] = ("data", "model", *StudySpec.SECTIONS)
     NOT_SEARCHED: ClassVar[tuple[str, ...]] = ("data", *StudySpec.NOT_SEARCHED)

@@ -68,6 +68,8 @@ class DataConfig(Section):
         folds: a trial trains so many models, each on all but one fold of the posts that are not test posts; what it
             scores is all folds' predictions together. null: one model, and one validation split.
         group_duplicates: copies and near-copies of a post stay in one split.
+        alignment: how an edited sentence is found in its post: by its `words`, and not where a negation differs; or as
+            a `window` of its length, as versions before 0.2.0 did.
         long_posts: `window` reads a post that is longer than the encoder's window in several windows; `truncate` cuts
             it and reports how much evidence is lost.
         window_overlap: the share of a window's tokens that the window before it has, too.
@@ -87,6 +89,7 @@ class DataConfig(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     group_duplicates: bool
+    alignment: Literal["words", "window"]
     long_posts: Literal["truncate", "window"]
     window_overlap: Annotated[float, Field(ge=0, le=0.9)]
 

@@ -177,7 +177,7 @@ def _key(config: "DataConfig", fold: int) -> str | None:
             source.append(config.columns)
     seeds = (config.split_seed, config.validation_seed)
     split = (*seeds, config.validation_fraction, config.test_fraction, config.group_duplicates, config.folds, fold)
-    return cache.key("posts", source, *split)
+    return cache.key("posts", source, config.alignment, *split)
 
 
 def _digest(path: Path) -> str:
@@ -206,17 +206,17 @@ def _path(config: "DataConfig") -> Path:
 
 def _read(config: "DataConfig") -> Corpus:
     if config.source in ("hub", "dataset"):
-        return read_dataset(_path(config), config.columns or {})
+        return read_dataset(_path(config), config.columns or {}, config.alignment)
     if config.source == "csv":
         if config.dir is None:
             raise InputError("no folder is set", where="data.dir", remedy="Set data.dir to the folder of the CSVs.")
-        return read_corpus(Path(config.dir).expanduser())
+        return read_corpus(Path(config.dir).expanduser(), config.alignment)
     if config.posts is None or config.seed is None:
         raise InputError("synthetic posts need a number and a seed", where="data", remedy="Set posts and seed.")
     # Through files, so that every user's first run tests the reader.
     with tempfile.TemporaryDirectory(prefix="redsm5-") as scratch:
         write_csvs(Path(scratch), config.posts, config.seed)
-        return read_corpus(Path(scratch))
+        return read_corpus(Path(scratch), config.alignment)
 
 
 def _choose(corpus: Corpus, post_ids: tuple[str, ...]) -> list[Post]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from redsm5.data.align import By
 from redsm5.data.csvfile import Place, Row, rows
 from redsm5.data.posts import Corpus
 from redsm5.data.read import ANNOTATIONS_COLUMNS, POSTS_COLUMNS, corpus_of
@@ -123,8 +124,9 @@ def _parts(folder: Path) -> list[Path]:
 # their rows
 
 
-def read_dataset(path: Path, columns: Mapping[Any, str]) -> Corpus:
-    """The posts of a file or a folder; `columns` maps our column names to its own, if they differ.
+def read_dataset(path: Path, columns: Mapping[Any, str], alignment: By = "words") -> Corpus:
+    """The posts of a file or a folder; `columns` maps our column names to its own, if they differ; `alignment` as
+    `align` has it.
 
     Raises:
         InputError: the tables cannot be read, lack a column, or hold an invalid row.
@@ -132,12 +134,12 @@ def read_dataset(path: Path, columns: Mapping[Any, str]) -> Corpus:
     layout = layout_of(path)
     if layout.annotations is None:
         tables = [(part, _load(part)) for part in layout.posts]
-        return corpus_of(_rows(tables, POSTS_COLUMNS, columns), _nested_rows(tables, columns), path)
+        return corpus_of(_rows(tables, POSTS_COLUMNS, columns), _nested_rows(tables, columns), path, alignment)
     posts, annotations = (
         _rows([(part, _load(part, [columns.get(name, name) for name in wanted])) for part in parts], wanted, columns)
         for parts, wanted in ((layout.posts, POSTS_COLUMNS), (layout.annotations, ANNOTATIONS_COLUMNS))
     )
-    return corpus_of(posts, annotations, layout.posts[0])
+    return corpus_of(posts, annotations, layout.posts[0], alignment)
 
 
 def _rows(tables: Sequence[Table], wanted: Sequence[str], columns: Mapping[Any, str]) -> Iterator[Row]:

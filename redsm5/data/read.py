@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from redsm5.data.align import Alignment, align
+from redsm5.data.align import Alignment, By, align
 from redsm5.data.csvfile import Place, Row, rows
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.engine.errors import InputError, closest
@@ -45,7 +45,7 @@ _COUNTS = (
 _Judgements = dict[tuple[str, int], set[int]]
 
 
-def read_corpus(folder: Path) -> Corpus:
+def read_corpus(folder: Path, alignment: By = "words") -> Corpus:
     """Read `folder`/redsm5_posts.csv and `folder`/redsm5_annotations.csv.
 
     A post has a symptom if any of its sentences has status 1 for that symptom, aligned or not. The counts are: posts,
@@ -53,6 +53,9 @@ def read_corpus(folder: Path) -> Corpus:
     no criterion); contradictions (a sentence with both statuses for one symptom: taken as present); evidence (distinct
     sentence and symptom with status 1) = aligned_exact + aligned_normalized + aligned_fuzzy + unaligned; hard_negatives
     (the same with status 0), of which hard_negatives_unaligned.
+
+    Args:
+        alignment: data.alignment, as `align` has it.
 
     Raises:
         InputError: a file is missing or malformed, or the two do not fit together.
@@ -64,10 +67,10 @@ def read_corpus(folder: Path) -> Corpus:
             remedy=f"Set data.dir to the folder with {POSTS_FILE} and {ANNOTATIONS_FILE}.",
         )
     posts, annotations = folder / POSTS_FILE, folder / ANNOTATIONS_FILE
-    return corpus_of(rows(posts, POSTS_COLUMNS), rows(annotations, ANNOTATIONS_COLUMNS), posts)
+    return corpus_of(rows(posts, POSTS_COLUMNS), rows(annotations, ANNOTATIONS_COLUMNS), posts, alignment)
 
 
-def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: Path) -> Corpus:
+def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: Path, alignment: By) -> Corpus:
     """Build the corpus, as `read_corpus` does, from the rows of posts and annotations; `table` is the file of the
     posts.
 
@@ -77,7 +80,9 @@ def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: P
     texts = _read_posts(post_rows, table)
     counts = Counter(dict.fromkeys(_COUNTS, 0))
     judgements = _read_annotations(annotation_rows, texts, counts, table.name)
-    posts = tuple(_make_post(post_id, texts[post_id], judgements[post_id], counts) for post_id in sorted(texts))
+    posts = tuple(
+        _make_post(post_id, texts[post_id], judgements[post_id], counts, alignment) for post_id in sorted(texts)
+    )
     counts["posts"] = len(posts)
     counts["posts_without_symptom"] = sum(not any(post.labels) for post in posts)
     return Corpus(posts, dict(counts))
@@ -126,13 +131,13 @@ def _read_annotations(
     return judgements
 
 
-def _make_post(post_id: str, text: str, judgements: _Judgements, counts: Counter[str]) -> Post:
+def _make_post(post_id: str, text: str, judgements: _Judgements, counts: Counter[str], by: By) -> Post:
     labels = [0] * len(SYMPTOMS)
     evidence, negatives = set[Span](), set[Span]()
     found: dict[str, Alignment | None] = {}  # a sentence with two symptoms is looked for once
     for (sentence, symptom), statuses in judgements.items():
         if sentence not in found:
-            found[sentence] = align(sentence, text)
+            found[sentence] = align(sentence, text, by=by)
         alignment = found[sentence]
         if 1 in statuses:
             labels[symptom] = 1

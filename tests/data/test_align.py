@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from redsm5.data.align import align
 from redsm5.data.phrases import FILLERS
+from redsm5.data.read import read_corpus
+from redsm5.data.synthesize import write_csvs
 
 BEFORE, AFTER = "Früher war 1 zero\u200bwidth. ", "  Then ﬁnally we left… and ½ came back."
 
@@ -88,6 +90,80 @@ def test_fuzzy_spans_cut_no_word(seed):
     if alignment is not None:
         assert alignment.start == 0 or not text[alignment.start - 1 : alignment.start + 1].isalnum()
         assert not text[alignment.end - 1 : alignment.end + 1].isalnum() or alignment.end == len(text)
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory):
+    """(post, sentence) for each annotated sentence of six words or more of invented posts."""
+    folder = tmp_path_factory.mktemp("posts")
+    write_csvs(folder, 400, 5)
+    found = {
+        (post.text, post.text[span.start : span.end])
+        for post in read_corpus(folder).posts
+        for span in (*post.evidence, *post.negatives)
+    }
+    return sorted(pair for pair in found if len(pair[1].split()) >= 6)
+
+
+def without_a_word(words, rng):
+    place = rng.randrange(1, len(words) - 1)
+    return words[:place] + words[place + 1 :]
+
+
+def with_a_word(words, rng):
+    place = rng.randrange(1, len(words))
+    return [*words[:place], "really", *words[place:]]
+
+
+def misspelled(words, rng):
+    place = rng.randrange(len(words))
+    word, letter = words[place], rng.randrange(len(words[place]))
+    return [*words[:place], word[:letter] + rng.choice("aeiou") + word[letter + 1 :], *words[place + 1 :]]
+
+
+@pytest.mark.parametrize("edit", [without_a_word, with_a_word, misspelled])
+def test_an_edited_sentence_is_found_with_its_ends(annotated, edit):
+    """Where the edit changes no negation: exactly in 95 of 100, and with other ends in none."""
+    rng = random.Random(0)
+    cases = [(post, sentence, " ".join(edit(sentence.split(), rng))) for post, sentence in annotated]
+    cases = [case for case in cases if negations(case[1]) == negations(case[2])]
+    assert len(cases) > 300
+    got = [(align(edited, post), post, sentence) for post, sentence, edited in cases]
+    exact = sum(a is not None and post[a.start : a.end] == sentence for a, post, sentence in got)
+    assert exact >= 0.95 * len(cases)
+    assert exact == sum(a is not None for a, _, _ in got)
+
+
+NEGATIONS = {"not", "no", "never", "nothing", "without", "cannot", "nobody", "hardly", "barely", "none"}
+
+
+def negations(text):
+    words = text.replace("’", "'").lower().split()
+    return sum(word.strip(".,!?") in NEGATIONS or "n't" in word for word in words)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "written"),
+    [
+        ("I do not want to die", "I do want to die"),
+        ("I do want to die", "I do not want to die"),
+        ("I want to die, and I have a plan", "I don't want to die, and I have a plan"),
+        ("I can sleep through the night again", "I can’t sleep through the night again"),
+        ("I have never thought of hurting myself", "I have thought of hurting myself"),
+    ],
+)
+def test_a_sentence_with_another_negation_is_another_sentence(sentence, written):
+    text = f"It was late. {written}. Then I called her."
+    assert align(sentence, text) is None
+    assert align(sentence, text, by="window") is not None, "as versions before 0.2.0 had it"
+
+
+def test_another_word_for_the_same_negation_is_the_same_sentence():
+    text = "It was late. I cannot sleep at all through the whole night. Then I called her."
+    assert found("I can't sleep at all through the night", text) == (
+        "I cannot sleep at all through the whole night.",
+        "fuzzy",
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def config(**changes):
         "validation_fraction": 0.15,
         "test_fraction": 0.2,
     }
-    return SimpleNamespace(**{**fields, **fractions, "group_duplicates": True, **changes})
+    return SimpleNamespace(**{**fields, **fractions, "group_duplicates": True, "alignment": "words", **changes})
 
 
 def test_training_gets_no_test_post():

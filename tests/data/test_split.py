@@ -21,7 +21,7 @@ SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
 def config(**changes):
     return SimpleNamespace(
         **{"split_seed": 42, "validation_seed": None, "validation_fraction": 0.15, "test_fraction": 0.2}
-        | {"folds": None, "group_duplicates": True, **changes}
+        | {"folds": None, "group_duplicates": True, "alignment": "words", **changes}
     )
 
 
@@ -124,18 +124,20 @@ BEFORE = {
 @pytest.mark.parametrize(("count", "seed"), BEFORE)
 def test_posts_without_copies_are_split_as_ever(tmp_path, count, seed, grouped):
     write_csvs(tmp_path, count, seed)
-    a = split(read_corpus(tmp_path), config(group_duplicates=grouped))
+    a = split(read_corpus(tmp_path, "window"), config(group_duplicates=grouped))
     assert a.fingerprint == BEFORE[count, seed]
     assert (a.duplicate_posts, a.duplicate_groups) == (0, 0)
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the public sample of ReDSM5 is not beside this checkout")
 def test_the_authors_sample_is_split_as_ever():
-    a = split(read_corpus(SAMPLE), config())
+    a = split(read_corpus(SAMPLE, "window"), config())
     assert a.fingerprint == "d4230b1c7db271a25f3d4d4b2deea87a0816a7a92d3383f7e433b22028c07b1f"
 
 
-def test_posts_with_copies_are_split_as_ever_where_an_older_study_is_of_them(corpus):
+def test_posts_with_copies_are_split_as_ever_where_an_older_study_is_of_them(tmp_path):
+    write_csvs(tmp_path, 1484, 1)
+    corpus = read_corpus(tmp_path, "window")
     a, b = split(corpus, config(group_duplicates=False)), split(corpus, config())
     assert a.fingerprint == "dbd031939dfbacae14f7f603d9f6076f41cfcc9d53e0ceb1a6520dd38632af1a"  # computed before
     assert b.fingerprint != a.fingerprint
