@@ -59,7 +59,8 @@ def replay(experiments: Path, study: StudyRecord) -> tuple[list[Row], list[str]]
         )
     folder = paths.study_dir(experiments, study.study_id)
     index = load(folder / paths.INDEX, StudyIndex)
-    ids = {record.number: record.trial_id for record in index.trials} if index else {}
+    searched = [record for record in index.trials if record.confirms is None] if index else []
+    ids = {record.number: record.trial_id for record in searched}
     rows: list[Row] = []
     faults: list[str] = []
     for line, (row, fault) in enumerate(confirm(ladder_of(config), load_lines(folder / paths.RUNGS, RungRow)), 1):

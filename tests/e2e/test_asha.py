@@ -1,6 +1,7 @@
 """A search with study.pruner=asha: trials pause at rungs and go on from their checkpoints, whatever is killed."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def test_trials_pause_are_promoted_and_end(once: Path) -> None:
 
 def test_every_decision_is_confirmed(once: Path, tmp_path: Path) -> None:
     assert "decisions of study asha are confirmed" in run("replay.py", "asha", "--experiments", str(once))
+    confirmed = tmp_path / "confirmed"
+    shutil.copytree(once, confirmed)
+    run("hpo.py", "study.name=asha", "study.confirm.top=2", "study.confirm.repeats=2", f"experiments={confirmed}")
+    assert any(r["confirms"] for r in records(confirmed)), "its repeats have the numbers of what they repeat"
+    assert "decisions of study asha are confirmed" in run("replay.py", "asha", "--experiments", str(confirmed))
     other = tmp_path / "other"
     run("hpo.py", *SCRIPT, "study.trials=1", "train.epochs=1", f"experiments={other}")
     assert "promotes no trials" in run("replay.py", "--experiments", str(other), expect=1)

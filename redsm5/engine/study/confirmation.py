@@ -144,8 +144,10 @@ class Confirmation:
                 return
             self._begun = True
             numbers = ", ".join(str(racer.trial.number) for racer in race.racers)
+            count = len(race.racers)
             self._log.info(
-                f"confirming the best {len(race.racers)} configurations with {race.repeats} repeats each",
+                f"confirming the best {count} configuration{'s' * (count > 1)} with {race.repeats} "
+                f"repeat{'s' * (race.repeats > 1)} each",
                 trials=numbers,
                 rounds_done=race.rounds,
             )

@@ -384,8 +384,9 @@ class Driver:
         """A trial has saved its state at a rung: this worker is free for another one."""
         self.failures.count(record)
         self._show(trial_id)
-        best = record.best and round(record.best.value, 4)
-        facts = {self.config.study.metric: best, "on_disk": size_text(self.board.bytes())}
+        score = self.optuna.get_trials(deepcopy=False)[number].intermediate_values.get(record.epoch)
+        shown = None if score is None else round(score, 4)
+        facts = {self.config.study.metric: shown, "on_disk": size_text(self.board.bytes())}
         self.log.info(f"trial {number} is paused after epoch {record.epoch} of {record.epochs}", **facts)
 
     def _failed_at_start(self, number: int, trial_id: str, folder: Path, record: TrialRecord) -> bool:
