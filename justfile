@@ -69,6 +69,11 @@ evaluate *flags: setup
 reproduce *flags: setup
     @exec {{ redsm5 }} reproduce "$@"
 
+# Compare two trials on the same test posts: just compare <uuid> <uuid>
+[no-exit-message]
+compare *flags: setup
+    @exec {{ redsm5 }} compare "$@"
+
 # Repeat every decision of a search with study.pruner=asha: just replay [STUDY]
 [no-exit-message]
 replay *flags: setup

@@ -36,9 +36,7 @@ def confidence_intervals(
     P = len(labels_PC)
     if P == 0:
         return {}
-    draws_RP = np.random.default_rng(SEED).integers(P, size=(SAMPLES, P))
-    weights_RP = np.stack([np.bincount(draw, minlength=P) for draw in draws_RP]).astype(np.float64)
-    weights_RP = np.concatenate([np.ones((1, P)), weights_RP])  # the first is the estimate
+    weights_RP = np.concatenate([np.ones((1, P)), weightings(P, SAMPLES)])  # the first is the estimate
     named = {
         f"criteria_matching.{name}": values
         for name, values in criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP).items()
@@ -48,6 +46,12 @@ def confidence_intervals(
         for name, values in named.items()
         if np.isfinite(values[0]) and np.isfinite(values[1:]).any()
     }
+
+
+def weightings(posts: int, samples: int) -> Floats:
+    """How often each post is in each sample, weights_RP: the same for as many posts and samples."""
+    draws_RP = np.random.default_rng(SEED).integers(posts, size=(samples, posts))
+    return np.stack([np.bincount(draw, minlength=posts) for draw in draws_RP]).astype(np.float64)
 
 
 def _interval(estimate: float, samples_R: Floats, posts: int) -> list[float]:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import jsonschema
@@ -253,3 +255,19 @@ def test_what_is_refused_is_one_message_and_writes_nothing(tmp_path: Path, overr
     assert words in output
     assert "Traceback" not in output
     assert not (tmp_path / "e").exists()
+
+
+def test_two_trials_are_compared_on_the_same_test_posts(uninterrupted: Path, tmp_path: Path) -> None:
+    first, second = (record["trial_id"] for record in records(uninterrupted)[:2])
+    rows = json.loads(run("compare.py", first, second, "--experiments", str(uninterrupted), "--format", "json"))
+    told = {row["metric"]: row for row in rows}
+    for place, report in zip(("first", "second"), reports(uninterrupted), strict=False):
+        assert told["f1_macro"][place] == round(report["test_metrics"]["criteria_matching"]["f1_macro"], 4)
+    assert all(row["low"] <= row["difference"] <= row["high"] for row in rows)
+    gone = run("compare.py", first, str(uuid.uuid4()), "--experiments", str(uninterrupted), expect=1)
+    assert "there is no trial" in gone
+    other = tmp_path / "other"
+    shutil.copytree(uninterrupted, other)
+    run("launch.py", *SMALL[:-1], "train.epochs=1", "data.split_seed=7", f"experiments={other}")
+    elsewhere = next(r["trial_id"] for r in records(other) if r["trial_id"] not in (first, second))
+    assert "different posts" in run("compare.py", first, elsewhere, "--experiments", str(other), expect=1)
