@@ -11,10 +11,9 @@ between 0 and 1. A long test simulates the coverage of every metric.
 Shapes: R samples, P posts, C = 9 symptoms.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve
 
 from redsm5.evaluation.metrics import PairScores, pooled
@@ -59,16 +58,9 @@ def _interval(estimate: float, samples_R: Floats, posts: int) -> list[float]:
     low, high = np.percentile(samples_R, EDGES)
     if estimate in (0.0, 1.0):  # it has no finite log-odds
         return [min(float(low), estimate), max(float(high), estimate)]
-    at, a, b = _log_odds(np.array([estimate, low, high]), posts)
-    mirrored = [1 / (1 + math.exp(-(2 * at - edge))) for edge in (b, a)]
-    return [min(mirrored[0], estimate), max(mirrored[1], estimate)]
-
-
-def _log_odds(shares: Floats, posts: int) -> Floats:
-    """Those of a share, which is at least half a post away from 0 and 1."""
-    inside = shares.clip(0.5 / posts, 1 - 0.5 / posts)
-    odds: Floats = np.log(inside / (1 - inside))
-    return odds
+    half_a_post = 0.5 / posts  # so far every share is from 0 and 1
+    at, a, b = logit(np.clip([estimate, low, high], half_a_post, 1 - half_a_post))
+    return [min(float(expit(2 * at - b)), estimate), max(float(expit(2 * at - a)), estimate)]
 
 
 def criteria_samples(

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
 from redsm5.evaluation.bootstrap import confidence_intervals, pr_curve
@@ -214,16 +215,9 @@ def _shrunk(limits_C: NDArray[np.float64], for_all: float, positives_C: NDArray[
     0.509, and with one for all 0.514 and 0.498; 5 or 20 in the place of 10 make no difference. A threshold above 1,
     which no probability reaches, stays.
     """
-    own_C, common = _log_odds(limits_C), _log_odds(np.array(for_all))
+    own_C, common = (logit(np.clip(limit, 1e-6, 1 - 1e-6)) for limit in (limits_C, for_all))
     weight_C = positives_C / (positives_C + SHRINKAGE)
-    shrunk_C = 1 / (1 + np.exp(-(weight_C * own_C + (1 - weight_C) * common)))
-    return np.where(limits_C > 1, limits_C, shrunk_C)
-
-
-def _log_odds(limits: NDArray[np.float64]) -> NDArray[np.float64]:
-    inside = limits.clip(1e-6, 1 - 1e-6)
-    odds: NDArray[np.float64] = np.log(inside / (1 - inside))
-    return odds
+    return np.where(limits_C > 1, limits_C, expit(weight_C * own_C + (1 - weight_C) * common))
 
 
 def _evidence_thresholds(
