@@ -153,7 +153,8 @@ def _by_words(needle: str, text: str, start: int, end: int) -> tuple[int, int] |
     if places and _cuts_word(text, places[-1][1]):
         places.pop()
     wanted = _WORD.findall(needle)
-    words = [_as_in(set(wanted), text[a:b]) for a, b in places]
+    known = sorted(set(wanted))
+    words = [_as_in(known, text[a:b]) for a, b in places]
 
     def likeness(span: tuple[int, int]) -> tuple[int, float]:
         i, j = span
@@ -184,11 +185,9 @@ def _whole_word(text: str, position: int) -> int:
     return position
 
 
-def _as_in(words: set[str], word: str) -> str:
+def _as_in(words: list[str], word: str) -> str:
     """The one of the words of which this is another spelling, or itself."""
-    if word in words:
-        return word
-    near = process.extractOne(word, sorted(words), scorer=fuzz.ratio, score_cutoff=SAME_WORD)
+    near = process.extractOne(word, words, scorer=fuzz.ratio, score_cutoff=SAME_WORD)
     return near[0] if near else word
 
 

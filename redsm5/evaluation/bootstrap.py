@@ -35,7 +35,7 @@ def confidence_intervals(
     P = len(labels_PC)
     if P == 0:
         return {}
-    weights_RP = np.concatenate([np.ones((1, P)), weightings(P, SAMPLES)])  # the first is the estimate
+    weights_RP = weightings(P, SAMPLES)
     named = {
         f"criteria_matching.{name}": values
         for name, values in criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP).items()
@@ -48,9 +48,12 @@ def confidence_intervals(
 
 
 def weightings(posts: int, samples: int) -> Floats:
-    """How often each post is in each sample, weights_RP: the same for as many posts and samples."""
+    """How often each post counts, weights_RP: once for the estimate, which comes first, and then in each sample. They
+    are the same for as many posts and samples.
+    """
     draws_RP = np.random.default_rng(SEED).integers(posts, size=(samples, posts))
-    return np.stack([np.bincount(draw, minlength=posts) for draw in draws_RP]).astype(np.float64)
+    counts = [np.bincount(draw, minlength=posts) for draw in draws_RP]
+    return np.stack([np.ones(posts), *counts]).astype(np.float64)
 
 
 def _interval(estimate: float, samples_R: Floats, posts: int) -> list[float]:

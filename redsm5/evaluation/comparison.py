@@ -50,8 +50,7 @@ def compare(
         first_PC, second_PC: their probabilities.
         thresholds: those of both, thresholds_C each.
     """
-    P = len(labels_PC)
-    weights_RP = np.concatenate([np.ones((1, P)), weightings(P, samples)])  # the first is the estimate
+    weights_RP = weightings(len(labels_PC), samples)
     ours, theirs = (
         criteria_samples(probabilities_PC, labels_PC, limits_C, weights_RP)
         for probabilities_PC, limits_C in zip((first_PC, second_PC), thresholds, strict=True)
