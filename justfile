@@ -59,17 +59,17 @@ hpo *overrides: setup
 train *overrides: setup
     @exec {{ redsm5 }} train "$@"
 
-# Evaluate a trial's best checkpoints again: just evaluate --trial-id <uuid> [--split test]
+# Evaluate a trial's best checkpoints again: just evaluate ID [--split test]
 [no-exit-message]
 evaluate *flags: setup
     @exec {{ redsm5 }} evaluate "$@"
 
-# Train a trial again from its snapshot and compare every metric: just reproduce <uuid>
+# Train a trial again from its snapshot and compare every metric: just reproduce ID
 [no-exit-message]
 reproduce *flags: setup
     @exec {{ redsm5 }} reproduce "$@"
 
-# Compare two trials on the same test posts: just compare <uuid> <uuid>
+# Compare two trials on the same test posts: just compare ID ID
 [no-exit-message]
 compare *flags: setup
     @exec {{ redsm5 }} compare "$@"
@@ -94,7 +94,7 @@ studies *flags: setup
 summary *flags: setup
     @exec {{ redsm5 }} summary "$@"
 
-# List a trial's checkpoints, kept or deleted, and why: just checkpoints <uuid> [--format table|json|csv]
+# List a trial's checkpoints, kept or deleted, and why: just checkpoints ID [--format table|json|csv]
 [no-exit-message]
 checkpoints *flags: setup
     @exec {{ redsm5 }} checkpoints "$@"

@@ -1,4 +1,4 @@
-"""Compare two trials on the same test posts: `just compare UUID UUID`.
+"""Compare two trials on the same test posts: `just compare ID ID`.
 
 For each metric of the symptoms: both values, the difference, its 95 % interval and a p value, by a paired bootstrap
 over the posts. Both trials must have been evaluated on the same posts, which are read again for their labels.
@@ -17,7 +17,7 @@ from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.spec import from_snapshot
-from redsm5.engine.study.trial import find_trial
+from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.tables import add_format, render
 from redsm5.engine.terminal import Parser, show
 from redsm5.evaluation.comparison import Difference, compare
@@ -28,8 +28,8 @@ COLUMNS = ("metric", "first", "second", "difference", "low", "high", "p")
 
 def main() -> int:
     parser = Parser(prog="just compare", description=__doc__)
-    parser.add_argument("first", metavar="UUID", help="UUID of a completed trial")
-    parser.add_argument("second", metavar="UUID", help="that of another one")
+    parser.add_argument("first", metavar="ID", help=f"a completed trial: {HELP}")
+    parser.add_argument("second", metavar="ID", help="another one")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser)
     arguments = parser.parse_args()
@@ -80,7 +80,7 @@ def predictions_of(experiments: Path, trial_id: str) -> tuple[PredictionsRecord,
         raise InputError(
             f"trial {trial_id} is {record.state} and has no predictions of ReDSM5's test posts",
             where=str(folder),
-            remedy="Compare completed trials; `just evaluate --trial-id` writes what an older version did not.",
+            remedy="Compare completed trials; `just evaluate ID` writes what an older version did not.",
         )
     return predictions, report
 

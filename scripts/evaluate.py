@@ -1,4 +1,4 @@
-"""Evaluate a trial's best checkpoints again: `just evaluate --trial-id UUID [--split test]`."""
+"""Evaluate a trial's best checkpoints again: `just evaluate ID [--split test]`."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,10 @@ from redsm5.config import Config
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, LockedError, exit_with_message
 from redsm5.engine.overrides import quoted
+from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.study.resuming import trial_config
-from redsm5.engine.study.trial import find_trial, open_store
+from redsm5.engine.study.trial import open_store
 from redsm5.engine.terminal import Parser, show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.table import report_table
@@ -18,7 +19,9 @@ from redsm5.task import ReDSM5, task_of
 
 def main() -> int:
     parser = Parser(prog="just evaluate", description=__doc__)
-    parser.add_argument("--trial-id", required=True, help="the uuid in the name of the trial's folder")
+    trial = parser.add_mutually_exclusive_group(required=True)
+    trial.add_argument("id", metavar="ID", nargs="?", help=f"the trial: {HELP}")
+    trial.add_argument("--trial-id", metavar="ID", help="the same")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
@@ -26,22 +29,22 @@ def main() -> int:
     log = open_logs(None)
     note_ignored(log)
     environment.start_over()
-    folder, record = find_trial(arguments.experiments, arguments.trial_id)
-    words = [f"trial.id={arguments.trial_id}", f"experiments={quoted(str(arguments.experiments))}"]
+    folder, record = find_trial(arguments.experiments, arguments.id or arguments.trial_id)
+    words = [f"trial.id={record.trial_id}", f"experiments={quoted(str(arguments.experiments))}"]
     if not isinstance(task_of(words)[0], ReDSM5):
         raise ConfigError(
-            f"trial {arguments.trial_id} was trained by a script of its own, which this command cannot evaluate",
+            f"trial {record.trial_id} was trained by a script of its own, which this command cannot evaluate",
             remedy="Its metrics are in MLflow, and in the terminal app.",
         )
     config = trial_config(Config, words)
     if not config.retention.enabled:
         raise ConfigError(
-            f"trial {arguments.trial_id} was trained with retention.enabled=false: it has no checkpoint to evaluate",
+            f"trial {record.trial_id} was trained with retention.enabled=false: it has no checkpoint to evaluate",
             remedy=f"Its metrics are in {folder / paths.REPORT}.",
         )
     with files.try_lock(folder / paths.LOCK) as held:
         if not held:
-            raise LockedError(f"trial {arguments.trial_id} is being trained", remedy="Wait for it to end.")
+            raise LockedError(f"trial {record.trial_id} is being trained", remedy="Wait for it to end.")
 
         # Imported here, since these imports take seconds and most errors are reported before.
         from redsm5.evaluation.page import write_page

@@ -17,10 +17,10 @@ from redsm5.engine.records import MetricRow, RungRow, StudyIndex, StudyRecord
 from redsm5.engine.rungs import confirm
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.spec import from_snapshot
+from redsm5.engine.study.ids import find_study
 from redsm5.engine.study.space import ladder_of
 from redsm5.engine.tables import Row, add_format, render
 from redsm5.engine.terminal import Parser, one_line, show
-from redsm5.evaluation.summary import select_study
 
 COLUMNS = ("row", "decision", "trial", "bracket", "rung", "epoch", "score", "rank", "of", "confirmed")
 DECISIONS = {"draw": "a new trial", "pause": "paused", "promote": "promoted"}
@@ -28,14 +28,12 @@ DECISIONS = {"draw": "a new trial", "pause": "paused", "promote": "promoted"}
 
 def main() -> int:
     parser = Parser(prog="just replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", nargs="?", help="its name or uuid; default: the newest")
+    parser.add_argument("study", nargs="?", help="its name, its uuid or the first digits of it; default: the newest")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     add_format(parser)
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
-    if not experiments.is_dir():
-        raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
-    study = select_study(experiments, arguments.study)
+    study = find_study(experiments, arguments.study)
     rows, faults = replay(experiments, study)
     show(render(arguments.format, COLUMNS, rows, empty="no decision yet"))
     for fault in faults:

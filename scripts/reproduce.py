@@ -1,4 +1,4 @@
-"""Train a trial again from its snapshot and compare every metric: `just reproduce UUID [--into DIR] [--data-dir DIR]`.
+"""Train a trial again from its snapshot and compare every metric: `just reproduce ID [--into DIR] [--data-dir DIR]`.
 
 There are two checks. The kept checkpoint is evaluated here, and its probabilities may differ from those on record by at
 most 1e-4, on any machine. The trial is trained again, elsewhere, and every metric of every step is compared: with the
@@ -19,11 +19,12 @@ from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, Interrupted, exit_with_message
 from redsm5.engine.overrides import quoted
 from redsm5.engine.spec import StudySpec, validate
+from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.study.launch import launch_trial, note_ignored
 from redsm5.engine.study.outcomes import draw_report
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.signals import StopRequest
-from redsm5.engine.study.trial import create_trial, find_trial, open_store, read_record
+from redsm5.engine.study.trial import create_trial, open_store, read_record
 from redsm5.engine.tables import as_json
 from redsm5.engine.task import Task
 from redsm5.engine.terminal import Parser, show
@@ -35,7 +36,7 @@ from redsm5.task import task_of
 
 def main() -> int:
     parser = Parser(prog="just reproduce", description=__doc__)
-    parser.add_argument("trial_id", metavar="UUID", help="UUID of a completed trial, as in the name of its folder")
+    parser.add_argument("id", metavar="ID", help=f"a completed trial: {HELP}")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument(
         "--into", type=Path, help="keep the repeated trial in this experiments folder; default: delete it"
@@ -67,7 +68,7 @@ def main() -> int:
         if stop.requested:
             raise Interrupted("the repeated training was stopped; run the same command again to restart it")
         training = compare_training(folder, report, paths.trial_dir(into, trial_id))
-    told = verdict(arguments.trial_id, report, checkpoint, training)
+    told = verdict(folder.name.removeprefix("trial_"), report, checkpoint, training)
     show(as_json(told) if arguments.json else text(told))
     return 0 if told["reproduced"] else 2
 
@@ -80,8 +81,9 @@ def recorded(
     Raises:
         InputError: the trial cannot be reproduced.
     """
-    trial_id, experiments = arguments.trial_id, arguments.experiments
-    folder, record = find_trial(experiments, trial_id)
+    experiments = arguments.experiments
+    folder, record = find_trial(experiments, arguments.id)
+    trial_id = record.trial_id
     words = [f"trial.id={trial_id}", f"experiments={quoted(str(experiments))}"]
     task, _ = task_of(words)
     config: StudySpec = trial_config(task.spec, words + ([f"launch={arguments.launch}"] if arguments.launch else []))

@@ -8,6 +8,7 @@ from pathlib import Path
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.installed import typed
+from redsm5.engine.study.ids import find_study
 from redsm5.engine.tables import Row, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
 from redsm5.reports import StudySummary
@@ -99,18 +100,16 @@ def write_missing_pages(experiments: Path, study_id: str) -> None:
 
 def main() -> int:
     parser = Parser(prog="just summary", description=__doc__)
-    parser.add_argument("study", nargs="?", help="its name or uuid; default: the newest")
+    parser.add_argument("study", nargs="?", help="its name, its uuid or the first digits of it; default: the newest")
     parser.add_argument("--json", action="store_true", help="print summary.json and write nothing")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
-    if not experiments.is_dir():
-        raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
+    study = find_study(experiments, arguments.study)
     # takes seconds, so imported after the quick checks
-    from redsm5.evaluation.summary import make_summary, select_study, write_summary
+    from redsm5.evaluation.summary import make_summary, write_summary
 
     files.make_private()
-    study = select_study(experiments, arguments.study)
     if arguments.json:
         show(as_json(make_summary(experiments, study)[0].model_dump(mode="json")))
         return 0

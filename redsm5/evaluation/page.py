@@ -77,7 +77,7 @@ def render_page(trial_folder: Path) -> str:
         raise InputError(
             "there is no report",
             where=str(trial_folder / paths.REPORT),
-            remedy=typed("A trial gets one as it completes; `just evaluate --trial-id <uuid>` writes it again."),
+            remedy=typed("A trial gets one as it completes; `just evaluate ID` writes it again."),
         )
     found: list[str] = []
     record = _record(trial_folder, found)

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, load_lines, milliseconds, now
 from redsm5.engine.errors import InputError
-from redsm5.engine.installed import typed
 from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time
@@ -65,34 +64,6 @@ class StudyFiles:
         except ValueError:
             self.problems.append(f"{name}: a line is damaged, or was written by another version")
         return otherwise
-
-
-def select_study(experiments: Path, wanted: str | None) -> StudyRecord:
-    """The study with the name or uuid that a person gives; without one, the newest.
-
-    Raises:
-        InputError: there is no such study, or its record is damaged.
-    """
-    damaged: list[InputError] = []
-    records: list[StudyRecord] = []
-    for folder in paths.study_dirs(experiments):
-        try:
-            record = load(folder / paths.STUDY, StudyRecord)
-        except InputError as error:
-            if wanted and folder.name == f"study_{wanted}":
-                raise
-            damaged.append(error)
-        else:
-            records += [record] if record else []
-    found = [record for record in records if wanted in (None, record.name, record.study_id)]
-    if found:
-        return max(found, key=lambda record: record.created_at)
-    if damaged:
-        raise damaged[0]
-    if not records:
-        raise InputError(f"there are no studies in {experiments} yet", remedy=typed("Run `just hpo` first."))
-    names = ", ".join(sorted(record.name for record in records))
-    raise InputError(f"there is no study {wanted} in {experiments}", remedy=f"The studies there: {names}.")
 
 
 def write_summary(experiments: Path, study: StudyRecord) -> StudySummary:

@@ -10,9 +10,9 @@ import pytest
 
 from redsm5 import reports
 from redsm5.engine import paths
-from redsm5.engine.errors import InputError
 from redsm5.engine.records import StudyIndex, StudyRecord, TrialRecord
-from redsm5.evaluation.summary import select_study, write_summary
+from redsm5.engine.study.ids import find_study
+from redsm5.evaluation.summary import write_summary
 from redsm5.reports import StudySummary
 from tests.evaluation.conftest import (
     SPACE,
@@ -80,7 +80,7 @@ def experiments(tmp_path: Path, make_trial: MakeTrial) -> Path:
 
 
 def summarized(experiments: Path) -> StudySummary:
-    return write_summary(experiments, select_study(experiments, None))
+    return write_summary(experiments, find_study(experiments, None))
 
 
 def test_the_best_is_chosen_by_validation_although_the_test_split_prefers_another(experiments: Path) -> None:
@@ -227,34 +227,6 @@ def test_names_from_the_files_are_text_and_never_markup(tmp_path: Path, make_tri
     page = check_self_contained((folder / paths.SUMMARY_PAGE).read_text())
     assert "alert(1)" in page.text
     assert sum(tag == "table" for tag, _ in page.elements) == 2
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# which study
-
-
-def test_a_study_is_found_by_name_or_uuid_and_the_newest_without(tmp_path: Path) -> None:
-    write_study(tmp_path, study_of(study_id=T[0], name="old", created_at="2026-01-01T00:00:00.000Z"))
-    write_study(tmp_path, study_of(study_id=T[1], name="new", created_at="2026-01-02T00:00:00.000Z"))
-    assert select_study(tmp_path, None).name == "new"
-    assert select_study(tmp_path, "old").study_id == T[0]
-    assert select_study(tmp_path, T[0]).name == "old"
-    with pytest.raises(InputError, match="there is no study other in ") as caught:
-        select_study(tmp_path, "other")
-    assert caught.value.remedy == "The studies there: new, old."
-
-
-def test_where_there_is_none_or_only_a_damaged_one_the_error_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there are no studies in ") as caught:
-        select_study(tmp_path, None)
-    assert caught.value.remedy == "Run `just hpo` first."
-    folder = write_study(tmp_path, study_of(study_id=T[0]))
-    (folder / paths.STUDY).write_text("{")
-    for wanted in (None, T[0], "night"):
-        with pytest.raises(InputError, match="the file is damaged"):
-            select_study(tmp_path, wanted)
-    write_study(tmp_path, study_of(study_id=T[1], name="whole"))
-    assert select_study(tmp_path, None).name == "whole"
 
 
 # -- the confirmation

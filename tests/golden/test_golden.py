@@ -17,10 +17,11 @@ from redsm5.config import Config
 from redsm5.engine import owned, paths
 from redsm5.engine.storage.cleanup import cleanup
 from redsm5.engine.storage.history import checkpoint_history
+from redsm5.engine.study.ids import find_study
 from redsm5.engine.study.registry import list_studies, read_studies
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.trial import read_record
-from redsm5.evaluation.summary import select_study, write_summary
+from redsm5.evaluation.summary import write_summary
 from tui.read.reader import Reader
 
 HERE = Path(__file__).parent
@@ -82,7 +83,7 @@ def test_an_older_folder_is_listed_summarized_shown_and_has_nothing_to_clean_up(
     assert [owned.strangers(folder) for folder in folders + paths.study_dirs(experiments)] == [[]] * (
         len(folders) + len(paths.study_dirs(experiments))
     )
-    study = select_study(experiments, name)
+    study = find_study(experiments, name)
     assert [r["state"] for r in records(experiments) if r["study_id"] == study.study_id] == states
     for folder in folders:
         record = read_record(folder)

@@ -17,7 +17,7 @@ def missing(view: View) -> Text:
     if any("evaluation_report" in problem for problem in detail.problems):
         return Text(
             typed(
-                f"The report of trial {name} cannot be read: `just evaluate --trial-id "
+                f"The report of trial {name} cannot be read: `just evaluate "
                 f"{text.clean(trial.trial_id, 60)}` writes it again."
             )
         )
@@ -31,7 +31,7 @@ def missing(view: View) -> Text:
         "completed": (
             "was trained by a script of its own, which writes no report here: 3 shows its metrics."
             if detail.config.get("study.script")
-            else f"has no report: `just evaluate --trial-id {text.clean(trial.trial_id, 60)}` writes it."
+            else f"has no report: `just evaluate {text.clean(trial.trial_id, 60)}` writes it."
         ),
         "finishing": "is being evaluated right now.",
     }.get(trial.state, f"is {trial.state}: its report is written once it has trained all {trial.epochs} epochs.")

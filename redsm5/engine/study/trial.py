@@ -11,7 +11,6 @@ from typing import Any
 
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, load_lines, now
-from redsm5.engine.errors import ConfigError
 from redsm5.engine.records import Decision, Event, TrialRecord
 from redsm5.engine.spec import StudySpec, save_config, with_parameters
 from redsm5.engine.storage.retention import Policy
@@ -55,26 +54,6 @@ def read_record(folder: Path) -> TrialRecord | None:
         InputError: it is damaged.
     """
     return load(folder / paths.TRIAL, TrialRecord)
-
-
-def find_trial(experiments: Path, trial_id: str) -> tuple[Path, TrialRecord]:
-    """The folder and the record of the trial that a person names.
-
-    Raises:
-        ConfigError: there is no such trial, or it was not trained, since it repeats another one.
-        InputError: its record is damaged.
-    """
-    folder = paths.trial_dir(experiments, trial_id)
-    record = read_record(folder) if paths.is_ours(folder.name) else None
-    if record is None:
-        raise ConfigError(
-            f"there is no trial {trial_id} in {experiments}", remedy="The trials are the folders trial_<uuid> there."
-        )
-    if record.duplicate_of:
-        raise ConfigError(
-            f"trial {trial_id} was not trained: it is a duplicate of {record.duplicate_of}", remedy="Use that trial."
-        )
-    return folder, record
 
 
 def write_record(folder: Path, record: TrialRecord, message: str | None = None) -> None:
