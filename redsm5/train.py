@@ -108,8 +108,11 @@ def train(session: Session, accelerator: Accelerator, fold: int) -> Callable[[],
 
     thresholds = default_thresholds(config.model.evidence_head_type)
     kept = scores.tensors if config.folds > 1 else None
+    pretrained = None if config.model.model_id == "tiny" else "encoder"
     identity = identity_of(config, bare_model, splits.fingerprint)
-    session.track(bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler, kept=kept)
+    session.track(
+        bare_model, optimizer.optimizer, schedule, identity, scaler=accelerator.scaler, kept=kept, pretrained=pretrained
+    )
     for epoch in session.epochs():
         if config.train.augmentation.methods:
             train_set.encode(augmenter(splits.train, epoch))

@@ -19,7 +19,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.errors import TrainingError, exit_with_message
 from redsm5.engine.jsonio import loads
 from redsm5.engine.terminal import Parser, show
-from redsm5.evaluation.reproduction import metrics_of
+from redsm5.evaluation.reproduction import metrics_of, weights_of
 
 SMALL = ("data.posts=90", "model.max_length=64", "train.epochs=12", "study.trials=2")
 HPO = Path(__file__).with_name("hpo.py")
@@ -104,8 +104,7 @@ def outcome(experiments: Path) -> dict[str, list[Any]]:
     rows, weights, scores = [], [], []
     for folder, _ in records(experiments):
         rows.append(metrics_of(folder))
-        sums = sorted(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}"))
-        weights.append({p.parent.name: [x for x in p.read_text().splitlines() if paths.WEIGHTS in x] for p in sums})
+        weights.append(weights_of(folder))
         scores.append(loads((folder / paths.REPORT).read_bytes())["test_metrics"])
     return {"metrics": rows, "weights": weights, "test scores": scores}
 

@@ -18,7 +18,7 @@ from redsm5.engine.redaction import REDACTED
 from redsm5.engine.script import check_values
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.launch import dry_run, launch_trial, note_ignored
-from redsm5.engine.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed
+from redsm5.engine.study.outcomes import draw_report, existing_record, finish_leftovers, note_killed, store_smaller
 from redsm5.engine.study.resuming import allow_more_epochs, trial_config
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.study.trial import create_trial, read_record
@@ -51,6 +51,7 @@ def main() -> int:
     record = read_record(folder)
     if record and record.state in FINISHED:
         finish_leftovers(folder, config)
+        store_smaller(folder, config, log)
         if not (folder / paths.REPORT_PAGE).exists():  # a scheduler started the training processes
             draw_report(folder, task, log)
         ship(folder, config, stop, log)
@@ -72,6 +73,7 @@ def main() -> int:
     with try_lock(folder / paths.LOCK) as free:
         if free and record.state not in FINISHED | {"paused"}:
             record = note_killed(folder, record)
+    store_smaller(folder, config, log)
     draw_report(folder, task, log)
     ship(folder, config, stop, log)
     outcome = (

@@ -147,7 +147,7 @@ def _set_direct(file: FileIO, direct: bool) -> bool:
     return True
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Replace a file as a whole, durably. One writer at a time: its temporary file always has the same name."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:

@@ -28,6 +28,7 @@ LEGACY: Mapping[str, Any] = {
     "study.min_epochs": 1,
     "study.brackets": 1,
     "study.rungs": "epochs",
+    "retention.compact": False,
     "study.confirm.top": 0,
     "study.confirm.repeats": 5,
 }

@@ -23,7 +23,11 @@ class NotOursError(InputError):
 
 
 CHECKPOINT = r"(?:epoch-\d{4,}|step-\d{8,})"
-CHECKPOINT_FILES = (paths.SUMS, paths.MANIFEST, paths.WEIGHTS, paths.STATE_TENSORS, paths.STATE_JSON)
+CHECKPOINT_FILES = (
+    *(paths.SUMS, paths.MANIFEST, paths.WEIGHTS, paths.STATE_TENSORS, paths.STATE_JSON),
+    *paths.DELTAS.values(),
+)
+BASE_FILE = r"[0-9a-f]{16}\.safetensors"
 
 _LITTER = re.compile(
     rf"(?:{re.escape(paths.TEMPORARY)}|{re.escape(paths.TRASH)}){CHECKPOINT}(?:-\w+)?"
@@ -50,6 +54,7 @@ _IN_STUDY = re.compile(
             _any(paths.BUDGET_LOCK, paths.LOCK, paths.RUNGS),
             _LOG,
             rf"{paths.CLAIMS}(?:/[\w.]+\.lock(?:\.held)?)?",
+            rf"{paths.BASE}(?:/(?:{BASE_FILE}|\.{BASE_FILE}\.tmp))?",
             rf"{paths.CONTROL}(?:/(?:{paths.STOP}|{paths.STOP_NOW}|{paths.PAUSE}|{paths.PRUNE}[0-9a-f-]{{36}}))?",
         )
     )
@@ -188,7 +193,7 @@ def refuse_links(folder: Path, *, begins: bool = False) -> str | None:
     Raises:
         NotOursError: the folder, or a folder in it, is a link that is not accepted.
     """
-    for path in (folder, *(folder / name for name in (paths.LOGS, paths.CONTROL, paths.CLAIMS))):
+    for path in (folder, *(folder / name for name in (paths.LOGS, paths.CONTROL, paths.CLAIMS, paths.BASE))):
         if path.is_symlink():
             raise NotOursError(
                 f"it is a symbolic link to {os.readlink(path)}; redsm5 does not follow symbolic links",

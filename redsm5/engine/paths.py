@@ -4,7 +4,7 @@
 experiments/
   optuna.journal  mlflow.db  mlartifacts/
   study_<uuid>/   study.json  events.jsonl  index.json  rungs.jsonl  budget.json  budget.lock  lock  claims/  control/
-                  logs/  summary.json  summary.html
+                  base/  logs/  summary.json  summary.html
   trial_<uuid>/   config.json  trial.json  metrics.jsonl  decisions.jsonl  retention.jsonl  shipped.json
                   thresholds.json  predictions.json  evaluation_report.json  evaluation_report.html  logs/
                   lock  shipping.lock  checkpoints/epoch-0003/
@@ -60,6 +60,10 @@ STATE_TENSORS = "training_state.safetensors"
 STATE_JSON = "training_state.json"
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+WEIGHTS_DELTA = "model.delta"  # in the place of WEIGHTS (redsm5/engine/storage/delta.py)
+STATE_DELTA = "training_state.delta"  # in the place of STATE_TENSORS
+DELTAS = {WEIGHTS: WEIGHTS_DELTA, STATE_TENSORS: STATE_DELTA}
+BASE = "base"  # in a study's folder: the pretrained weights that the differences refer to
 
 # Before the name of a checkpoint: half written; retired and not wholly removed; damaged and quarantined
 TEMPORARY = ".tmp-"

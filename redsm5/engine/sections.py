@@ -55,6 +55,8 @@ class RetentionConfig(Section):
         keep_best_k: the best, and all tied with the last of them.
         keep_best_k_max: the highest value that keep_best_k may have.
         keep_all: keep every checkpoint with its training state.
+        compact: weights and training states that only wait to be read again, of completed and paused trials, are stored
+            losslessly as the difference to the pretrained weights, and compressed.
         min_interval_epochs: a checkpoint is saved every so many epochs, and after the last.
         max_total_size: bytes that all checkpoints of a study may take at any moment, or words such as 10GB.
         min_free_disk_percent: below this and below 100 GB, the disk counts as low.
@@ -70,6 +72,7 @@ class RetentionConfig(Section):
     min_free_disk_percent: Annotated[float, Field(ge=0, le=100)]
     keep_training_state: bool = False
     keep_all: bool = False
+    compact: bool = True
 
     @model_validator(mode="after")
     def _k_within_its_maximum(self) -> Self:

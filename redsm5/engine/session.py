@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from redsm5.engine import paths
 from redsm5.engine.batches import Batches, set_order, without_first
 from redsm5.engine.distributed import ProcessGroup
 from redsm5.engine.errors import Interrupted, NoCheckpointError, RedSM5Error, TrainingError, show_error
@@ -41,6 +42,7 @@ from redsm5.engine.files import make_private
 from redsm5.engine.records import Manifest
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.spec import StudySpec
+from redsm5.engine.storage.bases import keep_base
 from redsm5.engine.storage.budget import Budget
 from redsm5.engine.storage.checkpoint import (
     Identity,
@@ -195,6 +197,7 @@ class Session:
         *,
         scaler: torch.amp.GradScaler | None = None,
         kept: Mapping[str, Tensor] | None = None,
+        pretrained: str | None = None,
         usage: Callable[[], Usage] | None = None,
     ) -> None:
         """Register everything on which the next step depends, and restore it from the newest checkpoint.
@@ -209,6 +212,8 @@ class Session:
             scaler: Accelerate's gradient scaler, with fp16.
             kept: tensors on the CPU, of a fixed shape, that checkpoints are to have too. They are restored in place, in
                 the next fold too.
+            pretrained: the name of the part of the model that begins with pretrained weights, such as `encoder`. A
+                trial's weights are stored as the difference to them (retention.compact).
             usage: measures the process's resources; by default its memory and that of the model's device.
 
         Raises:
@@ -237,6 +242,9 @@ class Session:
         journal = Journal(trial.folder, trial.record.trial_id, log=self.log.error, writes=group.is_first)
         store = open_store(trial.folder, self.config, log=self.log.info, writes=group.is_first)
         budget = trial.reserve_storage(store, full=state.full_bytes(), weights=state.weight_bytes())
+        if budget and pretrained and self.config.retention.compact and (study_id := trial.record.study_id):
+            begun = {n: t for n, t in bare.state_dict().items() if n.startswith(f"{pretrained}.")}
+            keep_base(budget, paths.study_dir(trial.folder.parent, study_id), begun, self.log.info)
         at = resume(store, state, identity, log=self.log.warning, of_another_model=self._begins_fold)
         self._check_fold(at)
         first = next(bare.parameters(), None)

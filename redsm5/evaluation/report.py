@@ -27,7 +27,7 @@ from redsm5.engine.installed import typed
 from redsm5.engine.records import Manifest, TrialRecord
 from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.checkpoint import Identity, load_best
-from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, listed_digests
+from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, weights_sha256
 from redsm5.evaluation.predict import Predictions, predict
 from redsm5.evaluation.thresholds import (
     choose,
@@ -105,7 +105,7 @@ def evaluate_trial(
     thresholds = dict(known.checkpoints) if known else {}
     evaluated: list[_Evaluated] = []
     for name, manifest in _load_each(store, model, identity_of(config, model, splits.fingerprint), in_memory):
-        weights = None if in_memory else listed_digests(store.folder / name)[paths.WEIGHTS]
+        weights = None if in_memory else weights_sha256(store.folder / name)
         limits = thresholds.get(name)
         if limits is None or weights is None or limits.weights != weights:
             limits = _chosen(predictions_on(validation_set), splits.validation, config, weights)

@@ -13,7 +13,7 @@ from redsm5 import code_version
 from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.records import TrialRecord
-from redsm5.engine.storage.store import listed_digests
+from redsm5.engine.storage.store import weights_sha256
 from redsm5.engine.terminal import one_line
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.reports import EvaluationReport, PredictionsRecord
@@ -72,7 +72,7 @@ def compare_training(folder: Path, report: EvaluationReport | None, again: Path)
 
 def weights_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of the weights of each checkpoint, by its name."""
-    return {path.name: listed_digests(path)[paths.WEIGHTS] for path in folder.glob(f"{paths.CHECKPOINTS}/epoch-*")}
+    return {path.name: weights_sha256(path) for path in folder.glob(f"{paths.CHECKPOINTS}/epoch-*")}
 
 
 def metrics_of(folder: Path) -> dict[tuple[str, int], float]:

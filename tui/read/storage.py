@@ -223,9 +223,9 @@ def _kind_of_folder(name: str) -> str:
 def _kind(folder: str, name: str) -> str:
     if folder:
         return folder
-    if name == paths.WEIGHTS:
+    if name in (paths.WEIGHTS, paths.WEIGHTS_DELTA):
         return "weights"
-    return "training state" if name in (paths.STATE_TENSORS, paths.STATE_JSON) else "other"
+    return "training state" if name in (paths.STATE_TENSORS, paths.STATE_DELTA, paths.STATE_JSON) else "other"
 
 
 def used_over_time(now_bytes: int, moves: Sequence[Move], until_ms: int, columns: int) -> list[float]:

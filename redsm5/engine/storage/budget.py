@@ -1,11 +1,11 @@
 """The byte budget of a study: the upper limit of all its checkpoints on disk together, over all workers.
 
 The size is the sum of st_size of everything under the study's `trial_*/checkpoints/`, temporary, retired and
-quarantined files included. Before a trial trains, it reserves the most that its policy can hold at once; before each
-save, it makes sure that the new checkpoint fits its reservation. The ledger, budget.json, is read and replaced under
-the flock on budget.lock, which is never renamed or removed. A reservation holds while its owner holds the trial's lock,
-and so ends with the process, however that exits. The ledger is rebuilt from the disk when it is missing or unreadable,
-and its sizes are measured again at each reservation.
+quarantined files included, and of the pretrained weights in `study_*/base/`. Before a trial trains, it reserves the
+most that its policy can hold at once; before each save, it makes sure that the new checkpoint fits its reservation. The
+ledger, budget.json, is read and replaced under the flock on budget.lock, which is never renamed or removed. A
+reservation holds while its owner holds the trial's lock, and so ends with the process, however that exits. The ledger
+is rebuilt from the disk when it is missing or unreadable, and its sizes are measured again at each reservation.
 
 Over budget, checkpoints are evicted in the order of `eviction_order`, which docs/storage.md explains. Never those of a
 running or interrupted trial, and never the study's best.
@@ -14,7 +14,8 @@ running or interrupted trial, and never the study's best.
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ SLACK = 64_000  # bytes: a list renamed over another, and whatever else is small
 POLL_S = 0.5
 GRACE_S = 60.0  # in which a trial that is being started or ended makes its reservation, or leaves its room
 LARGEST_SHOWN = 3
+SHARE_OF_BASE = 0.25
 GONE_FIRST = ("failed", "pruned")
 EVICTABLE = FINISHED | {"paused"}
 COMMANDS = (
@@ -149,6 +151,32 @@ class Budget:
                 reserved = max(reserved, wanted)
             self._write(ledger, reserved)
 
+    def spare(self, size: int) -> bool:
+        """Reserve `size` bytes beside what the trial has now, if nothing must go for them; whether they were."""
+        with self._lock:
+            ledger = self._load()
+            self._measure(ledger)
+            wanted = self._own_bytes() + size + SLACK
+            fits = self._missing(ledger, wanted) <= 0 and shutil.disk_usage(self._experiments).free > size + SLACK
+            if fits:
+                self._write(ledger, wanted)
+            return fits
+
+    def locked(self) -> files.Lock:
+        """The lock under which what the study's trials share changes."""
+        return self._lock
+
+    @contextmanager
+    def room_of_study(self, size: int) -> Iterator[bool]:
+        """Whether the study may have `size` bytes for a file of pretrained weights: a quarter of what is left at the
+        most, so that no trial lacks room for it. Nothing else is reserved meanwhile.
+        """
+        with self._lock:
+            ledger = self._load()
+            self._measure(ledger)
+            left = -self._missing(ledger, ledger.entries[self._trial_id].reserved)
+            yield size <= min(left, shutil.disk_usage(self._experiments).free) * SHARE_OF_BASE
+
     def release(self) -> None:
         """Release the reservation at the end of the trial: from now on it counts with its size on disk."""
         with self._lock:
@@ -223,8 +251,9 @@ class Budget:
             ledger.max_total_size = self._max
 
     def _taken(self, ledger: BudgetLedger) -> int:
-        """Bytes that the other trials hold or have reserved."""
-        return sum(max(e.reserved, e.bytes) for trial_id, e in ledger.entries.items() if trial_id != self._trial_id)
+        """Bytes that the other trials hold or have reserved, and those of the study's pretrained weights."""
+        others = [entry for trial_id, entry in ledger.entries.items() if trial_id != self._trial_id]
+        return sum(max(e.reserved, e.bytes) for e in others) + files.tree_bytes(self._path.parent / paths.BASE)
 
     def _missing(self, ledger: BudgetLedger, wanted: int) -> int:
         """Bytes by which `wanted` for this trial exceeds what the others leave; negative where there is room."""

@@ -37,6 +37,7 @@ from redsm5.engine.storage.models import ArrayModel
 from redsm5.engine.storage.optimizers import optimizer_state, schedule_state, set_optimizer, set_schedule
 from redsm5.engine.storage.randomness import Generators, random_generators, set_random_generators
 from redsm5.engine.storage.store import (
+    BaseError,
     CheckpointStore,
     Content,
     DamagedCheckpoint,
@@ -334,7 +335,7 @@ def _newest_first(store: CheckpointStore) -> Iterator[tuple[str, Manifest, Mappi
         folder = store.folder / checkpoint.name
         try:
             verified = read_verified(folder)
-        except DamagedCheckpoint as error:
+        except (DamagedCheckpoint, BaseError) as error:
             store.quarantine(checkpoint.name, str(error))
             continue
         yield checkpoint.name, *load_verified(verified, folder)

@@ -33,7 +33,7 @@ from redsm5.engine.spec import load_snapshot
 from redsm5.engine.storage.budget import EVICTABLE, eviction_order, free_trial, lazy_chances
 from redsm5.engine.storage.retention import Checkpoint, Policy, plan
 from redsm5.engine.storage.store import (
-    STATE_FILES,
+    STATES,
     CheckpointStore,
     DamagedCheckpoint,
     listed_digests,
@@ -229,7 +229,7 @@ def _look_at_committed(trial: _Trial, record: TrialRecord, committed: list[Check
     finished = record.state in FINISHED
     for step in plan(committed, _policy(trial.folder) if finished else Policy(keep_all=True), finished=finished):
         path = trial.folder / paths.CHECKPOINTS / step.checkpoint.name
-        states = sum(files.file_bytes(path / name) for name in STATE_FILES & listed_digests(path).keys())
+        states = sum(files.file_bytes(path / name) for name in STATES & listed_digests(path).keys())
         weights = sum(files.file_bytes(path / name) for name in {paths.SUMS, *listed_digests(path)}) - states
         if step.action == "keep":
             trial.states += states

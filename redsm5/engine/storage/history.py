@@ -12,7 +12,7 @@ from redsm5.engine import owned, paths
 from redsm5.engine.documents import Number, load_lines
 from redsm5.engine.errors import IncompatibleCheckpointError
 from redsm5.engine.records import RetentionAction, RetentionRow
-from redsm5.engine.storage.store import STATE_FILES, DamagedCheckpoint, listed_digests, read_manifest
+from redsm5.engine.storage.store import DamagedCheckpoint, listed_digests, read_manifest
 
 ABSENT = "gone"
 
@@ -79,7 +79,7 @@ def _on_disk(folder: Path) -> str:
     if folder.name.startswith(paths.DAMAGED):
         return "quarantined"
     try:
-        return "full" if listed_digests(folder).keys() >= STATE_FILES else "weights"
+        return "full" if paths.STATE_JSON in listed_digests(folder) else "weights"
     except DamagedCheckpoint:
         return "damaged" if folder.is_dir() else ABSENT
 

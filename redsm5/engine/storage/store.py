@@ -24,12 +24,16 @@ from pydantic import ValidationError
 
 from redsm5.engine import files, migrations, owned, paths
 from redsm5.engine.documents import load_lines, now, parse
-from redsm5.engine.errors import IncompatibleCheckpointError
+from redsm5.engine.errors import IncompatibleCheckpointError, NoCheckpointError
 from redsm5.engine.records import Manifest, RetentionAction, RetentionRow
+from redsm5.engine.storage import delta
 from redsm5.engine.storage.retention import Checkpoint, Policy, best, plan
 
 STATE_FILES = frozenset({paths.STATE_JSON, paths.STATE_TENSORS})
 WEIGHT_FILES = frozenset({paths.WEIGHTS, paths.MANIFEST})
+ORIGINALS = {small: name for name, small in paths.DELTAS.items()}
+STATES = STATE_FILES | {paths.STATE_DELTA}  # each name that a part of the training state may have
+BASE_PATH = re.compile(rf"study_[0-9a-f-]{{36}}/{paths.BASE}/{owned.BASE_FILE}")
 PIECE = 1 << 20  # bytes read and hashed at once: while they are in the CPU's cache
 HASHERS = 2  # threads: a checkpoint has two large files
 OVERHEAD = 1_000_000  # bytes allowed a checkpoint for what is no tensor: headers, manifest, sums, random states
@@ -43,6 +47,12 @@ class DamagedCheckpoint(Exception):
     """A checkpoint's bytes are not those that were committed."""
 
 
+class BaseError(NoCheckpointError):
+    """The pretrained weights are missing or damaged that a checkpoint is stored as the difference to."""
+
+    kind = "missing_base"
+
+
 def checkpoint_name(*, epoch: int, step: int, mid_epoch: bool) -> str:
     return f"step-{step:08d}" if mid_epoch else f"epoch-{epoch:04d}"
 
@@ -53,7 +63,8 @@ def sums(digests: Mapping[str, str]) -> bytes:
 
 
 def listed_digests(folder: Path) -> dict[str, str]:
-    """The hash of each file that a checkpoint's SHA256SUMS names: those of the weights, or of weights and state.
+    """The hash of each file that a checkpoint's SHA256SUMS names: those of the weights, or of weights and state. Each
+    large one may be stored in fewer bytes.
 
     Raises:
         DamagedCheckpoint: it cannot be read, or is not as we write it. A flipped bit in a name must not make another
@@ -64,7 +75,9 @@ def listed_digests(folder: Path) -> dict[str, str]:
     except OSError as error:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} cannot be read: {error}") from error
     digests = {name.decode(): digest.decode() for digest, name in re.findall(rb"([0-9a-f]{64})  ([\w.]+)\n", text)}
-    if sums(digests) != text or digests.keys() not in (WEIGHT_FILES, WEIGHT_FILES | STATE_FILES):
+    originals = {ORIGINALS.get(name, name) for name in digests}
+    known = len(originals) == len(digests) and originals in (WEIGHT_FILES, WEIGHT_FILES | STATE_FILES)
+    if sums(digests) != text or not known:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} is malformed")
     return digests
 
@@ -118,14 +131,31 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         IncompatibleCheckpointError: it is of another format.
     """
     manifest = read_manifest(folder)
-    return Checkpoint(folder.name, manifest.step, manifest.score, listed_digests(folder).keys() >= STATE_FILES)
+    return Checkpoint(folder.name, manifest.step, manifest.score, paths.STATE_JSON in listed_digests(folder))
+
+
+def weights_sha256(folder: Path) -> str:
+    """The hash of a checkpoint's weights, however they are stored.
+
+    Raises:
+        DamagedCheckpoint: SHA256SUMS or the header of model.delta cannot be read.
+    """
+    listed = listed_digests(folder)
+    if digest := listed.get(paths.WEIGHTS):
+        return digest
+    try:
+        with files.open_regular(folder / paths.WEIGHTS_DELTA) as file:
+            return delta.read_header(file.readline())[0].sha256
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpoint(f"{folder.name}: {paths.WEIGHTS_DELTA} cannot be read: {error}") from error
 
 
 def read_verified(folder: Path) -> dict[str, bytearray]:
-    """The contents of all files of a checkpoint, hashed while they are read.
+    """The contents of all files of a checkpoint, hashed while they are read; what is stored as a difference, restored.
 
     Raises:
         DamagedCheckpoint: SHA256SUMS is not exactly that of these bytes.
+        BaseError: the file that a difference refers to is missing or damaged.
     """
     try:
         names = sorted(listed_digests(folder))
@@ -136,7 +166,51 @@ def read_verified(folder: Path) -> dict[str, bytearray]:
         raise DamagedCheckpoint(f"{folder.name}: {error}") from error
     if sums({name: digest for name, (_, digest) in read.items()}) != written:
         raise DamagedCheckpoint(f"{folder.name}: {paths.SUMS} does not match the files")
-    return {name: content for name, (content, _) in read.items()}
+    return {
+        ORIGINALS.get(name, name): _restored(folder, name, content) if name in ORIGINALS else content
+        for name, (content, _) in read.items()
+    }
+
+
+def _restored(folder: Path, name: str, content: bytearray) -> bytearray:
+    """The file of which this is the difference."""
+    try:
+        header, _ = delta.read_header(content)
+        base = _base(folder, header)
+        found, digest, at = bytearray(header.bytes), hashlib.sha256(), 0
+        for piece in delta.decode(content, base):
+            found[at : at + len(piece)] = piece.data
+            digest.update(piece.data)
+            at += len(piece)
+    except ValueError as error:
+        raise DamagedCheckpoint(f"{folder.name}: {name} is malformed: {error}") from error
+    if digest.hexdigest() != header.sha256:
+        raise DamagedCheckpoint(f"{folder.name}: what {name} restores is not what was stored")
+    return found
+
+
+def _base(folder: Path, header: delta.Header) -> bytearray | None:
+    """The verified contents of the file that the differences refer to."""
+    if header.base is None:
+        return None
+    if not BASE_PATH.fullmatch(header.base):
+        raise ValueError(f"its base is {header.base}")
+    path = folder.parents[2] / header.base
+    try:
+        content, digest = _again(lambda: _read(path))
+    except OSError as error:
+        raise _base_error(folder, path, "is missing" if isinstance(error, FileNotFoundError) else str(error)) from error
+    if digest != header.base_sha256:
+        raise _base_error(folder, path, "is damaged")
+    return content
+
+
+def _base_error(folder: Path, path: Path, what: str) -> BaseError:
+    return BaseError(
+        f"the file of pretrained weights {what}, to which {folder.parents[1].name}/{folder.name} is the difference",
+        where=str(path),
+        remedy="Put the file back; or remove it, and the next trial of its study writes it again.",
+    )
 
 
 def _again(read: Callable[[], Read]) -> Read:
@@ -187,7 +261,7 @@ class CheckpointStore:
         self.policy = policy
         self.make_room = make_room
         self._rows = trial_dir / paths.RETENTION
-        self._log = log
+        self.log = log
         self._hashers = ThreadPoolExecutor(HASHERS, "hash")
         if not writes:
             return
@@ -291,10 +365,11 @@ class CheckpointStore:
         """
         folder = self.folder / checkpoint.name
         digests = listed_digests(folder)
-        size = sum((folder / name).stat().st_size for name in STATE_FILES & digests.keys())
+        states = STATES & digests.keys()
+        size = sum((folder / name).stat().st_size for name in states)
         self._record("strip", checkpoint, size, reason)
-        files.write_atomic(folder / paths.SUMS, sums({n: d for n, d in digests.items() if n not in STATE_FILES}))
-        for name in STATE_FILES:
+        files.write_atomic(folder / paths.SUMS, sums({n: d for n, d in digests.items() if n not in states}))
+        for name in states:
             (folder / name).unlink(missing_ok=True)
         files.fsync_dir(folder)
         return size
@@ -306,6 +381,10 @@ class CheckpointStore:
         self._retire(checkpoint.name)
         return size
 
+    def note_kept(self, checkpoint: Checkpoint, reason: str) -> None:
+        """Add a row on a checkpoint that stays, with the bytes that it has now."""
+        self._write_row("keep", checkpoint, owned.own_bytes(self.folder / checkpoint.name), reason)
+
     def quarantine(self, name: str, reason: str) -> None:
         """Rename a damaged checkpoint without destroying it; it is deleted when the trial is finished."""
         target = self.folder / f"{paths.DAMAGED}{name}"
@@ -315,7 +394,7 @@ class CheckpointStore:
         step = int(name.removeprefix("step-")) if name.startswith("step-") else 0
         self._said[name] = ("set_aside", reason)  # so that what is said of its successor is news
         self._write_row("set_aside", Checkpoint(name, step, None, False), owned.own_bytes(target), reason)
-        self._log("checkpoint is damaged and quarantined", checkpoint=name, reason=reason)
+        self.log("checkpoint is damaged and quarantined", checkpoint=name, reason=reason)
 
     def drop_quarantined(self, reason: str = "damaged, and its space is needed") -> None:
         """Delete the quarantined checkpoints: the trial is finished, or their space is needed."""
@@ -352,7 +431,8 @@ class CheckpointStore:
             except DamagedCheckpoint:
                 continue  # `checkpoints` sets it aside
             for path in folder.iterdir():
-                if path.name in STATE_FILES - listed or path.name == f".{paths.SUMS}.tmp":
+                stored = path.name in STATE_FILES | WEIGHT_FILES | ORIGINALS.keys()
+                if (stored and path.name not in listed) or path.name == f".{paths.SUMS}.tmp":
                     path.unlink()
 
     def _record(self, action: RetentionAction, checkpoint: Checkpoint, size: int, reason: str) -> None:
@@ -361,7 +441,7 @@ class CheckpointStore:
             return
         self._said[checkpoint.name] = (action, reason)
         self._write_row(action, checkpoint, size, reason)
-        self._log(f"checkpoint: {action}", checkpoint=checkpoint.name, bytes=size, reason=reason)
+        self.log(f"checkpoint: {action}", checkpoint=checkpoint.name, bytes=size, reason=reason)
 
     def _write_row(self, action: RetentionAction, checkpoint: Checkpoint, size: int, reason: str) -> None:
         row = RetentionRow(

@@ -38,6 +38,7 @@ from redsm5.engine.study.outcomes import (
     note_killed,
     note_pruned,
     note_repeated,
+    store_smaller,
 )
 from redsm5.engine.study.registry import Scoreboard, new_study, open_study, read_studies, study_by_name, with_data
 from redsm5.engine.study.sharing import SharedGpu
@@ -204,6 +205,7 @@ class Driver:
                 note_event(paths.trial_dir(self.experiments, trial_id), record)
             folder = paths.trial_dir(self.experiments, trial_id)
             finish_leftovers(folder, self.config)
+            store_smaller(folder, self.config, self.log)
             if record and record.state == "completed" and not (folder / paths.REPORT_PAGE).exists():
                 self.pages.add(folder)
             self.shipper.watch(folder)
@@ -382,6 +384,7 @@ class Driver:
 
     def _note_paused(self, number: int, trial_id: str, record: TrialRecord) -> None:
         """A trial has saved its state at a rung: this worker is free for another one."""
+        store_smaller(paths.trial_dir(self.experiments, trial_id), self.config, self.log)
         self.failures.count(record)
         self._show(trial_id)
         score = self.optuna.get_trials(deepcopy=False)[number].intermediate_values.get(record.epoch)
@@ -488,6 +491,7 @@ class Driver:
         """Process a trial's outcome; returns its record."""
         record = existing_record(folder)
         finish_leftovers(folder, self.config)
+        store_smaller(folder, self.config, self.log)
         self.pages.add(folder)
         if record.confirms is None:
             self._tell(number, record)

@@ -12,7 +12,7 @@ from redsm5.engine.documents import load_lines, now
 from redsm5.engine.errors import InputError, Interrupted, TrainingError
 from redsm5.engine.records import FINISHED, Decision, ErrorRecord, TrialRecord
 from redsm5.engine.spec import StudySpec
-from redsm5.engine.study.trial import open_store, read_record, write_record
+from redsm5.engine.study.trial import open_budget, open_store, read_record, write_record
 from redsm5.engine.task import Task
 
 
@@ -108,6 +108,27 @@ def _finish_leftovers(folder: Path, config: StudySpec) -> None:
             store = open_store(folder, config, log=lambda *_, **__: None)
             store.finish()
             write_record(folder, record.model_copy(update={"bytes": store.size()}))
+
+
+def store_smaller(folder: Path, config: StudySpec, log: FilteringBoundLogger) -> None:
+    """Store what a completed or paused trial keeps in fewer bytes (retention.compact)."""
+    retention = config.retention
+    wanted = retention.enabled and retention.compact and not retention.keep_all
+    if not (wanted and any(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.WEIGHTS}"))):
+        return
+    with suppress(owned.NotOursError), files.try_lock(folder / paths.LOCK) as held:
+        owned.refuse_links(folder)
+        record = read_record(folder)
+        if not held or record is None or record.state not in ("completed", "paused"):
+            return
+        from redsm5.engine.storage.compaction import compact  # its codec is needed here alone
+
+        store = open_store(folder, config, log=log.warning)
+        budget = open_budget(store, record, config, log.info)
+        study = paths.study_dir(folder.parent, record.study_id) if record.study_id else None
+        if compact(store, budget, study):
+            write_record(folder, record.model_copy(update={"bytes": store.size()}))
+        budget.release()
 
 
 def draw_report(folder: Path, task: Task[Any], log: FilteringBoundLogger) -> None:

@@ -95,6 +95,7 @@ def list_studies(experiments: Path) -> list[tuple[StudyRecord, int, int]]:
             logs[study_id] += files.tree_bytes(folder / paths.LOGS)
     records, _ = read_studies(experiments)
     for study_id in (record.study_id for record in records):
+        sizes[study_id] += files.tree_bytes(paths.study_dir(experiments, study_id) / paths.BASE)
         logs[study_id] += files.tree_bytes(paths.study_dir(experiments, study_id) / paths.LOGS)
     by_age = sorted(records, key=lambda record: record.created_at)
     return [(record, sizes[record.study_id], logs[record.study_id]) for record in by_age]
@@ -345,4 +346,5 @@ class Scoreboard:
         return max(expected - epochs, 0.0) * each
 
     def bytes(self) -> int:
-        return sum(r.bytes for r in self.trials.values())
+        """Bytes of all checkpoints, with the pretrained weights that they refer to."""
+        return sum(r.bytes for r in self.trials.values()) + files.tree_bytes(self.folder / paths.BASE)

@@ -13,6 +13,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load, load_lines, now
 from redsm5.engine.records import Decision, Event, TrialRecord
 from redsm5.engine.spec import StudySpec, save_config, with_parameters
+from redsm5.engine.storage.budget import Budget
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore
 
@@ -85,6 +86,19 @@ def note_event(folder: Path, record: TrialRecord, message: str | None = None) ->
     with files.Lock(study / paths.LOCK):
         files.cut_torn_tail(study / paths.EVENTS)
         files.append_durable(study / paths.EVENTS, event.to_line())
+
+
+def open_budget(store: CheckpointStore, record: TrialRecord, config: StudySpec, log: Any) -> Budget:
+    """The budget of the trial's study. The caller holds the trial's lock."""
+    return Budget(
+        store,
+        record.study_id,
+        max_total_size=config.retention.max_total_size,
+        min_free_disk_percent=config.retention.min_free_disk_percent,
+        log=log,
+        report=config.report_file,
+        settings=config.study.model_dump(mode="json"),
+    )
 
 
 def open_store(folder: Path, config: StudySpec, log: Any, *, writes: bool = True) -> CheckpointStore:

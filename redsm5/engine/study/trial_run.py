@@ -20,7 +20,7 @@ from redsm5.engine.storage.disk import DiskMonitor
 from redsm5.engine.storage.store import CheckpointStore
 from redsm5.engine.study.faults import Peers, Reported, classify, error_record, fault_of, follows, lost_contact
 from redsm5.engine.study.signals import StopRequest, running_time, wait_while_driver_is_stopped
-from redsm5.engine.study.trial import read_record, write_record
+from redsm5.engine.study.trial import open_budget, read_record, write_record
 from redsm5.engine.terminal import show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.engine.waiting import wait_until
@@ -112,15 +112,7 @@ class TrialRun:
         if not (r.enabled and self._lock):
             return None
         size = reservation(store.policy, full=full, weights=weights, epochs=self.config.epochs)
-        budget = Budget(
-            store,
-            self.record.study_id,
-            max_total_size=r.max_total_size,
-            min_free_disk_percent=r.min_free_disk_percent,
-            log=self.log.info,
-            report=self.config.report_file,
-            settings=self.config.study.model_dump(mode="json"),
-        )
+        budget = open_budget(store, self.record, self.config, self.log.info)
         self.log.info("storage", checkpoint=full, weights=weights, reserved=size, budget=r.max_total_size)
         budget.reserve(size, stop=self.stop)
 
