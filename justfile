@@ -69,6 +69,11 @@ evaluate *flags: setup
 reproduce *flags: setup
     @exec {{ redsm5 }} reproduce "$@"
 
+# Train a trial again whose weights are gone, and put them back: just rebuild ID [--anyway]
+[no-exit-message]
+rebuild *flags: setup
+    @exec {{ redsm5 }} rebuild "$@"
+
 # Compare two trials on the same test posts: just compare ID ID
 [no-exit-message]
 compare *flags: setup

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": ("evaluate.py", "evaluate a trial's best checkpoints again"),
     "reproduce": ("reproduce.py", "train a trial again from its snapshot and compare every metric"),
     "compare": ("compare.py", "compare two trials on the same test posts, with intervals and p values"),
+    "rebuild": ("rebuild.py", "train a trial again whose weights are gone, and put them back"),
     "replay": ("replay.py", "repeat every decision of a search with study.pruner=asha"),
     "baseline": ("baseline.py", "train the baseline, TF-IDF with linear SVMs, on the same splits"),
     "studies": ("studies.py", "list the studies"),

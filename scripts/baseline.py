@@ -33,6 +33,7 @@ def main() -> int:
     # Imported here, since these imports take seconds and must come after the environment is set up.
     import torch
 
+    from redsm5.engine import receipts
     from redsm5.evaluation import report as reports
     from redsm5.evaluation.baseline import fit, predictions_of
     from redsm5.evaluation.thresholds import choose, default_thresholds, score, validation_metrics
@@ -81,7 +82,7 @@ def main() -> int:
         ],
         data_fingerprint=splits.fingerprint,
         data_counts=splits.counts,
-        environment=reports.environment(torch.device("cpu")),
+        environment=receipts.environment(torch.device("cpu")),
         code_version=code_version(),
         seed=config.train.seed,
         test_metrics=metrics,

@@ -8,7 +8,6 @@ exit code is 0 if the checks pass, else 2.
 
 import argparse
 import os
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ from typing import Any
 from redsm5.config import Config
 from redsm5.engine import environment, files, paths
 from redsm5.engine.documents import load
-from redsm5.engine.errors import InputError, Interrupted, exit_with_message
+from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.overrides import quoted
-from redsm5.engine.spec import StudySpec, validate
+from redsm5.engine.spec import StudySpec
+from redsm5.engine.study.again import folder_for_repetitions, saved_config, train_again
 from redsm5.engine.study.ids import HELP, find_trial
-from redsm5.engine.study.launch import launch_trial, note_ignored
-from redsm5.engine.study.outcomes import draw_report
-from redsm5.engine.study.resuming import trial_config
+from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.study.signals import StopRequest
-from redsm5.engine.study.trial import create_trial, open_store, read_record
+from redsm5.engine.study.trial import open_store, read_record
 from redsm5.engine.tables import as_json
 from redsm5.engine.task import Task
 from redsm5.engine.terminal import Parser, show
@@ -56,18 +54,8 @@ def main() -> int:
 
     checkpoint = compare_checkpoint(folder, config)
     with ExitStack() as stack:
-        into = arguments.into or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redsm5-")))
-        files.make_dir(into)
-        again = validate(
-            type(config), {**config.model_dump(), "experiments": str(into.absolute()), "trial": {"id": None}}
-        )
-        trial_id = create_trial(again).trial_id
-        log.info("training the trial again", folder=str(paths.trial_dir(into, trial_id)))
-        launch_trial(again, trial_id).attend(stop)
-        draw_report(paths.trial_dir(into, trial_id), task, log)
-        if stop.requested:
-            raise Interrupted("the repeated training was stopped; run the same command again to restart it")
-        training = compare_training(folder, report, paths.trial_dir(into, trial_id))
+        into = folder_for_repetitions(stack, arguments.into)
+        training = compare_training(folder, report, train_again(config, into, task, stop, log))
     told = verdict(folder.name.removeprefix("trial_"), report, checkpoint, training)
     show(as_json(told) if arguments.json else text(told))
     return 0 if told["reproduced"] else 2
@@ -86,16 +74,14 @@ def recorded(
     trial_id = record.trial_id
     words = [f"trial.id={trial_id}", f"experiments={quoted(str(experiments))}"]
     task, _ = task_of(words)
-    config: StudySpec = trial_config(task.spec, words + ([f"launch={arguments.launch}"] if arguments.launch else []))
+    launch = [f"launch={arguments.launch}"] if arguments.launch else []
+    config: StudySpec = saved_config(task, experiments, trial_id, arguments.data_dir, *launch)
     report = load(folder / paths.REPORT, EvaluationReport)
     if record.state != "completed" or (config.report_file and report is None):
         raise InputError(
             f"trial {trial_id} is {record.state} and has no report to compare with",
             remedy="Only a completed trial can be reproduced.",
         )
-    if arguments.data_dir and isinstance(config, Config):
-        data = config.data.model_copy(update={"dir": arguments.data_dir})
-        config = validate(Config, config.model_copy(update={"data": data}).model_dump())
     return folder, report, task, config
 
 

@@ -28,6 +28,22 @@ class ErrorRecord(Record):
     message: str
 
 
+class Receipt(Record):
+    """What a completed trial's weights were, and what must be the same to train them again (redsm5/engine/receipts.py).
+
+    Attributes:
+        weights_sha256: of its best checkpoint's weights; of several that are tied, the oldest's.
+        seconds: that the training took.
+        versions: of machine and libraries, by name.
+        data_fingerprint: of its data; null if the task has none.
+    """
+
+    weights_sha256: str
+    seconds: float
+    versions: dict[str, str]
+    data_fingerprint: str | None
+
+
 class TrialRecord(SecondForm):
     """trial.json: the state of a trial. Without an outcome and without a held lock, it was killed.
 
@@ -40,6 +56,7 @@ class TrialRecord(SecondForm):
         parameters: only those drawn or set for it; a parameter whose condition does not hold is left out.
         confirms, repeat: of a trial that trains the configuration of an earlier one again (study.confirm): that one's
             trial_id, and which repeat it is, from 1. Its number is that trial's, too.
+        receipt: of a completed one that kept its weights.
     """
 
     trial_id: str
@@ -65,6 +82,7 @@ class TrialRecord(SecondForm):
     parameters: dict[str, Any] = {}
     confirms: str | None = None
     repeat: int | None = None
+    receipt: Receipt | None = None
 
     @property
     def label(self) -> str:

@@ -39,6 +39,7 @@ from redsm5.engine.batches import Batches, set_order, without_first
 from redsm5.engine.distributed import ProcessGroup
 from redsm5.engine.errors import Interrupted, NoCheckpointError, RedSM5Error, TrainingError, show_error
 from redsm5.engine.files import make_private
+from redsm5.engine.receipts import receipt_of, versions
 from redsm5.engine.records import Manifest
 from redsm5.engine.script import ScriptSpec
 from redsm5.engine.spec import StudySpec
@@ -486,7 +487,13 @@ class Session:
             for name, value in _numbers((report() if report else None) or {}).items():
                 tracked.journal.add(name, value, step=at.step, epoch=at.epochs_done)
             tracked.journal.commit()
-        trial.end("pruned" if pruned else "completed", 0)
+        if pruned:
+            trial.end("pruned", 0)
+        else:
+            device = next((p.device for p in tracked.state.model.parameters()), torch.device("cpu"))
+            here = versions(device, self.group.world_size)
+            receipt = receipt_of(tracked.store, trial.record, here, tracked.identity.data_fingerprint)
+            trial.end("completed", 0, receipt=receipt)
         tracked.store.finish()
         if tracked.budget:
             tracked.budget.release()

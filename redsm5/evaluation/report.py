@@ -1,14 +1,11 @@
 """A trial's report: its best checkpoints evaluated on the test split, with their provenance."""
 
-import platform
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-import transformers
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +21,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load, now
 from redsm5.engine.errors import NoCheckpointError
 from redsm5.engine.installed import typed
+from redsm5.engine.receipts import environment
 from redsm5.engine.records import Manifest, TrialRecord
 from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.checkpoint import Identity, load_best
@@ -215,32 +213,6 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
         "confidence_intervals": intervals(predictions, posts, limits),
         "pr_curves": pr_curves(predictions, posts),
     }
-
-
-def environment(device: torch.device, processes: int = 1) -> dict[str, str]:
-    """What a result may depend on to the last bit, besides code and configuration; includes the number of processes if
-    it is not one.
-    """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
-    return {
-        "device": name,
-        "threads": str(torch.get_num_threads()) if device.type == "cpu" else "",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        **({"processes": str(processes)} if processes > 1 else {}),
-    }
-
-
-def _cpu() -> str:
-    """The CPU's model name, from Linux's /proc if it exists."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _counts_of(dataset: EncodedPosts, split: str) -> dict[str, int]:

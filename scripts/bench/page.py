@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 from redsm5.engine.documents import now
 from redsm5.engine.errors import exit_with_message
+from redsm5.engine.receipts import environment
 from redsm5.engine.terminal import Parser, show
-from redsm5.evaluation.report import environment
 
 HERE = Path(__file__).parent
 BENCHES = (

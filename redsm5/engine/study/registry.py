@@ -282,7 +282,8 @@ class Scoreboard:
         for record in records:
             known = self._rows.get(record.trial_id)
             if known is None or known[0] is not record:
-                known = self._rows[record.trial_id] = (record, record.to_line().rstrip())
+                row = record.model_copy(update={"receipt": None})  # only its trial.json has it
+                known = self._rows[record.trial_id] = (record, row.to_line().rstrip())
             rows.append(known[1])
         head = StudyIndex(study_id=self.study.study_id, updated_at=now(), trials=[]).to_line().rstrip()
         return head.removesuffix(b"]}") + b"\n" + b",\n".join(rows) + b"\n]}\n"
