@@ -4,9 +4,12 @@ import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from redsm5.engine.errors import exit_with_message
+from redsm5.engine import paths
+from redsm5.engine.errors import InputError, exit_with_message
+from redsm5.engine.installed import typed
 from redsm5.engine.storage.history import CheckpointHistory, checkpoint_history
 from redsm5.engine.study.ids import HELP, trial_folder
+from redsm5.engine.study.trial import read_record
 from redsm5.engine.tables import add_format, render
 from redsm5.engine.terminal import Parser, show
 
@@ -27,7 +30,23 @@ def main() -> int:
         rows = [row | {"action": SHOWN.get(row["action"], row["action"])} for row in rows]
     empty = f"Trial {trial_id} has had no checkpoints: the first comes after an epoch, unless retention.enabled=false."
     show(render(arguments.format, COLUMNS, rows, empty=empty))
+    if arguments.format == "table" and (said := price(folder)):
+        show(said)
     return 0
+
+
+def price(folder: Path) -> str | None:
+    """What the weights of a trial cost in seconds, if it has a receipt; and, if they are gone, how to get them back."""
+    try:
+        record = read_record(folder)
+    except InputError:
+        return None
+    if record is None or record.receipt is None:
+        return None
+    said = f"trained in {record.receipt.seconds:,.0f} s; SHA-256 of its weights: {record.receipt.weights_sha256}"
+    if not list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}")):
+        said += typed(f"\nThe weights are gone: `just rebuild {record.trial_id}` trains them again.")
+    return said
 
 
 if __name__ == "__main__":

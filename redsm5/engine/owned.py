@@ -117,6 +117,11 @@ def was_never_begun(study: Path) -> bool:
     return set(os.listdir(study)) <= made and not (control.is_dir() and os.listdir(control))
 
 
+def is_base(path: Path) -> bool:
+    """Whether this is a file of a study's pretrained weights, complete or not."""
+    return re.fullmatch(rf"{BASE_FILE}|\.{BASE_FILE}\.tmp", path.name) is not None and not path.is_symlink()
+
+
 def is_litter(path: Path) -> bool:
     """Whether this is the folder of a checkpoint that is half written, half deleted, or quarantined."""
     return _LITTER.fullmatch(path.name) is not None and not path.is_symlink() and path.is_dir()

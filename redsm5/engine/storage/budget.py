@@ -389,7 +389,9 @@ def eviction_order(
     `chance`.
 
     1. Checkpoints of failed trials, 2. of pruned ones: nothing needs them. 3. Training states of completed trials,
-    which do not go on. 4. Weights of the worst completed trials, whose reports stay; never of the study's best.
+    which do not go on. 4. Weights of completed trials, whose reports stay; never of the study's best. First the worst
+    for their price: those with the fewest seconds of training a byte, divided by the rank, as if the trial of rank r
+    were needed again with probability 1/r.
     5. Checkpoints of paused trials, which may be needed: first those whose eviction costs the fewest expected seconds a
     byte, that is the probability of a promotion, times the seconds that it took to come so far, divided by the bytes.
 
@@ -415,6 +417,8 @@ def eviction_order(
         (r for r in records if r.state == "completed"),
         key=lambda r: (r.confirms is None, score(r), -(r.number or 0)),
     )
+    worst_first = enumerate(completed[:-1])  # never the best of the study
+    priced = [(seconds(r) / max(r.bytes, 1) / (len(completed) - i), r) for i, r in worst_first]
     paused = [(chance(record.number or 0), record) for record in records if record.state == "paused"]
     paused.sort(key=lambda pair: (pair[0] * seconds(pair[1]) / max(pair[1].bytes, 1), -(pair[1].number or 0)))
     order = [
@@ -422,8 +426,12 @@ def eviction_order(
     ]
     order += [(r.trial_id, True, "budget: the trial is completed and needs no resume") for r in completed]
     order += [
-        (r.trial_id, False, f"budget: the worst completed trial, {shown(r)}; its report stays")
-        for r in completed[:-1]  # never the best of the study
+        (
+            r.trial_id,
+            False,
+            f"budget: the worst completed trial for its price: {shown(r)}, trained again in {seconds(r):.0f} s",
+        )
+        for _, r in sorted(priced, key=lambda pair: pair[0])
         if reported(r.trial_id)
     ]
     order += [

@@ -3,8 +3,8 @@
 - litter: checkpoints that are half written, retired or quarantined; files that no SHA256SUMS lists; training states and
   checkpoints that a finished trial was killed before it could delete; and logs of older versions beyond the limit of a
   folder of logs (redsm5/engine/tracking/logs.py), of which the newest lines are kept;
-- orphan: checkpoints that no trial refers to or that cannot be loaded, and whole trials whose study's folder was
-  deleted;
+- orphan: checkpoints that no trial refers to or that cannot be loaded, whole trials whose study's folder was deleted,
+  and pretrained weights that no checkpoint of a study refers to any more;
 - evictable: what the budget would evict next, in its order; never from an unfinished trial, and never a study's best.
 
 Files that redsm5 does not own (redsm5/engine/owned.py) are never deleted, but named if they are in the way: other
@@ -31,6 +31,7 @@ from redsm5.engine.errors import NO_ROOM, IncompatibleCheckpointError, InputErro
 from redsm5.engine.records import FINISHED, TrialRecord
 from redsm5.engine.spec import load_snapshot
 from redsm5.engine.storage.budget import EVICTABLE, eviction_order, free_trial, lazy_chances
+from redsm5.engine.storage.compaction import drop_unused_bases, unused_bases
 from redsm5.engine.storage.retention import Checkpoint, Policy, plan
 from redsm5.engine.storage.store import (
     STATES,
@@ -140,6 +141,12 @@ def cleanup(experiments: Path, *, execute: bool = False, evict: bool = False) ->
             with _passing_over(folder, found), _free(folder, create=True):
                 _evict(folder, item)
                 found.items[-1] = replace(item, deleted=True)
+    for study in paths.study_dirs(experiments):
+        if (files.read_json(study / paths.STUDY) or {}).get("state") != "running":  # else its next trial needs them
+            unused = [Item("orphan", path, _bytes(path), "no checkpoint refers to it") for path in unused_bases(study)]
+            if execute and unused:
+                drop_unused_bases(study)
+            found.items += [replace(item, deleted=execute) for item in unused]
     return found
 
 

@@ -8,7 +8,6 @@ crash leaves one or the other, and litter that the next open removes.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from io import FileIO
@@ -24,18 +23,24 @@ from redsm5.engine.storage.store import OVERHEAD, CheckpointStore, DamagedCheckp
 AT_MOST = {paths.WEIGHTS: 0.9, paths.STATE_TENSORS: 0.85}
 
 
-def drop_unused_bases(experiments: Path, study_id: str) -> None:
-    """Remove the pretrained weights of a study that no checkpoint refers to any more."""
-    study = paths.study_dir(experiments, study_id)
-    if not (study / paths.BASE).is_dir() or (study / paths.BASE).is_symlink():
-        return
+def unused_bases(study: Path) -> list[Path]:
+    """The files of pretrained weights in a study's folder to which no checkpoint refers, half-written ones included.
+
+    The caller holds the lock of the study's budget, or deletes nothing.
+    """
+    folder = study / paths.BASE
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    used = {header.base for header in _headers(study.parent)}
+    return sorted(p for p in folder.iterdir() if owned.is_base(p) and str(p.relative_to(study.parent)) not in used)
+
+
+def drop_unused_bases(study: Path) -> None:
+    """Delete them, and their folder if nothing is left in it."""
     with files.Lock(study / paths.BUDGET_LOCK):
-        used = {header.base for header in _headers(experiments)}
-        for path in (study / paths.BASE).iterdir():
-            ours = re.fullmatch(rf"\.?{owned.BASE_FILE}(?:\.tmp)?", path.name) and not path.is_symlink()
-            if ours and str(path.relative_to(experiments)) not in used:
-                path.unlink()
-        with suppress(OSError):  # one is used, or not ours
+        for path in unused_bases(study):
+            path.unlink()
+        with suppress(OSError):  # there is none, or one is used, or not ours
             (study / paths.BASE).rmdir()
 
 

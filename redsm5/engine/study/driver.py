@@ -22,6 +22,7 @@ from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.engine.rungs import Promotion
 from redsm5.engine.sections import SearchConfig
 from redsm5.engine.spec import StudySpec, load_config
+from redsm5.engine.storage.compaction import drop_unused_bases
 from redsm5.engine.study import claims, pruning, search, space
 from redsm5.engine.study.access import AWAITED_KINDS, check_data, has_begun, wait_for_access
 from redsm5.engine.study.confirmation import Confirmation, said_of
@@ -176,6 +177,7 @@ class Driver:
                     )
         if outcome == "completed":
             check_result(self.board)
+            drop_unused_bases(self.folder)
             best = self.board.study.best
             self.log.info(
                 f"study {name} is complete: {self._finished()} trials",

@@ -12,6 +12,7 @@ from redsm5.engine.documents import load_lines, now
 from redsm5.engine.errors import InputError, Interrupted, TrainingError
 from redsm5.engine.records import FINISHED, Decision, ErrorRecord, TrialRecord
 from redsm5.engine.spec import StudySpec
+from redsm5.engine.storage.compaction import compact
 from redsm5.engine.study.trial import open_budget, open_store, read_record, write_record
 from redsm5.engine.task import Task
 
@@ -121,8 +122,6 @@ def store_smaller(folder: Path, config: StudySpec, log: FilteringBoundLogger) ->
         record = read_record(folder)
         if not held or record is None or record.state not in ("completed", "paused"):
             return
-        from redsm5.engine.storage.compaction import compact  # its codec is needed here alone
-
         store = open_store(folder, config, log=log.warning)
         budget = open_budget(store, record, config, log.info)
         study = paths.study_dir(folder.parent, record.study_id) if record.study_id else None

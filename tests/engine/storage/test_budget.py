@@ -310,6 +310,24 @@ def test_the_order_in_which_trials_give_way() -> None:
     ]
 
 
+def test_what_is_cheap_to_train_again_for_its_bytes_goes_before_what_is_dear() -> None:
+    def completed(name: str, score: float, seconds: float, size: int) -> TrialRecord:
+        best = Best(epoch=1, value=score)
+        record = record_of(name, STUDY, state="completed", best=best, active_seconds=seconds, bytes=size)
+        return record.model_copy(update={"repeated_seconds": seconds / 2})
+
+    records = [
+        completed("best", 0.9, 2.0, 100),
+        completed("second", 0.8, 400.0, 100),  # 200 / 100 / 2
+        completed("small", 0.7, 60.0, 10),  # 30 / 10 / 3
+        completed("dear", 0.6, 8000.0, 100),  # 4000 / 100 / 4
+        completed("worst", 0.5, 800.0, 100),  # 400 / 100 / 5
+    ]
+    order = eviction_order(records, maximize=True, reported=lambda name: True)
+    assert [name for name, states_only, _ in order if not states_only] == ["worst", "second", "small", "dear"]
+    assert order[5][2] == "budget: the worst completed trial for its price: 0.5000, trained again in 400 s"
+
+
 def test_paused_trials_go_last_and_first_those_that_cost_the_fewest_expected_seconds_a_byte() -> None:
     def paused(number: int, seconds: float, size: int) -> TrialRecord:
         return record_of(
