@@ -19,6 +19,7 @@ from sklearn.svm import LinearSVC
 from redsm5.data.encode import sentences_of
 from redsm5.data.posts import SYMPTOMS, Post, labels_of
 from redsm5.evaluation.predict import CANDIDATES, Predictions, ScoredSpan
+from redsm5.evaluation.ranking import ScoredSentences
 
 FEW = 50  # posts; with fewer, words that occur only once are features too
 NEVER = -10.0  # the decision value of a symptom that no training post has
@@ -46,16 +47,18 @@ def predictions_of(models: Sequence[Pipeline | None], posts: Sequence[Post]) -> 
     values_MC = _decisions(models, cut)
     margins_PC = np.full((len(posts), len(SYMPTOMS)), NEVER)
     spans: dict[tuple[int, int], list[ScoredSpan]] = {}
+    scored: list[ScoredSentences] = []
     first = 0
     for p, ranges in enumerate(sentences):
         rows_MC = values_MC[first : first + len(ranges)]
         first += len(ranges)
+        scored.append(ScoredSentences(ranges, rows_MC))
         for c in range(len(SYMPTOMS)):
             best = np.argsort(-rows_MC[:, c], kind="stable")[:CANDIDATES]
             spans[p, c] = [ScoredSpan(ranges[m][0], ranges[m][1], float(expit(rows_MC[m, c]))) for m in best]
             if len(ranges):
                 margins_PC[p, c] = rows_MC[:, c].max()
-    return Predictions(float("nan"), expit(values_PC), margins_PC, spans)
+    return Predictions(float("nan"), expit(values_PC), margins_PC, spans, scored)
 
 
 def _decisions(models: Sequence[Pipeline | None], texts: list[str]) -> NDArray[np.float64]:
