@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve
 
-from redsm5.evaluation.calibration import calibration_samples
+from redsm5.evaluation.calibration import brier_samples
 from redsm5.evaluation.metrics import PairScores, pooled
 from redsm5.evaluation.ranking import RankedPairs, ranking_samples
 
@@ -50,7 +50,7 @@ def confidence_intervals(
     found: dict[str, Mapping[str, Floats | None]] = {
         "criteria_matching": criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP),
         "evidence_binding": pooled(pairs, weights_RP),
-        "calibration": calibration_samples(probabilities_PC, labels_PC, weights_RP),
+        "calibration": {"brier_macro": brier_samples(probabilities_PC, labels_PC, weights_RP)},
         "sentence_ranking": ranking_samples(ranked, weights_RP) if ranked else {},
     }
     return bounds({f"{of}.{name}": v for of, named in found.items() for name, v in named.items() if v is not None}, P)

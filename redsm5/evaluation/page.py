@@ -62,8 +62,8 @@ CALIBRATION = {
     "brier_macro": ("Brier score, macro", "mean of (probability − label)² over the posts; 0 is best"),
     "ece_macro": (
         "Calibration error, macro",
-        "expected calibration error in ten bins of equal width: how far the mean probability of a bin is from its share"
-        " of posts with the symptom; 0 is best",
+        "expected calibration error in ten bins of equal width: how far a bin's mean probability is from its share of"
+        " posts with the symptom; 0 is best. It is too high in few posts, so it has no interval",
     ),
 }
 RANKING = {
@@ -222,8 +222,8 @@ def _probabilities(report: EvaluationReport) -> dict[str, Any]:
     found = report.calibration
     if found is None:
         return {"calibration": None}
-    plotted = [("All symptoms", found.ece_macro, found.bins)]
-    plotted += [(words(row.id), row.ece, row.bins) for row in found.per_criterion]
+    plotted: list[tuple[str, str, Sequence[CalibrationBin]]] = [("All symptoms", "together", found.bins)]
+    plotted += [(words(row.id), f"error {figure(row.ece)}", row.bins) for row in found.per_criterion]
     return {
         "calibration": {
             "rows": _rows("calibration", CALIBRATION, found, report),
@@ -234,14 +234,14 @@ def _probabilities(report: EvaluationReport) -> dict[str, Any]:
     }
 
 
-def _reliability(position: int, name: str, ece: float | None, bins: Sequence[CalibrationBin]) -> dict[str, Any] | None:
+def _reliability(position: int, name: str, note: str, bins: Sequence[CalibrationBin]) -> dict[str, Any] | None:
     drawn = [((b.mean_probability, b.share_positive), b.count) for b in bins]
     some = [((x, y), n) for (x, y), n in drawn if x is not None and y is not None and plots.finite([(x, y)])]
     if not some:
         return None
-    title = f"{name}: share with the symptom over mean probability, calibration error {figure(ece)}"
+    title = f"{name}: share with the symptom over mean probability, {note}"
     svg = plots.reliability(f"rel{position}", title, [point for point, _ in some], [count for _, count in some])
-    return {"name": name, "ece": ece, "svg": Markup(svg)}
+    return {"name": name, "note": note, "svg": Markup(svg)}
 
 
 def _ranking(report: EvaluationReport) -> dict[str, Any]:

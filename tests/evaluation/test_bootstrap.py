@@ -8,7 +8,9 @@ from sklearn.metrics import average_precision_score
 
 from redsm5.data.posts import SYMPTOMS
 from redsm5.evaluation.bootstrap import CURVE_POINTS, confidence_intervals, criteria_samples, pr_curve
+from redsm5.evaluation.calibration import brier_samples
 from redsm5.evaluation.metrics import PairScores, criteria_metrics, evidence_metrics, pair_scores, pooled
+from redsm5.evaluation.ranking import RankedPairs, ranking_samples
 
 LIMITS = np.full(9, 0.5)
 
@@ -127,18 +129,32 @@ def drawn_pairs(rng, posts):
     )
 
 
+def drawn_ranking(rng, posts):
+    """Pairs whose evidence sentence is at a rank that is the lower the harder the post and the rarer the symptom."""
+    posts_Q, symptoms_Q = np.nonzero(rng.random((posts, 9)) < SHARES)
+    ease_Q = rng.beta(2, 2, size=posts)[posts_Q] * np.linspace(1.0, 0.5, 9)[symptoms_Q]
+    rank_Q = rng.geometric(0.15 + 0.6 * ease_Q)
+    return RankedPairs(posts_Q, symptoms_Q, np.stack([1 / rank_Q, (rank_Q <= 10) / np.log2(rank_Q + 1)], axis=1))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_each_metric_s_interval_holds_the_truth_in_92_of_100_splits():
     rng = np.random.default_rng(2)
-    everyone, everyones_pairs = drawn(rng, 60_000), drawn_pairs(rng, 60_000)
+    everyone, everyones_pairs, everyones_ranking = (
+        drawn(rng, 60_000),
+        drawn_pairs(rng, 60_000),
+        drawn_ranking(rng, 60_000),
+    )
+    once = np.ones((1, 60_000))
     truth = {
-        f"criteria_matching.{name}": value[0]
-        for name, value in criteria_samples(*everyone, LIMITS, np.ones((1, 60_000))).items()
+        f"criteria_matching.{name}": value[0] for name, value in criteria_samples(*everyone, LIMITS, once).items()
     } | {f"evidence_binding.{name}": value[0] for name, value in pooled(everyones_pairs).items()}
+    truth |= {f"sentence_ranking.{n}": value[0] for n, value in ranking_samples(everyones_ranking, once).items()}
+    truth["calibration.brier_macro"] = brier_samples(*everyone, once)[0]
     held = dict.fromkeys(truth, 0)
     for _ in range(400):
-        found = confidence_intervals(*drawn(rng, 297), LIMITS, drawn_pairs(rng, 297))
+        found = confidence_intervals(*drawn(rng, 297), LIMITS, drawn_pairs(rng, 297), drawn_ranking(rng, 297))
         for name, value in truth.items():
             held[name] += found[name][0] <= value <= found[name][1]
     assert {name: count / 400 for name, count in held.items() if count / 400 < 0.92} == {}

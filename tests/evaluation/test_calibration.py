@@ -8,7 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from redsm5.data.posts import SYMPTOMS
-from redsm5.evaluation.calibration import bins_of, calibration, calibration_samples
+from redsm5.evaluation.calibration import bins_of, brier_samples, calibration
 from redsm5.evaluation.metrics import NO_POSTS
 
 EMPTY = np.zeros((0, 9))
@@ -63,8 +63,19 @@ def test_a_weighting_is_the_split_with_its_posts_repeated(seed):
     draw = np.random.default_rng(seed).integers(12, size=12)
     weights_RP = np.bincount(draw, minlength=12)[None].astype(float)
     again = calibration(probabilities_PC[draw], labels_PC[draw], SYMPTOMS)
-    for name, (value,) in calibration_samples(probabilities_PC, labels_PC, weights_RP).items():
-        assert value == pytest.approx(getattr(again, name)), name
+    assert brier_samples(probabilities_PC, labels_PC, weights_RP) == pytest.approx(again.brier_macro)
+
+
+def test_the_error_of_few_posts_is_too_high_even_of_true_probabilities():
+    """So that it has no interval; `brier_samples` tells these figures."""
+    rng = np.random.default_rng(2)
+
+    def error(posts):
+        probabilities_PC = rng.beta(0.4, 3.0, size=(posts, 9))
+        return calibration(probabilities_PC, rng.random((posts, 9)) < probabilities_PC, SYMPTOMS).ece_macro
+
+    assert np.mean([error(297) for _ in range(40)]) == pytest.approx(0.035, abs=0.002)
+    assert error(60_000) < 0.004
 
 
 def test_a_symptom_that_no_post_has_is_calibrated_too():
