@@ -1,169 +1,195 @@
-"""The table that a paper needs: simple models and a study's winner on the authors' own split and on ours, and the
-figures of the authors' notebooks beside them.
+"""The protocol of ReDSM5's authors beside ours: how well a model finds symptoms, on their split and on ours.
 
-The authors (github.com/eliseobao/redsm5, examples/) split with `train_test_split(test_size=0.2, random_state=42)`,
-duplicates and all, decide at 0.5, and score ten labels: the nine symptoms and NO_SYMPTOMS, which the posts without any
-have. Our split keeps duplicates together, and thresholds are chosen on validation posts.
+Theirs (github.com/eliseobao/redsm5, examples/) is `train_test_split`, 80/20 with seed 42, over the posts in the order
+of their rows: duplicates of a test post may be among the training posts. Ours keeps duplicates together, and has a
+validation split to choose thresholds by. Ten labels are the nine symptoms and NO_SYMPTOMS, which a post has if it shows
+none of them.
 
-Shapes: P posts, C = 9 symptoms, L = 10 labels.
+Shapes: P posts, K labels, 9 or 10.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import train_test_split
 from sklearn.svm import LinearSVC
 
+from redsm5.data import Splits
 from redsm5.data.duplicates import originals
-from redsm5.data.posts import SYMPTOMS, Post, labels_of
-from redsm5.evaluation.baseline import fit, predictions_of
+from redsm5.data.posts import Post, labels_of
+from redsm5.engine.errors import InputError
+from redsm5.engine.tables import Row
+from redsm5.evaluation.baseline import decisions, fit, predictions_of
 from redsm5.evaluation.bootstrap import SAMPLES, bounds, criteria_samples, weightings
 from redsm5.evaluation.thresholds import choose, default_thresholds, vector
-from redsm5.reports import Thresholds
+from redsm5.reports import EvaluationReport, PredictionsRecord
 
-NO_SYMPTOMS = "NO_SYMPTOMS"
-LABELS = (*SYMPTOMS, NO_SYMPTOMS)
-THEIR_SHARE, THEIR_SEED = 0.2, 42
-FIGURES = ("f1_macro", "f1_micro")
-
-# By model: F1 macro and micro of ten labels, as the notebooks print them, and what to know of them.
-SEED_42 = "the authors' figures, from their notebook; seed 42"
+TEST_SHARE, SEED, THRESHOLD = 0.2, 42, 0.5
+OURS, AUTHORS, OTHER = "ours", "authors", "authors, unseeded"
+BASELINE, THEIR_SVM, MAJORITY = "SVM, just baseline", "SVM, authors' recipe", "majority"
+FIGURES = ("macro_f1", "macro_low", "macro_high", "micro_f1", "micro_low", "micro_high")
+COLUMNS = ("split", "model", "labels", "posts", "copies", *FIGURES, "note")
+# As the authors' notebooks print them, for ten labels: the split, macro F1 and micro F1, and what to know of them.
+PRINTED = "the authors' figures, from their notebook"
 THEIRS = {
-    "CNN": (0.19, 0.25, SEED_42),
-    "SVM": (0.28, 0.39, SEED_42),
-    "BERT-base": (0.36, 0.51, SEED_42),
-    "Llama-3.2-1B": (0.49, 0.54, "the authors' figures; an unseeded split, and the epoch was chosen on the test posts"),
+    "CNN": (AUTHORS, 0.19, 0.25, PRINTED),
+    "SVM": (AUTHORS, 0.28, 0.39, PRINTED),
+    "BERT-base": (AUTHORS, 0.36, 0.51, PRINTED),
+    "Llama-3.2-1B": (OTHER, 0.49, 0.54, f"{PRINTED}; epoch chosen on the test posts"),
 }
 
-Said = NDArray[np.bool_]
-Figure = tuple[float, float | None, float | None]
-"""A metric's value and its 95 % interval, which may be unknown."""
+Scope = Literal["fixed", "global", "per_class"]
+Labels = NDArray[np.int64]
+Decisions = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Split:
-    """Posts to learn from, to choose thresholds by (none: they are 0.5), and to be scored on."""
+class Part:
+    """A split: the posts that models may learn from, validation posts included, and the test posts."""
 
     name: str
     train: Sequence[Post]
-    validation: Sequence[Post]
     test: Sequence[Post]
 
+    @cached_property
+    def copies(self) -> int:
+        """How many test posts are duplicates of a training post, equal or nearly so (redsm5/data/duplicates.py)."""
+        groups = originals([*self.train, *self.test])
+        learned = set(groups[: len(self.train)])
+        return sum(group in learned for group in groups[len(self.train) :])
 
-@dataclass(frozen=True)
-class Row:
-    """A model on a split.
 
-    Attributes:
-        posts: of the test split. copies: those that have a duplicate among the posts the model learned from.
-        nine, ten: the figures over the symptoms, and over these and NO_SYMPTOMS, by name; without those that the posts
-            do not define.
-        note: what to know of them.
+def authors_split(posts: Sequence[Post]) -> Part:
+    """The authors' split of all posts, which are in the order of their rows.
+
+    Raises:
+        InputError: there are fewer than two posts.
     """
-
-    split: str
-    model: str
-    posts: int
-    copies: int | None
-    nine: dict[str, Figure] = field(default_factory=dict)
-    ten: dict[str, Figure] = field(default_factory=dict)
-    note: str = ""
+    if len(posts) < 2:
+        raise InputError("a single post cannot be split", where="data", remedy="Use more posts.")
+    train, test = train_test_split(list(posts), test_size=TEST_SHARE, random_state=SEED)
+    return Part(AUTHORS, train, test)
 
 
-def authors_split(posts: Sequence[Post]) -> Split:
-    """The posts, in the order of their rows, as the authors' notebooks split them; at least two."""
-    train, test = train_test_split(list(posts), test_size=THEIR_SHARE, random_state=THEIR_SEED)
-    return Split("authors'", train, [], test)
+def with_none(symptoms_P9: NDArray[Any]) -> Labels:
+    """labels_P10: the nine, and NO_SYMPTOMS where none of them is present."""
+    present_P9 = symptoms_P9.astype(bool)
+    return np.column_stack([present_P9, ~present_P9.any(axis=1)]).astype(np.int64)
 
 
-def copies_of(test: Sequence[Post], train: Sequence[Post]) -> int:
-    """How many of the test posts have a duplicate, equal or nearly so, among the training posts."""
-    first = originals([*train, *test])
-    seen = set(first[: len(train)])
-    return sum(group in seen for group in first[len(train) :])
-
-
-def with_none(labels_PC: NDArray[np.integer] | Said) -> Said:
-    """labels_PL: the nine labels, and NO_SYMPTOMS where there is none of them."""
-    labels = labels_PC.astype(bool)
-    return np.column_stack([labels, ~labels.any(axis=1)])
-
-
-def f1_figures(truth: Said, said: Said) -> dict[str, Figure]:
-    """Macro and micro F1 with intervals, over the labels in the columns; as `criteria_metrics` defines them, the macro
-    over labels that a post has.
+def by_authors(part: Part, seed: int) -> list[Row]:
+    """Simple models trained and tested on the authors' split, with thresholds at 0.5; each label has its own
+    classifier.
     """
-    decided, half = said.astype(float), np.full(truth.shape[1], 0.5)
-    found = criteria_samples(decided, truth.astype(np.int64), half, weightings(len(truth), SAMPLES))
-    limits = bounds({name: found[name] for name in FIGURES}, len(truth))
-    return {name: (float(found[name][0]), *limits[name]) for name in limits}
+    models = fit(part.train, seed=seed, labels_PK=with_none(labels_of(part.train)))
+    said_P10 = expit(decisions(models, [post.text for post in part.test])) >= THRESHOLD
+    return [*rows_of(part, BASELINE, said_P10), *_without_thresholds(part, part.train)]
 
 
-def scored(split: Split, model: str, said_PL: Said, note: str = "", copies: int | None = None) -> Row:
-    """The row of a model's decisions for the split's test posts."""
-    truth_PL = with_none(labels_of(split.test))
-    C = len(SYMPTOMS)
-    nine = f1_figures(truth_PL[:, :C], said_PL[:, :C])
-    copies = copies_of(split.test, split.train) if copies is None else copies
-    return Row(split.name, model, len(split.test), copies, nine, f1_figures(truth_PL, said_PL), note)
+def by_us(part: Part, splits: Splits, *, seed: int, scope: Scope, metric: str) -> list[Row]:
+    """The same on our splits, trained on the training posts; `just baseline` has thresholds chosen on the validation
+    posts, and predicts NO_SYMPTOMS where it predicts no symptom.
+    """
+    models, default = fit(splits.train, seed=seed), default_thresholds("sentence_reranker")
+    seen = predictions_of(models, splits.validation)
+    limits = choose(seen, splits.validation, scope=scope, metric=metric, default=default)
+    said_P9 = predictions_of(models, part.test).probabilities_P9 >= vector(limits)
+    return [*rows_of(part, BASELINE, with_none(said_P9) > 0), *_without_thresholds(part, splits.train)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# the models
+def _without_thresholds(part: Part, train: Sequence[Post]) -> list[Row]:
+    """The authors' SVM, and the majority of the training posts for each label; absent if they are divided."""
+    usual_10 = with_none(labels_of(train)).mean(axis=0) > THRESHOLD
+    return [
+        *rows_of(part, THEIR_SVM, authors_svm(train, part.test)),
+        *rows_of(part, MAJORITY, np.tile(usual_10, (len(part.test), 1))),
+    ]
 
 
-def majority(train: Sequence[Post], test: Sequence[Post]) -> Said:
-    """Each label as most training posts have it."""
-    most_L = with_none(labels_of(train)).mean(axis=0) > 0.5
-    return np.tile(most_L, (len(test), 1))
-
-
-def their_svm(train: Sequence[Post], test: Sequence[Post]) -> Said:
-    """The decisions of the authors' SVM, trained as their notebook does it: TF-IDF of single words without stop words,
-    an SVM for each of ten labels.
+def authors_svm(train: Sequence[Post], test: Sequence[Post]) -> Decisions:
+    """said_P10 of the SVM as the authors' notebook trains it: TF-IDF of single words without stop words, and a
+    classifier for each label; a label that all training posts have, or none, is predicted so.
     """
     vectors = TfidfVectorizer(max_features=10_000_000, stop_words="english", sublinear_tf=True)
-    seen, unseen = vectors.fit_transform([post.text for post in train]), vectors.transform([p.text for p in test])
+    learned, unseen = vectors.fit_transform([post.text for post in train]), vectors.transform([p.text for p in test])
     columns = []
     for labels_P in with_none(labels_of(train)).T:
-        if labels_P.all() or not labels_P.any():  # as scikit-learn's OneVsRestClassifier has it
-            columns.append(np.full(len(test), labels_P[0]))
+        if labels_P.min() == labels_P.max():
+            columns.append(np.full(len(test), labels_P[0] > 0))
         else:
-            model = LinearSVC(random_state=0, tol=1e-5).fit(seen, labels_P)
+            model = LinearSVC(random_state=0, tol=1e-5).fit(learned, labels_P)
             columns.append(model.decision_function(unseen) > 0)
     return np.column_stack(columns)
 
 
-def our_svm(split: Split, *, scope: str, metric: str, seed: int) -> tuple[Said, Thresholds]:
-    """The decisions of the baseline (`just baseline`), with its thresholds chosen on the validation posts if there are
-    any.
+def of_trial(part: Part, name: str, predictions: PredictionsRecord, report: EvaluationReport) -> list[Row]:
+    """A trained trial on our test posts, from its predictions and the thresholds of its report.
+
+    Raises:
+        InputError: it was evaluated on others.
     """
-    models = fit(split.train, seed=seed)
-    limits = default_thresholds("sentence_reranker")
-    if split.validation:
-        seen = predictions_of(models, split.validation)
-        limits = choose(seen, split.validation, scope=scope, metric=metric, default=limits)  # type: ignore[arg-type]
-    return with_none(predictions_of(models, split.test).probabilities_P9 >= vector(limits)), limits
+    at = {post_id: p for p, post_id in enumerate(predictions.post_ids)}
+    if predictions.split != "test" or at.keys() != {post.post_id for post in part.test}:
+        raise InputError(
+            f"trial {predictions.trial_id} was evaluated on other posts than the test posts of these data",
+            where="data",
+            remedy="Give the data, data.split_seed and data.test_fraction that the study was started with.",
+        )
+    order = [at[post.post_id] for post in part.test]
+    limits_9 = np.array([(report.decision_thresholds or {})[symptom] for symptom in predictions.symptoms])
+    return rows_of(part, name, with_none(np.array(predictions.probabilities)[order] >= limits_9) > 0)
 
 
-def simple_rows(split: Split, *, scope: str, metric: str, seed: int) -> list[Row]:
-    """The rows of the models that need no encoder."""
-    copies = copies_of(split.test, split.train)
-    chosen = "thresholds chosen on validation posts" if split.validation and scope != "fixed" else "thresholds 0.5"
-    said, _ = our_svm(split, scope=scope, metric=metric, seed=seed)
-    return [
-        scored(split, "majority", majority(split.train, split.test), "each label as most training posts", copies),
-        scored(split, "SVM, just baseline", said, chosen, copies),
-        scored(split, "SVM, authors' recipe", their_svm(split.train, split.test), "thresholds 0.5", copies),
-    ]
+def not_by_authors(part: Part, name: str, seen: set[str]) -> Row:
+    """The row of a trial that cannot be tested on the authors' split, since it was trained on other posts.
+
+    Args:
+        seen: the post_ids of its training and validation posts.
+    """
+    known = sum(post.post_id in seen for post in part.test)
+    note = f"not evaluated: {known} of these posts are in its training or validation split"
+    return _row(part, name, 10, dict.fromkeys(FIGURES), note)
 
 
-def their_rows() -> list[Row]:
-    """The figures of the authors' notebooks, of the 297 test posts of the whole data set."""
-    return [
-        Row("authors'", f"{model} *", 297, None, {}, {"f1_macro": (a, None, None), "f1_micro": (b, None, None)}, note)
-        for model, (a, b, note) in THEIRS.items()
-    ]
+def of_notebooks() -> list[Row]:
+    """The figures of the authors' notebooks; they give no intervals."""
+    rows: list[Row] = []
+    for model, (split, macro, micro, note) in THEIRS.items():
+        figures = dict.fromkeys(FIGURES) | {"macro_f1": macro, "micro_f1": micro}
+        where = {"split": split, "model": f"{model} (theirs)", "labels": 10, "posts": None, "copies": None}
+        rows.append({**where, **figures, "note": note})
+    return rows
+
+
+def rows_of(part: Part, model: str, said_P10: Decisions) -> list[Row]:
+    """A model's rows for nine labels and for ten."""
+    truth_P10 = with_none(labels_of(part.test))
+    return [_row(part, model, count, f1_figures(said_P10[:, :count], truth_P10[:, :count]), None) for count in (9, 10)]
+
+
+def f1_figures(said_PK: Decisions, labels_PK: Labels) -> dict[str, float | None]:
+    """Macro and micro F1 with their 95 % intervals by a bootstrap over posts; None where they are undefined.
+
+    Macro F1 is the mean over the labels that the test posts have; where they have all, both are scikit-learn's.
+    """
+    P, limits_K = len(labels_PK), np.full(labels_PK.shape[1], THRESHOLD)
+    samples = criteria_samples(said_PK.astype(np.float64), labels_PK, limits_K, weightings(P, SAMPLES))
+    found: dict[str, float | None] = {}
+    intervals = bounds(samples, P)
+    for short in ("macro", "micro"):
+        name = f"f1_{short}"
+        figure = float(samples[name][0]) if name in intervals else None
+        low, high = intervals.get(name, (None, None))
+        found |= {f"{short}_f1": figure, f"{short}_low": low, f"{short}_high": high}
+    return found
+
+
+def _row(part: Part, model: str, labels: int, figures: Mapping[str, float | None], note: str | None) -> Row:
+    where = {"split": part.name, "model": model, "labels": labels, "posts": len(part.test), "copies": part.copies}
+    return {**where, **figures, "note": note}
