@@ -36,7 +36,7 @@ BASELINE, THEIR_SVM, MAJORITY = "SVM, just baseline", "SVM, authors' recipe", "m
 FIGURES = ("macro_f1", "macro_low", "macro_high", "micro_f1", "micro_low", "micro_high")
 COLUMNS = ("split", "model", "labels", "posts", "copies", *FIGURES, "note")
 # As the authors' notebooks print them, for ten labels: the split, macro F1 and micro F1, and what to know of them.
-PRINTED = "the authors' figures, from their notebook"
+PRINTED = "the authors' figures, from their notebook, of all of ReDSM5"
 THEIRS = {
     "CNN": (AUTHORS, 0.19, 0.25, PRINTED),
     "SVM": (AUTHORS, 0.28, 0.39, PRINTED),
@@ -45,6 +45,7 @@ THEIRS = {
 }
 
 Scope = Literal["fixed", "global", "per_class"]
+Cell = str | int | float | None
 Labels = NDArray[np.int64]
 Decisions = NDArray[np.bool_]
 
@@ -162,7 +163,13 @@ def of_notebooks() -> list[Row]:
     rows: list[Row] = []
     for model, (split, macro, micro, note) in THEIRS.items():
         figures = dict.fromkeys(FIGURES) | {"macro_f1": macro, "micro_f1": micro}
-        where = {"split": split, "model": f"{model} (theirs)", "labels": 10, "posts": None, "copies": None}
+        where: dict[str, Cell] = {
+            "split": split,
+            "model": f"{model} (theirs)",
+            "labels": 10,
+            "posts": None,
+            "copies": None,
+        }
         rows.append({**where, **figures, "note": note})
     return rows
 
@@ -191,5 +198,11 @@ def f1_figures(said_PK: Decisions, labels_PK: Labels) -> dict[str, float | None]
 
 
 def _row(part: Part, model: str, labels: int, figures: Mapping[str, float | None], note: str | None) -> Row:
-    where = {"split": part.name, "model": model, "labels": labels, "posts": len(part.test), "copies": part.copies}
+    where: dict[str, Cell] = {
+        "split": part.name,
+        "model": model,
+        "labels": labels,
+        "posts": len(part.test),
+        "copies": part.copies,
+    }
     return {**where, **figures, "note": note}

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from redsm5.data.posts import SYMPTOMS
-from redsm5.evaluation.bootstrap import CURVE_POINTS, confidence_intervals, criteria_samples, pr_curve
+from redsm5.evaluation.bootstrap import (
+    CURVE_POINTS,
+    SAMPLES,
+    bounds,
+    confidence_intervals,
+    criteria_samples,
+    pr_curve,
+    weightings,
+)
 from redsm5.evaluation.calibration import brier_samples
 from redsm5.evaluation.metrics import PairScores, criteria_metrics, evidence_metrics, pair_scores, pooled
 from redsm5.evaluation.ranking import RankedPairs, ranking_samples
@@ -140,21 +148,37 @@ def drawn_ranking(rng, posts):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_each_metric_s_interval_holds_the_truth_in_92_of_100_splits():
-    rng, of_sentences = np.random.default_rng(2), np.random.default_rng(3)
+    rng = np.random.default_rng(2)
     everyone, everyones_pairs = drawn(rng, 60_000), drawn_pairs(rng, 60_000)
-    everyones_ranking = drawn_ranking(of_sentences, 60_000)
-    once = np.ones((1, 60_000))
     truth = {
-        f"criteria_matching.{name}": value[0] for name, value in criteria_samples(*everyone, LIMITS, once).items()
+        f"criteria_matching.{name}": value[0]
+        for name, value in criteria_samples(*everyone, LIMITS, np.ones((1, 60_000))).items()
     } | {f"evidence_binding.{name}": value[0] for name, value in pooled(everyones_pairs).items()}
-    truth |= {f"sentence_ranking.{n}": value[0] for n, value in ranking_samples(everyones_ranking, once).items()}
-    truth["calibration.brier_macro"] = brier_samples(*everyone, once)[0]
     held = dict.fromkeys(truth, 0)
     for _ in range(400):
-        found = confidence_intervals(*drawn(rng, 297), LIMITS, drawn_pairs(rng, 297), drawn_ranking(of_sentences, 297))
+        found = confidence_intervals(*drawn(rng, 297), LIMITS, drawn_pairs(rng, 297))
         for name, value in truth.items():
             held[name] += found[name][0] <= value <= found[name][1]
     assert {name: count / 400 for name, count in held.items() if count / 400 < 0.92} == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_intervals_of_ranking_and_of_the_brier_score_hold_the_truth_in_92_of_100_splits():
+    rng = np.random.default_rng(3)
+    once, weights_RP = np.ones((1, 60_000)), weightings(297, SAMPLES)
+
+    def samples(posts, weights_RP):
+        return {"brier": brier_samples(*drawn(rng, posts), weights_RP)} | ranking_samples(
+            drawn_ranking(rng, posts), weights_RP
+        )
+
+    truth = {name: value[0] for name, value in samples(60_000, once).items()}
+    held = dict.fromkeys(truth, 0)
+    for _ in range(2000):
+        for name, (low, high) in bounds(samples(297, weights_RP), 297).items():
+            held[name] += low <= truth[name] <= high
+    assert {name: count / 2000 for name, count in held.items() if count / 2000 < 0.92} == {}
 
 
 def test_an_interval_holds_its_figure_even_where_the_samples_are_biased():
