@@ -68,7 +68,8 @@ def tabulated(config: Config, studies: Sequence[str]) -> list[Row]:
         study = find_study(experiments, name)
         kind = "winner" if study.confirmed else "best"
         shown = f"{kind} of {one_line(study.name)}"
-        our_rows += protocol.of_trial(ours, shown, *predictions_of(experiments, f"{kind}:{study.study_id}"))
+        evaluated = predictions_of(experiments, f"{kind}:{study.study_id}")
+        our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint)
         theirs.append(protocol.not_by_authors(authors, shown, seen))
     return [*our_rows, *theirs, *protocol.of_notebooks()]
 

@@ -129,19 +129,29 @@ def authors_svm(train: Sequence[Post], test: Sequence[Post]) -> Decisions:
     return np.column_stack(columns)
 
 
-def of_trial(part: Part, name: str, predictions: PredictionsRecord, report: EvaluationReport) -> list[Row]:
+def of_trial(
+    part: Part, name: str, predictions: PredictionsRecord, report: EvaluationReport, fingerprint: str
+) -> list[Row]:
     """A trained trial on our test posts, from its predictions and the thresholds of its report.
 
+    Args:
+        fingerprint: of our posts and their splits.
+
     Raises:
-        InputError: it was evaluated on others.
+        InputError: the trial had others, or was not evaluated on the test split.
     """
-    at = {post_id: p for p, post_id in enumerate(predictions.post_ids)}
-    if predictions.split != "test" or at.keys() != {post.post_id for post in part.test}:
+    if predictions.split != "test":
         raise InputError(
-            f"trial {predictions.trial_id} was evaluated on other posts than the test posts of these data",
-            where="data",
-            remedy="Give the data, data.split_seed and data.test_fraction that the study was started with.",
+            f"trial {predictions.trial_id} was last evaluated on the {predictions.split} split",
+            remedy="Evaluate it on the test split: `just evaluate ID --split test`.",
         )
+    if report.data_fingerprint != fingerprint:
+        raise InputError(
+            f"trial {predictions.trial_id} was trained with other posts or splits",
+            where="data",
+            remedy="Give the overrides of data that its study was started with.",
+        )
+    at = {post_id: p for p, post_id in enumerate(predictions.post_ids)}
     order = [at[post.post_id] for post in part.test]
     limits_9 = np.array([(report.decision_thresholds or {})[symptom] for symptom in predictions.symptoms])
     return rows_of(part, name, with_none(np.array(predictions.probabilities)[order] >= limits_9) > 0)

@@ -26,12 +26,12 @@ def protocol(*words: str) -> "subprocess.CompletedProcess[str]":
 
 def test_a_study_s_best_trial_is_shown_on_our_split_with_the_figures_of_its_report(uninterrupted: Path) -> None:
     words = ["data.posts=90", f"experiments={uninterrupted}"]
-    name = json.loads(next(uninterrupted.glob("study_*/study.json")).read_bytes())
-    done = protocol("--format", "json", *words, f"study={name['study_id'][:8]}")
+    study = json.loads(next(uninterrupted.glob("study_*/study.json")).read_bytes())
+    done = protocol("--format", "json", *words, f"study={study['study_id'][:8]}")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     nine, ten, absent = [row for row in rows if row["model"].startswith("best of")]
-    report = json.loads((uninterrupted / f"trial_{name['best']['trial_id']}/evaluation_report.json").read_bytes())
+    report = json.loads((uninterrupted / f"trial_{study['best']['trial_id']}/evaluation_report.json").read_bytes())
     criteria = report["test_metrics"]["criteria_matching"]
     assert (nine["split"], nine["labels"], ten["labels"]) == ("ours", 9, 10)
     assert nine["macro_f1"] == pytest.approx(criteria["f1_macro"])
@@ -48,10 +48,11 @@ def test_a_study_s_best_trial_is_shown_on_our_split_with_the_figures_of_its_repo
 
 
 def test_a_study_of_other_posts_is_refused(uninterrupted: Path) -> None:
-    done = protocol("data.posts=91", f"experiments={uninterrupted}", "study=default")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "was evaluated on other posts" in done.stderr
-    assert "Traceback" not in done.stderr
+    for words in (["data.posts=91"], ["data.posts=90", "data.seed=5"], ["data.posts=90", "data.split_seed=3"]):
+        done = protocol(*words, f"experiments={uninterrupted}", "study=demo")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "was trained with other posts or splits" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_study_that_is_not_there_is_refused(uninterrupted: Path) -> None:
