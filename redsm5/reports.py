@@ -170,7 +170,7 @@ class EvaluatedCheckpoint(Record):
     test_metrics: TestMetrics
 
 
-class EvaluationReport(Document):
+class EvaluationReport(SecondForm):
     """evaluation_report.json. `test_metrics` are the first best checkpoint's, on the split named in `split`.
 
     `confidence_intervals` are 95 % intervals by a bootstrap over posts, by the metric's dotted name; `pr_curves` are
