@@ -1,4 +1,4 @@
-"""The baseline: TF-IDF and one linear SVM per symptom, trained as the authors of ReDSM5 did.
+"""The baseline: TF-IDF and one linear SVM per symptom; the authors' own SVM is in redsm5/evaluation/protocol.py.
 
 Features are word unigrams and bigrams with sublinear term frequency; the classifier is scikit-learn's LinearSVC with
 balanced class weights. The decision value d is mapped to the probability 1 / (1 + exp(-d)), which is one half at the
