@@ -22,7 +22,8 @@ NOTES = """\
 labels: the nine symptoms; with NO_SYMPTOMS, ten
 copies: the test posts that are duplicates, or nearly so, of a post that models may learn from
 macro F1: the mean over the labels that the test posts have; low and high: the 95 % interval, a bootstrap over posts
-authors: train_test_split, 80/20 with seed 42, thresholds at 0.5
+authors: train_test_split, 80/20 with seed 42, over the posts in the order of their rows, thresholds at 0.5; their
+notebooks read a table redsm5.csv: where its order differs, so do the test posts
 ours: thresholds of the baseline and of trials are chosen on a validation split; where they predict no symptom, they
 predict NO_SYMPTOMS"""
 
