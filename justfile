@@ -89,6 +89,11 @@ replay *flags: setup
 baseline *overrides: setup
     @exec {{ redsm5 }} baseline "$@"
 
+# Tabulate F1 by the split of ReDSM5's authors and by ours: just protocol data=csv data.dir=DIR [study=NAME]
+[no-exit-message]
+protocol *overrides: setup
+    @exec {{ redsm5 }} protocol "$@"
+
 # List the studies: just studies [--format table|json|csv]
 [no-exit-message]
 studies *flags: setup

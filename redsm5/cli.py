@@ -19,6 +19,7 @@ COMMANDS = {
     "rebuild": ("rebuild.py", "train a trial again whose weights are gone, and put them back"),
     "replay": ("replay.py", "repeat every decision of a search with study.pruner=asha"),
     "baseline": ("baseline.py", "train the baseline, TF-IDF with linear SVMs, on the same splits"),
+    "protocol": ("protocol.py", "tabulate F1 by the split of ReDSM5's authors and by ours, with intervals"),
     "studies": ("studies.py", "list the studies"),
     "summary": ("summarize.py", "summarize a study as JSON and as a page"),
     "checkpoints": ("checkpoints.py", "list a trial's checkpoints, kept or deleted, and why"),

@@ -76,6 +76,55 @@ class Thresholds(Record):
     weights: str | None = None
 
 
+class CalibrationBin(Record):
+    """The posts whose probability is in a bin: their number, mean probability, and share with the symptom."""
+
+    count: int
+    mean_probability: float | None
+    share_positive: float | None
+
+
+class SymptomCalibration(Record):
+    id: str
+    brier: float | None
+    ece: float | None
+    bins: list[CalibrationBin]
+    undefined: dict[str, str] = {}
+
+
+class Calibration(Record):
+    """Brier score and expected calibration error: means over the symptoms, and each one's; `bins` pool all pairs of
+    post and symptom. See redsm5/evaluation/calibration.py.
+    """
+
+    brier_macro: float | None
+    ece_macro: float | None
+    bins: list[CalibrationBin]
+    per_criterion: list[SymptomCalibration]
+    undefined: dict[str, str] = {}
+
+
+class SymptomRanking(Record):
+    """`posts`: how many have an evidence sentence for the symptom."""
+
+    id: str
+    posts: int
+    average_precision: float | None
+    ndcg_at_10: float | None
+    undefined: dict[str, str] = {}
+
+
+class SentenceRanking(Record):
+    """How high a post's evidence sentences rank among its sentences: means over the posts that have any for the
+    symptom, and means of these over the symptoms. See redsm5/evaluation/ranking.py.
+    """
+
+    average_precision_macro: float | None
+    ndcg_at_10_macro: float | None
+    per_criterion: list[SymptomRanking]
+    undefined: dict[str, str] = {}
+
+
 class TrialThresholds(Document):
     """thresholds.json: the thresholds chosen on the validation split, by checkpoint (`memory` if none is written)."""
 
@@ -121,12 +170,12 @@ class EvaluatedCheckpoint(Record):
     test_metrics: TestMetrics
 
 
-class EvaluationReport(Document):
+class EvaluationReport(SecondForm):
     """evaluation_report.json. `test_metrics` are the first best checkpoint's, on the split named in `split`.
 
-    `confidence_intervals` are the 2.5 and 97.5 percentiles of a bootstrap over posts, by the metric's dotted name;
-    `pr_curves` are (recall, precision) points by symptom; `environment` is what the last bits of the results may depend
-    on.
+    `confidence_intervals` are 95 % intervals by a bootstrap over posts, by the metric's dotted name; `pr_curves` are
+    (recall, precision) points by symptom; `calibration` and `sentence_ranking` are null in reports of older versions;
+    `environment` is what the last bits of the results may depend on.
     """
 
     report_id: str
@@ -143,6 +192,8 @@ class EvaluationReport(Document):
     confidence_intervals: dict[str, list[float]] = {}
     pr_curves: dict[str, list[list[float]]] = {}
     hard_negatives: HardNegativeMetrics | None = None
+    calibration: Calibration | None = None
+    sentence_ranking: SentenceRanking | None = None
     data_fingerprint: str
     data_counts: dict[str, int]
     environment: dict[str, str] = {}

@@ -13,15 +13,13 @@ import numpy as np
 from redsm5.config import Config
 from redsm5.data import SYMPTOMS, load_test
 from redsm5.data.posts import labels_of
-from redsm5.engine import paths
-from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.spec import from_snapshot
-from redsm5.engine.study.ids import HELP, find_trial
+from redsm5.engine.study.ids import HELP
 from redsm5.engine.tables import add_format, render
 from redsm5.engine.terminal import Parser, show
 from redsm5.evaluation.comparison import Difference, compare
-from redsm5.reports import EvaluationReport, PredictionsRecord
+from redsm5.evaluation.saved import predictions_of
 
 COLUMNS = ("metric", "first", "second", "difference", "low", "high", "p")
 
@@ -65,24 +63,6 @@ def compared(experiments: Path, first: str, second: str) -> tuple[list[Differenc
     limits = [np.array([(each.decision_thresholds or {})[name] for name in SYMPTOMS]) for each in (report, other)]
     probabilities = np.array(ours.probabilities), np.array(theirs.probabilities)
     return compare(*probabilities, labels_PC, limits), len(labels_PC)
-
-
-def predictions_of(experiments: Path, trial_id: str) -> tuple[PredictionsRecord, EvaluationReport]:
-    """A trial's predictions for the test posts, and its report.
-
-    Raises:
-        InputError: it has none.
-    """
-    folder, record = find_trial(experiments, trial_id)
-    predictions = load(folder / paths.PREDICTIONS, PredictionsRecord)
-    report = load(folder / paths.REPORT, EvaluationReport)
-    if predictions is None or report is None or report.decision_thresholds is None:
-        raise InputError(
-            f"trial {trial_id} is {record.state} and has no predictions of ReDSM5's test posts",
-            where=str(folder),
-            remedy="Compare completed trials; `just evaluate ID` writes what an older version did not.",
-        )
-    return predictions, report
 
 
 if __name__ == "__main__":

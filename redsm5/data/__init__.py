@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redsm5 import hub
 from redsm5.data import cache
 from redsm5.data.aligned import as_dataset, pack_posts, unpack_posts
+from redsm5.data.csvfile import rows
 from redsm5.data.dataset import files_of, layout_of, read_dataset
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from redsm5.sections import DataConfig
 
 __all__ = ["SYMPTOMS", "Corpus", "Post", "Span", "Splits", "TestSplit"]
-__all__ += ["dataset_dict", "few_positives", "load_learnable", "load_splits", "load_test"]
+__all__ += ["dataset_dict", "few_positives", "load_learnable", "load_splits", "load_test", "posts_by_row"]
 
 FEW = 5  # posts with a symptom in a split; with fewer, the symptom's scores say little
 FEW_POSITIVES = f"symptoms that fewer than {FEW} posts of a split have: their scores say little"
@@ -133,6 +134,21 @@ def load_test(config: "DataConfig") -> TestSplit:
     """
     corpus, assignment = _load(config)
     return TestSplit(_choose(corpus, assignment.test), assignment.fingerprint, _counts(corpus, assignment))
+
+
+def posts_by_row(config: "DataConfig") -> list[Post]:
+    """All posts, test posts included, in the order of the rows of data.dir; from another source, by post_id. Only for
+    the authors' split, which depends on that order.
+
+    Raises:
+        InputError: as `load_splits`.
+    """
+    posts = _load(config)[0].posts
+    if config.source != "csv" or config.dir is None:
+        return list(posts)
+    table = Path(config.dir).expanduser() / POSTS_FILE
+    places = {row["post_id"].strip(): place.number for place, row in rows(table, ["post_id"])}
+    return sorted(posts, key=lambda post: places[post.post_id])
 
 
 def dataset_dict(config: "DataConfig") -> "DatasetDict":

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from sentencex import get_sentence_boundaries
 from torch.utils.data import Dataset
 
@@ -234,6 +236,15 @@ class _Read:
         """The first and the last token that share a character with [start, end)."""
         first, last = bisect_right(self._ends, start), bisect_left(self._starts, end) - 1
         return (self.first + first, self.first + last) if first <= last else None
+
+
+def tokens_of(window: Window, ranges: Sequence[CharRange]) -> NDArray[np.int64]:
+    """tokens_M2: the first and the last token of the window that share a character with each range; -1 if none does."""
+    first, end = window.text
+    starts_T, ends_T = np.asarray(window.offsets, dtype=np.int64).reshape(-1, 2)[first:end].T
+    start_M, end_M = np.array(ranges, dtype=np.int64).reshape(-1, 2).T
+    tokens_M2 = np.stack([np.searchsorted(ends_T, start_M, "right"), np.searchsorted(starts_T, end_M) - 1], axis=1)
+    return np.where((tokens_M2[:, :1] <= tokens_M2[:, 1:]) & (end > first), first + tokens_M2, -1)
 
 
 def sentences_of(text: str) -> list[CharRange]:

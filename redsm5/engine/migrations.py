@@ -64,7 +64,7 @@ def _with_value(keys: Document, name: str, value: Any) -> Document:
 
 # By class: the step at index n migrates from schema n to n + 1. For other classes, schema 1 only adds the number.
 FIRST: Sequence[Step] = (_unchanged,)
-TWICE = (_unchanged, _unchanged)  # schema 2 has fields for paused trials and for repeats
+TWICE = (_unchanged, _unchanged)  # schema 2 has more fields, which older documents lack
 STEPS: Mapping[str, Sequence[Step]] = {
     CONFIG: (*TWICE, _unchanged),
     "TrialRecord": TWICE,
@@ -72,6 +72,7 @@ STEPS: Mapping[str, Sequence[Step]] = {
     "StudyIndex": TWICE,
     "Decision": TWICE,
     "StudySummary": TWICE,
+    "EvaluationReport": TWICE,
 }
 
 

@@ -11,12 +11,16 @@ between 0 and 1. A long test simulates the coverage of every metric.
 Shapes: R samples, P posts, C = 9 symptoms.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve
 
+from redsm5.evaluation.calibration import brier_samples
 from redsm5.evaluation.metrics import PairScores, pooled
+from redsm5.evaluation.ranking import RankedPairs, ranking_samples
 
 SAMPLES = 1000
 SEED = 0
@@ -27,22 +31,36 @@ Floats = NDArray[np.float64]
 
 
 def confidence_intervals(
-    probabilities_PC: Floats, labels_PC: NDArray[np.int64], thresholds_C: Floats, pairs: PairScores
+    probabilities_PC: Floats,
+    labels_PC: NDArray[np.int64],
+    thresholds_C: Floats,
+    pairs: PairScores,
+    ranked: RankedPairs | None = None,
 ) -> dict[str, list[float]]:
     """[low, high] of each metric by its dotted name in the report; a metric that is undefined in every sample is left
     out.
+
+    Args:
+        ranked: the ranked sentences, if there are any.
     """
     P = len(labels_PC)
     if P == 0:
         return {}
     weights_RP = weightings(P, SAMPLES)
-    named = {
-        f"criteria_matching.{name}": values
-        for name, values in criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP).items()
-    } | {f"evidence_binding.{name}": values for name, values in pooled(pairs, weights_RP).items() if values is not None}
+    found: dict[str, Mapping[str, Floats | None]] = {
+        "criteria_matching": criteria_samples(probabilities_PC, labels_PC, thresholds_C, weights_RP),
+        "evidence_binding": pooled(pairs, weights_RP),
+        "calibration": {"brier_macro": brier_samples(probabilities_PC, labels_PC, weights_RP)},
+        "sentence_ranking": ranking_samples(ranked, weights_RP) if ranked else {},
+    }
+    return bounds({f"{of}.{name}": v for of, named in found.items() for name, v in named.items() if v is not None}, P)
+
+
+def bounds(samples: Mapping[str, Floats], posts: int) -> dict[str, list[float]]:
+    """[low, high] of each metric that is defined, from its values for the `weightings` of so many posts."""
     return {
-        name: _interval(values[0], values[1:][np.isfinite(values[1:])], P)
-        for name, values in named.items()
+        name: _interval(values[0], values[1:][np.isfinite(values[1:])], posts)
+        for name, values in samples.items()
         if np.isfinite(values[0]) and np.isfinite(values[1:]).any()
     }
 

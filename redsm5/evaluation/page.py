@@ -22,7 +22,15 @@ from redsm5.engine.spec import flatten
 from redsm5.engine.tables import duration_text
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots
-from redsm5.reports import CriteriaMetrics, CriterionMetrics, EvaluationReport, EvidenceMetrics
+from redsm5.reports import (
+    Calibration,
+    CalibrationBin,
+    CriteriaMetrics,
+    CriterionMetrics,
+    EvaluationReport,
+    EvidenceMetrics,
+    SentenceRanking,
+)
 
 CRITERIA = {
     "f1_macro": ("F1, macro", "mean of the F1 of the symptoms that occur in the split"),
@@ -49,6 +57,21 @@ EVIDENCE = {
     ),
     "char_recall": ("Character recall", "share of the annotated characters that are predicted"),
     "null_span_accuracy": ("No evidence, correct", "share of pairs without evidence for which none is predicted"),
+}
+CALIBRATION = {
+    "brier_macro": ("Brier score, macro", "mean of (probability − label)² over the posts; 0 is best"),
+    "ece_macro": (
+        "Calibration error, macro",
+        "expected calibration error in ten bins of equal width: how far a bin's mean probability is from its share of"
+        " posts with the symptom; 0 is best. It is too high in few posts, so it has no interval",
+    ),
+}
+RANKING = {
+    "average_precision_macro": (
+        "Average precision, macro",
+        "of a post's sentences, ranked for a symptom that it shows",
+    ),
+    "ndcg_at_10_macro": ("nDCG@10, macro", "the same for the ten highest sentences, discounted by rank; 1 is best"),
 }
 CARDS = ("criteria_matching.f1_macro", "criteria_matching.f1_micro", "evidence_binding.f1")
 FIXED_THRESHOLD = 0.5
@@ -189,13 +212,58 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
         "thresholds_fixed": report.config.get("train", {}).get("thresholds") == "fixed",
         "thresholds": thresholds and {words(k): v for k, v in thresholds.items() if k not in ids},
         "hard": report.hard_negatives,
+        **_probabilities(report),
+        **_ranking(report),
+    }
+
+
+def _probabilities(report: EvaluationReport) -> dict[str, Any]:
+    """The calibration's figures, its rows by symptom and its plots; nothing for a report of an older version."""
+    found = report.calibration
+    if found is None:
+        return {"calibration": None}
+    plotted: list[tuple[str, str, Sequence[CalibrationBin]]] = [("All symptoms", "together", found.bins)]
+    plotted += [(words(row.id), f"error {figure(row.ece)}", row.bins) for row in found.per_criterion]
+    return {
+        "calibration": {
+            "rows": _rows("calibration", CALIBRATION, found, report),
+            "symptoms": [{"name": words(row.id), "brier": row.brier, "ece": row.ece} for row in found.per_criterion],
+            "undefined": _by_reason(found.undefined.items()),
+            "plots": [svg for n, each in enumerate(plotted) if (svg := _reliability(n, *each))],
+        }
+    }
+
+
+def _reliability(position: int, name: str, note: str, bins: Sequence[CalibrationBin]) -> dict[str, Any] | None:
+    drawn = [((b.mean_probability, b.share_positive), b.count) for b in bins]
+    some = [((x, y), n) for (x, y), n in drawn if x is not None and y is not None and plots.finite([(x, y)])]
+    if not some:
+        return None
+    title = f"{name}: share with the symptom over mean probability, {note}"
+    svg = plots.reliability(f"rel{position}", title, [point for point, _ in some], [count for _, count in some])
+    return {"name": name, "note": note, "svg": Markup(svg)}
+
+
+def _ranking(report: EvaluationReport) -> dict[str, Any]:
+    """The sentence ranking's figures and rows by symptom; nothing for a report of an older version."""
+    found = report.sentence_ranking
+    if found is None:
+        return {"ranking": None}
+    return {
+        "ranking": {
+            "rows": _rows("sentence_ranking", RANKING, found, report),
+            "symptoms": [row.model_dump() | {"name": words(row.id)} for row in found.per_criterion],
+            "undefined": _by_reason(
+                (words(row.id), why) for row in found.per_criterion for why in sorted({*row.undefined.values()})
+            ),
+        }
     }
 
 
 def _rows(
     task: str,
     known: Mapping[str, tuple[str, str]],
-    metrics: CriteriaMetrics | EvidenceMetrics,
+    metrics: CriteriaMetrics | EvidenceMetrics | Calibration | SentenceRanking,
     report: EvaluationReport,
 ) -> list[dict[str, Any]]:
     rows = []

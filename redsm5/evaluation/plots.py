@@ -123,6 +123,22 @@ def pr_curve(name: str, title: str, points: Sequence[Point], *, prevalence: floa
     return _svg(name, title, (2.4, 2.1), draw)
 
 
+def reliability(name: str, title: str, points: Sequence[Point], counts: Sequence[int]) -> str:
+    """(mean probability, share of positives) of each bin, larger the more posts it has; on the diagonal they agree."""
+    most = max(counts, default=1) or 1
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        axes.plot(*_columns(points), color=ACCENT, linewidth=1)
+        sizes = [8 + 60 * count / most for count in counts]
+        axes.scatter(*_columns(points), s=sizes, color=ACCENT, zorder=3, clip_on=False)
+        axes.set(xlabel="mean probability", ylabel="share with it", xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+    return _svg(name, title, (2.4, 2.1), draw)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # a study
 

@@ -1,6 +1,7 @@
 """Runs a model over posts: probabilities of symptoms, and evidence as character spans of the post.
 
-Shapes: P posts, N items, S sequences, C outputs per item (9 or 1), K candidates per sequence and output.
+Shapes: P posts, N items, S sequences, C outputs per item (9 or 1), K candidates per sequence and output, M sentences of
+a post, J of the post with the most.
 """
 
 import math
@@ -14,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redsm5.data.encode import EncodedPosts
+from redsm5.data.encode import CharRange, EncodedPosts, sentences_of, tokens_of
 from redsm5.data.posts import SYMPTOMS
 from redsm5.engine.distributed import ALONE, ProcessGroup
 from redsm5.evaluation.metrics import Pair
+from redsm5.evaluation.ranking import ScoredSentences
 from redsm5.model import Candidates, MultiTaskModel
 
 CANDIDATES = 4  # most candidate spans per window and symptom
@@ -40,12 +42,15 @@ class Predictions:
         probabilities_P9: the probability of each symptom.
         margins_P9: log-odds of any evidence for the symptom in the post against none.
         spans: the candidates of each (post, symptom), the best first; they do not overlap.
+        sentences: the scores of each post's sentences by the evidence head's `score_sentences`, the best of its
+            windows; below all others if no window has any of the sentence. None if they were not asked for.
     """
 
     loss: float
     probabilities_P9: NDArray[np.float64]
     margins_P9: NDArray[np.float64]
     spans: dict[Pair, list[ScoredSpan]]
+    sentences: list[ScoredSentences] | None = None
 
 
 class _Answer(NamedTuple):
@@ -55,6 +60,7 @@ class _Answer(NamedTuple):
     probabilities_C: list[float]
     margins_C: list[float]
     spans_C: list[list[ScoredSpan]]
+    sentences_CM: list[list[float]]
 
 
 @torch.no_grad()
@@ -64,6 +70,8 @@ def predict(
     dataset: EncodedPosts,
     loss_of: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor] | None = None,
     group: ProcessGroup = ALONE,
+    *,
+    sentences: bool = False,
 ) -> Predictions:
     """Run the unwrapped model in evaluation mode over a loader of the data set, on its device.
 
@@ -72,8 +80,10 @@ def predict(
     Args:
         loss_of: computes the loss, a scalar, of (outputs, batch); without it the predictions' loss is NaN.
         group: the processes that share the batches; each gets the predictions of all of them.
+        sentences: whether each sentence gets a score.
     """
     model.eval()
+    cut = [sentences_of(post.text) for post in dataset.posts] if sentences else None
     answers: list[_Answer] = []
     losses: list[Tensor] = []
     for micro_batch in chain.from_iterable(loader):
@@ -81,10 +91,13 @@ def predict(
         if loss_of:
             losses.append(loss_of(outputs, micro_batch).double())
         candidates = model.evidence_head.decode(outputs, micro_batch, count=CANDIDATES)
-        answers += _answers(outputs["criteria_logits_NC"], candidates, micro_batch, dataset)
+        some = _answers(outputs["criteria_logits_NC"], candidates, micro_batch, dataset)
+        if cut is not None:
+            some = _with_sentences(some, model, outputs, micro_batch, dataset, cut)
+        answers += some
     loss = float(group.mean(torch.stack(losses).sum())) if losses else math.nan
     everyones = [answer for some in group.gathered(answers) for answer in some]
-    return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset, loss)
+    return _by_post(sorted(everyones, key=lambda answer: answer.position), dataset, loss, cut)
 
 
 def _answers(
@@ -110,8 +123,39 @@ def _answers(
                         offered.append(ScoredSpan(start, end, score))
             spans_C.append(without_overlaps(offered))
         margins_C = [max(margins_SC[s][c] for s in rows) for c in range(len(item.symptoms))]
-        answers.append(_Answer(position, probabilities_NC[n], margins_C, spans_C))
+        answers.append(_Answer(position, probabilities_NC[n], margins_C, spans_C, []))
     return answers
+
+
+def _with_sentences(
+    answers: Sequence[_Answer],
+    model: MultiTaskModel,
+    outputs: dict[str, Tensor],
+    batch: dict[str, Tensor],
+    dataset: EncodedPosts,
+    cut: Sequence[Sequence[CharRange]],
+) -> list[_Answer]:
+    """The same answers with the scores of their posts' sentences, each the best of the post's windows."""
+    windows_of = {
+        position: [s for s in windows if s >= 0]
+        for position, windows in zip(batch["index_N"].tolist(), batch["windows_NW"].tolist(), strict=True)
+    }
+    items = [dataset.items[answer.position] for answer in answers]
+    most = max((len(cut[item.post]) for item in items), default=0)
+    if not most:
+        return list(answers)
+    ranges_SJ2 = torch.full((len(batch["attention_mask_ST"]), most, 2), -1)
+    for answer, item in zip(answers, items, strict=True):
+        for s, window in zip(windows_of[answer.position], item.windows, strict=True):
+            ranges_SJ2[s, : len(cut[item.post])] = torch.from_numpy(tokens_of(window, cut[item.post]))
+    ranges_SJ2 = ranges_SJ2.to(batch["attention_mask_ST"].device)
+    scores_SCJ = model.evidence_head.score_sentences(outputs, batch, ranges_SJ2).double().cpu().numpy()
+    return [
+        answer._replace(
+            sentences_CM=scores_SCJ[windows_of[answer.position]].max(axis=0)[:, : len(cut[item.post])].tolist()
+        )
+        for answer, item in zip(answers, items, strict=True)
+    ]
 
 
 def without_overlaps(spans: Iterable[ScoredSpan]) -> list[ScoredSpan]:
@@ -123,14 +167,19 @@ def without_overlaps(spans: Iterable[ScoredSpan]) -> list[ScoredSpan]:
     return kept
 
 
-def _by_post(answers: Sequence[_Answer], dataset: EncodedPosts, loss: float) -> Predictions:
+def _by_post(
+    answers: Sequence[_Answer], dataset: EncodedPosts, loss: float, cut: Sequence[Sequence[CharRange]] | None
+) -> Predictions:
     shape = (len(dataset.posts), len(SYMPTOMS))
     probabilities_P9, margins_P9 = np.zeros(shape), np.zeros(shape)
     spans: dict[Pair, list[ScoredSpan]] = {}
+    sentences = [ScoredSentences(ranges, np.zeros((len(ranges), len(SYMPTOMS)))) for ranges in cut or ()]
     for answer in answers:
         item = dataset.items[answer.position]
         for c, symptom in enumerate(item.symptoms):
             probabilities_P9[item.post, symptom] = answer.probabilities_C[c]
             margins_P9[item.post, symptom] = answer.margins_C[c]
             spans[item.post, symptom] = answer.spans_C[c]
-    return Predictions(loss, probabilities_P9, margins_P9, spans)
+            if answer.sentences_CM:
+                sentences[item.post].scores_MC[:, symptom] = answer.sentences_CM[c]
+    return Predictions(loss, probabilities_P9, margins_P9, spans, None if cut is None else sentences)

@@ -15,7 +15,7 @@ from redsm5.config import Config
 from redsm5.data import SYMPTOMS, Splits, load_splits, load_test
 from redsm5.data.batches import eval_loader, micro_batching_of, on_device
 from redsm5.data.encode import EncodedPosts
-from redsm5.data.posts import Post
+from redsm5.data.posts import Post, labels_of
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, now
@@ -26,7 +26,9 @@ from redsm5.engine.records import Manifest, TrialRecord
 from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.checkpoint import Identity, load_best
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, weights_sha256
+from redsm5.evaluation.calibration import calibration
 from redsm5.evaluation.predict import Predictions, predict
+from redsm5.evaluation.ranking import ranked_pairs, sentence_ranking
 from redsm5.evaluation.thresholds import (
     choose,
     default_thresholds,
@@ -93,11 +95,11 @@ def evaluate_trial(
     validation_set = EncodedPosts(splits.validation, tokenizer, config)
     dataset = EncodedPosts(load_test(config.data).test, tokenizer, config) if split == "test" else validation_set
 
-    def predictions_on(dataset: EncodedPosts) -> Predictions:
+    def predictions_on(dataset: EncodedPosts, *, sentences: bool = False) -> Predictions:
         micro_batching = micro_batching_of(config)
         loader = eval_loader(dataset, config.train.batch_size, tokenizer.pad_token_id, micro_batching=micro_batching)
         ready = accelerator.prepare_model(model, evaluation_mode=True)
-        return predict(ready, on_device(loader, accelerator.device), dataset)
+        return predict(ready, on_device(loader, accelerator.device), dataset, sentences=sentences)
 
     known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
     thresholds = dict(known.checkpoints) if known else {}
@@ -108,7 +110,7 @@ def evaluate_trial(
         if limits is None or weights is None or limits.weights != weights:
             limits = _chosen(predictions_on(validation_set), splits.validation, config, weights)
         thresholds[name] = limits
-        predictions = predictions_on(dataset)
+        predictions = predictions_on(dataset, sentences=True)
         evaluated.append(_Evaluated(name, manifest, limits, predictions, score(predictions, dataset.posts, limits)))
 
     first, where = evaluated[0], environment(accelerator.device, accelerator.num_processes)
@@ -202,7 +204,10 @@ def evaluate_again(
 
 
 def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds) -> dict[str, Any]:
-    """The fields of a report beside its metrics: thresholds, hard negatives, intervals and curves."""
+    """The fields of a report beside its metrics: thresholds, hard negatives, intervals, curves, calibration, and the
+    ranking of sentences if the predictions have their scores.
+    """
+    ranked = None if predictions.sentences is None else ranked_pairs(predictions.sentences, posts)
     return {
         "decision_thresholds": {
             **limits.criteria,
@@ -212,6 +217,8 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
         "hard_negatives": hard_negative_metrics(predictions, posts, limits),
         "confidence_intervals": intervals(predictions, posts, limits),
         "pr_curves": pr_curves(predictions, posts),
+        "calibration": calibration(predictions.probabilities_P9, labels_of(posts), SYMPTOMS),
+        "sentence_ranking": ranked and sentence_ranking(ranked, len(posts)),
     }
 
 

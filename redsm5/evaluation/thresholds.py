@@ -28,6 +28,7 @@ from redsm5.evaluation.metrics import (
     pooled,
 )
 from redsm5.evaluation.predict import Predictions
+from redsm5.evaluation.ranking import ranked_pairs
 from redsm5.reports import HardNegativeMetrics, TestMetrics, Thresholds
 
 DEFAULT_PROBABILITY = 0.5
@@ -117,7 +118,8 @@ def intervals(predictions: Predictions, posts: Sequence[Post], thresholds: Thres
     gold = gold_spans(posts)
     chosen = chosen_spans(predictions, thresholds)
     pairs = pair_scores({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
-    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), vector(thresholds), pairs)
+    ranked = None if predictions.sentences is None else ranked_pairs(predictions.sentences, posts)
+    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), vector(thresholds), pairs, ranked)
 
 
 def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list[list[float]]]:

@@ -9,7 +9,7 @@ span: the paths of the two chains correspond one to one, the path without a span
 end in another state. A step is a matrix of scores from state to state; tokens that are not in the chain have the
 identity, so that sequences of different lengths can be batched.
 
-Shapes: S sequences, C outputs, T tokens, H hidden, K candidates, G gold spans; 3 tags, 4 states.
+Shapes: S sequences, C outputs, T tokens, H hidden, K candidates, G gold spans, J sentences; 3 tags, 4 states.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known
+from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known, tokens_in
 from redsm5.sections import ModelConfig
 
 O, B, I = 0, 1, 2  # noqa: E741
@@ -69,18 +69,32 @@ class BioCrfHead(nn.Module):
         """The spans of the best path with at least one span; a span's score is the mean over its tokens of the
         posterior probability of B or I. The margin is log p(a path with a span) - log p(the path without).
         """
-        device = batch["text_mask_ST"].device
-        # On the CPU, since launching thousands of tiny sequential steps on a GPU is slower. In float64, since in
-        # float32 a probability from the difference of two scores in the thousands would have only three correct digits.
-        emissions_SCT3, transitions_C33 = outputs["evidence_emissions_SCT3"].cpu().double(), self.transitions_C33.cpu()
-        text_mask_ST = batch["text_mask_ST"].cpu()
-        steps_SCT44 = chain(emissions_SCT3, transitions_C33.detach().double(), text_mask_ST)
+        device, text_mask_ST = batch["text_mask_ST"].device, batch["text_mask_ST"].cpu()
+        steps_SCT44 = self._steps(outputs, text_mask_ST)
         posterior_SCT, margin_SC = posteriors(steps_SCT44)
         states_SCT = best_path_with_span(steps_SCT44)
         states_SCT = states_SCT.masked_fill(text_mask_ST.unsqueeze(1) == 0, BEFORE)
         found = spans_of(states_SCT, posterior_SCT, count)
         spans_SCK2, scores_SCK, margin_SC = (tensor.to(device) for tensor in (*found, margin_SC.float()))
         return Candidates(spans_SCK2, scores_SCK, margin_SC)
+
+    def score_sentences(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], ranges_SJ2: Tensor) -> Tensor:
+        """scores_SCJ: like a span's score, the mean over the sentence's tokens of the posterior probability of B or I;
+        MASKED for a sentence of which the window has none.
+        """
+        posterior_SCT, _ = posteriors(self._steps(outputs, batch["text_mask_ST"].cpu()))
+        inside_SJT = tokens_in(ranges_SJ2.cpu(), posterior_SCT.shape[-1]).double()
+        length_S1J = inside_SJT.sum(dim=-1).unsqueeze(1)
+        mean_SCJ = torch.einsum("sct,sjt->scj", posterior_SCT, inside_SJT) / length_S1J.clamp(min=1)
+        return mean_SCJ.masked_fill(length_S1J == 0, MASKED).to(ranges_SJ2.device)
+
+    def _steps(self, outputs: Mapping[str, Tensor], text_mask_ST: Tensor) -> Tensor:
+        """steps_SCT44 on the CPU, since launching thousands of tiny sequential steps on a GPU is slower. In float64,
+        since in float32 a probability from the difference of two scores in the thousands would have only three correct
+        digits.
+        """
+        emissions_SCT3, transitions_C33 = outputs["evidence_emissions_SCT3"].cpu().double(), self.transitions_C33.cpu()
+        return chain(emissions_SCT3, transitions_C33.detach().double(), text_mask_ST)
 
 
 def chain(emissions_SCT3: Tensor, transitions_C33: Tensor, text_mask_ST: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Evidence heads that score spans: from the encoder's states to the token spans that are evidence for an output.
 
 Token 0 is [CLS] and means "no evidence" (Devlin et al. 2019, section 4.3, for SQuAD 2.0). Heads compute in float32.
-Shapes: S sequences, T tokens, H hidden, C outputs, L maximum length of a span, G gold spans, D size of the biaffine
-head's vectors (plus one for the constant 1).
+Shapes: S sequences, T tokens, H hidden, C outputs, L maximum length of a span, G gold spans, J sentences per sequence,
+D size of the biaffine head's vectors (plus one for the constant 1).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from redsm5.model.activation import build_activation
 from redsm5.model.crf import BioCrfHead
 from redsm5.model.sentences import SentenceReranker
-from redsm5.model.spans import MASKED, Candidates, allowed_spans, band, best_spans, choice_loss
+from redsm5.model.spans import MASKED, Candidates, allowed_spans, band, best_spans, best_within, choice_loss
 from redsm5.sections import ModelConfig
 
 BIAFFINE_SIZE = 128  # Yu et al. use 150; tensor cores are fastest on multiples of 8
@@ -71,6 +71,14 @@ class StartEndHead(nn.Module):
         null_SC = start_SCT[..., 0] + end_SCT[..., 0]
         return Candidates(spans_SCK2, ((logits_SCK - all_SC1) / 2).exp(), logits_SCK[..., 0] - null_SC)
 
+    def score_sentences(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], ranges_SJ2: Tensor) -> Tensor:
+        """scores_SCJ: of the best span within each sentence, its start and end logits against token 0's."""
+        start_SCT, end_SCT = outputs["evidence_logits_SCT2"].float().unbind(dim=-1)
+        length = min(self.max_span_tokens, start_SCT.shape[-1])
+        allowed_STL = allowed_spans(batch["text_mask_ST"], length)
+        scores_SCTL = (start_SCT.unsqueeze(-1) + band(end_SCT, length)).masked_fill(~allowed_STL.unsqueeze(1), MASKED)
+        return best_within(scores_SCTL, ranges_SJ2) - (start_SCT[..., 0] + end_SCT[..., 0]).unsqueeze(-1)
+
 
 class BiaffineHead(nn.Module):
     """A score for each span of at most `max_span_tokens`: [f(i); 1] U [g(j); 1] of its first token i and its last token
@@ -125,6 +133,11 @@ class BiaffineHead(nn.Module):
         all_SC1 = torch.logaddexp(scores_SCTL.flatten(2).logsumexp(dim=-1), null_SC).unsqueeze(-1)
         return Candidates(spans_SCK2, (logits_SCK - all_SC1).exp(), logits_SCK[..., 0] - null_SC)
 
+    def score_sentences(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], ranges_SJ2: Tensor) -> Tensor:
+        """scores_SCJ: the score of the best span within each sentence against that of "no evidence"."""
+        best_SCJ = best_within(outputs["evidence_scores_SCTL"].float(), ranges_SJ2)
+        return best_SCJ - outputs["evidence_null_SC"].float().unsqueeze(-1)
+
 
 def banded_products(first_STCD: Tensor, last_STD: Tensor, length: int) -> Tensor:
     """scores_SCTL: at [t, l] the inner product of first_STCD at t and last_STD at t + l; 0 beyond the last token.
@@ -151,7 +164,9 @@ def build_evidence_head(config: ModelConfig, *, hidden_size: int, outputs: int) 
     """The head that `evidence_head_type` names.
 
     Each head has forward(states_STH, batch), which returns a dict of tensors whose names begin with evidence_;
-    loss(outputs, batch), a scalar; and decode(outputs, batch, count), its Candidates.
+    loss(outputs, batch), a scalar; decode(outputs, batch, count), its Candidates; and score_sentences(outputs, batch,
+    ranges_SJ2), scores_SCJ for the sentences with these first and last tokens, padded with -1: the higher, the more
+    likely is the sentence evidence; finite, and about MASKED where the window shows too little of it.
     """
     if config.evidence_head_type == "biaffine":
         return BiaffineHead(config, hidden_size, outputs)

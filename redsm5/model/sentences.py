@@ -1,7 +1,7 @@
 """The evidence head that ranks the post's own sentences.
 
 Shapes: S sequences, T tokens, H hidden, C outputs, M sentences of the batch, J sentences per sequence (the maximum over
-the batch, at least one), G gold spans.
+the batch, at least one), X the same of those that the head read, G gold spans.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from redsm5.model.activation import build_activation
-from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known
+from redsm5.model.spans import MASKED, Candidates, best_places, mean_over_known, tokens_in
 from redsm5.sections import ModelConfig
 
 PRIOR = 0.01  # the initial probability that a sentence is evidence (Lin et al. 2017, section 4.1)
@@ -36,8 +36,7 @@ class SentenceReranker(nn.Module):
     def forward(self, states_STH: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """evidence_logits_SCJ, MASKED if a sequence has fewer sentences than J."""
         ranges_SJ2 = arrange(batch["sentences_M3"], states_STH.shape[0])
-        token_T = torch.arange(states_STH.shape[1], device=states_STH.device)
-        inside_SJT = (token_T >= ranges_SJ2[..., :1]) & (token_T <= ranges_SJ2[..., 1:]) & (ranges_SJ2[..., :1] >= 0)
+        inside_SJT = tokens_in(ranges_SJ2, states_STH.shape[1])
         length_SJ1 = inside_SJT.sum(dim=-1, keepdim=True).clamp(min=1)
         sentence_SJH = inside_SJT.to(states_STH.dtype) @ states_STH / length_SJ1
         cls_SJH = states_STH[:, :1].expand_as(sentence_SJH)
@@ -65,6 +64,13 @@ class SentenceReranker(nn.Module):
         first_SCJ, last_SCJ = ranges_SJ2.unsqueeze(1).expand(-1, logits_SCJ.shape[1], -1, -1).unbind(dim=-1)
         spans_SCK2, scores_SCK = best_places(first_SCJ, last_SCJ, logits_SCJ.sigmoid(), first_SCJ >= 0, count)
         return Candidates(spans_SCK2, scores_SCK, logits_SCJ.amax(dim=-1))
+
+    def score_sentences(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], ranges_SJ2: Tensor) -> Tensor:
+        """scores_SCJ: a sentence's logit; MASKED for one that the window's edge cuts and another window has whole."""
+        logits_SCX = outputs["evidence_logits_SCJ"].float()
+        own_SX2 = arrange(batch["sentences_M3"], logits_SCX.shape[0])
+        same_SJX = (ranges_SJ2.unsqueeze(2) == own_SX2.unsqueeze(1)).all(dim=-1) & (ranges_SJ2[..., :1] >= 0)
+        return logits_SCX.unsqueeze(2).masked_fill(~same_SJX.unsqueeze(1), MASKED).amax(dim=-1)
 
 
 def arrange(sentences_M3: Tensor, sequences: int) -> Tensor:

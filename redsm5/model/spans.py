@@ -3,8 +3,8 @@
 A span of a sequence is (first, last), both inclusive; in a band it is (first, length - 1). So a flattened band is
 ordered by (first, last), and of several equal scores the first span is chosen.
 
-Shapes: S sequences, C outputs per sequence, T tokens, L maximum length of a span, K candidates, G gold spans, X choices
-(of a softmax, or places where a candidate may be).
+Shapes: S sequences, C outputs per sequence, T tokens, L maximum length of a span, K candidates, G gold spans, J
+sentences per sequence, X choices (of a softmax, or places where a candidate may be).
 """
 
 from typing import NamedTuple
@@ -65,6 +65,26 @@ def best_spans(scores_SCTL: Tensor, count: int) -> tuple[Tensor, Tensor]:
         before_SCT = torch.minimum(left_SCT, (first_SC1 - first_T).clamp(min=0))
         left_SCT = left_SCT.where(first_T > last_SC1, before_SCT)
     return torch.stack(spans, dim=2), torch.stack(scores, dim=2)
+
+
+def best_within(scores_SCTL: Tensor, ranges_SJ2: Tensor) -> Tensor:
+    """best_SCJ: the highest score of the spans within each range of tokens (first, last); MASKED if there is none."""
+    S, C, T, L = scores_SCTL.shape
+    J = ranges_SJ2.shape[1]
+    token_T = torch.arange(T, device=scores_SCTL.device)
+    # A span that begins at a token ends in its range if it is no longer than what is left of the range.
+    left_SJT = (ranges_SJ2[..., 1:] - token_T).clamp(min=0, max=L - 1)
+    best_SCTL = scores_SCTL.cummax(dim=-1).values
+    index_SCJT1 = left_SJT[:, None, :, :, None].expand(S, C, J, T, 1)
+    best_SCJT = best_SCTL.unsqueeze(2).expand(S, C, J, T, L).gather(-1, index_SCJT1).squeeze(-1)
+    return best_SCJT.masked_fill(~tokens_in(ranges_SJ2, T).unsqueeze(1), MASKED).amax(dim=-1)
+
+
+def tokens_in(ranges_SJ2: Tensor, tokens: int) -> Tensor:
+    """inside_SJT, bool: the tokens of each range (first, last); none of one that is padded with -1."""
+    token_T = torch.arange(tokens, device=ranges_SJ2.device)
+    first_SJ1, last_SJ1 = ranges_SJ2[..., :1], ranges_SJ2[..., 1:]
+    return (token_T >= first_SJ1) & (token_T <= last_SJ1) & (first_SJ1 >= 0)
 
 
 def best_places(

@@ -7,8 +7,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from redsm5.data.posts import SYMPTOMS
-from redsm5.evaluation.bootstrap import CURVE_POINTS, confidence_intervals, criteria_samples, pr_curve
+from redsm5.evaluation.bootstrap import (
+    CURVE_POINTS,
+    SAMPLES,
+    bounds,
+    confidence_intervals,
+    criteria_samples,
+    pr_curve,
+    weightings,
+)
+from redsm5.evaluation.calibration import brier_samples
 from redsm5.evaluation.metrics import PairScores, criteria_metrics, evidence_metrics, pair_scores, pooled
+from redsm5.evaluation.ranking import RankedPairs, ranking_samples
 
 LIMITS = np.full(9, 0.5)
 
@@ -127,6 +137,14 @@ def drawn_pairs(rng, posts):
     )
 
 
+def drawn_ranking(rng, posts):
+    """Pairs whose evidence sentence is at a rank that is the lower the harder the post and the rarer the symptom."""
+    posts_Q, symptoms_Q = np.nonzero(rng.random((posts, 9)) < SHARES)
+    ease_Q = rng.beta(2, 2, size=posts)[posts_Q] * np.linspace(1.0, 0.5, 9)[symptoms_Q]
+    rank_Q = rng.geometric(0.15 + 0.6 * ease_Q)
+    return RankedPairs(posts_Q, symptoms_Q, np.stack([1 / rank_Q, (rank_Q <= 10) / np.log2(rank_Q + 1)], axis=1))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_each_metric_s_interval_holds_the_truth_in_92_of_100_splits():
@@ -142,6 +160,25 @@ def test_each_metric_s_interval_holds_the_truth_in_92_of_100_splits():
         for name, value in truth.items():
             held[name] += found[name][0] <= value <= found[name][1]
     assert {name: count / 400 for name, count in held.items() if count / 400 < 0.92} == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_intervals_of_ranking_and_of_the_brier_score_hold_the_truth_in_92_of_100_splits():
+    rng = np.random.default_rng(3)
+    once, weights_RP = np.ones((1, 60_000)), weightings(297, SAMPLES)
+
+    def samples(posts, weights_RP):
+        return {"brier": brier_samples(*drawn(rng, posts), weights_RP)} | ranking_samples(
+            drawn_ranking(rng, posts), weights_RP
+        )
+
+    truth = {name: value[0] for name, value in samples(60_000, once).items()}
+    held = dict.fromkeys(truth, 0)
+    for _ in range(2000):
+        for name, (low, high) in bounds(samples(297, weights_RP), 297).items():
+            held[name] += low <= truth[name] <= high
+    assert {name: count / 2000 for name, count in held.items() if count / 2000 < 0.92} == {}
 
 
 def test_an_interval_holds_its_figure_even_where_the_samples_are_biased():

@@ -59,6 +59,51 @@ def test_the_page_shows_scores_intervals_thresholds_and_hard_negatives(make_tria
     assert titles == ["pr0-title", "pr1-title", "losses-title", "objective-title"]
 
 
+def calibration_of(*names: str) -> dict[str, Any]:
+    bins = [{"count": 60, "mean_probability": 0.04, "share_positive": 0.1}]
+    bins += [{"count": 0, "mean_probability": None, "share_positive": None}] * 8
+    bins += [{"count": 20, "mean_probability": 0.93, "share_positive": 0.5}]
+    rows = [{"id": name, "brier": 0.132, "ece": 0.153, "bins": bins} for name in names]
+    return {"brier_macro": 0.142, "ece_macro": 0.163, "bins": bins, "per_criterion": rows}
+
+
+def ranking_of(*names: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [
+        {"id": name, "posts": 17, "average_precision": 0.654, "ndcg_at_10": 0.765} for name in names[:-1]
+    ]
+    undefined = dict.fromkeys(("average_precision", "ndcg_at_10"), "no post has a sentence")
+    rows.append({"id": names[-1], "posts": 0, **dict.fromkeys(undefined), "undefined": undefined})
+    return {"average_precision_macro": 0.656, "ndcg_at_10_macro": 0.767, "per_criterion": rows}
+
+
+def test_the_page_shows_calibration_and_the_ranking_of_sentences(make_trial: MakeTrial) -> None:
+    intervals = {"calibration.brier_macro": [0.12, 0.16], "sentence_ranking.ndcg_at_10_macro": [0.7, 0.8]}
+    page = page_of(
+        make_trial,
+        calibration=calibration_of(*SYMPTOMS),
+        sentence_ranking=ranking_of(*SYMPTOMS),
+        confidence_intervals=intervals,
+    )
+    for words in (
+        "0 is best 0.142 0.120 to 0.160",
+        "so it has no interval 0.163",
+        "Sleep issues 0.132 0.153",
+        "1 is best 0.767 0.700 to 0.800",
+        "Sleep issues 17 0.654 0.765",
+        "Psychomotor 0 – –",
+        "Undefined (–), since no post has a sentence: Psychomotor.",
+    ):
+        assert words in page.text
+    titles = [attrs["aria-labelledby"] for tag, attrs in page.elements if tag == "svg"]
+    assert titles[2:6] == [f"rel{n}-title" for n in range(4)], "all symptoms together, and each of three"
+
+
+def test_a_report_of_an_older_version_has_neither(make_trial: MakeTrial) -> None:
+    text = page_of(make_trial).text
+    assert "Calibration" not in text
+    assert "Sentence ranking" not in text
+
+
 def test_what_is_undefined_stands_there_with_its_reason(make_trial: MakeTrial) -> None:
     page = page_of(make_trial)
     assert f"Undefined (–), since {NO_POSITIVES}: Psychomotor (F1, precision, recall, PR AUC)." in page.text

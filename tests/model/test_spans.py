@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from redsm5.model.evidence_heads import banded_products
-from redsm5.model.spans import MASKED, allowed_spans, band, best_places, best_spans, choice_loss, mean_over_known
+from redsm5.model.spans import (
+    MASKED,
+    allowed_spans,
+    band,
+    best_places,
+    best_spans,
+    best_within,
+    choice_loss,
+    mean_over_known,
+    tokens_in,
+)
 from tests.model.batch import backward
 
 seeds = st.integers(0, 2**31 - 1)
@@ -107,3 +117,19 @@ def test_the_mean_over_nothing_known_is_0_with_a_gradient_of_zeros() -> None:
     assert nothing.item() == 0.0
     assert loss_SC.grad is not None
     assert loss_SC.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_the_best_span_within_a_range_is_that_of_trying_all() -> None:
+    generator = torch.Generator().manual_seed(3)
+    scores_SCTL = torch.randn(2, 3, 9, 4, generator=generator)
+    ranges_SJ2 = torch.tensor([[[0, 0], [1, 2], [2, 8], [-1, -1]], [[3, 7], [8, 8], [0, 8], [-1, -1]]])
+    best_SCJ = best_within(scores_SCTL, ranges_SJ2)
+    for s, c, j in product(range(2), range(3), range(4)):
+        first, last = ranges_SJ2[s, j].tolist()
+        inside = [
+            scores_SCTL[s, c, t, width].item()
+            for t, width in product(range(9), range(4))
+            if first >= 0 and t >= first and t + width <= last
+        ]
+        assert best_SCJ[s, c, j].item() == pytest.approx(max(inside, default=MASKED), rel=1e-6)
+    assert tokens_in(ranges_SJ2, 9).sum(dim=-1).tolist() == [[1, 2, 7, 0], [5, 1, 9, 0]]
