@@ -11,6 +11,7 @@ lists all but README.md and thresholds.json, which a person may change. The fold
 """
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from transformers.utils import logging
+from transformers.utils import logging as of_transformers
 
 from redsm5 import hub
 from redsm5.config import Config, compose
@@ -208,13 +209,13 @@ def _verified(folder: Path) -> dict[str, str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Nothing of transformers' own on the terminal but errors."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    before = of_transformers.get_verbosity()
+    of_transformers.set_verbosity(logging.ERROR)
+    of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        of_transformers.set_verbosity(before)
 
 
 def _damaged(folder: Path, what: str) -> InputError:

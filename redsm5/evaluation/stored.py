@@ -15,9 +15,12 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, NoCheckpointError
 from redsm5.engine.installed import typed
+from redsm5.engine.records import TrialRecord
 from redsm5.engine.spec import load_config, load_snapshot
 from redsm5.engine.storage.checkpoint import load_weights
 from redsm5.engine.storage.store import DamagedCheckpoint, load_verified, read_verified
+from redsm5.engine.study.ids import find_trial
+from redsm5.engine.study.trial import read_record
 from redsm5.evaluation.report import IN_MEMORY
 from redsm5.model import MultiTaskModel, identity_of
 from redsm5.reports import EvaluationReport, Thresholds
@@ -36,6 +39,44 @@ class Stored:
     model: MultiTaskModel
     thresholds: Thresholds
     weights: str
+
+
+def folders_of(experiments: Path, name: str) -> tuple[list[Path], list[Path]]:
+    """The folders of the models that a person names: an exported folder, a trial's, or its ID. The confirmed winner of
+    a search is its repeats, where any have kept their weights.
+
+    Returns:
+        The folders, and those of repeats that are left out, since their weights were deleted.
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    if Path(name).is_dir():
+        return [Path(name)], []
+    folder, record = find_trial(experiments, name)
+    if name.partition(":")[0] != "winner":
+        return [folder], []
+    repeats = repeats_of(experiments, record)
+    kept = [repeat for repeat in repeats if has_weights(repeat)]
+    return (kept, [repeat for repeat in repeats if repeat not in kept]) if kept else ([folder], repeats)
+
+
+def repeats_of(experiments: Path, record: TrialRecord) -> list[Path]:
+    """The folders of the completed repeats that confirm a trial, in their order."""
+    found = [(read_record(folder), folder) for folder in paths.trial_dirs(experiments)]
+    repeats = [
+        (repeat.repeat or 0, folder)
+        for repeat, folder in found
+        if repeat and repeat.confirms == record.trial_id and repeat.state == "completed"
+    ]
+    return [folder for _, folder in sorted(repeats)]
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the checkpoint that a trial's report is about is there."""
+    report = load(folder / paths.REPORT, EvaluationReport)
+    name = report.evaluated_checkpoints[0].checkpoint_id.rpartition("/")[2] if report else ""
+    return bool(name) and (folder / paths.CHECKPOINTS / name).is_dir()
 
 
 def report_of(folder: Path) -> EvaluationReport:
