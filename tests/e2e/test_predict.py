@@ -18,6 +18,7 @@ from pyarrow import parquet
 import redsm5
 from redsm5.config import Config
 from redsm5.data import SYMPTOMS, load_test
+from redsm5.engine.errors import InputError
 from redsm5.engine.spec import load_config
 from redsm5.evaluation import outputs
 from tests.e2e.conftest import ROOT, records, wait_for
@@ -129,9 +130,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(form: str, trial: Path, predi
     assert f"predict --model {trial} --posts posts.csv --to out.{form}` continues" in told
     lines = partial.read_bytes()
     partial.write_bytes(lines + lines.splitlines(keepends=True)[1] + b'{"post_id":"torn')  # as a kill within a write
-    before = len(lines)
     predict(*words, f"out.{form}")
-    assert before > 0
     assert not partial.exists()
     assert (tmp_path / f"out.{form}").read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"posts.csv", f"out.{form}", f"whole.{form}"}
@@ -144,7 +143,7 @@ def test_a_run_that_was_killed_as_it_ended_ends_again(trial: Path, predict: Pred
     whole = (tmp_path / "out.csv").read_bytes()
     told = predict(*words, expect=1).stderr
     assert b"the file exists already" in told
-    rows = predict(*words[:-1], "out.jsonl")
+    predict(*words[:-1], "out.jsonl")
     rows = (tmp_path / "out.jsonl").read_bytes()
     with outputs.Partial(tmp_path / "out.csv.2", redsm5.load(trial).identity, with_text=False) as begun:
         begun.append([json.loads(line) for line in rows.splitlines()])
@@ -163,10 +162,10 @@ def test_other_posts_or_another_model_do_not_continue_a_run(
     running = subprocess.Popen(command("--model", trial, *words), cwd=tmp_path)
     partial = tmp_path / "out.csv.partial"
     wait_for(lambda: partial.exists() and partial.read_bytes().count(b"\n") > outputs.CHUNK)
-    locked = predict("--model", trial, *words, expect=1).stderr if running.poll() is None else b"another process"
+    running.send_signal(signal.SIGSTOP)
+    assert b"is written by another process" in predict("--model", trial, *words, expect=1).stderr
     running.kill()
     running.wait()
-    assert b"another process" in locked
     before = partial.read_bytes()
     other = uninterrupted / f"trial_{records(uninterrupted)[1]['trial_id']}"
     assert b"begun with another model" in predict("--model", other, *words, expect=1).stderr
@@ -238,7 +237,7 @@ def test_a_pipe_that_is_closed_ends_the_run_without_a_word(trial: Path, tmp_path
 
 
 def test_to_import_redsm5_imports_neither_torch_nor_transformers() -> None:
-    code = "import sys, redsm5; redsm5.load; assert not {'torch', 'transformers', 'numpy', 'pydantic'} & sys.modules.keys()"
+    code = "import sys, redsm5; redsm5.load; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -265,7 +264,7 @@ def test_no_post_is_cached(trial: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n", 7, "\ud800"])
 def test_what_is_no_post_is_refused(text: Any, trial: Path) -> None:
-    with pytest.raises(redsm5.engine.errors.InputError, match="post 2"):
+    with pytest.raises(InputError, match="post 2"):
         redsm5.load(trial).predict(["I sleep.", text])
 
 
