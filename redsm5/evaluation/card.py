@@ -104,7 +104,7 @@ def _symptoms(report: EvaluationReport) -> list[dict[str, Any]]:
     rows = []
     for row in report.test_metrics.criteria_matching.per_criterion:
         (tn, fp), (fn, tp) = row.confusion_matrix
-        counts = {"tn": tn, "fp": fp, "fn": fn, "tp": tp, "support": row.support}
+        counts: dict[str, Any] = {"tn": tn, "fp": fp, "fn": fn, "tp": tp, "support": row.support}
         scores = {name: figure(getattr(row, name)) for name in ("f1", "precision", "recall", "pr_auc")}
         threshold = figure((report.decision_thresholds or {}).get(row.id))
         rows.append({"id": row.id, "name": words(row.id), "threshold": threshold, **counts, **scores})

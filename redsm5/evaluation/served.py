@@ -4,9 +4,12 @@ It takes a table with the column `text`, and answers with the columns of `just p
 loaded by code (MLflow's models-from-code), which needs redsm5 where it is served; nothing is pickled.
 """
 
+import io
+import os
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +29,7 @@ from redsm5.evaluation.outputs import flat, row_of
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
-    from mlflow.pyfunc import PythonModel
+    from mlflow.pyfunc.model import PythonModel
 
 NAME = "redsm5"  # of the registered model, if no other is given
 ARTIFACT = "model"
@@ -40,7 +43,7 @@ set_model(python_model())
 
 def python_model() -> "PythonModel":
     """What MLflow loads and asks."""
-    from mlflow.pyfunc import PythonModel  # takes seconds
+    from mlflow.pyfunc.model import PythonModel  # takes seconds
 
     class SymptomModel(PythonModel):
         def load_context(self, context: Any) -> None:
@@ -48,7 +51,8 @@ def python_model() -> "PythonModel":
 
             self.model = load(context.artifacts[ARTIFACT])
 
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        # Without types, from which MLflow would guess a signature.
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
             """A table with the columns of `just predict`, for a table with the column `text`."""
             import pandas  # type: ignore[import-untyped]
 
@@ -68,7 +72,7 @@ def signature() -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    kinds = {name: DataType.double for name in SYMPTOMS}
+    kinds = dict.fromkeys(SYMPTOMS, DataType.double)
     kinds |= {f"{name}_present": DataType.boolean for name in SYMPTOMS} | {"evidence": DataType.string}
     inputs = Schema([ColSpec(DataType.string, "text")])
     return ModelSignature(inputs, Schema([ColSpec(kind, name) for name, kind in kinds.items()]))
@@ -106,14 +110,17 @@ def register(exported: Path, trial: Path, record: TrialRecord, config: StudySpec
 
 @contextmanager
 def _tracking(uri: str) -> Iterator[None]:
-    """MLflow's calls go to this address, and nothing of the environment's Git or user is recorded."""
+    """MLflow's calls go to this address, and say nothing on the terminal."""
     import mlflow
 
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(local.as_url(uri))
     mlflow.set_registry_uri(local.as_url(uri))
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         mlflow.set_tracking_uri(before[0])
         mlflow.set_registry_uri(before[1])
