@@ -194,6 +194,7 @@ def test_mlflow_serves_the_exported_model(trial: Path, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/symptoms/1", "--env-manager", "local"]
     settings = {"MLFLOW_TRACKING_URI": f"sqlite:///{experiments}/mlflow.db", "OMP_NUM_THREADS": "1"}
+    settings["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it starts `uvicorn`
     server = subprocess.Popen(
         [*command, "--port", str(port), "--workers", "1"],
         cwd=tmp_path,

@@ -33,7 +33,7 @@ Predict = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / "predict.py"), *map(str, words)]
+    return [sys.executable, str(ROOT / "scripts" / "predict_posts.py"), *map(str, words)]
 
 
 @pytest.fixture
