@@ -42,7 +42,9 @@ def main() -> int:
         "--model",
         required=True,
         metavar="DIR|ID",
-        help="a folder that `just export` wrote, or a trial; winner:STUDY averages the repeats that confirmed it",
+        help=typed(
+            "a folder that `just export` wrote, or a trial; winner:STUDY averages the repeats that confirmed it"
+        ),
     )
     parser.add_argument("--posts", required=True, metavar="FILE", help="a CSV file; -: standard input")
     parser.add_argument(
@@ -50,7 +52,9 @@ def main() -> int:
     )
     parser.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="of standard output")
     parser.add_argument("--text", action="store_true", help="with the text of the evidence spans")
-    parser.add_argument("--on-error", choices=("refuse", "skip"), default="refuse", help="what a malformed row is")
+    parser.add_argument(
+        "--on-error", choices=("refuse", "skip"), default="refuse", help="what to do with a malformed row"
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:1; default: the GPU, if there is one")
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()

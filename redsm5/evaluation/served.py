@@ -18,6 +18,7 @@ from redsm5.data.posts import SYMPTOMS
 from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, TrainingError
+from redsm5.engine.installed import typed
 from redsm5.engine.jsonio import dumps
 from redsm5.engine.records import Shipped, TrialRecord
 from redsm5.engine.redaction import redact
@@ -93,9 +94,7 @@ def register(exported: Path, trial: Path, record: TrialRecord, config: StudySpec
         tracker.ship(trial)  # so that there is a run
         shipped = load(trial / paths.SHIPPED, Shipped)
         if shipped is None:
-            raise InputError(
-                "the trial has no run in MLflow", where=str(trial), remedy="Run `just sync`, then this again."
-            )
+            raise InputError("the trial has no run in MLflow", where=str(trial), remedy=typed("Run `just sync` first."))
         with _tracking(uri):
             return _logged(exported, record, shipped.run_id, name)
     except Exception as error:
@@ -104,7 +103,7 @@ def register(exported: Path, trial: Path, record: TrialRecord, config: StudySpec
         raise TrainingError(
             f"MLflow did not take the model: {redact(str(error).splitlines()[0])}",
             where=redact(uri),
-            remedy=f"The folder {exported} is complete. Check MLflow: `just doctor --tracking-uri URI`.",
+            remedy=typed(f"The folder {exported} is complete. Check MLflow: `just doctor --tracking-uri URI`."),
         ) from None
 
 

@@ -24,6 +24,7 @@ from redsm5.data.batches import eval_loader, micro_batching_of, on_device
 from redsm5.data.encode import EncodedPosts
 from redsm5.data.posts import SYMPTOMS, Post
 from redsm5.engine.errors import ConfigError, InputError
+from redsm5.engine.installed import typed
 from redsm5.engine.spec import with_parameters
 from redsm5.evaluation import exported, stored
 from redsm5.evaluation.metrics import Pair
@@ -154,7 +155,7 @@ def load(*folders: str | Path, device: str | None = None) -> Model:
         LockedError: the trial is being trained.
     """
     if not folders:
-        raise InputError("no folder is named", remedy="Name a trial's folder, or one that `just export` wrote.")
+        raise InputError("no folder is named", remedy=typed("Name a trial's folder, or one that `just export` wrote."))
     where = _device(device)
     return Model(
         [(exported if exported.is_exported(folder) else stored).read(folder) for folder in map(Path, folders)], where

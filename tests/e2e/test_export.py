@@ -73,6 +73,30 @@ def test_a_pretrained_encoder_and_its_data_may_be_gone(tmp_path: Path) -> None:
     assert str(tmp_path) not in (tmp_path / "elsewhere" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data.folds=2", "train.epochs=1"],
+        ["train.mixed_precision=bf16", "train.epochs=1", "model.evidence_head_type=bio_crf"],
+        ["model.dtype=bfloat16", "train.epochs=1", "model.task_coupling=coupled", "model.coupling_method=concat"],
+    ],
+    ids=["folds", "bf16", "dtype"],
+)
+def test_every_kind_of_training_exports_what_it_evaluated(words: list[str], tmp_path: Path) -> None:
+    words = [*SMALL[:2], *words, *(["model.coupling_pooling=mean"] if "model.task_coupling=coupled" in words else [])]
+    run("launch.py", *words, f"experiments={tmp_path / 'experiments'}")
+    (trial,) = (tmp_path / "experiments").glob("trial_*")
+    where = ("--experiments", str(trial.parent), "--to", str(tmp_path / "model"))
+    run("export.py", trial.name.removeprefix("trial_"), *where)
+    posts = load_test(load_config(Config, trial).data).test
+    recorded = json.loads((trial / "predictions.json").read_bytes())["probabilities"]
+    for prediction, expected in zip(
+        redsm5.load(tmp_path / "model").predict([post.text for post in posts]), recorded, strict=True
+    ):
+        assert [each.probability for each in prediction.symptoms] == pytest.approx(expected, abs=1e-6)
+    assert ("This is the last fold's" in (tmp_path / "model" / "README.md").read_text()) == ("data.folds=2" in words)
+
+
 def test_transformers_alone_loads_the_encoder(trial: Path, exported: Path) -> None:
     """In a process that has no redsm5: its states are those of the encoder within the model."""
     code = f"""
