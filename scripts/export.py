@@ -7,11 +7,9 @@ encoder alone, for transformers. It needs neither the data nor the pretrained en
 import os
 from pathlib import Path
 
-from redsm5.config import Config
 from redsm5.engine import environment, files
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.installed import typed
-from redsm5.engine.spec import load_config
 from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.terminal import Parser
@@ -43,7 +41,7 @@ def main() -> int:
     if arguments.mlflow:
         from redsm5.evaluation.served import register
 
-        address = register(arguments.to, folder, record, load_config(Config, folder), arguments.name)
+        address = register(arguments.to, folder, record, arguments.name)
         log.info("registered with MLflow", model=address)
     return 0
 

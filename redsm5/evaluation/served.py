@@ -20,11 +20,10 @@ from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, TrainingError
 from redsm5.engine.installed import typed
 from redsm5.engine.jsonio import dumps
-from redsm5.engine.records import Shipped, TrialRecord
+from redsm5.engine.records import Shipped, StudyRecord, TrialRecord
 from redsm5.engine.redaction import redact
-from redsm5.engine.spec import StudySpec
+from redsm5.engine.spec import load_snapshot
 from redsm5.engine.tracking import local
-from redsm5.engine.tracking.shipper import tracking_uri
 from redsm5.engine.tracking.tracker import Tracker
 from redsm5.evaluation.outputs import flat, row_of
 
@@ -79,8 +78,8 @@ def signature() -> "ModelSignature":
     return ModelSignature(inputs, Schema([ColSpec(kind, name) for name, kind in kinds.items()]))
 
 
-def register(exported: Path, trial: Path, record: TrialRecord, config: StudySpec, name: str) -> str:
-    """Register an exported model with the MLflow of the trial's configuration, in the experiment of the trial's run.
+def register(exported: Path, trial: Path, record: TrialRecord, name: str) -> str:
+    """Register an exported model with the MLflow of the trial's study, in the experiment of the trial's run.
 
     Returns:
         Its address, models:/NAME/VERSION.
@@ -88,7 +87,7 @@ def register(exported: Path, trial: Path, record: TrialRecord, config: StudySpec
     Raises:
         TrainingError: MLflow refuses it, or does not answer.
     """
-    uri = tracking_uri(config)
+    uri = _address(trial, record)
     try:
         tracker = Tracker(uri, trial.parent / paths.MLFLOW_ARTIFACTS)
         tracker.ship(trial)  # so that there is a run
@@ -103,8 +102,18 @@ def register(exported: Path, trial: Path, record: TrialRecord, config: StudySpec
         raise TrainingError(
             f"MLflow did not take the model: {redact(str(error).splitlines()[0])}",
             where=redact(uri),
-            remedy=typed(f"The folder {exported} is complete. Check MLflow: `just doctor --tracking-uri URI`."),
+            remedy=typed(
+                f"The folder {exported} is complete. Check MLflow (`just doctor --tracking-uri URI`), then export to "
+                "another folder."
+            ),
         ) from None
+
+
+def _address(trial: Path, record: TrialRecord) -> str:
+    """MLflow's address: that of the study's last run, or of the trial's own configuration."""
+    study = load(paths.study_dir(trial.parent, record.study_id) / paths.STUDY, StudyRecord) if record.study_id else None
+    config = paths.moved((study.config if study else load_snapshot(trial)) or {}, trial.parent)
+    return str((config.get("study") or {}).get("tracking_uri") or local.own_uri(trial.parent))
 
 
 @contextmanager

@@ -248,6 +248,20 @@ def test_mlflow_serves_the_exported_model(trial: Path, tmp_path: Path) -> None:
         assert isinstance(json.loads(row["evidence"]), list)
 
 
+def test_an_mlflow_that_does_not_answer_is_told_and_the_folder_is_there(trial: Path, tmp_path: Path) -> None:
+    experiments = tmp_path / "experiments"
+    shutil.copytree(trial.parent, experiments)
+    (study,) = experiments.glob("study_*/study.json")
+    record = json.loads(study.read_bytes())
+    record["config"]["study"]["tracking_uri"] = f"http://127.0.0.1:{free_port()}"
+    study.write_text(json.dumps(record))
+    words = ("demo#0", "--experiments", str(experiments), "--to", str(tmp_path / "model"))
+    told = run("export.py", *words, "--mlflow", expect=2)
+    assert "MLflow did not take the model" in told
+    assert "Traceback" not in told
+    assert redsm5.load(tmp_path / "model").predict(["x"])
+
+
 def invocation(port: int, content: dict[str, Any]) -> list[dict[str, Any]]:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations",
@@ -269,7 +283,7 @@ def test_a_confirmed_winner_is_averaged_over_its_repeats(tmp_path: Path) -> None
     with posts.open("w", newline="") as file:
         csv.writer(file).writerows([("post_id", "text"), *enumerate(TEXTS)])
     told = run(
-        "predict.py", "--model", "winner:demo", *where, "--posts", str(posts), "--to", str(tmp_path / "out.jsonl")
+        "predict_posts.py", "--model", "winner:demo", *where, "--posts", str(posts), "--to", str(tmp_path / "out.jsonl")
     )
     assert "averaging the predictions of confirmed repeats" in told
     folders = [tmp_path / "experiments" / f"trial_{record['trial_id']}" for record in repeats]
