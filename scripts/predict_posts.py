@@ -5,14 +5,15 @@ be larger than memory. The predictions (.csv, .jsonl or .parquet) are a row for 
 is resumed by the same command; its rows are in FILE.partial until all are there.
 """
 
+import io
 import os
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -24,7 +25,7 @@ from redsm5.engine.errors import InputError, Interrupted, exit_with_message
 from redsm5.engine.installed import typed
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.study.signals import StopRequest
-from redsm5.engine.terminal import Parser
+from redsm5.engine.terminal import Parser, show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.outputs import WRITERS, Partial, Row, chunks_of, format_of, row_of, skip
 
@@ -201,8 +202,16 @@ def predict_to_pipe(
     Raises:
         Interrupted: a signal asked to stop.
     """
-    out: IO[bytes] = sys.stdout.buffer
     written = 0
+
+    def write(rows: Sequence[Row], *, header: bool = False) -> None:
+        content = io.BytesIO()
+        WRITERS[form](content, rows, header=header)
+        if sys.stdout.isatty():  # which would obey control characters in a post_id
+            show(content.getvalue().decode().removesuffix("\n"))
+        else:
+            sys.stdout.buffer.write(content.getvalue())
+            sys.stdout.buffer.flush()
 
     def check() -> None:
         if stop.requested:
@@ -210,11 +219,10 @@ def predict_to_pipe(
             raise Interrupted(f"stopped after {written} posts", remedy=remedy)
 
     if form == "csv":
-        WRITERS[form](out, ())
+        write((), header=True)
     for chunk in chunks_of(posts):
         rows = predicted(model, chunk, check, with_text=with_text)
-        WRITERS[form](out, rows, header=False)
-        out.flush()
+        write(rows)
         written += len(rows)
         tell(written)
 

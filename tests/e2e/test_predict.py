@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,22 @@ def test_a_pipe_that_is_closed_ends_the_run_without_a_word(trial: Path, tmp_path
         running.stdout.close()
         assert running.stderr.read() == b""
         assert running.wait(timeout=60) == 0
+
+
+def test_a_terminal_gets_no_control_character(trial: Path, tmp_path: Path) -> None:
+    (tmp_path / "posts.csv").write_text("post_id,text\n\x1b]0;owned\x07,I sleep.\n")
+    ours, theirs = pty.openpty()
+    words = command("--model", trial, "--posts", "posts.csv", "--to", "-")
+    with subprocess.Popen(words, cwd=tmp_path, stdout=theirs, stderr=subprocess.DEVNULL) as running:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while piece := os.read(ours, 4096):
+                shown += piece
+        assert running.wait(timeout=60) == 0
+    os.close(ours)
+    assert b"owned" in shown
+    assert b"\x1b" not in shown
 
 
 def test_to_import_redsm5_imports_neither_torch_nor_transformers() -> None:
