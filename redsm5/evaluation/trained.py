@@ -9,7 +9,7 @@ Shapes: P posts, M models, C = 9 symptoms.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -34,6 +34,9 @@ from redsm5.evaluation.thresholds import vector
 from redsm5.reports import Thresholds
 
 CHUNK = 1024  # posts that `predict` sorts by length together
+# Of a micro-batch, if the training had no limit: a batch of long posts, each with dozens of windows, must not fill the
+# memory. Only the last digits of a prediction depend on it.
+MAX_TOKENS = 16_384
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -131,12 +134,11 @@ class Model:
 
     def _of_member(self, member: Stored, posts: Sequence[Post], check: Callable[[], object]) -> Predictions:
         dataset = EncodedPosts(posts, member.tokenizer, member.config, cached=False)
-        loader = eval_loader(
-            dataset,
-            member.config.train.batch_size,
-            member.tokenizer.pad_token_id,
-            micro_batching=micro_batching_of(member.config),
-        )
+        parts = micro_batching_of(member.config)
+        if parts.max_tokens is None:
+            parts = replace(parts, max_tokens=MAX_TOKENS)
+        size, pad_id = member.config.train.batch_size, member.tokenizer.pad_token_id
+        loader = eval_loader(dataset, size, pad_id, micro_batching=parts)
         return predict(member.model, _checked(on_device(loader, self.device), check), dataset)
 
 

@@ -115,7 +115,7 @@ def test_all_formats_say_the_same(trial: Path, predict: Predict, tmp_path: Path)
     assert piped.stdout == (tmp_path / "out.csv").read_bytes()
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("form", [pytest.param("csv", marks=pytest.mark.long), "jsonl", "parquet"])
 def test_a_killed_run_is_resumed_to_the_same_bytes(form: str, trial: Path, predict: Predict, tmp_path: Path) -> None:
     count = 5 * outputs.CHUNK + 10
     posts_of(tmp_path / "posts.csv", count)
@@ -259,6 +259,7 @@ def test_to_import_redsm5_imports_neither_torch_nor_transformers() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_posts(trial: Path, tmp_path: Path) -> None:
     peaks = []
     for name, count in (("few", 1000), ("many", 8000)):
