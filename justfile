@@ -79,6 +79,16 @@ rebuild *flags: setup
 compare *flags: setup
     @exec {{ redsm5 }} compare "$@"
 
+# Write a trial's model as a folder that stands alone, with a model card: just export ID --to DIR [--mlflow]
+[no-exit-message]
+export *flags: setup
+    @exec {{ redsm5 }} export "$@"
+
+# Predict symptoms and evidence of new posts: just predict --model DIR|ID --posts FILE.csv|- --to FILE.csv|.jsonl|.parquet|-
+[no-exit-message]
+predict *flags: setup
+    @exec {{ redsm5 }} predict "$@"
+
 # Repeat every decision of a search with study.pruner=asha: just replay [STUDY]
 [no-exit-message]
 replay *flags: setup

@@ -17,6 +17,8 @@ COMMANDS = {
     "reproduce": ("reproduce.py", "train a trial again from its snapshot and compare every metric"),
     "compare": ("compare.py", "compare two trials on the same test posts, with intervals and p values"),
     "rebuild": ("rebuild.py", "train a trial again whose weights are gone, and put them back"),
+    "export": ("export.py", "write a trial's model as a folder that stands alone, with a model card"),
+    "predict": ("predict_posts.py", "predict symptoms and evidence of new posts"),
     "replay": ("replay.py", "repeat every decision of a search with study.pruner=asha"),
     "baseline": ("baseline.py", "train the baseline, TF-IDF with linear SVMs, on the same splits"),
     "protocol": ("protocol.py", "tabulate F1 by the split of ReDSM5's authors and by ours, with intervals"),

@@ -9,13 +9,17 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from redsm5.engine.errors import InputError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+MAX_FIELD = 1 << 24  # characters of a field that is streamed: one whose quote is never closed must not fill the memory
+HEAD = 1 << 16  # bytes by which a stream is recognized
+_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, by Python's error handler surrogateescape
 _EXPORT = "Open it with the program that made it and save it as CSV UTF-8."
 
 # The first bytes of a file, its kind, and the remedy; {path} and {folder} are quoted for a shell.
@@ -59,7 +63,82 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """
     csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long post
     text, separator = _opened(_decode(path), columns)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    for record in _records(io.StringIO(text, newline=""), separator, columns, path):
+        if isinstance(record, InputError):
+            raise record
+        yield record
+
+
+def stream(source: BinaryIO, path: Path, columns: Sequence[str]) -> Iterator[Row | InputError]:
+    """The records of a CSV file of any size, read in constant memory; in the place of a malformed one its error.
+
+    A record with a byte that is not UTF-8, or with a NUL, is malformed, and so is a field of more than MAX_FIELD
+    characters.
+
+    Args:
+        source: the file, or a pipe, from its beginning.
+        path: its name, for messages.
+
+    Raises:
+        InputError: it is no CSV file, or lacks one of these columns.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    head = source.read(HEAD).removeprefix(codecs.BOM_UTF8)
+    _refuse_foreign(head, path)
+    joined = io.BufferedReader(_Joined(head, source))
+    text = io.TextIOWrapper(joined, encoding="utf-8", errors="surrogateescape", newline=None)
+    lines = iter(lambda: text.readline(MAX_FIELD), "")
+    first = list(_up_to_header(lines))
+    opened, separator = _opened("".join(first), columns)
+    for record in _records(chain(io.StringIO(opened, newline=""), lines), separator, columns, path):
+        yield record if isinstance(record, InputError) else _readable(record)
+
+
+def _up_to_header(lines: Iterator[str]) -> Iterator[str]:
+    """Lines up to the second that is not blank: the first may be Excel's `sep=`."""
+    found = 0
+    for line in lines:
+        yield line
+        found += bool(line.strip())
+        if found == 2:
+            return
+
+
+def _readable(record: Row) -> Row | InputError:
+    """The record, or its error if a byte was not UTF-8, or is NUL."""
+    place, row = record
+    text = "".join(row.values())
+    if "\0" in text:
+        return InputError("a NUL byte", where=str(place), remedy="Remove it.")
+    if wrong := _ESCAPED.search(text):
+        what = f"byte 0x{ord(wrong[0]) - 0xDC00:02x} is not UTF-8"
+        return InputError(what, where=str(place), remedy="Save the file as UTF-8.")
+    return record
+
+
+class _Joined(io.RawIOBase):
+    """A file from its beginning, of which `head` was read already."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._head[: len(buffer)] or self._rest.read(len(buffer))
+        self._head = self._head[len(piece) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def _records(lines: Iterable[str], separator: str, columns: Sequence[str], path: Path) -> Iterator[Row | InputError]:
+    """The records of lines that end with \\n; in the place of a malformed one its error.
+
+    Raises:
+        InputError: the header lacks a column, or there is none.
+    """
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1
@@ -68,19 +147,18 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         except StopIteration:
             break
         except csv.Error as error:
-            unclosed = "unexpected end of data" in str(error)
-            raise InputError(
-                "a quote opened in this record is never closed" if unclosed else "text follows a closing quote",
-                where=str(Place(path, line)),
-                remedy='Enclose the field in quotes and double the quotes within it: "she said ""no""".',
-            ) from None
+            malformed = _malformed(str(error), Place(path, line))
+            if header is None:
+                raise malformed from None
+            yield malformed
+            continue
         if not any(cell.strip() for cell in row):
             continue
         if header is None:
             header = [cell.strip() for cell in row]
             _check_header(header, columns, path, line)
         elif len(row) != len(header):
-            raise InputError(
+            yield InputError(
                 f"the record has {len(row)} fields, the header has {len(header)}",
                 where=str(Place(path, line)),
                 remedy=f"Enclose fields that contain {SEPARATORS.get(separator, 'the separator')}, quotes or line "
@@ -90,6 +168,17 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             yield Place(path, line), dict(zip(header, row, strict=True))
     if header is None:
         raise InputError("the file is empty", where=str(path), remedy=f"It must have the columns {', '.join(columns)}.")
+
+
+def _malformed(error: str, place: Place) -> InputError:
+    """The error for what the csv module refuses."""
+    quote = 'Enclose the field in quotes and double the quotes within it: "she said ""no""".'
+    if "unexpected end of data" in error:
+        return InputError("a quote opened in this record is never closed", where=str(place), remedy=quote)
+    if "field limit" in error:
+        what = f"a field has more than {csv.field_size_limit()} characters, or a quote in it is never closed"
+        return InputError(what, where=str(place), remedy=quote)
+    return InputError("text follows a closing quote", where=str(place), remedy=quote)
 
 
 def _opened(text: str, columns: Sequence[str]) -> tuple[str, str]:

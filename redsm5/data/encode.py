@@ -42,6 +42,9 @@ class Example(NamedTuple):
 class EncodedPosts(Dataset[Example]):
     """A split as the encoder reads it; taken from the cache if it was encoded before.
 
+    Args:
+        cached: whether the cache is used. Posts that are not of the data set are never kept there.
+
     Attributes:
         posts: as given; their texts stay in memory for the character metrics.
         items: in the order of the posts and, within a post, of SYMPTOMS.
@@ -52,11 +55,17 @@ class EncodedPosts(Dataset[Example]):
 
     posts: Sequence[Post]
     items: Sequence[Item]
+    _given_items: Sequence[Item]
 
-    def __init__(self, posts: Sequence[Post], tokenizer: "PreTrainedTokenizerFast", config: Config) -> None:
+    def __init__(
+        self, posts: Sequence[Post], tokenizer: "PreTrainedTokenizerFast", config: Config, *, cached: bool = True
+    ) -> None:
         self._tokenizer, self._config = tokenizer, config
         self.max_length = config.model.max_length
         self.posts = self._given = posts
+        if not cached:
+            self.items = self._given_items = self._encoded(posts)
+            return
         key = self._key()
         content = cache.find(key)
         if content is None:

@@ -8,11 +8,12 @@ quoted only if it has the form that its column requires, since rows may be shift
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from redsm5.data.align import Alignment, By, align
-from redsm5.data.csvfile import Place, Row, rows
+from redsm5.data.csvfile import Place, Row, rows, stream
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span
 from redsm5.engine.errors import InputError, closest
 
@@ -86,6 +87,30 @@ def corpus_of(post_rows: Iterable[Row], annotation_rows: Iterable[Row], table: P
     counts["posts"] = len(posts)
     counts["posts_without_symptom"] = sum(not any(post.labels) for post in posts)
     return Corpus(posts, dict(counts))
+
+
+def stream_posts(source: BinaryIO, path: Path) -> Iterator[tuple[str, str] | InputError]:
+    """The (post_id, text) of each row of a posts file of any size, or of a pipe, in constant memory; in the place of a
+    malformed row its error, which names the line. That a post_id occurs twice is not noticed.
+
+    Args:
+        source: from its beginning. path: its name, for messages.
+
+    Raises:
+        InputError: it is no CSV file, or lacks a column.
+    """
+    for record in stream(source, path, POSTS_COLUMNS):
+        if isinstance(record, InputError):
+            yield record
+            continue
+        place, row = record
+        try:
+            post_id = _required(row, "post_id", place)
+            _required(row, "text", place)
+        except InputError as error:
+            yield error
+        else:
+            yield post_id, row["text"]
 
 
 def _read_posts(records: Iterable[Row], table: Path) -> dict[str, str]:

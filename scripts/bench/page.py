@@ -28,7 +28,7 @@ from redsm5.engine.terminal import Parser, show
 HERE = Path(__file__).parent
 BENCHES = (
     *("sample", "between", "checkpoint", "storage", "throughput"),
-    *("posts", "journal", "shipping", "resume", "search", "live", "luck", "terminal"),
+    *("posts", "predict", "journal", "shipping", "resume", "search", "live", "luck", "terminal"),
 )
 # Run only on request: the first takes up to an hour, the others have no contender.
 APART = ("soak", "serialization", "minilm")

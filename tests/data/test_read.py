@@ -16,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from redsm5.data import csvfile
+from redsm5.data.csvfile import rows
 from redsm5.data.posts import SYMPTOMS, Span
-from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
+from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus, stream_posts
 from redsm5.engine.errors import InputError
 
 SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
@@ -479,3 +481,71 @@ def test_the_authors_sample_is_read_and_nothing_is_lost_silently():
     assert aligned + counts["unaligned"] == counts["evidence"] == sum(row["status"] == "1" for row in rows)
     present = {(row["post_id"], row["DSM5_symptom"]) for row in rows if row["status"] == "1"}
     assert {(p.post_id, s) for p in corpus.posts for s in SYMPTOMS if label(p, s)} == present
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# streams
+
+
+def streamed(content, path=Path("posts.csv")):
+    """What `stream_posts` gives for these bytes; the error's place and fault in its place."""
+    found = stream_posts(io.BytesIO(content), path)
+    return [(each.where, each.what) if isinstance(each, InputError) else each for each in found]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"post_id,text\na,one\nb,two\n",
+        b"\xef\xbb\xbfpost_id,text\r\na,one\r\nb,two",
+        b"sep=;\ntext;post_id;more\none;a;x\n\ntwo; b ;y\n",
+        b"\n\npost_id\ttext\ra\tone\r\r\rb\ttwo\r",
+        b'"post_id"|"text"\n"a"|"one"\n"b"|"two"\n',
+    ],
+)
+def test_a_stream_reads_every_dialect_that_a_file_may_have(content, tmp_path):
+    assert streamed(content) == [("a", "one"), ("b", "two")]
+    (tmp_path / "posts.csv").write_bytes(content)
+    whole = [(row["post_id"].strip(), row["text"]) for _, row in rows(tmp_path / "posts.csv", ("post_id", "text"))]
+    assert whole == streamed(content)
+
+
+def test_a_stream_names_malformed_rows_and_goes_on():
+    content = (
+        b'post_id,text\na,"x\ny"\nb\nc,"q" r\nd,\xe4\xff\ne,n\0\nf,nan\n,z\ng,"quote ""in"" it"\nh,"never closed\ni,k\n'
+    )
+    found = streamed(content)
+    assert [each for each in found if len(each) == 2 and not each[0].startswith("posts.csv")] == [
+        ("a", "x\ny"),
+        ("g", 'quote "in" it'),
+    ]
+    faults = {int(where.rpartition(" ")[2]): what for where, what in found if where.startswith("posts.csv")}
+    assert [*faults] == [4, 5, 6, 7, 8, 9, 11]
+    for line, part in ((4, "1 fields"), (5, "closing quote"), (6, "0xe4"), (7, "NUL"), (8, "missing value")):
+        assert part in faults[line]
+    assert faults[9] == "post_id is empty"
+    assert "never closed" in faults[11]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "the file is empty"),
+        (b"a post without a header\n", "column post_id is missing"),
+        (b"post_id,post_id,text\na,b,c\n", "column post_id occurs twice"),
+        (b"PK\x03\x04rest", "an Excel workbook"),
+        ("post_id,text\na,b\n".encode("utf-16"), "in UTF-16"),
+    ],
+)
+def test_a_stream_that_is_no_table_of_posts_is_refused(content, told):
+    with pytest.raises(InputError, match=told) as caught:
+        streamed(content)
+    assert "without a header" not in caught.value.message()
+
+
+def test_a_field_without_end_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(csvfile, "MAX_FIELD", 1000)
+    content = b'post_id,text\na,"' + b"x" * 5000 + b"\n" + b"b,y\n" * 3
+    found = streamed(content)
+    assert "more than 1000 characters" in found[0][1]
+    assert found[-1] == ("b", "y")

@@ -14,12 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from redsm5.config import Config
+from redsm5.data import load_test
+from redsm5.engine.spec import load_config
 from tests.e2e.conftest import ROOT, records, trial_at, wait_for
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BUILD = PROJECT["build-system"]
 VERSION = PROJECT["project"]["version"]
 SMALL = ["data.posts=90", "model.max_length=64", "train.epochs=4", "study.trials=1"]
+PREDICT = """
+import json, pathlib, redsm5
+texts = json.loads(pathlib.Path("texts.json").read_text())
+predictions = redsm5.load("copied").predict(texts)
+print(json.dumps([[each.probability for each in post.symptoms] for post in predictions]))
+"""
 OFFLINE = ("Could not find a version that satisfies", "No matching distribution", "Connection")
 
 
@@ -66,6 +75,17 @@ class Installed:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
         return output
+
+    def python_output(self, code: str) -> str:
+        """What a Python program prints there, which must be a success."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [self.python, "-E", "-c", code]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +155,18 @@ def test_a_study_is_interrupted_resumed_and_looked_at_without_a_checkout(install
     assert "keep" in installed.run("checkpoints", trial["trial_id"])
     assert "Nothing to clean up" in installed.run("cleanup")
     assert "demo" in installed.run("tui", "--once")
+
+    # the model, where there is neither a checkout nor the experiments: the same probabilities as on record
+    installed.run("export", "best", "--to", "exported")
+    recorded = json.loads((experiments / f"trial_{trial['trial_id']}" / "predictions.json").read_bytes())
+    posts = load_test(load_config(Config, experiments / f"trial_{trial['trial_id']}").data).test
+    (installed.folder / "texts.json").write_text(json.dumps([post.text for post in posts]))
+    (installed.folder / "exported").rename(installed.folder / "copied")
+    experiments.rename(installed.folder / "gone")
+    found = json.loads(installed.python_output(PREDICT))
+    for probabilities, expected in zip(found, recorded["probabilities"], strict=True):
+        assert probabilities == pytest.approx(expected, abs=1e-6)
+    (installed.folder / "gone").rename(experiments)
 
 
 def test_messages_name_commands_as_they_are_typed_without_a_checkout(installed: Installed) -> None:

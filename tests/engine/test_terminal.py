@@ -21,6 +21,12 @@ APART = {
     ("redsm5/engine/study/workers.py", "rich.progress"): "likewise the bar over the trials of all workers",
     ("redsm5/engine/study/workers.py", "rich.console"): "likewise",
     ("redsm5/engine/tracking/progress.py", "rich.console"): "likewise",
+    ("scripts/predict_posts.py", "rich.progress"): "likewise the bar over the posts",
+    ("scripts/predict_posts.py", "rich.console"): "likewise",
+    (
+        "scripts/predict_posts.py",
+        "sys.stdout.buffer.write",
+    ): "the rows as they are, for a pipe or a file, never a terminal",
     ("redsm5/engine/files.py", "os.fdopen"): "a file of ours",
     ("redsm5/engine/study/launch.py", "os.fdopen"): "a trial's log file",
     ("scripts/doctor.py", "sys.exit"): "too old a Python is told before anything of ours can be imported",
