@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from redsm5.engine import files
+from redsm5.engine import files, paths
+from redsm5.engine.storage.store import read_verified
 
 ROOT = Path(__file__).parents[2]
 # Short enough for a test, long enough to be interrupted in the middle.
@@ -106,11 +107,11 @@ def all_metrics(experiments: Path) -> list[dict[tuple[str, int], Any]]:
 
 
 def weights(experiments: Path) -> list[dict[str, bytes]]:
-    """The kept checkpoints' weights, by trial and checkpoint."""
+    """The kept checkpoints' weights, by trial and checkpoint, however they are stored."""
     return [
         {
-            p.parent.name: p.read_bytes()
-            for p in experiments.glob(f"trial_{r['trial_id']}/checkpoints/*/model.safetensors")
+            p.parent.name: bytes(read_verified(p.parent)[paths.WEIGHTS])
+            for p in experiments.glob(f"trial_{r['trial_id']}/checkpoints/*/{paths.SUMS}")
         }
         for r in records(experiments)
     ]

@@ -106,7 +106,7 @@ def test_what_is_left_is_the_weights_of_the_best_and_verifies(uninterrupted: Pat
         checkpoints = list((trial / "checkpoints").iterdir())
         assert checkpoints
         for checkpoint in checkpoints:
-            assert {p.name for p in checkpoint.iterdir()} == {"model.safetensors", "manifest.json", "SHA256SUMS"}
+            assert {p.name for p in checkpoint.iterdir()} == {"model.delta", "manifest.json", "SHA256SUMS"}
             subprocess.run(["sha256sum", "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=checkpoint, check=True)
 
 

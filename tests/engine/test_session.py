@@ -24,7 +24,7 @@ from redsm5.engine.script import ScriptSpec
 from redsm5.engine.session import Session, SessionError, train
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.storage.checkpoint import Identity, Saver, TrainingState, seed_everything
-from redsm5.engine.storage.store import DamagedCheckpoint
+from redsm5.engine.storage.store import DamagedCheckpoint, read_verified
 from redsm5.engine.study.trial import create_trial, read_record
 from redsm5.engine.study.trial_run import TrialRun
 from redsm5.engine.tracking.journal import read_metrics
@@ -389,7 +389,7 @@ def test_folds_are_trained_one_after_the_other_wherever_a_trial_is_interrupted(i
 def weights_of(trial: TrialRun) -> bytes:
     (best,) = (trial.folder / paths.CHECKPOINTS).glob("epoch-*")
     assert best.name == f"epoch-{FOLDS * EACH:04}"
-    return (best / paths.WEIGHTS).read_bytes()
+    return bytes(read_verified(best)[paths.WEIGHTS])
 
 
 def test_a_fold_begins_with_a_model_of_its_own_shape_after_a_kill(tmp_path: Path) -> None:
