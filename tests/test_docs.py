@@ -94,7 +94,7 @@ def test_the_oldest_python_is_the_same_everywhere() -> None:
 def test_every_key_that_is_named_is_one_of_the_configuration(page: Path) -> None:
     known = re.findall(r"(?m)^\| `([\w.]+)` \|", (ROOT / "docs/reference.md").read_text())
     sections = "|".join({key.split(".")[0] for key in known if "." in key})
-    named = re.findall(rf"[`\s]((?:{sections})(?:\.(?!jsonl?`)\w+)+)(?=[`=])", page.read_text())
+    named = re.findall(rf"[`\s]((?:{sections})(?:\.(?!(?:jsonl?|delta|safetensors)`)\w+)+)(?=[`=])", page.read_text())
     assert [key for key in named if not any(f"{key}.".startswith(f"{name}.") for name in known)] == []
 
 

@@ -3,7 +3,8 @@
 Contenders train the same small model (`model=tiny`; Trainer's has one head, so it is a little smaller) for as many
 trials and epochs, saving after each epoch, one study after the other in one run. The folder is measured every few
 milliseconds to find the peak. What is left when the study has ended is given per trial in units of the model's weights,
-so that it applies to any model: 1 is the best weights of each trial and nothing else.
+so that it applies to any model: 1 is the best weights of each trial and nothing else. `model=tiny` has no pretrained
+weights, to which those of a fine-tuned model would be stored as the difference.
 """
 
 import os
@@ -18,8 +19,10 @@ from pathlib import Path
 from between import run_trainer
 from results import Result, arguments_of, digits, finish
 
+from redsm5.engine import paths
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.installed import SCRIPTS
+from redsm5.engine.storage.delta import read_header
 from redsm5.engine.tables import Row
 from redsm5.engine.terminal import show
 
@@ -42,6 +45,15 @@ def sizes(root: Path) -> Iterator[tuple[Path, int]]:
                     yield path, path.stat().st_size
                 except FileNotFoundError:
                     continue
+
+
+def uncompacted(file: tuple[Path, int]) -> tuple[Path, int]:
+    """A file of weights as it was before it was stored in fewer bytes."""
+    path, size = file
+    if path.name != paths.WEIGHTS_DELTA:
+        return file
+    with path.open("rb") as stored:
+        return path.with_name(WEIGHTS), read_header(stored.readline())[0].bytes
 
 
 @contextmanager
@@ -85,7 +97,7 @@ def main() -> int:
                 way(root)
             files = list(sizes(root))
             most[name], left[name] = max(seen), sum(size for _, size in files)
-            weights[name] = next(size for path, size in files if path.name == WEIGHTS)
+            weights[name] = next(size for path, size in map(uncompacted, files) if path.name == WEIGHTS)
     if most[with_budget] > arguments.budget:
         show(f"the budget was exceeded: {most[with_budget]} bytes", error=True)
         return 1

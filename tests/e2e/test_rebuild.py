@@ -1,4 +1,4 @@
-"""Weights that were deleted come back, the same to the bit; where that cannot be, it is said beforehand or afterwards."""
+"""Weights that were deleted come back, the same to the bit; where they cannot, it is said before or after training."""
 
 import json
 import shutil

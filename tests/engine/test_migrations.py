@@ -129,7 +129,7 @@ def test_what_lies_within_a_document_is_migrated_by_its_own_number() -> None:
     with pytest.raises(NewerSchemaError):
         parse({**head, "trials": [{**TRIAL, "schema": TRIAL_SCHEMA + 1}]}, StudyIndex)
     study = {"study_id": "s", "name": "n", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
-    study = parse({**study, "trials": {"wanted": 1}, "config": {"study": {}}}, StudyRecord)
+    study = parse({**study, "trials": {"wanted": 1}, "config": {"study": {}, "retention": {}}}, StudyRecord)
     assert study.config["schema"] == CONFIG_SCHEMA
     assert flatten(study.config) == LEGACY
 
@@ -179,8 +179,10 @@ def test_an_older_checkpoint_is_of_the_same_model_once_its_legacy_values_are_fil
 # one way to read each kind
 
 READERS = {"redsm5/engine/documents.py", "redsm5/engine/spec.py"}
-# What is not read from a file: the search space within a study's configuration, which may be refused by itself.
+# What is no document of an experiments folder: parts of a study's configuration, which may be refused by themselves, and
+# the thresholds of an exported model, which a person may edit.
 APART = {
+    "redsm5/evaluation/exported.py": {"Thresholds"},
     "redsm5/evaluation/summary.py": {"SearchConfig"},
     "redsm5/evaluation/confirmation.py": {"ConfirmConfig"},
 }

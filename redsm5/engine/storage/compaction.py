@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def _encode(original: Path, small: Path, base: Path | None, sha256: str) -> str 
         other = delta.FileBytes(base)
         relative = f"{base.parents[1].name}/{paths.BASE}/{base.name}"
         found = delta.differences(content, other)
-        header = header.model_copy(update={"base": relative, "base_sha256": _sha256(base), "differences": found})
+        header = replace(header, base=relative, base_sha256=_sha256(base), differences=found)
     digest = _write(small, delta.encode(content, header, other))
     if small.stat().st_size > AT_MOST[original.name] * len(content):
         return None

@@ -14,15 +14,14 @@ docs/storage.md reads it with 20 lines of Python.
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from redsm5.engine import files
-from redsm5.engine.documents import Record
 from redsm5.engine.jsonio import dumps, loads
 
 PIECE = 1 << 24  # bytes of the file in one piece
@@ -65,7 +64,8 @@ class FileBytes:
 Differences = list[tuple[int, int, int, int]]
 
 
-class Header(Record):
+@dataclass(frozen=True)
+class Header:
     """The first line of a model.delta.
 
     Attributes:
@@ -75,13 +75,13 @@ class Header(Record):
         differences: [width, at, base_at, size] of each tensor that is stored as a difference.
     """
 
-    format: int = 1
-    codec: str = CODEC
     bytes: int
     sha256: str
     base: str | None = None
     base_sha256: str | None = None
-    differences: Differences = Field(default_factory=list)
+    differences: Differences = field(default_factory=list)
+    format: int = 1
+    codec: str = CODEC
 
 
 class _Tensor(NamedTuple):
@@ -125,7 +125,7 @@ def differences(content: Source, base: Source) -> Differences:
 def encode(content: Source, header: Header, base: Source | None) -> Iterator[bytes]:
     """The parts of a model.delta, one after the other."""
     codec = _codec()
-    yield dumps(header.model_dump()) + b"\n"
+    yield dumps(asdict(header)) + b"\n"
     for width, first, last in _ranges(content):
         encoded = codec(_piece(content, base, header.differences, width, first, last), width)
         yield len(encoded).to_bytes(8, "little") + encoded
@@ -140,7 +140,10 @@ def read_header(delta: bytes | bytearray) -> tuple[Header, int]:
     end = delta.find(b"\n")
     if end < 0:
         raise ValueError("it has no header")
-    header = Header.model_validate(loads(bytes(delta[:end])))
+    try:
+        header = Header(**loads(bytes(delta[:end])))
+    except TypeError as error:
+        raise ValueError(f"its header is malformed: {error}") from error
     if (header.format, header.codec) != (1, CODEC):
         raise ValueError(f"it has the format {header.format} with {header.codec}, which this version does not read")
     return header, end + 1

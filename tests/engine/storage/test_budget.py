@@ -318,7 +318,7 @@ def test_what_is_cheap_to_train_again_for_its_bytes_goes_before_what_is_dear() -
 
     records = [
         completed("best", 0.9, 2.0, 100),
-        completed("second", 0.8, 400.0, 100),  # 200 / 100 / 2
+        completed("second", 0.8, 360.0, 100),  # 180 / 100 / 2
         completed("small", 0.7, 60.0, 10),  # 30 / 10 / 3
         completed("dear", 0.6, 8000.0, 100),  # 4000 / 100 / 4
         completed("worst", 0.5, 800.0, 100),  # 400 / 100 / 5
