@@ -49,7 +49,7 @@ def sizes(root: Path) -> Iterator[tuple[Path, int]]:
 
 def uncompacted(file: tuple[Path, int]) -> tuple[Path, int]:
     """A file of weights as it was before it was stored in fewer bytes."""
-    path, size = file
+    path, _ = file
     if path.name != paths.WEIGHTS_DELTA:
         return file
     with path.open("rb") as stored:

@@ -179,8 +179,8 @@ def test_an_older_checkpoint_is_of_the_same_model_once_its_legacy_values_are_fil
 # one way to read each kind
 
 READERS = {"redsm5/engine/documents.py", "redsm5/engine/spec.py"}
-# What is no document of an experiments folder: parts of a study's configuration, which may be refused by themselves, and
-# the thresholds of an exported model, which a person may edit.
+# What is no document of an experiments folder: parts of a study's configuration, which may be refused by themselves,
+# and the thresholds of an exported model, which a person may edit.
 APART = {
     "redsm5/evaluation/exported.py": {"Thresholds"},
     "redsm5/evaluation/summary.py": {"SearchConfig"},

@@ -1,13 +1,15 @@
 """A trial's folder is followed as it grows, and told as it stands."""
 
 import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from redsm5.engine import paths
-from redsm5.engine.records import Decision, MetricRow, RetentionRow
+from redsm5.engine.records import Decision, MetricRow, Receipt, RetentionRow
 from tests.tui.hostile import evaluation
-from tui.panels.trial import configuration
+from tui.panels.trial import checkpoints, configuration
 from tui.read import files
 from tui.read.detail import LOG, LOG_LINES, MOST_METRICS, TrialReader, flatten, log_line
 
@@ -246,3 +248,27 @@ def test_a_folder_that_is_not_there_is_an_empty_trial(tmp_path, trial):
     detail = TrialReader(tmp_path / "none", "t").read(trial.record)
     assert (detail.series, detail.checkpoints, detail.config, detail.log) == ({}, (), {}, ())
     assert (detail.report, detail.problems, detail.pruned) == (None, (), None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the receipt
+
+
+def test_weights_that_are_gone_name_the_command_that_trains_them_again(trial):
+    """The study's index, from which the record comes, has no receipts: trial.json has."""
+    view = SimpleNamespace(now=datetime(2026, 1, 1, tzinfo=UTC))
+    receipt = Receipt(weights_sha256="ab" * 32, seconds=75.0, versions={}, data_fingerprint=None)
+    done = trial.record.model_copy(update={"state": "completed", "receipt": receipt})
+    folder = trial.path / paths.CHECKPOINTS / "epoch-0001"
+    folder.mkdir(parents=True)
+    (folder / paths.WEIGHTS_DELTA).write_bytes(bytes(500))
+    trial.add(paths.RETENTION, retention("keep", 500))
+    assert "trained in" not in checkpoints(view, trial.read()).plain
+    (trial.path / paths.TRIAL).write_bytes(done.to_json())
+    assert trial.read().record.receipt is None
+    assert checkpoints(view, trial.read()).plain.endswith("trained in 1:15")
+    (folder / paths.WEIGHTS_DELTA).unlink()
+    folder.rmdir()
+    trial.add(paths.RETENTION, retention("delete", 500))
+    rebuild = f"just rebuild {trial.record.trial_id[:8]} trains it again"
+    assert checkpoints(view, trial.read()).plain.endswith(f"trained in 1:15; {rebuild}")

@@ -90,7 +90,7 @@ def checkpoints(view: View, detail: TrialDetail) -> Text:
         style = "" if line.bytes else text.DIM
         page.append(f"{star} {text.clean(line.name, 16):<14} {text.value(line.score):>7}  {there:<16}", style)
         page.append(f"  {text.clock(line.timestamp, view.now)} {text.shorter(line.reason)}\n", text.DIM)
-    if receipt := detail.record.receipt:
+    if receipt := detail.receipt:
         gone = not any(line.bytes for line in detail.checkpoints)
         rebuild = typed(f"; just rebuild {text.clean(detail.record.trial_id, 60)[:8]} trains it again") if gone else ""
         page.append(f"trained in {text.duration(receipt.seconds)}{rebuild}\n", text.DIM)

@@ -7,7 +7,7 @@ from typing import Any
 
 from redsm5.engine import paths
 from redsm5.engine.jsonio import loads
-from redsm5.engine.records import Decision, MetricRow, RetentionRow, TrialRecord
+from redsm5.engine.records import Decision, MetricRow, Receipt, RetentionRow, TrialRecord
 
 from .files import Documents, Lines, read_object, records
 from .reports import EvaluationReport
@@ -56,6 +56,7 @@ class TrialDetail:
         config: the configuration by dotted key.
         log: its last lines, oldest first.
         pruned: why the driver ended it, if it did.
+        receipt: of a completed one, by which its weights can be trained again.
         problems: what could not be read completely, in words.
         version: changes when anything here does.
     """
@@ -69,6 +70,7 @@ class TrialDetail:
     report: EvaluationReport | None
     problems: tuple[str, ...]
     pruned: str | None
+    receipt: Receipt | None
     version: int
 
 
@@ -97,8 +99,10 @@ class TrialReader:
         if not self._config:
             self._config = flatten(read_object(self.folder / paths.CONFIG) or {})
         report = self._documents.get(self.folder / paths.REPORT, EvaluationReport)
+        own = self._documents.get(self.folder / paths.TRIAL, TrialRecord)  # the study's index has no receipts
+        receipt = own.receipt if own else None
         problems = self._problems()
-        seen = (record, report, problems)
+        seen = (record, report, problems, receipt)
         if changed or seen != self._last:
             self._version, self._last = self._version + 1, seen
         return TrialDetail(
@@ -109,6 +113,7 @@ class TrialReader:
             config=self._config,
             log=tuple(self._lines),
             report=report,
+            receipt=receipt,
             problems=problems,
             pruned=self._pruned,
             version=self._version,
