@@ -352,3 +352,42 @@ def test_a_kill_at_a_system_call_loses_nothing(calls: list[strace.Call], stride:
         assert not (study / paths.BASE).exists(), call
         assert all(not opened(experiments, trial_id)[0].names() for trial_id in TRIALS), call
         shutil.rmtree(experiments)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a kill at every system call of weights that are put back
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("stride", [STRIDE, pytest.param(1, marks=pytest.mark.long)])
+def test_a_kill_while_weights_are_put_back_leaves_all_or_nothing(stride: int, tmp_path: Path) -> None:
+    if strace.MISSING:
+        pytest.skip(strace.MISSING)
+    make_study(tmp_path / "again")
+    command = [sys.executable, "-m", "tests.engine.storage.rebuilder"]
+
+    def evicted(name: str) -> Path:
+        make_study(tmp_path / name)
+        shutil.rmtree(paths.trial_dir(tmp_path / name, TRIALS[0]) / paths.CHECKPOINTS)
+        return tmp_path / name
+
+    whole = evicted("whole")
+    words = ["strace", "-y", "-xx", "-o", str(tmp_path / "calls"), "-e", "trace=%file,%desc"]
+    subprocess.run([*words, *command, str(whole), str(tmp_path / "again")], check=True, capture_output=True, cwd=ROOT)
+    wanted = {name: content for name, content in contents_of(0).items() if name == paths.WEIGHTS}
+    checkpoint = Path(f"trial_{TRIALS[0]}") / paths.CHECKPOINTS / "epoch-0001"
+    assert originals(read_verified(whole / checkpoint)) == wanted
+    changing = [call for call in strace.calls(tmp_path / "calls", {"only": 0}, whole) if call.changes]
+    assert len(changing) > 20
+    for call in changing[::stride]:
+        experiments = evicted("killed")
+        fault = f"inject={call.name}:signal=SIGKILL:when={call.n}"
+        words = ["strace", "-o", os.devnull, "-e", f"trace={call.name}", "-e", fault, *command]
+        killed = subprocess.run([*words, str(experiments), str(tmp_path / "again")], capture_output=True, cwd=ROOT)
+        assert killed.returncode == -9, (call, killed.stderr)
+        store, _ = opened(experiments, TRIALS[0])  # removes litter
+        for name in store.names():
+            assert wanted.items() <= originals(read_verified(store.folder / name)).items(), call
+        subprocess.run([*command, str(experiments), str(tmp_path / "again")], check=True, capture_output=True, cwd=ROOT)
+        assert wanted.items() <= originals(read_verified(experiments / checkpoint)).items(), call
+        shutil.rmtree(experiments)
