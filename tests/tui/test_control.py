@@ -104,7 +104,7 @@ async def test_cleanup_deletes_what_is_left_over_and_says_how_much(folder):
     async with app.run_test(size=(100, 30)) as pilot:
         await settled(pilot)
         await pilot.press("5")
-        for _ in range(20):  # it is a process of its own
+        for _ in range(120):  # it is a process of its own
             await pilot.pause(0.5)
             if "cleanup would free 123 kB" in shown(app):
                 break
@@ -112,7 +112,7 @@ async def test_cleanup_deletes_what_is_left_over_and_says_how_much(folder):
         await pilot.press("K", "n")
         assert left.exists()
         await pilot.press("K", "y")
-        for _ in range(20):
+        for _ in range(120):
             await pilot.pause(0.5)
             if "Cleaned up: 123 kB freed, 0 skipped." in notices(app):
                 break
