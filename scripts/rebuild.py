@@ -17,6 +17,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import ConfigError, DiskError, InputError, LockedError, exit_with_message
 from redsm5.engine.installed import typed
+from redsm5.engine.overrides import quoted
 from redsm5.engine.records import Receipt, StudyRecord, TrialRecord
 from redsm5.engine.spec import StudySpec, with_parameters
 from redsm5.engine.storage.store import OVERHEAD, load_verified, read_verified
@@ -51,7 +52,7 @@ def main() -> int:
     if list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}")):
         show(f"trial {record.trial_id} has its weights: nothing to rebuild")
         return 0
-    task, _ = task_of([f"trial.id={record.trial_id}", f"experiments={arguments.experiments}"])
+    task, _ = task_of([f"trial.id={record.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     config: StudySpec = saved_config(task, arguments.experiments, record.trial_id, arguments.data_dir)
     check(record, config, task, anyway=arguments.anyway)
     log = open_logs(None)
@@ -139,8 +140,8 @@ def put_back(folder: Path, record: TrialRecord, config: StudySpec, again: Path, 
                     "Free space: `just cleanup --execute --evict`; or raise retention.max_total_size of its study."
                 ),
             )
-        files_ = {name: content for name, content in contents.items() if name != paths.MANIFEST}
-        store.commit(manifest.model_copy(update={"trial_id": record.trial_id}), files_)
+        others = {name: content for name, content in contents.items() if name != paths.MANIFEST}
+        store.commit(manifest.model_copy(update={"trial_id": record.trial_id}), others)
     store.finish()
     repeated = read_record(again)
     receipt = record.receipt or (repeated and repeated.receipt)

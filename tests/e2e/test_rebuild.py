@@ -25,7 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def evicted(whole: Path, tmp_path: Path) -> Path:
     """The study's folder without the weights of its trials."""
-    experiments = tmp_path / "e"
+    experiments = tmp_path / "an e, with=signs"
     shutil.copytree(whole, experiments)
     for folder in paths.trial_dirs(experiments):
         shutil.rmtree(folder / paths.CHECKPOINTS)
