@@ -18,7 +18,7 @@ from tests.crash import strace
 from tests.minilm import need_package, unpacked
 from tests.scripts.conftest import ROOT, Run
 
-COMMAND = [sys.executable, str(ROOT / "scripts" / "sample_model.py")]
+COMMAND = [sys.executable, "-B", str(ROOT / "scripts" / "sample_model.py")]
 STRIDE = 8
 
 

@@ -303,7 +303,8 @@ def test_cleanup_names_and_deletes_those_that_nothing_refers_to(study: Path, sta
 # ---------------------------------------------------------------------------------------------------------------------
 # a kill at every system call, from the first byte that is encoded to the last that is evicted
 
-COMMAND = [sys.executable, "-m", "tests.engine.storage.compactor"]
+# Nothing compiled is written (-B): else a first run would make more calls than those that are killed.
+COMMAND = [sys.executable, "-B", "-m", "tests.engine.storage.compactor"]
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +365,7 @@ def test_a_kill_while_weights_are_put_back_leaves_all_or_nothing(stride: int, tm
     if strace.MISSING:
         pytest.skip(strace.MISSING)
     make_study(tmp_path / "again")
-    command = [sys.executable, "-m", "tests.engine.storage.rebuilder"]
+    command = [sys.executable, "-B", "-m", "tests.engine.storage.rebuilder"]
 
     def evicted(name: str) -> Path:
         make_study(tmp_path / name)
