@@ -40,6 +40,7 @@ class Config(StudySpec):
         "data.validation_seed": None,
         "data.folds": None,
         "data.alignment": "window",
+        "data.test_split": "stratified",
     }
     SECTIONS: ClassVar[tuple[str, ...]] = ("data", "model", *StudySpec.SECTIONS)
     NOT_SEARCHED: ClassVar[tuple[str, ...]] = ("data", *StudySpec.NOT_SEARCHED)

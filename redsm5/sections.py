@@ -22,6 +22,7 @@ LOSS = "val_loss"
 
 FOCAL_FAMILY = ("focal", "adaptive_focal", "hybrid")
 HEADS_WITH_HIDDEN_LAYER = ("mlp", "mlp_residual", "gated")
+AUTHORS_TEST_FRACTION = 0.2
 Column = Literal["post_id", "text", "sentence_id", "sentence_text", "DSM5_symptom", "status", "annotations"]
 # For each conditional field: the field on which it depends, and whether a value of that field requires it.
 CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -63,6 +64,7 @@ class DataConfig(Section):
         columns: with dataset, the names of columns there, by ours.
         posts, seed: with synthetic, how many posts, and from which seed.
         repo_id: with hub, the dataset. revision: a commit, tag or branch of it.
+        test_split: the test posts are drawn `stratified`, or as ReDSM5's `authors` drew them (docs/results.md).
         split_seed, validation_fraction, test_fraction: the split by post, stratified over the nine symptoms.
         validation_seed: splits the posts that are not test posts anew into training and validation; null: split_seed.
         folds: a trial trains so many models, each on all but one fold of the posts that are not test posts; what it
@@ -83,6 +85,7 @@ class DataConfig(Section):
     seed: Seed | None = None
     repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     revision: Revision | None = None
+    test_split: Literal["stratified", "authors"]
     split_seed: Seed
     validation_seed: Seed | None = None
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
@@ -99,6 +102,21 @@ class DataConfig(Section):
         for source, fields in fields_of.items():
             for field in fields.split():
                 require(f"data.{field}", getattr(self, field), self.source == source, f"data.source={self.source}")
+        return self
+
+    @model_validator(mode="after")
+    def _authors_can_be_followed(self) -> Self:
+        if self.test_split == "authors" and self.source not in ("csv", "synthetic"):
+            raise ConfigError(
+                f"data.test_split=authors with data.source={self.source}: their test posts depend on the order of rows",
+                remedy="Use data=csv with the folder of redsm5_posts.csv.",
+            )
+        if self.test_split == "authors" and self.test_fraction != AUTHORS_TEST_FRACTION:
+            raise ConfigError(
+                f"data.test_fraction={self.test_fraction} with data.test_split=authors: they test on "
+                f"{AUTHORS_TEST_FRACTION} of the posts",
+                remedy="Leave data.test_fraction out.",
+            )
         return self
 
 

@@ -129,4 +129,7 @@ def _remarks(splits: Splits, config: Config) -> list[tuple[str, dict[str, Any]]]
     if not config.data.group_duplicates and (copies := splits.counts["duplicate_posts"]):
         told = "duplicates of a post may be in different splits, since data.group_duplicates is false"
         remarks.append((told, {"duplicate_posts": copies}))
+    elif config.data.test_split == "authors" and (copies := splits.counts["duplicate_posts"]):
+        told = "duplicates of a test post may be training posts, since data.test_split is authors"
+        remarks.append((told, {"duplicate_posts": copies}))
     return remarks

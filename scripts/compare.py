@@ -49,7 +49,7 @@ def compared(experiments: Path, first: str, second: str) -> tuple[list[Differenc
     if (ours.post_ids, ours.split) != (theirs.post_ids, theirs.split):
         raise InputError(
             f"trials {first} and {second} were evaluated on different posts",
-            remedy="Compare trials of the same data and data.split_seed, both evaluated on the test split.",
+            remedy="Compare trials of the same data and its splits, both evaluated on the test split.",
         )
     config = from_snapshot(Config, report.config)
     posts = {post.post_id: post for post in load_test(config.data).test}

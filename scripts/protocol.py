@@ -1,7 +1,7 @@
 """Tabulate F1 by the split of ReDSM5's authors and by ours: `just protocol data=csv data.dir=DIR [study=NAME]`.
 
 On each split the SVM and the majority are trained and tested; of a study, its confirmed winner, or its best trial, is
-shown on our split. The authors' own figures stand beside them.
+shown on the split that it was trained for (data.test_split). The authors' own figures stand beside them.
 """
 
 import argparse
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redsm5.config import Config, compose
-from redsm5.data import load_learnable, load_test, posts_by_row
+from redsm5.data import load_learnable, load_splits, load_test, posts_by_row
+from redsm5.data.split import authors_split
 from redsm5.engine import environment, files
 from redsm5.engine.errors import exit_with_message
 from redsm5.engine.study.ids import find_study
@@ -58,20 +59,26 @@ def tabulated(config: Config, studies: Sequence[str]) -> list[Row]:
     from redsm5.evaluation import protocol
     from redsm5.evaluation.saved import predictions_of
 
-    splits, test = load_learnable(config.data), load_test(config.data).test
-    learned = [*splits.train, *splits.validation]
-    ours, authors = protocol.Part(protocol.OURS, learned, test), protocol.authors_split(posts_by_row(config.data))
+    data = {name: config.data.model_copy(update={"test_split": name}) for name in ("stratified", "authors")}
+    splits = load_learnable(data["stratified"])
+    ours = protocol.Part(protocol.OURS, splits.learned, load_test(data["stratified"]).test)
+    authors = protocol.Part(protocol.AUTHORS, *authors_split(posts_by_row(config.data)))
     seed, scope, metric = config.train.seed, config.train.thresholds, config.study.metric
     theirs = protocol.by_authors(authors, seed)
     our_rows = protocol.by_us(ours, splits, seed=seed, scope=scope, metric=metric)
-    seen, experiments = {post.post_id for post in learned}, Path(config.experiments)
+    experiments = Path(config.experiments)
     for name in studies:
         study = find_study(experiments, name)
         kind = "winner" if study.confirmed else "best"
         shown = f"{kind} of {one_line(study.name)}"
         evaluated = predictions_of(experiments, f"{kind}:{study.study_id}")
-        our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint)
-        theirs.append(protocol.not_by_authors(authors, shown, seen))
+        if (evaluated[1].config.get("data") or {}).get("test_split") == "authors":
+            learned = load_splits(data["authors"])
+            theirs += protocol.of_trial(authors, shown, *evaluated, learned.fingerprint)
+            our_rows.append(protocol.not_evaluated(ours, shown, learned.learned))
+        else:
+            our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint)
+            theirs.append(protocol.not_evaluated(authors, shown, splits.learned))
     return [*our_rows, *theirs, *protocol.of_notebooks()]
 
 

@@ -18,7 +18,7 @@ from redsm5.data.csvfile import rows
 from redsm5.data.dataset import files_of, layout_of, read_dataset
 from redsm5.data.posts import SYMPTOMS, Corpus, Post, Span, labels_of
 from redsm5.data.read import ANNOTATIONS_FILE, POSTS_FILE, read_corpus
-from redsm5.data.split import Assignment, split
+from redsm5.data.split import Assignment, authors_split, split
 from redsm5.data.synthesize import write_csvs
 from redsm5.engine.errors import HubError, InputError
 
@@ -52,6 +52,11 @@ class Splits:
     fingerprint: str
     counts: dict[str, int]
     positives: dict[str, tuple[int, ...]]
+
+    @property
+    def learned(self) -> list[Post]:
+        """All that is learned or chosen from: the training and the validation posts."""
+        return [*self.train, *self.validation]
 
     def head(self, posts: int) -> "Splits":
         """The first `posts` posts of each split, for a dry run."""
@@ -143,12 +148,15 @@ def posts_by_row(config: "DataConfig") -> list[Post]:
     Raises:
         InputError: as `load_splits`.
     """
-    posts = _load(config)[0].posts
+    return _by_row(_load(config)[0], config)
+
+
+def _by_row(corpus: Corpus, config: "DataConfig") -> list[Post]:
     if config.source != "csv" or config.dir is None:
-        return list(posts)
+        return list(corpus.posts)
     table = Path(config.dir).expanduser() / POSTS_FILE
     places = {row["post_id"].strip(): place.number for place, row in rows(table, ["post_id"])}
-    return sorted(posts, key=lambda post: places[post.post_id])
+    return sorted(corpus.posts, key=lambda post: places[post.post_id])
 
 
 def dataset_dict(config: "DataConfig") -> "DatasetDict":
@@ -171,7 +179,8 @@ def _load(config: "DataConfig", fold: int = -1) -> tuple[Corpus, Assignment]:
     if key and (content := cache.find(key)):
         return unpack_posts(content)
     corpus = _read(config)
-    assignment = split(corpus, config, fold)
+    test_posts = authors_split(_by_row(corpus, config))[1] if config.test_split == "authors" else None
+    assignment = split(corpus, config, fold, test_posts)
     if key and key == _key(config, fold):  # the files may change while they are read
         cache.keep(key, pack_posts(corpus, assignment))
     return corpus, assignment
@@ -191,7 +200,7 @@ def _key(config: "DataConfig", fold: int) -> str | None:
             return None
         if config.source == "dataset":
             source.append(config.columns)
-    seeds = (config.split_seed, config.validation_seed)
+    seeds = (config.test_split, config.split_seed, config.validation_seed)
     split = (*seeds, config.validation_fraction, config.test_fraction, config.group_duplicates, config.folds, fold)
     return cache.key("posts", source, config.alignment, *split)
 

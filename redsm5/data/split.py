@@ -3,7 +3,9 @@
 Duplicates of a post stay in one split, so that no memorized post is evaluated (`redsm5.data.duplicates`). The same
 posts and split_seed give the same splits, whatever the order of rows in the files. The test split is drawn first, so it
 does not depend on validation_fraction; data.validation_seed draws the validation split of the rest with another seed.
-With data.folds the rest is dealt into folds instead, of which one is the validation split.
+With data.test_split=authors the test posts are those of ReDSM5's authors, whose order of rows matters, and whose
+duplicates may be training posts. With data.folds the rest is dealt into folds instead, of which one is the validation
+split.
 """
 
 import hashlib
@@ -42,12 +44,28 @@ class Assignment:
     duplicate_groups: int
 
 
-def split(corpus: Corpus, config: "DataConfig", fold: int = -1) -> Assignment:
+def authors_split(posts: Sequence[Post]) -> tuple[list[Post], list[Post]]:
+    """(train, test) as ReDSM5's authors split all posts (github.com/eliseobao/redsm5, examples/), which are in the
+    order of their rows.
+
+    Raises:
+        InputError: there are fewer than two posts.
+    """
+    from sklearn.model_selection import train_test_split  # takes a second, and is not needed if the split is cached
+
+    if len(posts) < 2:
+        raise InputError("a single post cannot be split", where="data", remedy="Use more posts.")
+    train, test = train_test_split(list(posts), test_size=0.2, random_state=42)
+    return train, test
+
+
+def split(corpus: Corpus, config: "DataConfig", fold: int = -1, test_posts: Sequence[Post] | None = None) -> Assignment:
     """Assign every post to train, validation or test; with data.group_duplicates, all duplicates of a post to the same
     split.
 
     Args:
         fold: of data.folds, the one that is the validation split.
+        test_posts: the test split, where it is not ours to draw; their duplicates stay among the others.
 
     Raises:
         InputError: too few posts for three splits of these fractions; or a symptom has fewer than there are folds.
@@ -57,7 +75,7 @@ def split(corpus: Corpus, config: "DataConfig", fold: int = -1) -> Assignment:
     for post, first in zip(posts, originals(posts), strict=True):
         copies[first].append(post)
     groups = list(copies.values()) if config.group_duplicates else [[post] for post in posts]
-    n_test = max(1, round(config.test_fraction * len(groups)))
+    n_test = len(test_posts or ()) or max(1, round(config.test_fraction * len(groups)))
     n_validation = config.folds or max(1, round(config.validation_fraction * len(groups)))
     if len(groups) <= n_test + n_validation:
         different = "" if len(groups) == len(posts) else f" ({len(groups)} without duplicates)"
@@ -65,7 +83,12 @@ def split(corpus: Corpus, config: "DataConfig", fold: int = -1) -> Assignment:
             f"{len(posts)} posts{different} are too few for a training, a validation and a test split",
             remedy="Use more posts, or lower data.test_fraction and data.validation_fraction.",
         )
-    rest, test = _draw(groups, n_test, config.split_seed)
+    if test_posts is None:
+        rest, test = _draw(groups, n_test, config.split_seed)
+    else:
+        drawn = {post.post_id for post in test_posts}
+        rest = [left for group in groups if (left := [post for post in group if post.post_id not in drawn])]
+        test = [[post] for post in test_posts]
     again = config.split_seed if config.validation_seed is None else config.validation_seed
     if config.folds:
         folds = _deal(rest, config.folds, again)

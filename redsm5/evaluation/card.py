@@ -23,6 +23,7 @@ SUICIDAL = "SUICIDAL_THOUGHTS"
 SHOWN = ("model", "train")
 PRIVATE = ("model.model_id", "train.augmentation.translation_models")  # may be folders of a machine
 SPLIT = (
+    "test_split",
     "split_seed",
     "validation_seed",
     "validation_fraction",
@@ -52,6 +53,7 @@ def card_of(report: EvaluationReport, record: TrialRecord, experiments: Path) ->
             source=data.get("repo_id") or data.get("source"),
             split=", ".join(f"{key} {value_text(data[key])}" for key in SPLIT if data.get(key) is not None),
             grouped=data.get("group_duplicates"),
+            by_authors=data.get("test_split") == "authors",
             invented=data.get("source") == "synthetic",
             fixed=(report.config.get("train") or {}).get("thresholds") == "fixed",
             folds=data.get("folds"),

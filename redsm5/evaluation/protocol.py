@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.model_selection import train_test_split
 from sklearn.svm import LinearSVC
 
 from redsm5.data import Splits
@@ -30,7 +29,7 @@ from redsm5.evaluation.bootstrap import SAMPLES, bounds, criteria_samples, weigh
 from redsm5.evaluation.thresholds import choose, default_thresholds, vector
 from redsm5.reports import EvaluationReport, PredictionsRecord
 
-TEST_SHARE, SEED, THRESHOLD = 0.2, 42, 0.5
+THRESHOLD = 0.5
 OURS, AUTHORS, OTHER = "ours", "authors", "authors, unseeded"
 BASELINE, THEIR_SVM, MAJORITY = "SVM, just baseline", "SVM, authors' recipe", "majority"
 FIGURES = ("macro_f1", "macro_low", "macro_high", "micro_f1", "micro_low", "micro_high")
@@ -64,18 +63,6 @@ class Part:
         groups = originals([*self.train, *self.test])
         learned = set(groups[: len(self.train)])
         return sum(group in learned for group in groups[len(self.train) :])
-
-
-def authors_split(posts: Sequence[Post]) -> Part:
-    """The authors' split of all posts, which are in the order of their rows.
-
-    Raises:
-        InputError: there are fewer than two posts.
-    """
-    if len(posts) < 2:
-        raise InputError("a single post cannot be split", where="data", remedy="Use more posts.")
-    train, test = train_test_split(list(posts), test_size=TEST_SHARE, random_state=SEED)
-    return Part(AUTHORS, train, test)
 
 
 def with_none(symptoms_P9: NDArray[Any]) -> Labels:
@@ -132,10 +119,10 @@ def authors_svm(train: Sequence[Post], test: Sequence[Post]) -> Decisions:
 def of_trial(
     part: Part, name: str, predictions: PredictionsRecord, report: EvaluationReport, fingerprint: str
 ) -> list[Row]:
-    """A trained trial on our test posts, from its predictions and the thresholds of its report.
+    """A trained trial on the test posts of its split, from its predictions and the thresholds of its report.
 
     Args:
-        fingerprint: of our posts and their splits.
+        fingerprint: of the posts and their splits.
 
     Raises:
         InputError: the trial had others, or was not evaluated on the test split.
@@ -157,12 +144,13 @@ def of_trial(
     return rows_of(part, name, with_none(np.array(predictions.probabilities)[order] >= limits_9) > 0)
 
 
-def not_by_authors(part: Part, name: str, seen: set[str]) -> Row:
-    """The row of a trial that cannot be tested on the authors' split, since it was trained on other posts.
+def not_evaluated(part: Part, name: str, learned: Sequence[Post]) -> Row:
+    """The row of a trial that cannot be tested on this split, since it was trained on another.
 
     Args:
-        seen: the post_ids of its training and validation posts.
+        learned: its training and validation posts.
     """
+    seen = {post.post_id for post in learned}
     known = sum(post.post_id in seen for post in part.test)
     note = f"not evaluated: {known} of these posts are in its training or validation split"
     return _row(part, name, 10, dict.fromkeys(FIGURES), note)

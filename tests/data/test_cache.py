@@ -124,7 +124,14 @@ def test_augmented_posts_are_encoded_and_the_others_taken_as_they_are(
 
 @pytest.mark.parametrize(
     "word",
-    ["data.posts=61", "data.seed=1", "data.split_seed=1", "data.validation_fraction=0.2", "data.test_fraction=0.3"],
+    [
+        "data.posts=61",
+        "data.seed=1",
+        "data.split_seed=1",
+        "data.test_split=authors",
+        "data.validation_fraction=0.2",
+        "data.test_fraction=0.3",
+    ],
 )
 def test_other_posts_or_splits_are_another_entry(folder: Path, word: str) -> None:
     base = load_splits(compose(SMALL).data)

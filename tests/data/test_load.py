@@ -19,6 +19,7 @@ from redsm5.engine.errors import InputError
 def config(**changes):
     fields = {"source": "synthetic", "dir": None, "posts": 100, "seed": 7}
     fractions = {
+        "test_split": "stratified",
         "split_seed": 42,
         "validation_seed": None,
         "folds": None,

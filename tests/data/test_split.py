@@ -20,7 +20,13 @@ SAMPLE = Path(__file__).parents[2].parent / "shared/data/redsm5_sample"
 
 def config(**changes):
     return SimpleNamespace(
-        **{"split_seed": 42, "validation_seed": None, "validation_fraction": 0.15, "test_fraction": 0.2}
+        **{
+            "test_split": "stratified",
+            "split_seed": 42,
+            "validation_seed": None,
+            "validation_fraction": 0.15,
+            "test_fraction": 0.2,
+        }
         | {"folds": None, "group_duplicates": True, "alignment": "words", **changes}
     )
 

@@ -13,9 +13,10 @@ from sklearn.svm import LinearSVC
 from redsm5.config import compose
 from redsm5.data import load_splits, load_test, posts_by_row
 from redsm5.data.posts import SYMPTOMS, Post, labels_of
-from redsm5.engine.errors import InputError
+from redsm5.data.split import authors_split
+from redsm5.engine.errors import ConfigError, InputError
 from redsm5.evaluation import protocol
-from redsm5.evaluation.protocol import Part, authors_split, authors_svm, by_authors, f1_figures, rows_of, with_none
+from redsm5.evaluation.protocol import Part, authors_svm, by_authors, f1_figures, rows_of, with_none
 
 NAMES = (*SYMPTOMS, "NO_SYMPTOMS")
 
@@ -27,7 +28,7 @@ def post_of(number, *present, text=None):
 
 @pytest.fixture(scope="module")
 def part():
-    return authors_split(posts_by_row(compose(["data.posts=200"]).data))
+    return Part(protocol.AUTHORS, *authors_split(posts_by_row(compose(["data.posts=200"]).data)))
 
 
 def test_ten_labels_by_hand():
@@ -47,10 +48,9 @@ def test_ten_labels_by_hand():
 def test_the_split_is_that_of_scikit_learn_over_the_rows():
     posts = [post_of(number) for number in range(17)]
     train, test = train_test_split(posts, test_size=0.2, random_state=42)
-    found = authors_split(posts)
-    assert (found.train, found.test) == (train, test)
+    assert authors_split(posts) == (train, test)
     assert [post.post_id for post in test] == ["p00", "p01", "p05", "p15"], "as scikit-learn has it for 17 rows"
-    assert authors_split(posts[::-1]).test != test, "it depends on the order of the rows"
+    assert authors_split(posts[::-1])[1] != test, "it depends on the order of the rows"
     with pytest.raises(InputError, match="a single post"):
         authors_split(posts[:1])
 
@@ -62,6 +62,39 @@ def test_a_folder_s_posts_are_in_the_order_of_its_rows(tmp_path):
     )
     config = compose(["data=csv", f"data.dir={tmp_path}"]).data
     assert [post.post_id for post in posts_by_row(config)] == ["c1", "a2", "b3", "d4"]
+
+
+def test_a_trial_can_be_trained_for_the_authors_split(tmp_path):
+    """Their test posts in the order of the rows, whatever the ids; of the others, copies stay together."""
+    names = [f"p{(7 * number) % 60:02d}" for number in range(60)]
+    copied = "the same words about the same long night written twice by one person who cannot sleep at all"
+    texts = {name: copied if number % 4 == 0 else name * 9 for number, name in enumerate(names)}
+    table = "".join(f"{name},{texts[name]}\n" for name in names)
+    (tmp_path / "redsm5_posts.csv").write_text("post_id,text\n" + table)
+    signs = "".join(f"{n},{n}_0,{texts[n]},{SYMPTOMS[i % 9]},1\n" for i, n in enumerate(names) if i % 3)
+    (tmp_path / "redsm5_annotations.csv").write_text("post_id,sentence_id,sentence_text,DSM5_symptom,status\n" + signs)
+    words = ["data=csv", f"data.dir={tmp_path}"]
+    config = compose([*words, "data.test_split=authors"]).data
+    train, test = train_test_split(names, test_size=0.2, random_state=42)
+    splits = load_splits(config)
+    assert [post.post_id for post in load_test(config).test] == sorted(test)
+    assert sorted(post.post_id for post in splits.learned) == sorted(train)
+    copies = {name for name in train if texts[name].startswith(copied)}
+    assert copies <= {post.post_id for post in splits.train} or copies <= {post.post_id for post in splits.validation}
+    ours = load_splits(compose(words).data)
+    assert ours.fingerprint != splits.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["data.test_fraction=0.3"], "they test on 0.2 of the posts"),
+        (["data=hub"], "their test posts depend on the order of rows"),
+    ],
+)
+def test_the_authors_split_is_refused_where_it_would_not_be_theirs(words, expected):
+    with pytest.raises(ConfigError, match=expected):
+        compose([*words, "data.test_split=authors"])
 
 
 def test_the_authors_svm_is_their_notebook_s(part):
