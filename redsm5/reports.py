@@ -144,11 +144,31 @@ class HardNegativeMetrics(Record):
     evidence_specificity: float | None
 
 
-class PredictionsRecord(Document):
+class ScoreSamples(Record):
+    """The study's metric on some posts, and how far other posts could change it.
+
+    Attributes:
+        posts: the SHA-256 of the post_ids, so that only scores of the same posts are compared.
+        value: the score. low, high: its 95 % interval, as in the report.
+        samples: the score for each of the bootstrap's samples, rounded to 1e-5; null where a sample leaves it
+            undefined. Samples of the same posts are of the same draws, and can be paired (redsm5/engine/noise.py).
+    """
+
+    metric: str
+    posts: str
+    value: float
+    low: float
+    high: float
+    samples: list[float | None]
+
+
+class PredictionsRecord(SecondForm):
     """predictions.json: the predictions of the trial's first best checkpoint for each post, for comparison on other
     machines.
 
-    `probabilities` has a row for each post, with the nine symptoms in the order of `symptoms`.
+    `probabilities` has a row for each post, with the nine symptoms in the order of `symptoms`. `validation` is the
+    metric as the trial was chosen by, with the thresholds that training has; `tested` is it on the posts of `split`
+    with the report's. They are null in files of older versions, for folds, and for a metric without samples (a loss).
     """
 
     trial_id: str
@@ -157,6 +177,8 @@ class PredictionsRecord(Document):
     symptoms: list[str]
     post_ids: list[str]
     probabilities: list[list[float]]
+    validation: ScoreSamples | None = None
+    tested: ScoreSamples | None = None
 
 
 class EvaluatedCheckpoint(Record):
@@ -202,14 +224,22 @@ class EvaluationReport(SecondForm):
 
 
 class SummaryTrial(Record):
-    """A trial in its study's summary. `seconds`: from its first start to its end. `bytes`: its
-    checkpoints on disk now.
+    """A trial in its study's summary.
+
+    Attributes:
+        low, high: the 95 % interval of `value`, by a bootstrap over the validation posts.
+        within_noise: whether that of the difference to the best trial holds 0. All three are null beyond the first
+            200 trials, and where a trial left no samples (`PredictionsRecord`).
+        seconds: from its first start to its end. bytes: its checkpoints on disk now.
     """
 
     trial_id: str
     number: int | None
     state: TrialState
     value: Number | None
+    low: float | None = None
+    high: float | None = None
+    within_noise: bool | None = None
     test_f1_macro: float | None
     epoch: int
     seconds: float | None
@@ -222,12 +252,48 @@ class SummaryTrial(Record):
 
 
 class SummaryBest(Record):
+    """The best trial by validation.
+
+    Attributes:
+        low, high: as its row's. test, test_low, test_high: the study's metric on the test posts, and its interval.
+        gap: whether `test` is outside of the interval of `value`, on its worse side: other posts do not explain it
+            alone; a search that tries much finds what fits the validation posts.
+    """
+
     trial_id: str
     number: int | None
     value: Number
     chosen_by: Literal["validation"] = "validation"
+    low: float | None = None
+    high: float | None = None
+    test: float | None = None
+    test_low: float | None = None
+    test_high: float | None = None
+    gap: bool | None = None
     test_metrics: TestMetrics | None
     report: str | None
+
+
+class SummaryBaseline(Record):
+    """What `just baseline` reached on the same posts and splits, by the study's metric.
+
+    Attributes:
+        value: on the validation posts. test, test_low, test_high: on the test posts, with the 95 % interval.
+        difference, low, high: the best trial's test score minus the baseline's, and the interval of that, by a paired
+            bootstrap over the test posts; null where either left no samples.
+        beaten: whether that interval is above 0; false if it is below 0; null if it holds 0, or is unknown.
+    """
+
+    report: str
+    value: Number | None
+    test_f1_macro: float | None
+    test: float | None
+    test_low: float | None
+    test_high: float | None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    beaten: bool | None = None
 
 
 class ParameterImportance(Record):
@@ -329,6 +395,7 @@ class StudySummary(SecondForm):
     storage: StorageSummary
     problems: list[str]
     confirmation: ConfirmationSummary | None = None
+    baseline: SummaryBaseline | None = None
 
 
 # The documents with a file of their own, by the names of their schemas in redsm5/schemas/.

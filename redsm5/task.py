@@ -1,22 +1,28 @@
 """ReDSM5 as a task of the engine: what its data are, and what this machine lacks for its search space."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from redsm5 import hub
-from redsm5.config import Config
+from redsm5.config import Config, compose
 from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable, resources
 from redsm5.engine import compose as composing
 from redsm5.engine import paths
-from redsm5.engine.errors import ConfigError
+from redsm5.engine.errors import ConfigError, InputError
+from redsm5.engine.installed import typed
 from redsm5.engine.overrides import quoted
+from redsm5.engine.records import StudyRecord
 from redsm5.engine.script import ScriptTask
 from redsm5.engine.sections import CategoricalParameter
-from redsm5.engine.spec import as_choice, load_snapshot
+from redsm5.engine.spec import as_choice, flatten, load_snapshot
 from redsm5.engine.study.registry import study_by_name
 from redsm5.engine.task import CheckedData, Task
+from redsm5.evaluation.standing import beside_baseline, remarks, with_test
+from redsm5.noise import scores_of
+from redsm5.reports import SummaryBest
 
 METHODS = "train.augmentation.methods"
 TRANSLATION_MODELS = "train.augmentation.translation_models"
@@ -81,6 +87,41 @@ class ReDSM5:
         from redsm5.evaluation.page import write_page  # the plots take a second to import
 
         write_page(folder)
+
+    def verdict(self, config: Config, study: StudyRecord) -> list[str]:
+        if study.best is None:
+            return []
+        folder = paths.trial_dir(Path(config.experiments), study.best.trial_id)
+        best = SummaryBest(
+            **study.best.model_dump(include={"trial_id", "number", "value"}), test_metrics=None, report=None
+        )
+        try:
+            scores = scores_of(folder)
+        except (InputError, OSError):
+            return []
+        baseline = beside_baseline(Path(config.experiments), study, scores)
+        said = remarks(study.metric, with_test(best, scores, maximize=study.maximize), baseline)
+        if baseline is None:
+            said.append(f"no baseline of these posts is here to compare with: `{baseline_command(config)}` trains it")
+        return said
+
+
+def baseline_command(config: Config) -> str:
+    """The command that trains the baseline on the posts and splits of this configuration, as it is typed here."""
+    places = [f"data.{key}={quoted(value)}" for key in ("dir", "path") if (value := getattr(config.data, key))]
+    usual = compose([f"data={config.data.source}", *places])
+    names = ("study.metric", "study.direction", "experiments")
+    own, plain = (
+        {
+            key: value
+            for key, value in flatten(each.model_dump(mode="json")).items()
+            if key in names or key[:5] == "data."
+        }
+        for each in (config, usual)
+    )
+    words = [f"data={config.data.source}", *places]
+    words += [f"{key}={quoted(v) if isinstance(v, str) else v}" for key, v in own.items() if v != plain.get(key)]
+    return typed(shlex.join(["just", "baseline", *words]))
 
 
 def task_of(overrides: Sequence[str]) -> tuple[Task[Any], list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redsm5 import code_version
 from redsm5.config import Config, compose
-from redsm5.data import FEW_POSITIVES, few_positives, load_learnable, load_test
+from redsm5.data import FEW_POSITIVES, SYMPTOMS, few_positives, load_learnable, load_test
 from redsm5.engine import environment, files, paths
 from redsm5.engine.documents import now
 from redsm5.engine.errors import exit_with_message
@@ -18,7 +18,7 @@ from redsm5.engine.terminal import show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.page import write_page
 from redsm5.evaluation.table import report_table
-from redsm5.reports import EvaluatedCheckpoint, EvaluationReport
+from redsm5.reports import EvaluatedCheckpoint, EvaluationReport, PredictionsRecord
 
 NAME = "tfidf-svm"
 
@@ -36,7 +36,7 @@ def main() -> int:
     from redsm5.engine import receipts
     from redsm5.evaluation import report as reports
     from redsm5.evaluation.baseline import fit, predictions_of
-    from redsm5.evaluation.thresholds import choose, default_thresholds, score, validation_metrics
+    from redsm5.evaluation.thresholds import choose, default_thresholds, score, score_samples, validation_metrics
 
     splits = load_learnable(config.data)
     log.info("training TF-IDF and linear SVMs", **splits.counts)
@@ -88,8 +88,20 @@ def main() -> int:
         test_metrics=metrics,
         **reports.figures(predictions, test, limits),
     )
+    metric = config.study.metric
+    kept = PredictionsRecord(
+        trial_id=baseline_id,
+        checkpoint=NAME,
+        split="test",
+        symptoms=list(SYMPTOMS),
+        post_ids=[post.post_id for post in test],
+        probabilities=predictions.probabilities_P9.tolist(),
+        validation=score_samples(metric, seen, splits.validation, default),
+        tested=score_samples(metric, predictions, test, limits),
+    )
     folder = Path(config.experiments) / f"baseline_{baseline_id}"
     files.make_dir(folder)
+    files.write_atomic(folder / paths.PREDICTIONS, kept.to_json())
     files.write_atomic(folder / paths.REPORT, report.to_json())
     write_page(folder)
     show(report_table(report))

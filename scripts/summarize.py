@@ -11,9 +11,10 @@ from redsm5.engine.installed import typed
 from redsm5.engine.study.ids import find_study
 from redsm5.engine.tables import Row, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
+from redsm5.evaluation.standing import remarks
 from redsm5.reports import StudySummary
 
-COLUMNS = ("trial", "state", "validation", "test_f1_macro", "epoch", "bytes", "report")
+COLUMNS = ("trial", "state", "validation", "95_%_interval", "near", "test_f1_macro", "epoch", "bytes", "report")
 SHOWN = 10
 
 
@@ -26,12 +27,15 @@ def table(summary: StudySummary) -> str:
         test = best.test_metrics.criteria_matching.f1_macro if best.test_metrics else None
         beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
         lines.append(f"best {summary.metric} on validation: {best.value:.4f}, trial {best.number}{beside}")
+    lines += remarks(summary.metric, best, summary.baseline, summary.trials)
     lines += _confirmation(summary)
     rows: list[Row] = [
         {
             "trial": row.number,
             "state": row.error or ("repeat" if row.duplicate_of else row.state),
             "validation": row.value,
+            "95_%_interval": _interval(row.low, row.high),
+            "near": "≈" if best and row.within_noise and row.trial_id != best.trial_id else None,
             "test_f1_macro": row.test_f1_macro,
             "epoch": row.epoch,
             "bytes": row.bytes,
@@ -39,6 +43,17 @@ def table(summary: StudySummary) -> str:
         }
         for row in summary.trials[:SHOWN]
     ]
+    if rows and summary.baseline:
+        rows.append(
+            {
+                **dict.fromkeys(COLUMNS),
+                "trial": "-",
+                "state": "baseline",
+                "validation": summary.baseline.value,
+                "test_f1_macro": summary.baseline.test_f1_macro,
+                "report": summary.baseline.report,
+            }
+        )
     lines += ["", as_table(COLUMNS, rows), ""] if rows else []
     if len(summary.trials) > SHOWN:
         lines.append(f"and {len(summary.trials) - SHOWN} more, on the page")

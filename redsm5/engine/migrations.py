@@ -73,6 +73,7 @@ STEPS: Mapping[str, Sequence[Step]] = {
     "Decision": TWICE,
     "StudySummary": TWICE,
     "EvaluationReport": TWICE,
+    "PredictionsRecord": TWICE,
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, model_validator
 
 from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.records import StudyRecord
 from redsm5.engine.spec import StudySpec, flatten, put
 from redsm5.engine.task import CheckedData
 
@@ -136,3 +137,6 @@ class ScriptTask:
 
     def write_page(self, folder: Path) -> None:
         pass
+
+    def verdict(self, config: ScriptSpec, study: StudyRecord) -> list[str]:
+        return []

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from redsm5.engine.records import StudyRecord
 from redsm5.engine.spec import StudySpec
 
 C = TypeVar("C", bound=StudySpec)
@@ -83,3 +84,6 @@ class Task(Protocol[C]):
 
     def write_page(self, folder: Path) -> None:
         """Draw the page of a trial's report, which is there."""
+
+    def verdict(self, config: C, study: StudyRecord) -> list[str]:
+        """What to say of a complete study, a sentence each: how its best trial stands to what it should beat."""

@@ -149,11 +149,12 @@ def history(
     pruned: Sequence[Point],
     failed: Sequence[int],
     duplicates: Sequence[Point],
+    baseline: float | None = None,
     *,
     maximize: bool = True,
 ) -> str:
     """(trial number, value) by outcome, and the best so far; failed trials have no value and are drawn
-    at the bottom.
+    at the bottom. The baseline's value is a dashed line.
     """
 
     def draw(axes: Axes) -> None:
@@ -178,6 +179,8 @@ def history(
                 transform=axes.get_xaxis_transform(),
                 label="failed",
             )
+        if baseline is not None and abs(baseline) <= LARGEST:
+            axes.axhline(baseline, color=INK, linestyle="--", linewidth=1.0, label="baseline")
         axes.set(xlabel="trial", ylabel=metric)
         axes.margins(y=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))

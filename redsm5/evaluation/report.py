@@ -36,6 +36,7 @@ from redsm5.evaluation.thresholds import (
     intervals,
     pr_curves,
     score,
+    score_samples,
 )
 from redsm5.model import MultiTaskModel, identity_of, set_numerics
 from redsm5.reports import (
@@ -104,16 +105,21 @@ def evaluate_trial(
     known = load(store.folder.parent / paths.THRESHOLDS, TrialThresholds)
     thresholds = dict(known.checkpoints) if known else {}
     evaluated: list[_Evaluated] = []
+    seen: Predictions | None = None  # of the validation posts, by the first of the best
     for name, manifest in _load_each(store, model, identity_of(config, model, splits.fingerprint), in_memory):
         weights = None if in_memory else weights_sha256(store.folder / name)
         limits = thresholds.get(name)
         if limits is None or weights is None or limits.weights != weights:
-            limits = _chosen(predictions_on(validation_set), splits.validation, config, weights)
+            predictions = predictions_on(validation_set)
+            seen, limits = seen or predictions, _chosen(predictions, splits.validation, config, weights)
+        else:
+            seen = seen or predictions_on(validation_set)
         thresholds[name] = limits
         predictions = predictions_on(dataset, sentences=True)
         evaluated.append(_Evaluated(name, manifest, limits, predictions, score(predictions, dataset.posts, limits)))
 
     first, where = evaluated[0], environment(accelerator.device, accelerator.num_processes)
+    metric, default = config.study.metric, default_thresholds(config.model.evidence_head_type)
     return Evaluation(
         _report(record, config, splits, split, dataset, evaluated, where),
         TrialThresholds(
@@ -129,6 +135,11 @@ def evaluate_trial(
             symptoms=list(SYMPTOMS),
             post_ids=[post.post_id for post in dataset.posts],
             probabilities=first.predictions.probabilities_P9.tolist(),
+            # With folds the score is over all folds' posts, of which this model knows most.
+            validation=(
+                None if config.folds > 1 or seen is None else score_samples(metric, seen, splits.validation, default)
+            ),
+            tested=score_samples(metric, first.predictions, dataset.posts, first.limits),
         ),
     )
 

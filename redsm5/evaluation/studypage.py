@@ -12,6 +12,7 @@ from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParamet
 from redsm5.engine.timeline import Moment
 from redsm5.evaluation import plots
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
+from redsm5.evaluation.standing import remarks
 from redsm5.reports import StudySummary, SummaryTrial
 
 MOST_LINES = 300  # trials in the parallel coordinates; if there are more, a sample evenly spaced by rank
@@ -38,6 +39,8 @@ def render_summary(
         summary=summary,
         best_row=next((row for row in summary.trials if summary.best and row.trial_id == summary.best.trial_id), None),
         best_metrics=_best_metrics(summary),
+        remarks=remarks(summary.metric, summary.best, summary.baseline, summary.trials),
+        baseline_link=_link(experiments, summary.baseline.report) if summary.baseline else None,
         links={trial_id: link for trial_id, report in reports if (link := _link(experiments, report))},
         numbers=numbers,
         importance=importance,
@@ -91,7 +94,8 @@ def _history(summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Se
     repeated = points([row for row in completed if row.duplicate_of is not None])
     values = [value for row in completed if (value := scored(row)) is not None]
     maximize = not values or values[0] >= values[-1]  # the trials come best first
-    return Markup(plots.history(summary.metric, points(fresh), pruned, failed, repeated, maximize=maximize))
+    baseline = summary.baseline.value if summary.baseline else None
+    return Markup(plots.history(summary.metric, points(fresh), pruned, failed, repeated, baseline, maximize=maximize))
 
 
 def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[SummaryTrial]) -> Markup | None:

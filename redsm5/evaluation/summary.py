@@ -22,7 +22,9 @@ from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time
 from redsm5.evaluation.confirmation import confirmation_of
 from redsm5.evaluation.importance import parameter_importance
+from redsm5.evaluation.standing import beside_baseline, beside_best, with_test
 from redsm5.evaluation.studypage import render_summary, scored
+from redsm5.noise import Scores, scores_of
 from redsm5.reports import (
     CHOSEN_BY_VALIDATION,
     EvaluationReport,
@@ -35,6 +37,7 @@ from redsm5.reports import (
 )
 
 Read = TypeVar("Read")
+MOST_COMPARED = 200  # trials, the best ones; reading all predictions of 10,000 would take a minute
 
 
 @dataclass
@@ -140,6 +143,11 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
     study = found.study
     rows = [_row(experiments, found, trial_id) for trial_id, record in found.trials.items() if not record.confirms]
     trials = sorted(rows, key=partial(_by_validation, sign=1 if study.maximize else -1))
+    best = _best(found, trials)
+    scores = _scores(experiments, found, trials[:MOST_COMPARED])
+    if best:
+        trials = [beside_best(row, scores.get(row.trial_id), scores.get(best.trial_id)) for row in trials]
+        best = with_test(best, scores.get(best.trial_id), maximize=study.maximize)
     return StudySummary(
         generated_at=now(),
         study_id=study.study_id,
@@ -149,7 +157,7 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
         note=CHOSEN_BY_VALIDATION,
         trials_wanted=study.trials.wanted,
         counts=dict(Counter(row.state for row in trials).most_common()),
-        best=_best(found, trials),
+        best=best,
         trials=trials,
         parameter_importance=_importance(study, trials),
         storage=_storage(found, moments),
@@ -157,6 +165,7 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
         confirmation=confirmation_of(
             study, found.trials, found.tests, lambda trial_id: _report_of(experiments, trial_id)
         ),
+        baseline=beside_baseline(experiments, study, scores.get(best.trial_id) if best else None),
     )
 
 
@@ -205,6 +214,15 @@ def _best(found: StudyFiles, trials: Sequence[SummaryTrial]) -> SummaryBest | No
         test_metrics=found.tests.get(first.trial_id),
         report=first.report,
     )
+
+
+def _scores(experiments: Path, found: StudyFiles, rows: Sequence[SummaryTrial]) -> dict[str, Scores]:
+    """The scores of these trials with their samples, by trial_id."""
+    scores = {}
+    for row in rows:
+        folder = paths.trial_dir(experiments, row.duplicate_of or row.trial_id)
+        scores[row.trial_id] = found.attempt(f"{folder.name}/{paths.PREDICTIONS}", partial(scores_of, folder), Scores())
+    return scores
 
 
 def _importance(study: StudyRecord, trials: Sequence[SummaryTrial]) -> dict[str, ParameterImportance]:

@@ -8,6 +8,8 @@ to `choose`.
 Shapes: P posts, C = 9 symptoms.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal
@@ -17,7 +19,14 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from redsm5.data.posts import SYMPTOMS, Post, Span, labels_of
-from redsm5.evaluation.bootstrap import confidence_intervals, pr_curve
+from redsm5.evaluation.bootstrap import (
+    SAMPLES,
+    bounds,
+    confidence_intervals,
+    criteria_samples,
+    pr_curve,
+    weightings,
+)
 from redsm5.evaluation.metrics import (
     CharSpan,
     Pair,
@@ -29,7 +38,7 @@ from redsm5.evaluation.metrics import (
 )
 from redsm5.evaluation.predict import Predictions
 from redsm5.evaluation.ranking import ranked_pairs
-from redsm5.reports import HardNegativeMetrics, TestMetrics, Thresholds
+from redsm5.reports import HardNegativeMetrics, ScoreSamples, TestMetrics, Thresholds
 
 DEFAULT_PROBABILITY = 0.5
 # Heads that score each span independently have the default 0.5; heads whose spans share one distribution, a lower one.
@@ -115,11 +124,41 @@ def hard_negative_metrics(
 
 def intervals(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> dict[str, list[float]]:
     """95 % intervals of both tasks' metrics, by their dotted names in the report."""
-    gold = gold_spans(posts)
-    chosen = chosen_spans(predictions, thresholds)
-    pairs = pair_scores({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
+    pairs = _pairs(predictions, posts, thresholds)
     ranked = None if predictions.sentences is None else ranked_pairs(predictions.sentences, posts)
     return confidence_intervals(predictions.probabilities_P9, labels_of(posts), vector(thresholds), pairs, ranked)
+
+
+def score_samples(
+    metric: str, predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds
+) -> ScoreSamples | None:
+    """The score of these posts by a metric that a study may optimize, and its bootstrap; None for a loss, and where it
+    is undefined.
+    """
+    weights_RP = weightings(len(posts), SAMPLES)
+    name = metric.removeprefix("val_")
+    if name.startswith("evidence_"):
+        values_R = pooled(_pairs(predictions, posts, thresholds), weights_RP).get(name.removeprefix("evidence_"))
+    else:
+        symptoms = predictions.probabilities_P9, labels_of(posts), vector(thresholds)
+        values_R = criteria_samples(*symptoms, weights_RP).get(name)
+    if values_R is None or name not in (found := bounds({name: values_R}, len(posts))):
+        return None
+    low, high = found[name]
+    return ScoreSamples(
+        metric=metric,
+        posts=hashlib.sha256(json.dumps([post.post_id for post in posts]).encode()).hexdigest(),
+        value=float(values_R[0]),
+        low=low,
+        high=high,
+        samples=[round(float(value), 5) if np.isfinite(value) else None for value in values_R[1:]],
+    )
+
+
+def _pairs(predictions: Predictions, posts: Sequence[Post], thresholds: Thresholds) -> PairScores:
+    gold = gold_spans(posts)
+    chosen = chosen_spans(predictions, thresholds)
+    return pair_scores({pair: chosen[pair] for pair in gold}, gold, [post.text for post in posts])
 
 
 def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list[list[float]]]:

@@ -186,6 +186,8 @@ class Driver:
                 on_disk=size_text(self.board.bytes()),
                 summary=typed(f"just summary {name}"),
             )
+            for sentence in self.task.verdict(self.config, self.board.study):
+                self.log.info(sentence)
 
     # -----------------------------------------------------------------------------------------------------------------
     # which trial is next
