@@ -39,7 +39,7 @@ from .screens.trial import TrialScreen
 from .screens.trials import TrialsScreen
 from .write import control, export
 from .write.memory import Here, Memory
-from .write.orders import ORDERS, Do, asked, refusal
+from .write.orders import ORDERS, Do, asked, refusal, resumption
 
 POLL_S = 1.0
 SAVE_S = 1.0  # between two checks for changes to save
@@ -305,6 +305,9 @@ class TerminalApp(App[None]):
         if view is None or view.snapshot.study is None:
             self.notify("There is no study to control.", severity="warning")
             return
+        if what == "pause" and view.snapshot.study.state != "completed" and not view.snapshot.driven:
+            self._offer_to_resume(view)
+            return
         if not view.writable:
             why = (
                 "the app was started with --read-only" if self.read_only else "the study's folder cannot be written to"
@@ -319,6 +322,24 @@ class TerminalApp(App[None]):
         def answered(yes: bool | None) -> None:
             if yes:
                 self.run_worker(self._carry_out(do, done), group="orders")
+
+        self.push_screen(ConfirmScreen(question), answered)
+
+    def _offer_to_resume(self, view: View) -> None:
+        """Nothing would obey a pause or its end: offer the command that resumes the study for the clipboard."""
+        question, command = resumption(view)
+        study = view.snapshot.study
+        assert study
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.copy_to_clipboard(command)
+                done = f"Copied: {command}"
+                if view.writable and paths.PAUSE in view.snapshot.orders:
+                    take_back = partial(control.take_back, self.experiments, study.study_id, paths.PAUSE)
+                    self.run_worker(self._carry_out(take_back, done), group="orders")
+                else:
+                    self.notify(done, markup=False)
 
         self.push_screen(ConfirmScreen(question), answered)
 

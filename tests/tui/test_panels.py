@@ -50,13 +50,13 @@ def test_the_overview_says_it_all(frozen):
     ("states", "state", "says"),
     [
         (("completed",) * 3, "completed", "The study is done. 4 shows the report of its best trial"),
-        (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` resumes it."),
-        (("completed",), "stopped", "`just hpo study.name=night-search` resumes it."),
-        ((), "running", "Nothing is running."),
+        (("completed", "interrupted"), "running", "(p copies it):\n    just hpo study.name=night-search "),
+        (("completed",), "stopped", "  just hpo study.name=night-search experiments=/"),
+        ((), "running", "Nothing is running. This command resumes"),
     ],
 )
 def test_where_nothing_runs_it_says_how_to_go_on(folder, states, state, says):
-    folder.study(states=states, state=state, wanted=3)
+    folder.study(states=states, state=state, wanted=3, driven=False)
     assert says in overview.page(look(folder.root))
 
 
@@ -82,7 +82,7 @@ def test_what_was_ordered_is_told(folder, order, state, said):
 
 
 def test_a_pause_that_has_been_obeyed_says_how_to_go_on(folder):
-    study = folder.study(states=("completed", "interrupted"), state="paused")
+    study = folder.study(states=("completed", "interrupted"), state="paused", driven=True)
     control = paths.study_dir(folder.root, study) / paths.CONTROL
     control.mkdir()
     (control / "pause").touch()

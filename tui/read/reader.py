@@ -17,6 +17,7 @@ from typing import NamedTuple
 from redsm5.engine import paths
 from redsm5.engine.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
 
+from .driver import driven
 from .files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
@@ -165,6 +166,7 @@ class Snapshot:
         latest: the newest row of the study's metric, by active trial.
         ledger: the study's byte budget; None if it has none yet.
         orders: the names of the files in the study's control folder.
+        driven: whether a driver runs the study now, and obeys orders.
         disk_free, disk_total: bytes of the file system.
         unreadable: files that exist but are not valid.
         error: why the folder cannot be read at all.
@@ -179,6 +181,7 @@ class Snapshot:
     latest: dict[str, MetricRow] = field(default_factory=dict)
     ledger: BudgetLedger | None = None
     orders: frozenset[str] = frozenset()
+    driven: bool = False
     disk_free: int = 0
     disk_total: int = 0
     unreadable: tuple[Path, ...] = ()
@@ -248,6 +251,7 @@ class Reader:
             latest=self._scores(trials.active, study.metric if study else None),
             ledger=self._documents.get(folder / paths.BUDGET, BudgetLedger) if folder else None,
             orders=_orders(folder / paths.CONTROL) if folder else frozenset(),
+            driven=study is not None and driven(self.experiments, study),
             disk_free=disk.free,
             disk_total=disk.total,
             unreadable=tuple(sorted(self._documents.unreadable)),

@@ -12,6 +12,7 @@ from ..panels import overview, storage, study, text
 from ..panels.objective import NUMBER, TIME, axes, chart
 from ..read.view import View
 from ..widgets.frame import head
+from ..widgets.keys import Keys
 from ..widgets.plot import Plot
 from .base import FolderScreen
 
@@ -49,6 +50,7 @@ class OverviewScreen(FolderScreen):
         panel = self.query_one("#storage", Static)
         width = (panel.size.width or 46) - 2
         now_ms = int(view.now.timestamp() * 1000)
+        self.query_one(Keys).reword(p="Resume" if study.waits(snapshot) else "Pause")
         self.put("storage", storage.usage(snapshot, view.storage, width, now_ms), "storage")
         self.put("now", overview.happening(view), "now")
         self.put("pace", overview.pace(view), "pace")
