@@ -8,7 +8,7 @@ from tui.panels import overview, storage, text
 from tui.panels.study import empty, orders, status
 from tui.read.detail import TrialReader
 from tui.read.reader import Reader, Snapshot
-from tui.read.storage import StorageReader
+from tui.read.storage import StorageReader, StorageView
 from tui.read.view import View
 
 
@@ -30,10 +30,10 @@ def test_the_overview_says_it_all(frozen):
     for part in (
         "night-search   ● running   trial 8 of 20",
         "val_f1_macro: best 0.487 · #6",
-        "3.1 GB of 10.0 GB",
+        "5.7 GB of 10.0 GB",
         "weights 3.9 GB  resume 1.8 GB  reserved 2.2 GB",
         "disk 41.2 GB free of 250.0 GB (16%)",
-        "keep-all would hold 67.0 GB: 95.4% less",
+        "keep-all would hold 67.0 GB: 91.5% less",
         "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⏸ interrupted",
         "10.6 trials/h",
         "done Sat 09:00 in 1:19:20",
@@ -127,12 +127,12 @@ def test_the_gauge_stays_within_its_width(folder, held, reserved, drawn):
     folder.rewrite(trial, bytes=held)
     ledger = BudgetLedger(max_total_size=10_000, entries={folder.of(0): BudgetEntry(reserved=reserved, bytes=held)})
     (paths.study_dir(folder.root, study) / paths.BUDGET).write_bytes(ledger.to_json())
-    assert storage.gauge(Reader(folder.root).read(), 10).plain == drawn
+    assert storage.gauge(Reader(folder.root).read(), StorageView(), 10).plain == drawn
 
 
 def test_without_a_budget_the_gauge_says_what_is_there(folder):
     folder.study(states=("completed",))
-    assert storage.gauge(Reader(folder.root).read(), 10).plain == "438 MB of checkpoints, no budget"
+    assert storage.gauge(Reader(folder.root).read(), StorageView(), 10).plain == "438 MB of checkpoints, no budget"
 
 
 def test_an_empty_folder_says_what_to_do_next(tmp_path):
