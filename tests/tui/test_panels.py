@@ -34,7 +34,7 @@ def test_the_overview_says_it_all(frozen):
         "weights 3.9 GB  resume 1.8 GB  reserved 2.2 GB",
         "disk 41.2 GB free of 250.0 GB (16%)",
         "keep-all would hold 67.0 GB: 91.5% less",
-        "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⏸ interrupted",
+        "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⊘ interrupted",
         "10.6 trials/h",
         "done Sat 09:00 in 1:19:20",
         "last save stalled 0.14 s",

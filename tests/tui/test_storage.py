@@ -54,7 +54,14 @@ def test_the_files_of_a_trial_by_kind(tmp_path):
     write(tmp_path / paths.CHECKPOINTS / ".trash-x" / "deep" / paths.WEIGHTS, 5)
     write(tmp_path / paths.LOGS / "log.jsonl", 7)
     write(tmp_path / paths.TRIAL, 3)
-    assert kinds_of(tmp_path) == {"weights": 100, "training state": 210, "temporary": 55, "elsewhere": 0, "logs": 7, "other": 3}
+    assert kinds_of(tmp_path) == {
+        "weights": 100,
+        "training state": 210,
+        "temporary": 55,
+        "elsewhere": 0,
+        "logs": 7,
+        "other": 3,
+    }
 
 
 @pytest.mark.timeout(10)

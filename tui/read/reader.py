@@ -73,8 +73,8 @@ class Trials(tuple[TrialRecord, ...]):
         return self._facts.active
 
     @property
-    def points(self) -> list[tuple[int, float, bool]]:
-        """(number, objective, whether completed) of each trial with a finite score."""
+    def points(self) -> list[tuple[int, float, str]]:
+        """(number, objective, state) of each trial with a finite score."""
         return self._facts.points
 
     @cached_property
@@ -97,7 +97,7 @@ class Trials(tuple[TrialRecord, ...]):
                 if finished > last:
                     last = finished
             if trial.best is not None and -INFINITY < (value := trial.best.value) < INFINITY:
-                points.append((place if trial.number is None else trial.number, value, state == "completed"))
+                points.append((place if trial.number is None else trial.number, value, state))
                 if state == "completed" and self.sign * value > highest:
                     best, highest = trial, self.sign * value
         return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last, repeats)
@@ -106,8 +106,8 @@ class Trials(tuple[TrialRecord, ...]):
     def running_best(self) -> list[tuple[int, float]]:
         """(number, score) of each completed trial that was better than all before it."""
         found: list[tuple[int, float]] = []
-        for number, value, completed in self.points:
-            if completed and (not found or self.sign * value > self.sign * found[-1][1]):
+        for number, value, state in self.points:
+            if state == "completed" and (not found or self.sign * value > self.sign * found[-1][1]):
                 found.append((number, value))
         return found
 
@@ -141,7 +141,7 @@ class _Facts(NamedTuple):
     counts: Counter[str]
     bytes: int
     active: tuple[TrialRecord, ...]
-    points: list[tuple[int, float, bool]]
+    points: list[tuple[int, float, str]]
     best: TrialRecord | None
     ended: int
     first: str
