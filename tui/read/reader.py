@@ -80,7 +80,8 @@ class Trials(tuple[TrialRecord, ...]):
     @cached_property
     def _facts(self) -> "_Facts":
         """One plain loop for speed: it runs over thousands of trials each time one has changed."""
-        states, active, points, best, highest = [], [], [], None, -INFINITY
+        states, active, best, highest = [], [], None, -INFINITY
+        points: list[tuple[int, float, str]] = []
         size, ended, first, last, repeats = 0, 0, "", "", 0
         for place, trial in enumerate(self):
             states.append(state := trial.state)
