@@ -16,6 +16,7 @@ import pytest
 
 from tests.tui.test_once import tui
 
+NAMES = {"stdin": "input", "stdout": "output", "stderr": "error"}
 IGNORING = (
     "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
 )
@@ -109,7 +110,7 @@ def test_without_a_terminal_it_refuses_and_names_once(sample, stream):
             _, error = process.communicate()
             assert process.returncode == 1
             said = error if stream == "stderr" else read(main, b"--once", 5)
-            assert f"standard {dict(stdin='input', stdout='output', stderr='error')[stream]} is none".encode() in said
+            assert f"standard {NAMES[stream]} is none".encode() in said
             assert b"just tui --once" in said
         finally:
             process.kill()
