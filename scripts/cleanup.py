@@ -9,16 +9,23 @@ from redsm5.engine import files
 from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.installed import typed
 from redsm5.engine.storage.cleanup import KINDS, Found, cleanup
+from redsm5.engine.study.registry import read_studies
 from redsm5.engine.tables import add_format, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
 
-COLUMNS = ("kind", "order", "bytes", "path", "reason")
+COLUMNS = ("kind", "order", "study", "bytes", "path", "reason")
 
 
 def document(arguments: argparse.Namespace, found: Found) -> dict[str, Any]:
     """The findings and deletions, for programs."""
+    names = {study.study_id: study.name for study in read_studies(arguments.experiments)[0]}
     items = [
-        {**{name: getattr(item, name) for name in COLUMNS}, "path": str(item.path), "deleted": item.deleted}
+        {
+            **{name: getattr(item, name) for name in COLUMNS},
+            "study": names.get(item.study or "", item.study),
+            "path": str(item.path),
+            "deleted": item.deleted,
+        }
         for item in found.items
     ]
     return {

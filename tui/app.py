@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from threading import Thread, Timer
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -39,9 +41,10 @@ from .screens.trial import TrialScreen
 from .screens.trials import TrialsScreen
 from .write import control, export
 from .write.memory import Here, Memory
-from .write.orders import ORDERS, Do, asked, refusal
+from .write.orders import ORDERS, Do, asked, refusal, resumption
 
 POLL_S = 1.0
+LAST_S = 0.6  # until the app ends after a signal or a hangup, whatever does not answer
 SAVE_S = 1.0  # between two checks for changes to save
 MOST_MARKED = 8
 BACKGROUND_S, FOREGROUND_S = 0.1, 0.3  # time for counting bytes in each second
@@ -52,7 +55,7 @@ COLLECT_S, IDLE_S = 60.0, 5.0  # between two full garbage collections; time with
 
 
 class TerminalApp(App[None]):
-    """Shows one experiments folder, which need not exist yet. With `read_only`, it gives no orders."""
+    """Shows one experiments folder, which may vanish and come back. With `read_only`, it gives no orders."""
 
     TITLE = "redsm5"
     CSS_PATH = "app.tcss"
@@ -114,9 +117,28 @@ class TerminalApp(App[None]):
             self.theme = self.memory.theme
         self.memory.follow(self, ("theme",), "TerminalApp")
         self.set_interval(SAVE_S, self._remember)
+        for number in () if self.is_headless else (signal.SIGHUP, signal.SIGTERM):
+            if signal.getsignal(number) is signal.SIG_DFL:  # ignored under nohup
+                asyncio.get_running_loop().add_signal_handler(number, self._end_on, number)
 
     async def on_unmount(self) -> None:
         await self._remember()
+
+    def _end_on(self, number: int) -> None:
+        """End on a signal, and leave the terminal as it was; if it takes no more output, without that."""
+        last = Timer(LAST_S, os._exit, (128 + number,))
+        last.daemon = True
+        last.start()
+        self.exit(return_code=128 + number)
+
+    def hang_up(self) -> None:
+        """The terminal is gone: save what is remembered, unless the disk does not answer, and end this process."""
+        here = Here(study=self._study_id, trial=self._selected, pinned=self._pinned, marked=(*self._marked,))
+        saving = Thread(target=self.memory.save, args=(here,), daemon=True)
+        if self._remembers and self.memory.changed(here):
+            saving.start()
+            saving.join(LAST_S / 2)
+        os._exit(128 + signal.SIGHUP)
 
     async def _remember(self) -> None:
         """Save what has changed since the last save; if that fails, notify once and continue."""
@@ -305,6 +327,9 @@ class TerminalApp(App[None]):
         if view is None or view.snapshot.study is None:
             self.notify("There is no study to control.", severity="warning")
             return
+        if what == "pause" and view.snapshot.study.state != "completed" and not view.snapshot.driven:
+            self._offer_to_resume(view)
+            return
         if not view.writable:
             why = (
                 "the app was started with --read-only" if self.read_only else "the study's folder cannot be written to"
@@ -319,6 +344,24 @@ class TerminalApp(App[None]):
         def answered(yes: bool | None) -> None:
             if yes:
                 self.run_worker(self._carry_out(do, done), group="orders")
+
+        self.push_screen(ConfirmScreen(question), answered)
+
+    def _offer_to_resume(self, view: View) -> None:
+        """Nothing would obey a pause or its end: offer the command that resumes the study for the clipboard."""
+        question, command = resumption(view)
+        study = view.snapshot.study
+        assert study
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.copy_to_clipboard(command)
+                done = f"Copied: {command}"
+                if view.writable and paths.PAUSE in view.snapshot.orders:
+                    take_back = partial(control.take_back, self.experiments, study.study_id, paths.PAUSE)
+                    self.run_worker(self._carry_out(take_back, done), group="orders")
+                else:
+                    self.notify(done, markup=False)
 
         self.push_screen(ConfirmScreen(question), answered)
 

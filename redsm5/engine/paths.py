@@ -35,6 +35,7 @@ BUDGET = "budget.json"
 BUDGET_LOCK = "budget.lock"
 CONTROL = "control"
 CLAIMS = "claims"
+WORKERS_LOCK = "workers.lock"  # in claims/, shared by the workers of the study
 
 # Orders, in a study's control/ (redsm5/engine/study/control.py)
 STOP = "stop"

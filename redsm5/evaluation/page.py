@@ -42,7 +42,7 @@ CRITERIA = {
         "mean over the same symptoms: share of the posts predicted to have it that do",
     ),
     "recall_macro": ("Recall, macro", "mean over the same symptoms: share of the posts that have it that are found"),
-    "accuracy": ("Accuracy", "share of posts whose labels are all correct"),
+    "accuracy": ("Subset accuracy", "share of posts whose labels are all correct"),
 }
 EVIDENCE = {
     "f1": ("Token F1", "mean over pairs with evidence: F1 between the words predicted and the words annotated"),

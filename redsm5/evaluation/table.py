@@ -37,7 +37,7 @@ def report_table(report: EvaluationReport) -> str:
         ("criteria_matching", "f1_micro", "          F1 micro"),
         ("criteria_matching", "f1_weighted", "          F1 weighted"),
         ("criteria_matching", "macro_pr_auc", "          PR AUC macro"),
-        ("criteria_matching", "accuracy", "          accuracy (all nine correct)"),
+        ("criteria_matching", "accuracy", "          subset accuracy, all nine"),
         ("evidence_binding", "exact_match", "evidence  exact match"),
         ("evidence_binding", "f1", "          token F1"),
         ("evidence_binding", "char_f1", "          character F1"),

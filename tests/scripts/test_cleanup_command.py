@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from redsm5.config import compose
 from redsm5.engine import files, paths
-from redsm5.engine.records import Best
+from redsm5.engine.records import Best, StudyRecord, TrialCounts, TrialRecord
 from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.retention import Policy
 from redsm5.engine.storage.store import CheckpointStore
@@ -40,7 +41,7 @@ def test_it_says_what_it_would_delete_and_how_and_deletes_nothing(script: Run, e
     checkpoints = paths.trial_dir(experiments, TRIAL) / paths.CHECKPOINTS
     lines = done.stdout.splitlines()
     assert next(line.split() for line in lines if ".tmp-" in line) == [
-        *("litter", "-", "1,000", str(checkpoints / ".tmp-epoch-0002"), "half", "written")
+        *("litter", "-", "-", "1,000", str(checkpoints / ".tmp-epoch-0002"), "half", "written")
     ]
     assert f"litter: 2 found, {STATE + 200 + 1000:,} bytes; 0 deleted" in lines
     assert "Nothing was deleted: `just cleanup --execute` deletes litter and orphans." in lines
@@ -63,6 +64,30 @@ def test_json_is_one_object_with_each_item_and_the_totals(script: Run, experimen
     assert done["skipped"] == []
     again = json.loads(script("cleanup.py", "--execute", "--format", "json", "--experiments", experiments).stdout)
     assert [item["kind"] for item in again["items"]] == ["evictable"]
+
+
+def test_each_place_in_an_order_is_of_a_named_study(script: Run, tmp_path: Path) -> None:
+    """The order begins at 1 in each study, so two first places belong to two studies."""
+    for name in ("day", "night"):
+        study = StudyRecord(
+            study_id=str(uuid4()), name=name, state="completed", created_at="2026-03-14T07:41:12.000Z", metric="f1",
+            trials=TrialCounts(wanted=1, finished=1), config={},
+        )  # fmt: skip
+        paths.study_dir(tmp_path, study.study_id).mkdir()
+        (paths.study_dir(tmp_path, study.study_id) / paths.STUDY).write_bytes(study.to_json())
+        trial = TrialRecord(
+            trial_id=str(uuid4()), study_id=study.study_id, number=0, state="pruned", epochs=3,
+            created_at="2026-03-14T07:41:12.000Z",
+        )  # fmt: skip
+        folder = paths.trial_dir(tmp_path, trial.trial_id)
+        CheckpointStore(folder, Policy(), lambda *_, **__: None).commit(
+            manifest_of(trial.trial_id, 1, 0.5), contents(1)
+        )
+        files.write_atomic(folder / paths.TRIAL, trial.to_json())
+        (folder / paths.CONFIG).write_text(json.dumps(snapshot_of(compose([]))))
+    done = json.loads(script("cleanup.py", "--format", "json", "--experiments", tmp_path).stdout)
+    evictable = [item for item in done["items"] if item["kind"] == "evictable"]
+    assert sorted((item["study"], item["order"]) for item in evictable) == [("day", 1), ("night", 1)], done
 
 
 def test_evict_takes_what_the_budget_would_take_and_then_there_is_nothing(script: Run, experiments: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from redsm5.engine import paths
 from redsm5.engine.documents import timestamp
+from redsm5.engine.files import Lock
 from redsm5.engine.records import (
     Best,
     BudgetEntry,
@@ -43,6 +44,7 @@ class Folder:
 
     def __init__(self, root, now=None):
         self.root, self.now = root, now or datetime.now(UTC)
+        self.drivers = {}
 
     def id(self, *parts):
         return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(map(str, parts))))
@@ -50,7 +52,10 @@ class Folder:
     def ago(self, minutes):
         return timestamp(self.now - timedelta(minutes=minutes))
 
-    def study(self, name="night-search", *, wanted=20, states=STATES, state="running", created=60.0, index=True):
+    def study(
+        self, name="night-search", *, wanted=20, states=STATES, state="running", created=60.0, index=True, driven=None
+    ):
+        """`driven`: whether a driver holds the study's lock; by default, if it is running."""
         study_id = self.id(name)
         folder = paths.study_dir(self.root, study_id)
         folder.mkdir(parents=True)
@@ -67,6 +72,8 @@ class Folder:
             config={"model": "tiny"},
         )
         (folder / paths.STUDY).write_bytes(record.to_json())
+        if state != "completed" and (state == "running" if driven is None else driven):
+            self.drive(study_id)
         if index:
             table = StudyIndex(study_id=study_id, updated_at=self.ago(0), trials=trials)
             (folder / paths.INDEX).write_bytes(table.to_json())
@@ -83,6 +90,17 @@ class Folder:
         ]
         self.lines(folder / paths.EVENTS, events)
         return study_id
+
+    def drive(self, study_id):
+        """Hold the lock of the study's driver, as long as the folder is in use."""
+        claims = paths.study_dir(self.root, study_id) / paths.CLAIMS
+        self.drivers[study_id] = Lock(claims / paths.WORKERS_LOCK, shared=True)
+        assert self.drivers[study_id].acquire()
+
+    def leave(self):
+        """All drivers end, or are killed."""
+        while self.drivers:
+            self.drivers.popitem()[1].release()
 
     def trial(self, study_id, number, state, of=8):
         trial_id = self.id(study_id, number)
@@ -320,7 +338,9 @@ def folder(tmp_path):
     """An empty experiments folder to write to."""
     root = tmp_path / "experiments"
     root.mkdir()
-    return Folder(root)
+    folder = Folder(root)
+    yield folder
+    folder.leave()
 
 
 @pytest.fixture
@@ -360,5 +380,6 @@ def frozen(monkeypatch, tmp_path):
     looked_at = machine(frozenset([folder.of(7)]))
     monkeypatch.setattr(Machine, "look", lambda self, seen, at_work=(): looked_at)
     yield folder
+    folder.leave()
     monkeypatch.undo()
     time.tzset()

@@ -1,6 +1,9 @@
 """Orders reach the driver as files, after a yes and never without one; where none can be given, that is said."""
 
 import os
+import signal
+import subprocess
+import time
 
 import pytest
 
@@ -9,6 +12,7 @@ from redsm5.engine.records import TrialRecord
 from tests.tui.pilots import notices, pressed, settled, shown, until, words
 from tui import app as app_module
 from tui.app import TerminalApp
+from tui.read.reader import Reader
 from tui.screens.confirm import ConfirmScreen
 from tui.write import control
 
@@ -156,7 +160,7 @@ async def test_a_folder_that_cannot_be_written_to_takes_no_orders(sample, folder
     ("states", "state", "keys", "says"),
     [
         (("completed",), "completed", "peE", "The study is done: nothing is running."),
-        (("interrupted",), "stopped", "eE", "Nothing is running."),
+        (("interrupted",), "stopped", "eEx", "Nothing runs night-search, so nothing would obey."),
         (("completed", "queued"), "running", "x", "No running trial to prune."),
     ],
 )
@@ -169,6 +173,98 @@ async def test_where_nothing_runs_there_is_nothing_to_order(folder, states, stat
         assert not isinstance(app.screen, ConfirmScreen)
         assert notices(app).count(says) == len(keys)
     assert orders(folder) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("states", [("completed", "running"), ("completed", "interrupted")])
+async def test_of_a_killed_driver_p_copies_the_command_that_resumes_the_study(folder, monkeypatch, states):
+    study = folder.study(states=states)
+    app = TerminalApp(folder.root)
+    command = f"just hpo study.name=night-search experiments={folder.root}"
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        assert "● running" in shown(app)
+        folder.leave()
+        await settled(pilot)
+        assert "■ no driver" in shown(app)
+        assert "Nothing is running. 1 trial interrupted. This command resumes the search" in words(app)
+        await pilot.press("e", "E", "x")
+        assert not isinstance(app.screen, ConfirmScreen)
+        assert notices(app).count("Nothing runs night-search, so nothing would obey.") == 3
+        assert "p Resume" in shown(app)
+        await pressed(pilot, "p")
+        assert "Nothing runs night-search. Copy the command that resumes it?" in app.screen._question
+        await pilot.press("n")
+        assert app.clipboard == ""
+        await pilot.press("p", "y")
+        assert app.clipboard == command
+        assert orders(folder) == []
+        folder.drive(study)
+        await settled(pilot)
+        assert "p Pause" in shown(app)
+        await pilot.press("p", "y")
+        await until(pilot, lambda: orders(folder) == ["pause"])
+        await settled(pilot)
+        assert "p Resume" in shown(app)
+
+
+@pytest.mark.asyncio
+async def test_a_pause_that_nobody_ends_is_taken_back_with_the_copy_of_the_command(folder):
+    study = folder.study(states=("completed", "interrupted"), state="paused")
+    control.give(folder.root, study, paths.PAUSE)
+    app = TerminalApp(folder.root)
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        assert "⏸ paused · a pause is ordered" in shown(app)
+        await pressed(pilot, "p")
+        assert "A pause is still ordered, and the search would wait: it is taken back." in app.screen._question
+        await pilot.press("y")
+        assert app.clipboard.startswith("just hpo study.name=night-search")
+        await until(pilot, lambda: orders(folder) == [])
+
+
+@pytest.mark.asyncio
+async def test_read_only_the_command_is_copied_too_and_a_pause_stays(folder):
+    study = folder.study(states=("completed", "interrupted"), state="paused")
+    control.give(folder.root, study, paths.PAUSE)
+    app = TerminalApp(folder.root, read_only=True)
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        await pressed(pilot, "p")
+        assert "remove control/pause in the study's folder first" in app.screen._question
+        await pilot.press("y")
+        assert app.clipboard.startswith("just hpo study.name=night-search")
+    assert orders(folder) == ["pause"]
+
+
+@pytest.mark.asyncio
+async def test_between_the_end_of_a_pause_and_the_trial_nobody_is_invited_to_start_a_driver(folder):
+    folder.study(states=("completed", "interrupted"), state="paused", driven=True)
+    app = TerminalApp(folder.root)
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        assert "Trial #1 is starting." in shown(app)
+        assert "just hpo" not in shown(app)
+
+
+def test_a_driver_is_a_process_that_holds_the_lock_of_the_workers(folder):
+    """Real processes: an exclusive lock would make `flock` fail at once."""
+    study = folder.study(driven=False)
+    lock = paths.study_dir(folder.root, study) / paths.CLAIMS / paths.WORKERS_LOCK
+    lock.parent.mkdir()
+    lock.touch()
+    assert not Reader(folder.root).read().driven
+    with subprocess.Popen(["flock", "--shared", lock, "sleep", "60"], start_new_session=True) as worker:
+        try:
+            deadline = time.monotonic() + 20
+            while not (told := Reader(folder.root).read().driven) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert told
+            subprocess.run(["flock", "--shared", "--nonblock", lock, "true"], check=True, timeout=20)
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+    assert not Reader(folder.root).read().driven
+    subprocess.run(["flock", "--nonblock", lock, "true"], check=True, timeout=20)
 
 
 @pytest.mark.asyncio

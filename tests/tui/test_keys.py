@@ -496,6 +496,21 @@ async def test_the_arrows_scroll_the_panel_that_tab_chose(two):
 
 
 @pytest.mark.asyncio
+async def test_the_best_trial_differs_from_nothing_and_the_others_from_it(night):
+    app = TerminalApp(night)
+    async with app.run_test(size=(160, 48)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2", "home", "3")
+        assert "configuration · * differs from #6" in shown(app)
+        app.select(app.view.snapshot.trials.best.trial_id)
+        await settled(pilot)
+        assert "configuration of the best" in shown(app)
+        assert "differ" not in shown(app)
+        await pressed(pilot, "4")
+        assert "subset accuracy" in words(app)
+
+
+@pytest.mark.asyncio
 async def test_the_arrows_scroll_the_report(two):
     app = TerminalApp(two.root)
     async with app.run_test(size=(80, 14)) as pilot:

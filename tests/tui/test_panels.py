@@ -8,7 +8,7 @@ from tui.panels import overview, storage, text
 from tui.panels.study import empty, orders, status
 from tui.read.detail import TrialReader
 from tui.read.reader import Reader, Snapshot
-from tui.read.storage import StorageReader
+from tui.read.storage import StorageReader, StorageView
 from tui.read.view import View
 
 
@@ -30,11 +30,11 @@ def test_the_overview_says_it_all(frozen):
     for part in (
         "night-search   ● running   trial 8 of 20",
         "val_f1_macro: best 0.487 · #6",
-        "3.1 GB of 10.0 GB",
+        "5.7 GB of 10.0 GB",
         "weights 3.9 GB  resume 1.8 GB  reserved 2.2 GB",
         "disk 41.2 GB free of 250.0 GB (16%)",
-        "keep-all would hold 67.0 GB: 95.4% less",
-        "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⏸ interrupted",
+        "keep-all would hold 67.0 GB: 91.5% less",
+        "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⊘ interrupted",
         "10.6 trials/h",
         "done Sat 09:00 in 1:19:20",
         "last save stalled 0.14 s",
@@ -50,13 +50,13 @@ def test_the_overview_says_it_all(frozen):
     ("states", "state", "says"),
     [
         (("completed",) * 3, "completed", "The study is done. 4 shows the report of its best trial"),
-        (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` resumes it."),
-        (("completed",), "stopped", "`just hpo study.name=night-search` resumes it."),
-        ((), "running", "Nothing is running."),
+        (("completed", "interrupted"), "running", "(p copies it):\n    just hpo study.name=night-search "),
+        (("completed",), "stopped", "  just hpo study.name=night-search experiments=/"),
+        ((), "running", "Nothing is running. This command resumes"),
     ],
 )
 def test_where_nothing_runs_it_says_how_to_go_on(folder, states, state, says):
-    folder.study(states=states, state=state, wanted=3)
+    folder.study(states=states, state=state, wanted=3, driven=False)
     assert says in overview.page(look(folder.root))
 
 
@@ -82,7 +82,7 @@ def test_what_was_ordered_is_told(folder, order, state, said):
 
 
 def test_a_pause_that_has_been_obeyed_says_how_to_go_on(folder):
-    study = folder.study(states=("completed", "interrupted"), state="paused")
+    study = folder.study(states=("completed", "interrupted"), state="paused", driven=True)
     control = paths.study_dir(folder.root, study) / paths.CONTROL
     control.mkdir()
     (control / "pause").touch()
@@ -127,12 +127,12 @@ def test_the_gauge_stays_within_its_width(folder, held, reserved, drawn):
     folder.rewrite(trial, bytes=held)
     ledger = BudgetLedger(max_total_size=10_000, entries={folder.of(0): BudgetEntry(reserved=reserved, bytes=held)})
     (paths.study_dir(folder.root, study) / paths.BUDGET).write_bytes(ledger.to_json())
-    assert storage.gauge(Reader(folder.root).read(), 10).plain == drawn
+    assert storage.gauge(Reader(folder.root).read(), StorageView(), 10).plain == drawn
 
 
 def test_without_a_budget_the_gauge_says_what_is_there(folder):
     folder.study(states=("completed",))
-    assert storage.gauge(Reader(folder.root).read(), 10).plain == "438 MB of checkpoints, no budget"
+    assert storage.gauge(Reader(folder.root).read(), StorageView(), 10).plain == "438 MB of checkpoints, no budget"
 
 
 def test_an_empty_folder_says_what_to_do_next(tmp_path):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from redsm5.engine import paths
 from redsm5.engine.documents import timestamp
 from redsm5.engine.records import RetentionRow
-from tui.panels.storage import going
+from tui.panels.storage import going, usage
+from tui.panels.text import size
 from tui.read import storage
 from tui.read.reader import Reader, Snapshot
 from tui.read.storage import WINDOW_MS, Move, StorageReader, kinds_of, used_over_time
@@ -53,7 +54,14 @@ def test_the_files_of_a_trial_by_kind(tmp_path):
     write(tmp_path / paths.CHECKPOINTS / ".trash-x" / "deep" / paths.WEIGHTS, 5)
     write(tmp_path / paths.LOGS / "log.jsonl", 7)
     write(tmp_path / paths.TRIAL, 3)
-    assert kinds_of(tmp_path) == {"weights": 100, "training state": 210, "temporary": 55, "logs": 7, "other": 3}
+    assert kinds_of(tmp_path) == {
+        "weights": 100,
+        "training state": 210,
+        "temporary": 55,
+        "elsewhere": 0,
+        "logs": 7,
+        "other": 3,
+    }
 
 
 @pytest.mark.timeout(10)
@@ -168,6 +176,44 @@ def test_the_version_stays_where_nothing_has_changed(sample):
     counting = StorageReader(sample)
     first = counting.look("s", trials, 10)
     assert counting.look("s", trials, 10) is first
+
+
+@pytest.mark.parametrize("recorded", [0, 5_000_000])
+def test_total_and_parts_are_of_one_count_and_not_of_the_record_which_is_older(folder, recorded):
+    """At a trial's start its record says 0 B though a checkpoint is on the disk."""
+    study = folder.study(states=("running",))
+    trial = Reader(folder.root).read().trials[0]
+    place = paths.trial_dir(folder.root, trial.trial_id)
+    folder.rewrite(place / paths.TRIAL, bytes=recorded)
+    write(place / paths.CHECKPOINTS / "epoch-0001" / paths.WEIGHTS, 461_000)
+    folder.lines(place / paths.RETENTION, [row("keep", 461_000)])
+    snapshot = Reader(folder.root).read()
+    counting = StorageReader(folder.root)
+    told = usage(snapshot, counting.look(study, snapshot.trials, -1)).plain.split("\n")
+    assert told[0].startswith(f"{size(recorded)} of checkpoints")
+    assert "weights" not in " ".join(told)
+    told = usage(snapshot, counting.look(study, snapshot.trials, 10)).plain.split("\n")
+    assert told[:2] == ["461 kB of checkpoints, no budget", "weights 461 kB"]
+    assert told[3] == "keep-all would hold 461 kB"
+
+
+def test_where_nothing_is_left_or_nothing_was_written_there_is_nothing_to_compare(folder):
+    study = folder.study(states=("running",))
+    snapshot = Reader(folder.root).read()
+    place = paths.trial_dir(folder.root, snapshot.trials[0].trial_id)
+    told = usage(snapshot, StorageReader(folder.root).look(study, snapshot.trials, 10)).plain
+    assert "keep-all would hold 1.8 GB" in told  # four checkpoints were written, and none is here
+    assert "less" not in told
+    (place / paths.RETENTION).write_bytes(b"")
+    assert "keep-all" not in usage(snapshot, StorageReader(folder.root).look(study, snapshot.trials, 10)).plain
+
+
+def test_checkpoints_behind_a_link_count_as_their_trial_records_them(folder, tmp_path):
+    trial = folder.trial(None, 1, "completed").model_copy(update={"checkpoints_at": str(tmp_path), "bytes": 700})
+    write(tmp_path / paths.WEIGHTS, 90)
+    (paths.trial_dir(folder.root, trial.trial_id) / paths.CHECKPOINTS).symlink_to(tmp_path)
+    seen = StorageReader(folder.root).look(None, [trial], 10)
+    assert (seen.held, seen.kinds["elsewhere"], seen.kinds["weights"]) == (700, 700, 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 import math
 from typing import get_args
+from unicodedata import east_asian_width
 
 import pytest
+from rich.cells import cell_len
 
 from redsm5.engine.records import StudyRecord, TrialState
 from tests.tui.conftest import NOW
@@ -35,6 +37,14 @@ def test_durations(seconds, shown):
 def test_every_state_of_a_trial_and_of_a_study_has_a_symbol():
     words = {*get_args(TrialState), *get_args(StudyRecord.model_fields["state"].annotation)}
     assert words == set(text.SYMBOLS)
+
+
+def test_states_that_mean_different_things_have_marks_of_their_own_one_cell_wide():
+    apart = ("running", "completed", "pruned", "failed", "interrupted", "paused", "stopped", "queued")
+    for marks in (text.SYMBOLS, text.POINTS):
+        assert len({marks[name] for name in apart}) == len(apart)
+        assert all(cell_len(mark) == 1 and east_asian_width(mark) in "NA" for mark in marks.values())
+    assert len({text.STYLES[name] for name in ("running", "pruned", "failed", "interrupted", "paused")}) == 5
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from itertools import accumulate
 from rich.text import Text
 
 from .text import DIM, value
+from .ticks import Bounds, Label, labelled, limits, log_ticks, ticks
 
 # The bit of each braille dot by (row, column) in its character, from U+2800; and the bits of a column from a row
 # downwards.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 BELOW = tuple(tuple(sum(DOTS[y][x] for y in range(top, 4)) for top in range(5)) for x in range(2))
 
-LABELS = 6  # usual number of characters before the chart
+LABELS = 4  # usual number of characters before the chart
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Chart:
     Attributes:
         log: whether the y axis is logarithmic; values that are not above zero are left out.
         x_label: formats a position on the x axis.
+        within: the range that the values can have; None: unknown.
+        y_label: formats a position on the y axis; None: as a number.
         x_range: the visible range of the x axis; None: all of the lines. The y axis fits the visible part.
         empty: the text if there is nothing to draw.
     """
@@ -50,6 +53,8 @@ class Chart:
     x_label: Callable[[float], str] = field(default=lambda x: f"{x:g}")
     x_range: tuple[float, float] | None = None
     empty: str = "nothing yet"
+    within: Bounds = None
+    y_label: Label | None = None
 
 
 def draw(chart: Chart, width: int, height: int, at: float | None = None) -> Text:
@@ -75,15 +80,22 @@ class Drawing:
         ys = [math.log10(y) if chart.log else y for line in thin if line.xs for y in (min(line.ys), max(line.ys))]
         if not ys:
             return
-        low, high = _limits(ys)
-        labels = [value(10 ** min(y, 308) if chart.log else y) for y in (high, (low + high) / 2, low)]
-        self._margin, rows = max(map(len, labels)), height - 1
-        self._marks = {0: labels[0], rows - 1: labels[2]} | ({rows // 2: labels[1]} if rows >= 5 else {})
+        rows = height - 1
+        if chart.log:
+            low, high = _limits(ys)
+            found = log_ticks(low, high, rows)
+        else:
+            low, high, step = limits(min(ys), max(ys), rows, chart.within)
+            found = ticks(low, high, step)
+        self._marks = _marks(chart, found, low, high, rows)
+        self._margin = max(map(len, self._marks.values()))
         if width - self._margin - 1 != columns:  # the labels are longer than usual
             columns = max(width - self._margin - 1, 1)
             thin = [_thinned(line, self.left, self.right, columns) for line in lines]
         if chart.log:
             thin = [replace(line, ys=[math.log10(y) for y in line.ys]) for line in thin]
+        elif chart.within:  # a measurement may be a little beyond
+            thin = [replace(line, ys=[min(max(y, low), high) for y in line.ys]) for line in thin]
         self._canvas = _Canvas(columns, rows, (self.left, self.right), (low, high))
         for line in thin:
             self._canvas.add(line)
@@ -225,6 +237,16 @@ def _limits(ys: Sequence[float]) -> tuple[float, float]:
         pad = abs(high) * 0.1 or 0.5
         return low - pad, high + pad
     return low, high
+
+
+def _marks(chart: Chart, found: Sequence[float], low: float, high: float, rows: int) -> dict[int, str]:
+    """The labels of the y axis by row."""
+    shown = [10 ** min(y, 308) for y in found] if chart.log else found
+    labels = [(chart.y_label or value)(y) for y in shown] if chart.log else labelled(shown, chart.y_label)
+    return {
+        (rows * 4 - 1 - _dot(y - low, high - low, rows * 4 - 1)) // 4: said
+        for y, said in zip(found, labels, strict=True)
+    }
 
 
 def _dot(way: float, whole: float, last: int) -> int:

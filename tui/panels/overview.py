@@ -12,10 +12,10 @@ from ..read.reader import Snapshot
 from ..read.view import View
 from . import text
 from .storage import usage
-from .study import best, empty, metric, status, title
+from .study import best, empty, metric, resume, status, title
 from .text import DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
+from .text import trials as trials_of
 
-STARTS_WITHIN_S = 60  # a queued trial; after that its driver counts as ended
 PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
 
 
@@ -58,8 +58,8 @@ def happening(view: View, most: int = 3) -> Text:
     what to do next.
     """
     active = view.snapshot.trials.active
-    if not active:
-        return Text(_idle(view))
+    if not active or (view.snapshot.study and not view.snapshot.driven):
+        return Text(_idle(view.snapshot))
     if len(active) == 1:
         return Text("\n").join(_at_work(view, active[0]))
     lines = [
@@ -70,20 +70,23 @@ def happening(view: View, most: int = 3) -> Text:
     return Text("\n").join(lines)
 
 
-def _idle(view: View) -> str:
-    snapshot = view.snapshot
-    study, waiting = snapshot.study, snapshot.trials.counts["interrupted"]
+def _idle(snapshot: Snapshot) -> str:
+    study, trials = snapshot.study, snapshot.trials
     if study is None:
         return "Nothing is running."
     if study.state == "completed":
         return typed("The study is done. 4 shows the report of its best trial; `just summary` makes its page.")
-    if PAUSE in snapshot.orders:
-        return "Paused as requested: p resumes it."
-    queued = [t for t in snapshot.trials[-100:] if t.state == "queued"]
-    if queued and (view.now - time_of(queued[-1].created_at)).total_seconds() < STARTS_WITHIN_S:
-        return f"Trial {number(queued[-1])} is starting."
-    held = f" {waiting} interrupted:" if waiting else ""
-    return typed(f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` resumes it.")
+    if snapshot.driven:
+        if PAUSE in snapshot.orders:
+            return "Paused as requested: p resumes it."
+        waiting = [trial for trial in trials if trial.state == "queued"] or [
+            trial for trial in trials if trial.state == "interrupted"
+        ]
+        return f"Trial {number(waiting[-1])} is starting." if waiting else "The driver is starting a trial."
+    held = trials.counts["interrupted"] + len(trials.active)  # those that were killed still claim to run
+    paused = "\nA pause is still ordered: p takes it back." if PAUSE in snapshot.orders else ""
+    waits = f" {trials_of(held)} interrupted." if held else ""
+    return f"Nothing is running.{waits} This command resumes the search (p copies it):\n  {resume(snapshot)}{paused}"
 
 
 def _at_work(view: View, trial: TrialRecord) -> list[Text]:

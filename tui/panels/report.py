@@ -46,7 +46,7 @@ def report(report: EvaluationReport, width: int) -> Text:
         ("macro F1", "criteria_matching.f1_macro", metrics.f1_macro),
         ("micro F1", "criteria_matching.f1_micro", metrics.f1_micro),
         ("PR AUC", "criteria_matching.macro_pr_auc", metrics.macro_pr_auc),
-        ("accuracy", "criteria_matching.accuracy", metrics.accuracy),
+        ("subset accuracy", "criteria_matching.accuracy", metrics.accuracy),
     ):
         page.append(word.replace(" ", "\u00a0") + "\u00a0", text.DIM).append(text.value(number), "bold")
         page.append(f"{interval(report, name)}   ", text.DIM)

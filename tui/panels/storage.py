@@ -14,27 +14,32 @@ from .text import DIM, clean, size
 MOST = 200  # the most lines of a list
 
 
-def gauge(snapshot: Snapshot, width: int) -> Text:
+def held(snapshot: Snapshot, seen: StorageView) -> int:
+    """The bytes of all checkpoints: those counted with their kinds, or as recorded by the trials before."""
+    return snapshot.trials.bytes if seen.held is None else seen.held
+
+
+def gauge(snapshot: Snapshot, seen: StorageView, width: int) -> Text:
     """The used and the reserved bytes as shares of the budget."""
-    budget = snapshot.budget
+    budget, there = snapshot.budget, held(snapshot, seen)
     if not budget:
-        return Text(f"{size(snapshot.trials.bytes)} of checkpoints, no budget")
-    used, reserved = snapshot.trials.bytes / budget, snapshot.reserved / budget
+        return Text(f"{size(there)} of checkpoints, no budget")
+    used, reserved = there / budget, snapshot.reserved / budget
     full = max(round(width * min(max(used, 0.0), 1.0)), int(used > 0))
-    held = max(round(width * min(max(used + reserved, 0.0), 1.0)) - full, 0)
+    more = max(round(width * min(max(used + reserved, 0.0), 1.0)) - full, 0)
     style = "red" if used > 0.95 else "yellow" if used > 0.8 else "green"
     return Text.assemble(
         ("█" * full, style),
-        ("▓" * held, "cyan"),
-        ("░" * max(width - full - held, 0), DIM),
-        f"  {size(snapshot.trials.bytes)} of {size(budget)}",
+        ("▓" * more, "cyan"),
+        ("░" * max(width - full - more, 0), DIM),
+        f"  {size(there)} of {size(budget)}",
     )
 
 
 def usage(snapshot: Snapshot, seen: StorageView, width: int = 42, now_ms: int = 0, *, chart: bool = True) -> Text:
     """The budget, the bytes by kind, the disk, and what keeping everything would take."""
-    page = gauge(snapshot, max(width - 22, 6))
-    kinds = seen.kinds
+    page = gauge(snapshot, seen, max(width - 22, 6))
+    kinds = {} if seen.held is None else seen.kinds  # total and parts are of one count
     parts = [f"{name} {size(kinds[kind])}" for name, kind in _KINDS if kinds.get(kind)]
     if snapshot.reserved:
         parts.append(f"reserved {size(snapshot.reserved)}")
@@ -42,9 +47,10 @@ def usage(snapshot: Snapshot, seen: StorageView, width: int = 42, now_ms: int = 
         page.append("\n" + "  ".join(parts))
     free = 100 * snapshot.disk_free / snapshot.disk_total if snapshot.disk_total else 0
     page.append(f"\ndisk {size(snapshot.disk_free)} free of {size(snapshot.disk_total)} ({free:.0f}%)")
-    page.append("\n" + keep_all(snapshot, seen))
+    if said := keep_all(snapshot, seen):
+        page.append(f"\n{said}")
     if chart and seen.moves:
-        heights = used_over_time(snapshot.trials.bytes, seen.moves, now_ms, max(width - 14, 10))
+        heights = used_over_time(held(snapshot, seen), seen.moves, now_ms, max(width - 14, 10))
         page.append(f"\n{text.spark(heights)}", "cyan").append("  last hours"[: width - len(heights)], DIM)
     if snapshot.unreadable:
         page.append(f"\nunreadable: {clean(snapshot.unreadable[0].name, 30)}", "yellow")
@@ -53,15 +59,18 @@ def usage(snapshot: Snapshot, seen: StorageView, width: int = 42, now_ms: int = 
     return page
 
 
-_KINDS = (("weights", "weights"), ("resume", "training state"), ("temporary", "temporary"))
+_KINDS = (("weights", "weights"), ("resume", "training state"), ("temporary", "temporary"), ("elsewhere", "elsewhere"))
 
 
 def keep_all(snapshot: Snapshot, seen: StorageView) -> str:
-    """The bytes if everything written had been kept, compared with the bytes on disk."""
-    if seen.pending:
+    """The bytes if everything written had been kept, compared with the bytes on disk; empty if nothing was written."""
+    if seen.held is None:
         return f"keep-all would hold: counting, {seen.looked_at:,} of {len(snapshot.trials):,} trials"
-    less = 1 - snapshot.trials.bytes / seen.keep_all if seen.keep_all > 0 else 0.0
-    return f"keep-all would hold {size(seen.keep_all)}" + (f": {less:.1%} less" if less > 0 else "")
+    if not seen.keep_all:
+        return ""
+    here = seen.held or 0
+    less = f"{1 - here / seen.keep_all:.1%}" if 0 < here < seen.keep_all else "0.0%"
+    return f"keep-all would hold {size(seen.keep_all)}" + (f": {less} less" if less not in ("0.0%", "100.0%") else "")
 
 
 def kinds(view: View) -> Text:
@@ -71,6 +80,8 @@ def kinds(view: View) -> Text:
     page = Text()
     for kind in KINDS:
         amount = found.get(kind, 0)
+        if kind == "elsewhere" and not amount:
+            continue
         page.append(f"{kind:<15}{text.size(amount):>9} ").append(text.fine_bar(amount / top, 12) + "\n", "cyan")
     page.rstrip()
     return page
@@ -127,7 +138,7 @@ def moves(view: View, width: int, now_ms: int) -> tuple[Text, str]:
     seen = view.storage
     if not seen.moves:
         return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM), ""
-    heights = used_over_time(view.snapshot.trials.bytes, seen.moves, now_ms, max(min(width - 2, 60), 4))
+    heights = used_over_time(held(view.snapshot, seen), seen.moves, now_ms, max(min(width - 2, 60), 4))
     page = Text.assemble((text.spark(heights), "cyan"), "\n")
     numbers = [*reversed(seen.moves)][:MOST]
     for move in numbers:
@@ -171,6 +182,6 @@ def _by_trial(snapshot: Snapshot, by_trial: dict[str, dict[str, int]], width: in
         trial = snapshot.trials.by_id.get(trial_id)
         name = text.number(trial) if trial else "–"
         cells = [sum(kinds.values()), kinds["weights"], kinds["training state"], kinds["logs"]]
-        cells.append(kinds["other"] + kinds["temporary"])
+        cells.append(kinds["other"] + kinds["temporary"] + kinds["elsewhere"])
         page.append(f"{name:<7}" + "".join(f"{text.size(n):>9}" for n in cells[: len(names)]) + "\n")
     return page

@@ -1,5 +1,9 @@
 """What every screen says of the study: its name, state, progress, metric and best score; or why there is none."""
 
+import os
+import shlex
+from pathlib import Path
+
 from rich.text import Text
 
 from redsm5.engine.installed import typed
@@ -25,6 +29,8 @@ def status(snapshot: Snapshot) -> Text:
         return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
     begun = min(len(snapshot.trials) - snapshot.trials.counts["queued"], snapshot.trials.searched)
     line = state(snapshot.study.state)
+    if snapshot.study.state == "running" and not snapshot.driven:  # killed, or its machine is gone
+        line = Text("■ no driver", "yellow")
     if ordered := orders(snapshot):
         line.append(f" · {ordered}", "bold yellow")
     return line.append(f"   trial {begun:,} of {snapshot.study.trials.wanted:,}", "default")
@@ -34,12 +40,31 @@ def orders(snapshot: Snapshot) -> str:
     """The pending control files, in words."""
     if snapshot.study is None or snapshot.study.state == "completed":
         return ""
+    if not snapshot.driven:
+        return "a pause is ordered" if PAUSE in snapshot.orders else ""
     words = {STOP_NOW: "stopping now", STOP: "stops after this trial"}
     paused = snapshot.study.state == "paused" and not snapshot.trials.active
     words[PAUSE] = "as requested" if paused else "pausing"
     said = [words[name] for name in words if name in snapshot.orders]
     said += ["pruning" for name in snapshot.orders if name.startswith(PRUNE)][:1]
     return ", ".join(said)
+
+
+def resume(snapshot: Snapshot) -> str:
+    """The command that resumes the study, for a shell in the folder in which the app was started."""
+    assert snapshot.study
+    words = [f"study.name={clean(snapshot.study.name)}"]
+    usual = Path(os.environ.get("REDSM5_EXPERIMENTS") or "experiments")
+    if snapshot.experiments.absolute() != usual.absolute():
+        words.append(f"experiments={clean(str(snapshot.experiments.absolute()), 4096)}")
+    return typed(f"just hpo {shlex.join(words)}")
+
+
+def waits(snapshot: Snapshot) -> bool:
+    """Whether the study can be resumed: it is paused or has no driver, and is not complete."""
+    return bool(
+        snapshot.study and snapshot.study.state != "completed" and (PAUSE in snapshot.orders or not snapshot.driven)
+    )
 
 
 def best(snapshot: Snapshot) -> str:

@@ -20,10 +20,11 @@ SYMBOLS = {
     "completed": "✔",
     "failed": "✗",
     "pruned": "✂",
-    "interrupted": "⏸",
+    "interrupted": "⊘",
     "paused": "⏸",
     "stopped": "■",
 }
+POINTS = SYMBOLS | {"completed": "•", "preparing": "○", "running": "○", "finishing": "○"}  # in a chart of trials
 STYLES = {
     "preparing": "cyan",
     "running": "cyan",
@@ -32,7 +33,7 @@ STYLES = {
     "failed": "red",
     "pruned": "yellow",
     "interrupted": "magenta",
-    "paused": "magenta",
+    "paused": "blue",
 }
 DIM = "dim"
 LONGEST = 500  # the most characters of one value from a file

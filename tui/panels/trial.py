@@ -10,7 +10,7 @@ from redsm5.engine.installed import typed
 from ..read.detail import LogLine, TrialDetail
 from ..read.reader import score
 from ..read.view import View
-from . import text
+from . import study, text
 
 
 def about(view: View, detail: TrialDetail, beside: TrialDetail | None = None) -> Text:
@@ -46,8 +46,9 @@ def remedy(view: View, detail: TrialDetail) -> str:
     error = detail.record.error
     kind = error.kind if error else ""
     if detail.record.state == "interrupted":
-        name = text.clean(view.snapshot.study.name) if view.snapshot.study else ""
-        return f"just hpo study.name={name} resumes it" if name else "just train trial.id=… resumes it"
+        if view.snapshot.study:
+            return f"{study.resume(view.snapshot)} resumes it"
+        return typed(f"just train trial.id={text.clean(detail.record.trial_id, 60)} resumes it")
     return {
         "not_finite": "lower train.learning_rate, or train.mixed_precision=no",
         "out_of_memory": "lower train.batch_size, and raise train.accumulation_steps to match",

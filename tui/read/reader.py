@@ -17,6 +17,7 @@ from typing import NamedTuple
 from redsm5.engine import paths
 from redsm5.engine.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
 
+from .driver import driven
 from .files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
 
 EVENTS_TAIL = 1 << 16
@@ -72,14 +73,15 @@ class Trials(tuple[TrialRecord, ...]):
         return self._facts.active
 
     @property
-    def points(self) -> list[tuple[int, float, bool]]:
-        """(number, objective, whether completed) of each trial with a finite score."""
+    def points(self) -> list[tuple[int, float, str]]:
+        """(number, objective, state) of each trial with a finite score."""
         return self._facts.points
 
     @cached_property
     def _facts(self) -> "_Facts":
         """One plain loop for speed: it runs over thousands of trials each time one has changed."""
-        states, active, points, best, highest = [], [], [], None, -INFINITY
+        states, active, best, highest = [], [], None, -INFINITY
+        points: list[tuple[int, float, str]] = []
         size, ended, first, last, repeats = 0, 0, "", "", 0
         for place, trial in enumerate(self):
             states.append(state := trial.state)
@@ -96,7 +98,7 @@ class Trials(tuple[TrialRecord, ...]):
                 if finished > last:
                     last = finished
             if trial.best is not None and -INFINITY < (value := trial.best.value) < INFINITY:
-                points.append((place if trial.number is None else trial.number, value, state == "completed"))
+                points.append((place if trial.number is None else trial.number, value, state))
                 if state == "completed" and self.sign * value > highest:
                     best, highest = trial, self.sign * value
         return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last, repeats)
@@ -105,8 +107,8 @@ class Trials(tuple[TrialRecord, ...]):
     def running_best(self) -> list[tuple[int, float]]:
         """(number, score) of each completed trial that was better than all before it."""
         found: list[tuple[int, float]] = []
-        for number, value, completed in self.points:
-            if completed and (not found or self.sign * value > self.sign * found[-1][1]):
+        for number, value, state in self.points:
+            if state == "completed" and (not found or self.sign * value > self.sign * found[-1][1]):
                 found.append((number, value))
         return found
 
@@ -140,7 +142,7 @@ class _Facts(NamedTuple):
     counts: Counter[str]
     bytes: int
     active: tuple[TrialRecord, ...]
-    points: list[tuple[int, float, bool]]
+    points: list[tuple[int, float, str]]
     best: TrialRecord | None
     ended: int
     first: str
@@ -165,6 +167,7 @@ class Snapshot:
         latest: the newest row of the study's metric, by active trial.
         ledger: the study's byte budget; None if it has none yet.
         orders: the names of the files in the study's control folder.
+        driven: whether a driver runs the study now, and obeys orders.
         disk_free, disk_total: bytes of the file system.
         unreadable: files that exist but are not valid.
         error: why the folder cannot be read at all.
@@ -179,6 +182,7 @@ class Snapshot:
     latest: dict[str, MetricRow] = field(default_factory=dict)
     ledger: BudgetLedger | None = None
     orders: frozenset[str] = frozenset()
+    driven: bool = False
     disk_free: int = 0
     disk_total: int = 0
     unreadable: tuple[Path, ...] = ()
@@ -248,6 +252,7 @@ class Reader:
             latest=self._scores(trials.active, study.metric if study else None),
             ledger=self._documents.get(folder / paths.BUDGET, BudgetLedger) if folder else None,
             orders=_orders(folder / paths.CONTROL) if folder else frozenset(),
+            driven=study is not None and driven(self.experiments, study),
             disk_free=disk.free,
             disk_total=disk.total,
             unreadable=tuple(sorted(self._documents.unreadable)),

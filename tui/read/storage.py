@@ -22,7 +22,8 @@ from .files import Lines, records
 LOOK_AGAIN_S = 60.0  # at a finished trial that still has checkpoints: they may be evicted
 SETTLED_NS = 2e9  # timestamps of changes are as coarse as a second on some disks
 WINDOW_MS = 6 * 3600 * 1000
-KINDS = ("weights", "training state", "temporary", "logs", "other")
+KINDS = ("weights", "training state", "temporary", "elsewhere", "logs", "other")
+CHECKPOINT_KINDS = KINDS[:4]  # elsewhere: of a trial whose checkpoints folder is a link, as its record says
 RECENT = 1000  # running trials are among so many newest ones
 MOST_FILES = 20_000  # per trial folder
 
@@ -50,12 +51,17 @@ class Holding:
 
     @property
     def has_checkpoints(self) -> bool:
-        return any(self.kinds[kind] for kind in ("weights", "training state", "temporary"))
+        return any(self.kinds[kind] for kind in CHECKPOINT_KINDS)
 
 
 @dataclass(frozen=True)
 class StorageView:
-    """The storage counted so far. `pending`: trials whose folders have not been counted yet."""
+    """The storage counted so far.
+
+    Attributes:
+        pending: trials whose folders are to be counted, for the first time or again.
+        complete: whether each has been counted at least once.
+    """
 
     kinds: dict[str, int] = field(default_factory=dict)
     by_trial: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -63,7 +69,13 @@ class StorageView:
     moves: tuple[Move, ...] = ()
     looked_at: int = 0
     pending: int = 0
+    complete: bool = False
     version: int = 0
+
+    @property
+    def held(self) -> int | None:
+        """The bytes of all checkpoints, counted together with their kinds; None until all have been counted."""
+        return sum(self.kinds.get(kind, 0) for kind in CHECKPOINT_KINDS) if self.complete else None
 
 
 class StorageReader:
@@ -141,7 +153,9 @@ class StorageReader:
                     moves.append(Move(change.time, change.on_disk, record.number))
         except (ValueError, OverflowError):  # an invalid time
             moves = []
-        return Holding(kinds_of(folder), keep_all, moves, record, stamp if settled else None)
+        kinds = kinds_of(folder)
+        kinds["elsewhere"] = record.bytes if record.checkpoints_at else 0
+        return Holding(kinds, keep_all, moves, record, stamp if settled else None)
 
     def _clear(self) -> None:
         """Reset the sums over all trials, which are updated by each new holding's difference."""
@@ -174,6 +188,7 @@ class StorageReader:
             moves=tuple(moves),
             looked_at=len(self._held),
             pending=len(self._queue),
+            complete=len(self._held) >= len(self._filled),
             version=self._view.version + 1,
         )
 

@@ -9,9 +9,10 @@ from textual.containers import Container
 from textual.widgets import Static
 
 from ..panels import overview, storage, study, text
-from ..panels.objective import NUMBER, TIME, axes, chart
+from ..panels.objective import NUMBER, TIME, axes, chart, legend
 from ..read.view import View
 from ..widgets.frame import head
+from ..widgets.keys import Keys
 from ..widgets.plot import Plot
 from .base import FolderScreen
 
@@ -44,11 +45,15 @@ class OverviewScreen(FolderScreen):
         if self._axis not in axes(snapshot.trials):
             self._axis = NUMBER
         over = self._axis if self._axis in (NUMBER, TIME) else text.parameter_name(self._axis)
-        head(objective, f"{study.metric(snapshot)} over {over}: • completed  × other", study.best(snapshot))
-        objective.show((self._axis, snapshot.trials), lambda: chart(snapshot.trials, self._axis))
+        marks = legend(snapshot.trials)
+        title = f"{study.metric(snapshot)} over {over}" + (f": {marks}" if marks else "")
+        head(objective, title, study.best(snapshot))
+        metric = snapshot.study.metric if snapshot.study else ""
+        objective.show((self._axis, snapshot.trials), lambda: chart(snapshot.trials, self._axis, metric))
         panel = self.query_one("#storage", Static)
         width = (panel.size.width or 46) - 2
         now_ms = int(view.now.timestamp() * 1000)
+        self.query_one(Keys).reword(p="Resume" if study.waits(snapshot) else "Pause")
         self.put("storage", storage.usage(snapshot, view.storage, width, now_ms), "storage")
         self.put("now", overview.happening(view), "now")
         self.put("pace", overview.pace(view), "pace")

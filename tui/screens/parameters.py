@@ -53,7 +53,7 @@ class ParametersScreen(FolderScreen):
         trials, study = view.snapshot.trials, view.snapshot.study.study_id if view.snapshot.study else ""
         told = newest(view.importance, self._computed.get(study))
         # Finished trials do not change, so only their points are compared, not thousands of records.
-        known = study, trials.parameters, [point for point in trials.points if point[2]]
+        known = study, trials.parameters, [point for point in trials.points if point[2] == "completed"]
         if known != self._known[0]:
             found = ranked(trials)
             self._known, self._drawn = (known, found), drawn(found)

@@ -83,7 +83,9 @@ class TrialScreen(ChartsScreen):
         self.put("about", panels.about(view, detail, beside))
         names = ordered(detail.series, view.snapshot.study.metric if view.snapshot.study else "")
         self.grid.show(detail.record.trial_id, names, partial(self._curves, detail, beside))
-        differs = f" · * differs from {text.number(other.record)}" if other else " · all differ from this one"
+        reference = view.snapshot.trials.best
+        own = " of the best" if reference and reference.trial_id == detail.record.trial_id else ""
+        differs = f" · * differs from {text.number(other.record)}" if other else own
         head(self.query_one("#configuration"), f"configuration{differs}")
         if self._news("config", detail.folder, len(detail.config), other and (other.folder, len(other.config))):
             self.put("config-text", panels.configuration(detail, other))

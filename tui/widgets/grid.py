@@ -15,6 +15,7 @@ from textual.containers import Container
 from ..panels import text
 from ..panels.chart import Chart, Line, panned, smoothed, zoomed
 from ..panels.curves import Curve, beside, ends, nearest, place, spread
+from ..panels.ticks import bounds, unit
 from ..read.query import words
 from .frame import head
 from .plot import Plot
@@ -138,7 +139,7 @@ class ChartGrid(Container):
         head(plot, title, page if page and at is None else self._legend(curves, at))
         drawn = [(id(c.series), len(c.series.values), c.series.values[-1:], c.style, c.behind) for c in curves]
         seen = (self._of, name, self.smooth, self.log_axis, self.by_epoch, self._window, drawn)
-        plot.show(seen, lambda: self._chart(curves), at)
+        plot.show(seen, lambda: self._chart(name, curves), at)
 
     @property
     def _word(self) -> str:
@@ -160,7 +161,7 @@ class ChartGrid(Container):
                 return text.value(values[last])
         return " ".join(said) + (f"  at {self._word} {place(at)}" if said and at is not None and self.large else "")
 
-    def _chart(self, curves: Sequence[Curve]) -> Chart:
+    def _chart(self, name: str, curves: Sequence[Curve]) -> Chart:
         lines = []
         for curve in curves:
             xs, values = self._xs(curve), curve.series.values
@@ -177,7 +178,8 @@ class ChartGrid(Container):
                 lines.append(Line(xs[some], smooth[some], curve.style, "points", curve.marker))
         word, window = self._word, self._window
         empty = "nothing in this range: z zooms to fit" if window else "nothing to draw"
-        return Chart(lines, self.log_axis, lambda x: f"{word} {place(x)}", window, empty)
+        within = bounds(name, [end for line in lines if line.ys for end in (min(line.ys), max(line.ys))])
+        return Chart(lines, self.log_axis, lambda x: f"{word} {place(x)}", window, empty, within, unit(name))
 
     def _xs(self, curve: Curve) -> Sequence[float]:
         """The x positions, as many as there are values: the trial may be writing meanwhile."""

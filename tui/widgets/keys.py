@@ -12,6 +12,14 @@ CUT = 4
 
 
 class Keys(Static):
+    _reworded: tuple[tuple[str, str], ...] = ()
+
+    def reword(self, **words: str) -> None:
+        """Call keys of the screen by other words than their usual ones, as `p="Resume"`."""
+        if (reworded := tuple(words.items())) != self._reworded:
+            self._reworded = reworded
+            self._write()
+
     def on_mount(self) -> None:
         self._write()
 
@@ -34,6 +42,7 @@ class Keys(Static):
                 if isinstance(binding, Binding) and binding.show:
                     action = binding.action if "." in binding.action.split("(")[0] else f"{name}.{binding.action}"
                     key, said = binding.key_display or binding.key, binding.description
+                    said = said if owner is self.app else dict(self._reworded).get(key, said)
                     if owner is self.app and short and key.isdigit() and len(said) > SHORT:
                         said = said[:CUT]
                     elif owner is self.app and bare and not key.isdigit():

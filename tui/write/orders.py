@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from redsm5.engine import paths
-from redsm5.engine.installed import typed
 
+from ..panels import study as study_panel
 from ..panels import text
 from ..read.view import View
 from . import control
@@ -28,11 +28,22 @@ def refusal(what: str, view: View) -> str:
     assert study
     if what in ("pause", "stop", "stop-now") and study.state == "completed":
         return "The study is done: nothing is running."
-    if what in ("stop", "stop-now") and study.state != "running" and not active:
-        return "Nothing is running."
+    if what != "cleanup" and not view.snapshot.driven:
+        return f"Nothing runs {text.clean(study.name)}, so nothing would obey. p copies the command that resumes it."
     if what == "prune" and not active:
         return "No running trial to prune."
     return ""
+
+
+def resumption(view: View) -> tuple[str, str]:
+    """For a study that nothing runs: the question whether to copy the command that resumes it, and that command."""
+    assert view.snapshot.study
+    command = study_panel.resume(view.snapshot)
+    question = f"Nothing runs {text.clean(view.snapshot.study.name)}. Copy the command that resumes it?\n\n{command}"
+    if paths.PAUSE in view.snapshot.orders:
+        question += "\n\nA pause is still ordered, and the search would wait: "
+        question += "it is taken back." if view.writable else "remove control/pause in the study's folder first."
+    return question, command
 
 
 def asked(what: str, view: View, experiments: Path, selected: str | None) -> tuple[str, Do, str]:
@@ -63,13 +74,12 @@ def asked(what: str, view: View, experiments: Path, selected: str | None) -> tup
             "Requested: the trial saves a checkpoint at its next step.",
         ),
         "stop": (
-            typed(f"End {name} after the running trial? `just hpo study.name={name}` resumes it later."),
+            f"End {name} after the running trial? `{study_panel.resume(view.snapshot)}` resumes it later.",
             "Requested: the search ends after this trial.",
         ),
         "stop-now": (
-            typed(
-                f"Stop {name} now? The running trial saves a checkpoint; `just hpo study.name={name}` resumes it later."
-            ),
+            f"Stop {name} now? The running trial saves a checkpoint; "
+            f"`{study_panel.resume(view.snapshot)}` resumes it later.",
             "Requested: the trial saves a checkpoint at its next step, and the search ends.",
         ),
     }[what]

@@ -418,7 +418,8 @@ def eviction_order(
         key=lambda r: (r.confirms is None, score(r), -(r.number or 0)),
     )
     worst_first = enumerate(completed[:-1])  # never the best of the study
-    priced = [(seconds(r) / max(r.bytes, 1) / (len(completed) - i), r) for i, r in worst_first]
+    ranked = [(len(completed) - i, r) for i, r in worst_first]
+    priced = [(seconds(r) / max(r.bytes, 1) / rank, rank, r) for rank, r in ranked]
     paused = [(chance(record.number or 0), record) for record in records if record.state == "paused"]
     paused.sort(key=lambda pair: (pair[0] * seconds(pair[1]) / max(pair[1].bytes, 1), -(pair[1].number or 0)))
     order = [
@@ -429,9 +430,9 @@ def eviction_order(
         (
             r.trial_id,
             False,
-            f"budget: the worst completed trial for its price: {shown(r)}, trained again in {seconds(r):.0f} s",
+            f"budget: completed, rank {rank} of {len(completed)}: {shown(r)}, trained again in {seconds(r):.0f} s",
         )
-        for _, r in sorted(priced, key=lambda pair: pair[0])
+        for _, rank, r in sorted(priced, key=lambda pair: pair[0])
         if reported(r.trial_id)
     ]
     order += [

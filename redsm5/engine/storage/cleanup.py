@@ -59,6 +59,7 @@ class Item:
     Attributes:
         reason: why it may.
         order: of the evictable, the place in its study's order, from 1.
+        study: the study's id; None for a trial outside a study, and for what belongs to no trial.
         checkpoint: as it is to be told of in retention.jsonl; None where it is no checkpoint, or not by itself.
         states_only: only training states go, the weights stay.
     """
@@ -68,6 +69,7 @@ class Item:
     bytes: int
     reason: str
     order: int | None = None
+    study: str | None = None
     checkpoint: Checkpoint | None = None
     states_only: bool = False
     deleted: bool = False
@@ -314,7 +316,15 @@ def _evictable(trials: list[_Trial], experiments: Path) -> list[tuple[Path, Item
             if size:
                 order += 1
                 reason = reason.removeprefix("budget: ")
-                item = Item("evictable", trial.folder / paths.CHECKPOINTS, size, reason, order, states_only=states_only)
+                item = Item(
+                    "evictable",
+                    trial.folder / paths.CHECKPOINTS,
+                    size,
+                    reason,
+                    order,
+                    records[0].study_id,
+                    states_only=states_only,
+                )
                 found.append((trial.folder, item))
     return found
 

@@ -39,7 +39,7 @@ class Control:
     def __init__(self, study: Path, signals: Stop, log: FilteringBoundLogger) -> None:
         self.folder, self.signals = study / paths.CONTROL, signals
         self._experiments, self._study_id = study.parent, study.name.removeprefix("study_")
-        self._workers = files.Lock(study / paths.CLAIMS / "workers.lock", shared=True)
+        self._workers = files.Lock(study / paths.CLAIMS / paths.WORKERS_LOCK, shared=True)
         self._ignored: set[str] = set()
         self._log = log
 

@@ -325,7 +325,10 @@ def test_what_is_cheap_to_train_again_for_its_bytes_goes_before_what_is_dear() -
     ]
     order = eviction_order(records, maximize=True, reported=lambda name: True)
     assert [name for name, states_only, _ in order if not states_only] == ["worst", "second", "small", "dear"]
-    assert order[5][2] == "budget: the worst completed trial for its price: 0.5000, trained again in 400 s"
+    assert order[5][2] == "budget: completed, rank 5 of 5: 0.5000, trained again in 400 s"
+    assert [why.split(":")[1] for _, only, why in order if not only] == [
+        f" completed, rank {rank} of 5" for rank in (5, 2, 3, 4)
+    ]
 
 
 def test_paused_trials_go_last_and_first_those_that_cost_the_fewest_expected_seconds_a_byte() -> None:
@@ -400,7 +403,7 @@ def test_failed_trials_go_before_pruned_ones_before_the_worst_completed(experime
     assert good.store.size() > 0, "the best of the study never goes"
     row = bad.rows()[-1]
     assert row.action == "delete"
-    assert "worst completed" in row.reason
+    assert "completed, rank " in row.reason
     assert TrialRecord.model_validate_json((bad.folder / paths.TRIAL).read_bytes()).bytes == 0
     assert (bad.folder / paths.REPORT).exists()
 

@@ -360,7 +360,7 @@ def test_what_the_budget_would_take_next_is_listed_in_its_order_and_goes_only_wh
     assert [item.deleted for item in done] == [True] * 5
     assert [t.size() for t in (failed, pruned, worst, keeper)] == [0] * 4
     assert best.size() == sizes[best.checkpoints], "the best of the study never goes"
-    assert worst.last_row().reason.startswith("cleanup --evict: the worst completed trial")
+    assert worst.last_row().reason.startswith("cleanup --evict: completed, rank ")
     assert worst.record().bytes == 0
     assert (worst.folder / paths.REPORT).exists()
     assert cleanup(experiments, execute=True, evict=True).items == []
