@@ -11,7 +11,7 @@ from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable, re
 from redsm5.engine import compose as composing
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import quoted
 from redsm5.engine.script import ScriptTask
 from redsm5.engine.sections import CategoricalParameter
 from redsm5.engine.spec import as_choice, load_snapshot

@@ -70,7 +70,7 @@ def tabulated(config: Config, studies: Sequence[str]) -> list[Row]:
         kind = "winner" if study.confirmed else "best"
         shown = f"{kind} of {one_line(study.name)}"
         evaluated = predictions_of(experiments, f"{kind}:{study.study_id}")
-        our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint)
+        our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint, experiments)
         theirs.append(protocol.not_by_authors(authors, shown, seen))
     return [*our_rows, *theirs, *protocol.of_notebooks()]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.terminal import Parser, show
 
 from .panels import overview
@@ -49,7 +49,7 @@ def print_once(experiments: Path) -> int:
         raise InputError(
             "no such folder",
             where=str(experiments),
-            remedy=typed("Pass another folder with --experiments, or run `just hpo`."),
+            remedy=f"Pass another folder with --experiments, or run `{command('hpo', experiments=experiments)}`.",
         )
     study = snapshot.study.study_id if snapshot.study else None
     counted = StorageReader(experiments).look(study, snapshot.trials, ONCE_S)

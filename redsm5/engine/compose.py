@@ -22,12 +22,12 @@ from omegaconf.errors import (
 )
 
 from redsm5.engine.errors import ConfigError
+from redsm5.engine.installed import quoted
 from redsm5.engine.overrides import (
     as_typed,
     check_words,
     is_group,
     parsed,
-    quoted,
     refuse_secrets,
     refuse_stand_ins,
     stand_ins,

@@ -25,6 +25,7 @@ from hydra.core.override_parser.types import Override
 from pydantic import BaseModel
 
 from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.installed import between_quotes
 from redsm5.engine.redaction import SHORTEST, redact_address, secret_variables
 
 ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords
@@ -87,16 +88,6 @@ def check_words(folders: Sequence[Path], words: Sequence[str]) -> None:
     parsed(words)
 
 
-def quoted(value: str) -> str:
-    """Quote any value for Hydra's grammar."""
-    return _between_quotes(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value))
-
-
-def _between_quotes(value: str) -> str:
-    """Text in quotes, in which ${...} is resolved. A backslash is literal, except before a quote."""
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value) + "'"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # text
 
@@ -123,7 +114,7 @@ def _quoted(value: str, kinds: set[Any]) -> str:
         return value
     (kind,) = some
     if kind is str:
-        return value if _is_read_as_text(value) else _between_quotes(value)
+        return value if _is_read_as_text(value) else between_quotes(value)
     if get_origin(kind) is list and value[:1] == "[" and value[-1:] == "]":
         within = _kinds(get_args(kind)[0])
         return f"[{','.join(_quoted(item, within) if item else item for item in _items(value[1:-1]))}]"

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from redsm5.config import Config, compose
 from redsm5.engine.compose import plain_values
 from redsm5.engine.errors import ConfigError
-from redsm5.engine.overrides import as_typed, is_text, parsed, quoted, values_of
+from redsm5.engine.installed import quoted
+from redsm5.engine.overrides import as_typed, is_text, parsed, values_of
 from redsm5.engine.spec import flatten, snapshot_of
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.space import read_enqueued

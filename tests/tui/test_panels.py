@@ -50,14 +50,18 @@ def test_the_overview_says_it_all(frozen):
     ("states", "state", "says"),
     [
         (("completed",) * 3, "completed", "The study is done. 4 shows the report of its best trial"),
-        (("completed", "interrupted"), "running", "1 interrupted: `just hpo study.name=night-search` resumes it."),
-        (("completed",), "stopped", "`just hpo study.name=night-search` resumes it."),
+        (
+            ("completed", "interrupted"),
+            "running",
+            "1 interrupted: `just hpo study.name=night-search experiments={}` resumes it.",
+        ),
+        (("completed",), "stopped", "`just hpo study.name=night-search experiments={}` resumes it."),
         ((), "running", "Nothing is running."),
     ],
 )
 def test_where_nothing_runs_it_says_how_to_go_on(folder, states, state, says):
     folder.study(states=states, state=state, wanted=3)
-    assert says in overview.page(look(folder.root))
+    assert says.format(folder.root) in overview.page(look(folder.root))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,10 @@ def test_without_a_budget_the_gauge_says_what_is_there(folder):
 
 
 def test_an_empty_folder_says_what_to_do_next(tmp_path):
-    assert overview.page(View(Snapshot(tmp_path, exists=True))) == f"No experiments in {tmp_path} yet: run `just hpo`"
+    assert (
+        overview.page(View(Snapshot(tmp_path, exists=True)))
+        == f"No experiments in {tmp_path} yet: run `just hpo experiments={tmp_path}`"
+    )
 
 
 def test_a_folder_that_cannot_be_read_says_what_to_do_next(tmp_path):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from rich.text import Text
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE
 from redsm5.engine.records import TrialRecord
 
@@ -13,7 +13,7 @@ from ..read.view import View
 from . import text
 from .storage import usage
 from .study import best, empty, metric, status, title
-from .text import DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
+from .text import COMMAND, DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
 
 STARTS_WITHIN_S = 60  # a queued trial; after that its driver counts as ended
 PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
@@ -76,14 +76,15 @@ def _idle(view: View) -> str:
     if study is None:
         return "Nothing is running."
     if study.state == "completed":
-        return typed("The study is done. 4 shows the report of its best trial; `just summary` makes its page.")
+        page = clean(command("summary", study.name, experiments=snapshot.experiments), COMMAND)
+        return f"The study is done. 4 shows the report of its best trial; `{page}` makes its page."
     if PAUSE in snapshot.orders:
         return "Paused as requested: p resumes it."
     queued = [t for t in snapshot.trials[-100:] if t.state == "queued"]
     if queued and (view.now - time_of(queued[-1].created_at)).total_seconds() < STARTS_WITHIN_S:
         return f"Trial {number(queued[-1])} is starting."
     held = f" {waiting} interrupted:" if waiting else ""
-    return typed(f"Nothing is running.{held} `just hpo study.name={clean(study.name)}` resumes it.")
+    return f"Nothing is running.{held} `{clean(study.resumed_by(snapshot.experiments), COMMAND)}` resumes it."
 
 
 def _at_work(view: View, trial: TrialRecord) -> list[Text]:

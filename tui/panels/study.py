@@ -2,11 +2,11 @@
 
 from rich.text import Text
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
 from ..read.reader import Snapshot, score
-from .text import DIM, clean, number, state, trials, value
+from .text import COMMAND, DIM, clean, number, state, trials, value
 
 
 def title(snapshot: Snapshot) -> Text:
@@ -58,12 +58,12 @@ def empty(snapshot: Snapshot) -> Text:
         return Text.assemble(
             f"{clean(str(snapshot.experiments))} cannot be read: {clean(snapshot.error)}.\n\n",
             "Fix its permissions, or use another folder: ",
-            ("just tui --experiments DIR", "bold"),
+            (command("tui", "--experiments", "DIR"), "bold"),
             justify="center",
         )
     return Text.assemble(
         f"No experiments in {clean(str(snapshot.experiments))} yet: run ",
-        (typed("`just hpo`"), "bold"),
+        (f"`{clean(command('hpo', experiments=snapshot.experiments), COMMAND)}`", "bold"),
         "\n\nThis view fills once the first trial starts.",
         justify="center",
     )

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 from redsm5.engine import paths
-from redsm5.engine.installed import typed
 
 from ..panels import text
 from ..read.view import View
@@ -40,7 +39,7 @@ def asked(what: str, view: View, experiments: Path, selected: str | None) -> tup
     study = view.snapshot.study
     assert study
     give = partial(control.give, experiments, study.study_id)
-    name = text.clean(study.name)
+    name, again = text.clean(study.name), text.clean(study.resumed_by(experiments), text.COMMAND)
     if what == "pause" and paths.PAUSE in view.snapshot.orders:
         go_on = partial(control.take_back, experiments, study.study_id, paths.PAUSE)
         return f"Resume {name}?", go_on, f"{name} resumes its interrupted trial."
@@ -63,13 +62,11 @@ def asked(what: str, view: View, experiments: Path, selected: str | None) -> tup
             "Requested: the trial saves a checkpoint at its next step.",
         ),
         "stop": (
-            typed(f"End {name} after the running trial? `just hpo study.name={name}` resumes it later."),
+            f"End {name} after the running trial? `{again}` resumes it later.",
             "Requested: the search ends after this trial.",
         ),
         "stop-now": (
-            typed(
-                f"Stop {name} now? The running trial saves a checkpoint; `just hpo study.name={name}` resumes it later."
-            ),
+            f"Stop {name} now? The running trial saves a checkpoint; `{again}` resumes it later.",
             "Requested: the trial saves a checkpoint at its next step, and the search ends.",
         ),
     }[what]
