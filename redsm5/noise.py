@@ -9,12 +9,10 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from redsm5.engine import files, paths
+from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError
-from redsm5.reports import EvaluationReport, ScoreSamples
+from redsm5.reports import EvaluationReport, PredictionsRecord, ScoreSamples
 
 PARTS = 40  # of which the first and the last are 2.5 % each
 
@@ -40,17 +38,11 @@ def scores_of(folder: Path) -> Scores:
     """The scores in a trial's or a baseline's folder; none where an older version, or a script, wrote it.
 
     Raises:
-        InputError: predictions.json is no JSON document.
-        OSError: it cannot be read.
+        InputError: they are damaged, or a newer version wrote them.
+        OSError: they cannot be read.
     """
-    document = files.read_json(folder / paths.PREDICTIONS) or {}
-    try:
-        found = {
-            name: ScoreSamples.model_validate(document[name]) for name in ("validation", "tested") if document.get(name)
-        }
-    except ValidationError:  # a later version's
-        return Scores()
-    return Scores(found.get("validation"), found.get("tested") if document.get("split") == "test" else None)
+    record = load(folder / paths.PREDICTIONS, PredictionsRecord)
+    return Scores(record.validation, record.tested if record.split == "test" else None) if record else Scores()
 
 
 def baseline_of(experiments: Path, fingerprint: str | None) -> Baseline | None:

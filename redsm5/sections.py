@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from redsm5.engine.errors import ConfigError
-from redsm5.engine.sections import Fraction, Section, Seed, TrainingLoop
+from redsm5.engine.sections import Form, Fraction, Section, Seed, TrainingLoop
 
 # The scores and losses that a trial logs after each epoch, and a study may optimize.
 CRITERIA_METRICS: tuple[str, ...] = ("accuracy", "f1_macro", "f1_micro", "f1_weighted")
@@ -34,7 +34,10 @@ CONDITIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "train.augmentation.probability": ("train.augmentation.methods", bool),
 }
 
-Revision = Annotated[str, Field(pattern=r"^[\w./-]+$")]
+Revision = Annotated[str, Form(r"[\w./-]+", "letters, digits, dots, underscores, slashes and hyphens")]
+DatasetId = Annotated[
+    str, Form(r"[\w.-]+/[\w.-]+", "OWNER/NAME, each of letters, digits, dots, underscores and hyphens")
+]
 
 
 def require(key: str, value: Any, needed: bool, because: str) -> None:
@@ -83,7 +86,7 @@ class DataConfig(Section):
     columns: dict[Column, Annotated[str, Field(min_length=1)]] | None = None
     posts: Annotated[int, Field(ge=60, le=1_000_000)] | None = None
     seed: Seed | None = None
-    repo_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    repo_id: DatasetId | None = None
     revision: Revision | None = None
     test_split: Literal["stratified", "authors"]
     split_seed: Seed

@@ -1,7 +1,6 @@
 """ReDSM5 as a task of the engine: what its data are, and what this machine lacks for its search space."""
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable, re
 from redsm5.engine import compose as composing
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError, InputError
-from redsm5.engine.installed import typed
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import command, quoted
 from redsm5.engine.records import StudyRecord
 from redsm5.engine.script import ScriptTask
 from redsm5.engine.sections import CategoricalParameter
@@ -110,7 +108,7 @@ def baseline_command(config: Config) -> str:
     """The command that trains the baseline on the posts and splits of this configuration, as it is typed here."""
     places = [f"data.{key}={quoted(value)}" for key in ("dir", "path") if (value := getattr(config.data, key))]
     usual = compose([f"data={config.data.source}", *places])
-    names = ("study.metric", "study.direction", "experiments")
+    names = ("study.metric", "study.direction")
     own, plain = (
         {
             key: value
@@ -121,7 +119,7 @@ def baseline_command(config: Config) -> str:
     )
     words = [f"data={config.data.source}", *places]
     words += [f"{key}={quoted(v) if isinstance(v, str) else v}" for key, v in own.items() if v != plain.get(key)]
-    return typed(shlex.join(["just", "baseline", *words]))
+    return command("baseline", *words, experiments=config.experiments)
 
 
 def task_of(overrides: Sequence[str]) -> tuple[Task[Any], list[str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redsm5.engine import paths
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.storage.history import CheckpointHistory, checkpoint_history
 from redsm5.engine.study.ids import HELP, trial_folder
 from redsm5.engine.study.trial import read_record
@@ -45,7 +45,8 @@ def price(folder: Path) -> str | None:
         return None
     said = f"trained in {record.receipt.seconds:,.0f} s; SHA-256 of its weights: {record.receipt.weights_sha256}"
     if not list(folder.glob(f"{paths.CHECKPOINTS}/*/{paths.SUMS}")):
-        said += typed(f"\nThe weights are gone: `just rebuild {record.trial_id}` trains them again.")
+        again = command("rebuild", record.trial_id, experiments=folder.parent)
+        said += f"\nThe weights are gone: `{again}` trains them again."
     return said
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from redsm5.engine import files
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.storage.cleanup import KINDS, Found, cleanup
 from redsm5.engine.study.registry import read_studies
 from redsm5.engine.tables import add_format, as_json, as_table
@@ -60,10 +60,11 @@ def text(told: dict[str, Any]) -> str:
             )
     totals = told["totals"]
     if not told["executed"] and totals["litter"]["items"] + totals["orphan"]["items"]:
-        lines.append(typed("Nothing was deleted: `just cleanup --execute` deletes litter and orphans."))
+        execute = command("cleanup", "--execute", experiments=told["experiments"])
+        lines.append(f"Nothing was deleted: `{execute}` deletes litter and orphans.")
     if not told["evicted"] and totals["evictable"]["items"]:
-        told_how = typed("`just cleanup --execute --evict` deletes them.")
-        lines.append(f"Evictable checkpoints stay until the budget needs space; {told_how}")
+        evict = command("cleanup", "--execute", "--evict", experiments=told["experiments"])
+        lines.append(f"Evictable checkpoints stay until the budget needs space; `{evict}` deletes them.")
     return "\n".join(lines)
 
 

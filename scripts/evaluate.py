@@ -6,7 +6,7 @@ from pathlib import Path
 from redsm5.config import Config
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, LockedError, exit_with_message
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import quoted
 from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.study.resuming import trial_config

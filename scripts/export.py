@@ -9,7 +9,7 @@ from pathlib import Path
 
 from redsm5.engine import environment, files
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.terminal import Parser
@@ -37,7 +37,8 @@ def main() -> int:
 
     exported.refuse_others(arguments.to)
     exported.write(folder, arguments.to, card_of(report_of(folder), record, folder.parent))
-    log.info("exported", folder=str(arguments.to), predict=typed(f"just predict --model {arguments.to} --posts FILE"))
+    predict = command("predict", "--model", str(arguments.to), "--posts", "FILE", "--to", "-")
+    log.info("exported", folder=str(arguments.to), predict=predict)
     if arguments.mlflow:
         from redsm5.evaluation.served import register
 

@@ -11,7 +11,7 @@ from redsm5.engine import paths
 from redsm5.engine.compose import compose
 from redsm5.engine.errors import LockedError, exit_with_message
 from redsm5.engine.files import make_dir, make_private, try_lock
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.owned import refuse_links
 from redsm5.engine.records import FINISHED
 from redsm5.engine.redaction import REDACTED
@@ -87,17 +87,17 @@ def ship(folder: Path, config: StudySpec, stop: StopRequest, log: FilteringBound
     """Ship the trial's metrics to MLflow, and report what is not shipped."""
     uri = tracking_uri(config)
     if REDACTED in uri:
-        log.warning(
-            typed("the password in MLflow's address is not saved: ship the metrics with `just sync --tracking-uri`")
-        )
+        again = command("sync", "--tracking-uri", "URI", experiments=config.experiments)
+        log.warning(f"the password in MLflow's address is not saved: `{again}` ships the metrics")
         return
     shipper = Shipper(uri, Path(config.experiments) / paths.MLFLOW_ARTIFACTS, log.warning)
     shipper.watch(folder)
     shipper.start()
     left = shipper.close(hurried=lambda: stop.requested)
     if left or shipper.failing:
+        again = command("sync", experiments=config.experiments)
         log.warning(
-            typed("some metrics or reports are not in MLflow yet: `just sync` ships them"),
+            f"some metrics or reports are not in MLflow yet: `{again}` ships them",
             rows=left,
             reports=shipper.reports,
         )

@@ -7,7 +7,6 @@ is resumed by the same command; its rows are in FILE.partial until all are there
 
 import io
 import os
-import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5.data.read import stream_posts
 from redsm5.engine import environment, files
 from redsm5.engine.errors import InputError, Interrupted, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command, typed
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.terminal import Parser, show
@@ -182,8 +181,7 @@ def predict_to_file(
         def check() -> None:
             if stop.requested:
                 saved = f"{done.done} posts are saved in {done.path}" if done.done else "no post was saved yet"
-                again = shlex.join(["just", "predict", *sys.argv[1:]])
-                raise Interrupted(saved, remedy=typed(f"`{again}` continues."))
+                raise Interrupted(saved, remedy=f"`{command('predict', *sys.argv[1:])}` continues.")
 
         if not done.complete:
             skip(done, posts)

@@ -74,10 +74,10 @@ def tabulated(config: Config, studies: Sequence[str]) -> list[Row]:
         evaluated = predictions_of(experiments, f"{kind}:{study.study_id}")
         if (evaluated[1].config.get("data") or {}).get("test_split") == "authors":
             learned = load_splits(data["authors"])
-            theirs += protocol.of_trial(authors, shown, *evaluated, learned.fingerprint)
+            theirs += protocol.of_trial(authors, shown, *evaluated, learned.fingerprint, experiments)
             our_rows.append(protocol.not_evaluated(ours, shown, learned.learned))
         else:
-            our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint)
+            our_rows += protocol.of_trial(ours, shown, *evaluated, splits.fingerprint, experiments)
             theirs.append(protocol.not_evaluated(authors, shown, splits.learned))
     return [*our_rows, *theirs, *protocol.of_notebooks()]
 

@@ -16,8 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import ConfigError, DiskError, InputError, LockedError, exit_with_message
-from redsm5.engine.installed import typed
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import command, quoted
 from redsm5.engine.records import Receipt, StudyRecord, TrialRecord
 from redsm5.engine.spec import StudySpec, with_parameters
 from redsm5.engine.storage.store import OVERHEAD, load_verified, read_verified
@@ -54,7 +53,7 @@ def main() -> int:
         return 0
     task, _ = task_of([f"trial.id={record.trial_id}", f"experiments={quoted(str(arguments.experiments))}"])
     config: StudySpec = saved_config(task, arguments.experiments, record.trial_id, arguments.data_dir)
-    check(record, config, task, anyway=arguments.anyway)
+    check(record, config, task, folder.parent, anyway=arguments.anyway)
     log = open_logs(None)
     note_ignored(log)
     receipt = record.receipt
@@ -78,7 +77,7 @@ def main() -> int:
     return 0
 
 
-def check(record: TrialRecord, config: StudySpec, task: Task[Any], *, anyway: bool) -> None:
+def check(record: TrialRecord, config: StudySpec, task: Task[Any], experiments: Path, *, anyway: bool) -> None:
     """Refuse what could not give the same weights.
 
     Raises:
@@ -88,11 +87,12 @@ def check(record: TrialRecord, config: StudySpec, task: Task[Any], *, anyway: bo
         raise ConfigError(f"trial {record.trial_id} never kept weights: retention.enabled=false", remedy="Train anew.")
     if anyway:
         return
-    compare = f"`just rebuild {record.trial_id} --anyway` trains it and compares."
+    again = command("rebuild", record.trial_id, "--anyway", experiments=experiments)
+    compare = f"`{again}` trains it and compares."
     if record.receipt is None:
         raise ConfigError(
             f"trial {record.trial_id} has no receipt, since an older version completed it: its weights are not known",
-            remedy=typed(compare),
+            remedy=compare,
         )
     import torch  # takes seconds, as the next one does
 
@@ -102,7 +102,7 @@ def check(record: TrialRecord, config: StudySpec, task: Task[Any], *, anyway: bo
     found = changed(record.receipt, versions(device), task.check_data(config).fingerprint)
     if found:
         lines = "".join(f"\n    {name}: {before} then, {now} now" for name, (before, now) in found.items())
-        raise ConfigError(f"what trial {record.trial_id} was trained with has changed:{lines}", remedy=typed(compare))
+        raise ConfigError(f"what trial {record.trial_id} was trained with has changed:{lines}", remedy=compare)
 
 
 def differences(folder: Path, again: Path, receipt: Receipt | None) -> list[str]:
@@ -134,11 +134,10 @@ def put_back(folder: Path, record: TrialRecord, config: StudySpec, again: Path, 
         size = sum(map(len, contents.values())) + OVERHEAD
         if not budget.spare(size):
             budget.release()
+            evict = command("cleanup", "--execute", "--evict", experiments=folder.parent)
             raise DiskError(
                 f"the weights were trained again and are the same, but {size:,} bytes do not fit into the budget",
-                remedy=typed(
-                    "Free space: `just cleanup --execute --evict`; or raise retention.max_total_size of its study."
-                ),
+                remedy=f"Free space: `{evict}`; or raise retention.max_total_size of its study.",
             )
         others = {name: content for name, content in contents.items() if name != paths.MANIFEST}
         store.commit(manifest.model_copy(update={"trial_id": record.trial_id}), others)

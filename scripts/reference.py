@@ -111,8 +111,8 @@ def allowed(schema: Any) -> str:
         case "boolean":
             return "`true`, `false`"
         case "string":
-            pattern, empty = schema.get("pattern"), not schema.get("minLength")
-            return f"text that matches `{pattern}`" if pattern else "text" if empty else "text, not empty"
+            words, empty = schema.get("description"), not schema.get("minLength")
+            return f"text: {words}" if words else "text" if empty else "text, not empty"
         case "array":
             length = {schema.get("minItems"), schema.get("maxItems")}
             count = f" of {length.pop()}" if len(length) == 1 and length != {None} else ""

@@ -16,7 +16,7 @@ from redsm5.config import Config
 from redsm5.engine import environment, files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import quoted
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.study.again import folder_for_repetitions, saved_config, train_again
 from redsm5.engine.study.ids import HELP, find_trial

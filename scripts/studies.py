@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.records import StudyRecord
 from redsm5.engine.study.registry import list_studies, read_studies
 from redsm5.engine.tables import Row, add_format, render
@@ -40,7 +40,7 @@ def main() -> int:
     rows = [row(*listed) for listed in list_studies(experiments)]
     for damaged in read_studies(experiments)[1]:
         show(f"skipped: {one_line(damaged.error.where)}: {one_line(damaged.error.what)}", error=True)
-    empty = f"No studies in {one_line(experiments)} yet: " + typed("run `just hpo`.")
+    empty = f"No studies in {one_line(experiments)} yet: " + f"run `{command('hpo', experiments=experiments)}`."
     show(render(arguments.format, COLUMNS, rows, empty=empty))
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.study.ids import find_study
 from redsm5.engine.tables import Row, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
@@ -134,10 +134,11 @@ def main() -> int:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS):
             raise
+        printed = command("summary", study.name, "--json", experiments=experiments)
         raise InputError(
             f"the summary cannot be written: {error.strerror}",
             where=str(error.filename),
-            remedy=typed("`just summary --json` prints it and writes nothing."),
+            remedy=f"`{printed}` prints it and writes nothing.",
         ) from None
     show(table(summary))
     for name in (paths.SUMMARY_PAGE, paths.SUMMARY):

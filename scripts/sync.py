@@ -1,7 +1,6 @@
 """Ship metrics that wait in the journals to MLflow: `just sync [--experiments DIR] [--tracking-uri URI]`."""
 
 import os
-import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, Interrupted, TrainingError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.redaction import REDACTED, redact
 from redsm5.engine.spec import load_snapshot
 from redsm5.engine.study.registry import read_studies
@@ -86,7 +85,7 @@ def main() -> int:
     by_uri, unreadable = trials_by_uri(experiments, log)
     if arguments.tracking_uri:
         by_uri = {arguments.tracking_uri: [folder for folders in by_uri.values() for folder in folders]}
-    again = redact(typed(shlex.join(["just", "sync", *sys.argv[1:]])))
+    again = redact(command("sync", *sys.argv[1:]))
     left: list[Left] = []
     away: list[str] = []
     for uri, folders in by_uri.items():

@@ -1,12 +1,18 @@
 """The configuration: every fault is one message that names the key, the value and what to do; what is good composes."""
 
 import json
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from redsm5.config import Config, compose
 from redsm5.engine.errors import ConfigError, nearest
 from redsm5.engine.installed import LAUNCH_DIR
+from redsm5.engine.redaction import redact
 from redsm5.engine.spec import differences, known_keys, validate, with_parameters
 
 RATE = "search.space={train.learning_rate:{type:float,low:%s,high:%s,log:%s}}"
@@ -48,17 +54,29 @@ BAD = {
     "a metric that nobody logs": (["study.metric=val_f1"], ["study.metric=val_f1", "nearest: val_f1_m", "Allowed:"]),
     "an unknown launch": (["launch=gpus"], ["launch=gpus", "nearest: gpu", "Allowed: cpu"]),
     "no equals sign": (["train.epochs"], ["'train.epochs'", "key=value"]),
-    "an open bracket": (["train.epochs=["], ["'['", "Quote"]),
+    "an open bracket": (["train.epochs=["], ["train.epochs", "'['", "quote"]),
+    "open brackets": (["a=[[{"], ["the value of a cannot be read: '[[{'", "Close each [ with ]"]),
+    "a key that is none": (["3=3"], ["'3' in '3=3' is not a key", "key=value"]),
+    "no key": (["=3"], ["'' in '=3' is not a key", "key=value"]),
+    "no space after a reference": (["train.epochs=${"], ["train.epochs", "'${'", "Close the reference"]),
+    "a reference to nothing": (["train.epochs=${nope}"], ["${nope}", "not there"]),
+    "no such variable": (["train.epochs=${oc.env:NO_SUCH_ONE}"], ["NO_SUCH_ONE", "Set it"]),
+    "a reference of another kind": (["train.epochs=${x:3}"], ["train.epochs=${x:3}", "A reference is ${KEY}"]),
+    "a key of Hydra's": (["hydra.verbose=true"], ["hydra.verbose=true", "key=value"]),
+    "a section taken away with a value": (["~study=1"], ["~study=1"]),
     "two values": (["train.epochs=1,2"], ["train.epochs=1,2", "key=value"]),
     "a key taken away": (["~study.name"], ["study.name is missing"]),
-    "a key added that is there": (["+train.epochs=3"], ["train.epochs", "key=value"]),
+    "a key added that is there": (["+train.epochs=3"], ["+train.epochs=3: + adds a key", "key=value"]),
+    "a key taken away that is not there": (["~study.x"], ["~study.x: ~ removes a key", "key=value"]),
     "more best than may be": (
         ["retention.keep_best_k=3"],
         ["retention.keep_best_k=3", "keep_best_k_max=2", "Set retention.keep_best_k_max=3"],
     ),
-    "a study's name with a slash": (["study.name=a/b"], ["study.name=a/b", "A-Za-z0-9"]),
-    "a study's name that is hidden": (["study.name=.a"], ["study.name=.a", "A-Za-z0-9"]),
-    "a trial's id that is none": (["trial.id=0b5c"], ["trial.id=0b5c", "0-9a-f"]),
+    "a study's name with a slash": (["study.name=a/b"], ["study.name=a/b", "allowed: up to 100 of the characters A-Z"]),
+    "a study's name that is hidden": (["study.name=.a"], ["study.name=.a", "beginning with a letter or digit"]),
+    "a trial's id that is none": (["trial.id=0b5c"], ["trial.id=0b5c", "a trial's whole id, such as"]),
+    "a data set's id without its owner": (["data=hub", "data.repo_id=x"], ["data.repo_id=x", "allowed: OWNER/NAME"]),
+    "a revision with a space": (["data=hub", "data.revision=a b"], ["data.revision=a b", "allowed: letters, digits"]),
     "a length that is no multiple": (["model.max_length=100"], ["model.max_length=100", "a multiple of 8"]),
     "a length beyond every model": (["model.max_length=8200"], ["model.max_length=8200", "at most 8192"]),
     "no folder for experiments": (["experiments="], ["experiments=", "at least 1 character"]),
@@ -127,6 +145,54 @@ def test_a_bad_configuration_names_the_key_the_value_and_the_remedy(case: str) -
     assert [words for words in expected if words not in message] == [], message
     assert caught.value.remedy, "what can the person do?"
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_no_message_is_about_the_grammar_or_a_pattern(case: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(BAD[case][0])
+    shown = redact(str(caught.value))
+    assert (
+        re.findall(r"(?i)hydra(?!\.)|omegaconf|exception|viable|token recog|pattern|should|\[redacted|\^\[", shown)
+        == []
+    )
+
+
+WORDS = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(
+        ["", "a", "study.name", "train", "~study", "+train.epochs", "model", "search.space", "data.columns"]
+    ),
+    st.sampled_from(["=", ""]),
+    st.text("[]{}()'\"$,=~+@:. a1\\", max_size=6),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WORDS)
+@example("a=[[{")
+@example("~study=[]")
+def test_whatever_is_typed_composes_or_is_refused_in_our_words(word: str) -> None:
+    try:
+        compose([word])
+    except ConfigError as error:
+        told = str(error).replace(word, "").replace(repr(word.partition("=")[2]), "")
+        assert not re.search(r"(?i)omegaconf|exception|viable|token recog|mismatched|extraneous|pattern", told)
+
+
+def test_every_pattern_of_the_configuration_has_words() -> None:
+    patterns = [schema for schema in _schemas(Config.model_json_schema()) if "pattern" in schema]
+    assert len(patterns) >= 4
+    for schema in patterns:
+        assert schema["description"]
+        assert not re.search(r"[\\^$]|\[", schema["description"]), schema
+
+
+def _schemas(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _schemas(inner)
 
 
 def test_several_faults_are_named_at_once() -> None:

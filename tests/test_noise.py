@@ -8,6 +8,7 @@ import pytest
 from redsm5.config import compose
 from redsm5.data.posts import SYMPTOMS, Post, labels_of
 from redsm5.engine import paths
+from redsm5.engine.errors import InputError
 from redsm5.engine.records import StudyRecord
 from redsm5.evaluation.bootstrap import criteria_samples, weightings
 from redsm5.evaluation.predict import Predictions
@@ -123,7 +124,8 @@ def test_scores_are_read_from_a_trial_s_folder(tmp_path):
     assert scores_of(written(folder, scores, "a", split="validation")).test is None
     assert scores_of(tmp_path / "nowhere") == Scores()
     (folder / paths.PREDICTIONS).write_text('{"validation": {"metric": 3}}')
-    assert scores_of(folder) == Scores()
+    with pytest.raises(InputError, match=paths.PREDICTIONS):
+        scores_of(folder)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 from redsm5.engine.errors import InputError, exit_with_message
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.terminal import Parser, show
 
 from .panels import overview
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(
             "no such folder",
             where=str(args.experiments),
-            remedy=typed("Pass another folder with --experiments, or run `just hpo`."),
+            remedy=f"Pass another folder with --experiments, or run `{command('hpo', experiments=args.experiments)}`.",
         )
     if args.once:
         return print_once(args.experiments)
@@ -59,7 +59,7 @@ def require_terminal() -> None:
         if stream is None or not stream.isatty():
             raise InputError(
                 f"the terminal app needs a terminal, but standard {name} is none",
-                remedy=typed("To print the overview as plain text: `just tui --once`."),
+                remedy=f"To print the overview as plain text: `{command('tui', '--once')}`.",
             )
 
 

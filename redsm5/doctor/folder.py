@@ -16,7 +16,7 @@ from pathlib import Path
 
 from redsm5.doctor import Finding
 from redsm5.engine import files
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.surroundings import open_to_all
 
 LOW_PERCENT, LOW_BYTES = 10.0, 100_000_000_000  # below both, trials are refused (redsm5/engine/storage/budget.py)
@@ -116,9 +116,8 @@ def check_space(experiments: Path) -> Finding:
     percent = 100 * usage.free / usage.total
     detail = f"{usage.free / 1e9:,.1f} GB of {usage.total / 1e9:,.1f} GB free ({percent:.0f} %)"
     if percent < LOW_PERCENT and usage.free < LOW_BYTES:
-        remedy = typed(
-            "Free disk space (`just cleanup` shows reclaimable files), or lower retention.min_free_disk_percent."
-        )
+        shows = f"`{command('cleanup', experiments=experiments)}` shows reclaimable files"
+        remedy = f"Free disk space ({shows}), or lower retention.min_free_disk_percent."
         return Finding("fail", f"{detail}; under {LOW_PERCENT:g} % no trial is started", remedy)
     return Finding("ok", detail)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from redsm5.doctor import Finding
 from redsm5.engine import files, paths
-from redsm5.engine.installed import REPAIR, typed
+from redsm5.engine.installed import REPAIR, command
 from redsm5.engine.redaction import REDACTED, redact_address
 from redsm5.engine.tracking.access import NOT_TRUSTED, REFUSED, remedy, request_arguments
 
@@ -75,7 +75,7 @@ def _addresses(experiments: Path) -> list[str]:
 
 def _look(address: str, experiments: Path) -> Finding:
     if REDACTED in address:
-        remedy = typed("Pass the address: `just doctor --tracking-uri URI`.")
+        remedy = f"Pass the address: `{command('doctor', '--tracking-uri', 'URI', experiments=experiments)}`."
         return Finding("note", f"the password of {address} is not saved with the study", remedy)
     if address.startswith(("http://", "https://")):
         return _look_at_server(address.rstrip("/"))
@@ -95,7 +95,8 @@ def _look_at_file(database: Path) -> Finding:
         finally:
             connection.close()
     except (sqlite3.Error, ValueError) as error:
-        remedy = typed("Move it away: metrics stay in the journals, and `just sync` ships them to a new one.")
+        again = command("sync", experiments=database.parent)
+        remedy = f"Move it away: metrics stay in the journals, and `{again}` ships them to a new one."
         return Finding("fail", f"{database} is not an MLflow database: {error}", remedy)
     spec = importlib.util.find_spec("mlflow")
     package = Path(spec.origin).parent if spec and spec.origin else Path()

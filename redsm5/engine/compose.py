@@ -13,15 +13,21 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from redsm5.engine.errors import ConfigError
+from redsm5.engine.installed import quoted
 from redsm5.engine.overrides import (
     as_typed,
     check_words,
     is_group,
     parsed,
-    quoted,
     refuse_secrets,
     refuse_stand_ins,
     stand_ins,
@@ -54,7 +60,7 @@ def compose(kind: type[C], overrides: Sequence[str]) -> C:
                 f"search.space and study.space={path} are both given, and a study has one search space",
                 remedy=f"Change {path}, or a copy of it.",
             )
-        searched, fixed = read_space(Path(str(path)))
+        searched, fixed = read_space(Path(str(path)), kind)
         _take_in(raw, searched, fixed, named)
         declared = {*searched, *fixed}
     space = (raw.get("search") or {}).get("space") or {}
@@ -80,13 +86,39 @@ def _composed(kind: type[StudySpec], words: Sequence[str]) -> dict[Any, Any]:
                 tree = hydra_compose("config", overrides=[*words, *([search] if others else [])])
                 seen = OmegaConf.to_container(tree, resolve=True)
             raw = OmegaConf.to_container(tree, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(
-            str(error).splitlines()[0], remedy="An override is written key=value, for example train.epochs=10."
-        ) from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise _refused(error, words) from None
     assert isinstance(raw, dict)
     refuse_stand_ins(seen, raw, names)
     return raw
+
+
+def _refused(error: Exception, words: Sequence[str]) -> ConfigError:
+    """In our words, what Hydra or OmegaConf refuse; theirs are about their own notions."""
+    told, shown = str(error), [word.removeprefix("++") for word in words]
+    written = "Write key=value, for example train.epochs=10."
+    if "Environment variable" in told:
+        name = re.findall(r"Environment variable '([^']*)'", told)[0]
+        return ConfigError(
+            f"the environment has no variable {name}",
+            remedy=f"Set it, or give a value for it: ${{oc.env:{name},VALUE}}.",
+        )
+    if isinstance(error, InterpolationKeyError):
+        name = re.findall(r"'([^']*)'", told)[0]
+        return ConfigError(f"${{{name}}} refers to a key that is not there", remedy="Name a key: ${train.seed}.")
+    if isinstance(error, GrammarParseError | InterpolationResolutionError | UnsupportedInterpolationType):
+        referring = " ".join(word for word in shown if "${" in word)
+        remedy = "A reference is ${KEY} or ${oc.env:NAME}; to have the characters themselves, write \\${."
+        return ConfigError(f"a reference cannot be resolved: {referring}", remedy=remedy)
+    if several := [word for word in shown if parsed([word])[0].is_sweep_override()]:
+        remedy = "Write key=value with one value; quote it if it has a comma: 'key=\"a, b\"'."
+        return ConfigError(f"{several[0]}: several values", remedy=remedy)
+    special = " ".join(word for word in shown if word[:1] in "+~" or "@" in word) or " ".join(shown)
+    if "already at" in told:
+        return ConfigError(f"{special}: + adds a key, and this one is there already", remedy=written)
+    if "does not exist" in told or "Could not delete" in told:
+        return ConfigError(f"{special}: ~ removes a key, and this one is not there", remedy=written)
+    return ConfigError(f"these overrides cannot be combined: {special}", remedy=written)
 
 
 def _take_in(raw: dict[Any, Any], searched: Mapping[str, Any], fixed: Mapping[str, Any], named: set[str]) -> None:

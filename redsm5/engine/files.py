@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from redsm5.engine.errors import InputError, LockedError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.jsonio import loads
 from redsm5.engine.waiting import wait_until
 
@@ -323,7 +323,8 @@ class Lock:
                 raise LockedError(
                     f"the file system no longer provides locks ({error.strerror})",
                     where=str(self.path),
-                    remedy=typed("Check the file server (`just doctor` tests it), and run the same command again."),
+                    remedy="Check the file server, and run the same command again. "
+                    f"`{command('doctor', '--experiments', 'DIR')}` tests the experiments folder.",
                 ) from None
             return self._put_mark()
         _have_locks.add(device)

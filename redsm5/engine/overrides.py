@@ -3,7 +3,8 @@
 Hydra's grammar parses numbers, booleans and lists, and rejects characters that it does not know. A text field takes
 what was typed, verbatim: 007, 1_000, 1.10, true, 20261130, André, `posts (old)`. There are three exceptions: quotes
 around a value are removed; `${...}` refers to another key or to the environment; `null` means no value, and is refused
-for a field that needs one. To pass the word itself, quote it: 'study.name="null"'.
+for a field that needs one. To pass the word itself, quote it: 'study.name="null"'. The same holds for each text in a
+list or mapping: [2026,1e5].
 
 The configuration is saved with each trial, so it must not contain the value of a secret environment variable, neither
 through `${oc.env:...}` nor through the shell's $HF_TOKEN. The exception is the password of an address, which is not
@@ -13,21 +14,23 @@ saved.
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from pydantic import BaseModel
 
 from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.installed import between_quotes
 from redsm5.engine.redaction import SHORTEST, redact_address, secret_variables
 
 ADDRESSES = ("study.storage", "study.tracking_uri")  # saved without their passwords
+SPACE = "search.space"
+KEY = re.compile(r"(?:\+{1,2}|~)?[A-Za-z_][\w@/-]*(?:\.\w[\w@/-]*)*")
 UNMISTAKABLE = 16  # characters; a shorter secret is recognized only as a separate word
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -36,21 +39,35 @@ UNMISTAKABLE = 16  # characters; a shorter secret is recognized only as a separa
 
 def is_group(folders: Sequence[Path], word: str) -> bool:
     """Whether the word chooses a config group's file, in one of these folders."""
-    return any((folder / word.partition("=")[0]).is_dir() for folder in folders)
+    group = word.partition("=")[0]
+    return bool(re.fullmatch(r"[\w/-]+", group)) and any((folder / group).is_dir() for folder in folders)
 
 
 def parsed(words: Sequence[str]) -> list[Override]:
     """The words as parsed by Hydra.
 
     Raises:
-        ConfigError: Hydra cannot parse them.
+        ConfigError: Hydra cannot parse them; the message is ours, since its own are about its grammar.
     """
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise ConfigError(
-            str(error).splitlines()[0], remedy="Quote values with spaces or commas: 'key=\"a, b\"'."
-        ) from None
+    return [_parsed(word) for word in words]
+
+
+def _parsed(word: str) -> Override:
+    key, _, value = word.partition("=")
+    if KEY.fullmatch(key) is None:
+        raise ConfigError(f"{key!r} in {word!r} is not a key", remedy="Write key=value, for example train.epochs=10.")
+    with suppress(Exception):  # its lexer's and parser's exceptions have no other common base
+        override = OverridesParser.create().parse_override(word)
+        override.value()  # a cast such as int(x) is made now
+        return override
+    what = f"the value of {key} cannot be read: {value!r}"
+    if "${" in value and value.count("{") > value.count("}"):
+        remedy = "Close the reference: ${...}; to have the characters themselves, write \\${."
+    elif odd := next((pair for pair in ("[]", "{}", "()") if value.count(pair[0]) != value.count(pair[1])), None):
+        remedy = f"Close each {odd[0]} with {odd[1]}, or quote the value: '{key}=\"a{odd[0]}b\"'."
+    else:
+        remedy = f"Quote values with spaces, commas, quotes or brackets: '{key}=\"a, b\"'."
+    raise ConfigError(what, remedy=remedy)
 
 
 def check_words(folders: Sequence[Path], words: Sequence[str]) -> None:
@@ -58,6 +75,8 @@ def check_words(folders: Sequence[Path], words: Sequence[str]) -> None:
     for word in words:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word!r} is not an override", remedy="Write key=value, for example train.epochs=10.")
+        if re.match(r"[+~]*hydra\b", word):
+            raise ConfigError(f"unknown key {word}", remedy="Write key=value, for example train.epochs=10.")
         if not is_group(folders, word):
             continue
         group, _, choice = word.partition("=")
@@ -69,39 +88,114 @@ def check_words(folders: Sequence[Path], words: Sequence[str]) -> None:
     parsed(words)
 
 
-def quoted(value: str) -> str:
-    """Quote any value for Hydra's grammar."""
-    return _between_quotes(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value))
-
-
-def _between_quotes(value: str) -> str:
-    """Text in quotes, in which ${...} is resolved. A backslash is literal, except before a quote."""
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value) + "'"
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # text
 
 
 def as_typed(folders: Sequence[Path], words: Sequence[str], model: type[BaseModel]) -> list[str]:
-    """The words, with quotes around values of text fields of `model` that Hydra would not parse as text."""
+    """The words, with quotes around values of text fields of `model` that Hydra would not parse as text, also in lists
+    and mappings of text.
+    """
     return [word if is_group(folders, word) else _as_typed(word, model) for word in words]
 
 
 def _as_typed(word: str, model: type[BaseModel]) -> str:
     found = re.fullmatch(r"(?s)(\+{0,2}([\w.]+)=)\s*(.*?)\s*", word)
-    if found is None or found[3].lower() == "null" or not is_text(model, found[2]):
+    if found is None:
         return word
+    value = _quoted_space(found[3], model) if found[2] == SPACE else _quoted(found[3], kinds_of(model, found[2]))
+    return word if value == found[3] else f"{found[1]}{value}"
+
+
+def _quoted(value: str, kinds: set[Any]) -> str:
+    """A typed value, quoted where one of these kinds is text and Hydra would parse another value."""
+    some = kinds - {type(None)}
+    if value.lower() == "null" or len(some) != 1:
+        return value
+    (kind,) = some
+    if kind is str:
+        return value if _is_read_as_text(value) else between_quotes(value)
+    if get_origin(kind) is list and value[:1] == "[" and value[-1:] == "]":
+        within = _kinds(get_args(kind)[0])
+        return f"[{','.join(_quoted(item, within) if item else item for item in _items(value[1:-1]))}]"
+    if get_origin(kind) is dict and value[:1] == "{" and value[-1:] == "}":
+        return _mapping(value, lambda _, item: _quoted(item, _kinds(get_args(kind)[1])))
+    return value
+
+
+def _is_read_as_text(value: str) -> bool:
     try:
-        override = OverridesParser.create().parse_override(word)
-        text = not override.is_sweep_override() and isinstance(override.value(), str)
-    except HydraException:
-        text = found[3].startswith(("'", '"'))  # Hydra refuses wrong quotes
-    return word if text else f"{found[1]}{_between_quotes(found[3])}"
+        override = OverridesParser.create().parse_override(f"x={value}")
+        return not override.is_sweep_override() and isinstance(override.value(), str)
+    except Exception:  # see _parsed
+        return value.startswith(("'", '"'))  # Hydra refuses wrong quotes
+
+
+def _quoted_space(value: str, model: type[BaseModel]) -> str:
+    """A typed search space: the choices of a text field are text."""
+
+    def parameter(key: str, typed: str) -> str:
+        if not is_text(model, key) or not (typed[:1] == "{" and typed[-1:] == "}"):
+            return typed
+        return _mapping(typed, lambda name, item: _quoted(item, {list[str]}) if name == "choices" else item)
+
+    return _mapping(value, parameter) if value[:1] == "{" and value[-1:] == "}" else value
+
+
+def _mapping(value: str, change: Callable[[str, str], str]) -> str:
+    """A typed mapping, {a:1,b:2}, with each of its values changed."""
+    entries = [entry.partition(":") for entry in _items(value[1:-1])]
+    return f"{{{','.join(k + colon + (change(k.strip(), v.strip()) if v.strip() else v) for k, colon, v in entries)}}}"
+
+
+def _items(text: str) -> list[str]:
+    """What stands between the commas that are in no brackets and no quotes."""
+    items, depth, quote, escaped = [""], 0, "", False
+    for c in text:
+        if c == "," and not (depth or quote or escaped):
+            items.append("")
+            continue
+        items[-1] += c
+        if escaped or c == "\\":
+            escaped = not escaped
+        elif quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'" and items[-1][:-1].rstrip()[-1:] in ("", *"[{(,:"):  # else it is an apostrophe
+            quote = c
+        else:
+            depth += (c in "[{(") - (c in "]})")
+    return [item.strip() for item in items]
+
+
+def text_as_typed(model: type[BaseModel], key: str, value: Any, words: Any) -> Any:
+    """A value of a YAML file, with the text as typed where the key takes text or a list or mapping of text.
+
+    Args:
+        value: as YAML reads it. words: the same with every value as text.
+    """
+    return _text(value, words, kinds_of(model, key))
+
+
+def _text(value: Any, words: Any, kinds: set[Any]) -> Any:
+    some = kinds - {type(None)}
+    kind = next(iter(some)) if len(some) == 1 else None
+    if kind is str and isinstance(words, str):
+        return value if value is None else words
+    if get_origin(kind) is list and isinstance(value, list) and isinstance(words, list):
+        return [_text(*both, _kinds(get_args(kind)[0])) for both in zip(value, words, strict=True)]
+    if get_origin(kind) is dict and isinstance(value, dict) and isinstance(words, dict):
+        within = _kinds(get_args(kind)[1])
+        return {k: _text(v, words.get(str(k), v), within) for k, v in value.items()}
+    return value
 
 
 def is_text(model: type[BaseModel], key: str) -> bool:
     """Whether a dotted key of `model` takes text, or text and null, and nothing else."""
+    return kinds_of(model, key) - {type(None)} == {str}
+
+
+def kinds_of(model: type[BaseModel], key: str) -> set[Any]:
+    """The types that a dotted key of `model` takes; none if there is no such key."""
     kinds: set[Any] = {model}
     for part in key.split("."):
         kind = next(iter(kinds - {type(None)}), None)
@@ -110,8 +204,8 @@ def is_text(model: type[BaseModel], key: str) -> bool:
         elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
             kinds = _kinds(kind.model_fields[part].annotation)
         else:
-            return False
-    return kinds - {type(None)} == {str}
+            return set()
+    return kinds
 
 
 def _kinds(annotation: Any) -> set[Any]:

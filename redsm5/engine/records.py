@@ -3,11 +3,14 @@
 It imports no numerical library, so that the terminal app starts fast.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict
 
 from redsm5.engine.documents import Document, Number, Record, SecondForm, milliseconds
+from redsm5.engine.installed import command, setting
+from redsm5.engine.redaction import REDACTED
 
 TrialState = Literal[
     "queued", "preparing", "running", "finishing", "completed", "failed", "pruned", "interrupted", "paused"
@@ -180,6 +183,15 @@ class StudyRecord(SecondForm):
         """Whether a higher value of the metric is better."""
         study = self.config.get("study")
         return not isinstance(study, dict) or study.get("direction") != "minimize"
+
+    def resumed_by(self, experiments: Path) -> str:
+        """The command that resumes the study. It continues with its own configuration, of which only passwords in
+        addresses are not saved: for such an address ADDRESS stands.
+        """
+        study = self.config.get("study")
+        addresses = study.items() if isinstance(study, dict) else ()
+        lacking = [f"study.{key}=ADDRESS" for key, value in addresses if REDACTED in str(value)]
+        return command("hpo", setting("study.name", self.name), *lacking, experiments=experiments)
 
 
 class StudyIndex(SecondForm):

@@ -43,7 +43,7 @@ _REDACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![A-Za-z0-9])(?:gh[oprsu]_|github_pat_|glpat-|xox[abeoprs]-|AIza|ya29\.|pypi-)[\w.-]{10,}", REDACTED),
         (r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]+(?:\.[\w-]*)?", REDACTED),
         (rf"(?i)({_SECRET_NAME}[\"']?\s*[:=]\s*){_VALUE}", rf"\1{REDACTED}"),
-        (r"(?i)(?<![A-Za-z0-9])(key=)(?!\[redacted)[^\s\"',;&)}\]]+", rf"\1{REDACTED}"),
+        (r"(?i)(?<![A-Za-z0-9])(key=)(?!\[redacted|value\b)[^\s\"',;&)}\]]+", rf"\1{REDACTED}"),
         (r"(?i)\b(bearer\s+)[\w.~+/=-]{4,}", rf"\1{REDACTED}"),
         (r"(?<![\w.+%-])[\w.+%-]++@[\w-]+(?:\.[\w-]+)+", REDACTED),
     )

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from redsm5.engine import migrations
 from redsm5.engine.errors import ConfigError, nearest
-from redsm5.engine.overrides import refuse_secrets
+from redsm5.engine.overrides import is_text, refuse_secrets, text_as_typed
 from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParameter
 from redsm5.engine.spec import StudySpec, as_choice, flatten, known_keys, searchable_keys, with_parameters
 
@@ -40,8 +40,9 @@ def read_yaml(key: str, path: Path, example: str) -> tuple[Any, Any]:
         raise ConfigError(f"{key}={path} cannot be read: {reason}", remedy=f"Use a YAML file with {example}.") from None
 
 
-def read_space(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters that a file of `study.space` searches, and the values that it fixes, both by key.
+def read_space(path: Path, kind: type[StudySpec] = StudySpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters that a file of `study.space` searches, and the values that it fixes, both by key. Text fields of
+    `kind` have the text as typed.
 
     A mapping with `type`, and `choices` or `low` and `high`, is searched; any other mapping is a section, whose keys
     follow its name and a dot; any other value is fixed.
@@ -50,10 +51,13 @@ def read_space(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ConfigError: the file cannot be read or is no mapping, or a value is refused.
     """
     example = "keys and what to try for each, such as `lr: {type: float, low: 1e-4, high: 1e-1, log: true}`"
-    document, _ = read_yaml("study.space", path, example)
+    document, words = read_yaml("study.space", path, example)
     if not isinstance(document, dict):
         raise ConfigError(f"study.space={path} is not a mapping", remedy=f"Use {example}.")
-    entries = _entries(path, document)
+    typed = _entries(path, words)
+    entries = {
+        key: _with_text(kind, key, value, typed.get(key, value)) for key, value in _entries(path, document).items()
+    }
     refuse_secrets({key: str(value) for key, value in entries.items()})
     for key, value in entries.items():
         _check_entry(key, value, f"study.space={path}")
@@ -77,6 +81,15 @@ def _entries(path: Path, document: Mapping[Any, Any], prefix: str = "") -> dict[
             raise ConfigError(f"{min(twice)} is there twice", where=f"study.space={path}", remedy="Remove one.")
         found |= inner
     return found
+
+
+def _with_text(kind: type[StudySpec], key: str, value: Any, words: Any) -> Any:
+    if not (isinstance(value, dict) and isinstance(words, dict)):
+        return text_as_typed(kind, key, value, words)
+    choices, typed = value.get("choices"), words.get("choices")
+    if not (is_text(kind, key) and isinstance(choices, list) and isinstance(typed, list)):
+        return value
+    return {**value, "choices": [text_as_typed(kind, key, *both) for both in zip(choices, typed, strict=True)]}
 
 
 def _check_entry(key: str, value: Any, where: str) -> None:

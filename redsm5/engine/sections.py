@@ -5,14 +5,45 @@ A task adds sections of its own (redsm5/engine/spec.py). Errors are formatted in
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from redsm5.engine.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a text: a pattern for the machine, and words for a person, in messages and in the reference."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "pattern": self.pattern, "description": self.words}
+
+    def _checked(self, value: str) -> str:
+        if re.fullmatch(self.pattern, value) is None:
+            raise PydanticCustomError("form", "{words}", {"words": self.words})
+        return value
 
 
 class Section(BaseModel):
@@ -185,6 +216,16 @@ class ConfirmConfig(Section):
     repeats: Annotated[int, Field(ge=2, le=100)] = 5  # an interval needs two
 
 
+STUDY_NAME = Form(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+    "up to 100 of the characters A-Z, a-z, 0-9, dot, underscore and hyphen, beginning with a letter or digit",
+)
+TRIAL_ID = Form(
+    r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}",
+    "a trial's whole id, such as 0b5c1d1e-2f3a-4b5c-8d7e-9f0a1b2c3d4e: 32 of the characters 0-9 and a-f, with hyphens",
+)
+
+
 class StudyConfig(Section):
     """The study.
 
@@ -217,7 +258,7 @@ class StudyConfig(Section):
         tracking_uri: MLflow's address; null: a database in the experiments folder.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, STUDY_NAME]
     trials: Annotated[int, Field(ge=1)]
     seed: Seed
     script: str | None = None
@@ -255,4 +296,4 @@ class TrialSection(Section):
         id: the trial to resume; null: a new one.
     """
 
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")] | None = None
+    id: Annotated[str, TRIAL_ID] | None = None

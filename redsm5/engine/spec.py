@@ -373,9 +373,11 @@ def _fault(kind: type[StudySpec], error: str, loc: tuple[int | str, ...], value:
         return f"{key}: {message.removeprefix('Value error, ')}"
     if error == "missing":
         return f"{key} is missing"
-    expected = re.sub(r"^Input should be ", "", message).replace("greater than or equal to", "at least")
-    expected = expected.replace("less than or equal to", "at most")
+    expected = re.sub(r"^(Input|Value|String|List|Dictionary|Set|Tuple) should (be|have) ", "", message)
+    expected = expected.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    expected = re.sub(r" after validation, not \d+$", "", expected)
     literals = re.findall(r"'([^']*)'", expected) if error == "literal_error" else []
     shown = "null" if value is None else value
-    word = f"; as a word: '{key}=\"{shown}\"'" if error == "string_type" and not isinstance(value, dict | list) else ""
+    is_word = error == "string_type" and not isinstance(value, dict | list) and all(isinstance(n, str) for n in loc)
+    word = f"; as a word: '{key}=\"{shown}\"'" if is_word else ""
     return f"{key}={shown}: allowed: {expected}{nearest(str(value), literals)}{word}"

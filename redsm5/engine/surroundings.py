@@ -1,16 +1,21 @@
 """Makes a process's surroundings usable before its work starts.
 
-Its standard streams are open, and losing the terminal does not end it. File names beyond ASCII are read as UTF-8,
+Its standard streams are open, and losing the terminal while it writes is no error; that the terminal is gone arrives as
+SIGHUP, unless `nohup` or `setsid` said otherwise. File names beyond ASCII are read as UTF-8,
 whatever the locale. Warnings are shown, but never raised. Errors caused by system limits get a remedy.
 """
 
 import errno
 import io
 import os
+import select
 import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -23,6 +28,9 @@ LIMITS = {
 }
 
 
+LOOK_MS = 1000  # between two looks at whether we are in the terminal's foreground
+
+
 def prepare() -> None:
     """Make this process, and those that it starts, independent of how it was started. Called once, first of all."""
     _open_standard_streams()
@@ -30,6 +38,7 @@ def prepare() -> None:
     _let_warnings_warn()
     if sys.stderr is sys.__stderr__:
         sys.stderr = _lasting(2)
+    _hear_of_hangup()
 
 
 def open_to_all(folder: Path) -> str | None:
@@ -81,6 +90,32 @@ def _let_warnings_warn() -> None:
 def _is_error(word: str) -> bool:
     action = word.partition(":")[0].strip().lower()
     return action != "" and "error".startswith(action)
+
+
+def _hear_of_hangup() -> None:
+    """Have SIGHUP arrive when the terminal goes away: of a window of tmux that is closed, the kernel tells only the
+    window's own process, and `just` passes no SIGHUP on.
+
+    Nothing changes under nohup, which ignores it, and under setsid, which leaves the terminal.
+    """
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return
+    with suppress(OSError, RuntimeError):  # there is no terminal, or no thread can be started
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        threading.Thread(target=_await_hangup, args=(terminal,), daemon=True).start()
+
+
+def _await_hangup(terminal: int) -> None:
+    """Of a process in the background, its shell decides whether it is told."""
+    gone, in_front = select.poll(), False
+    gone.register(terminal, 0)  # asks for no event, so that the hangup alone is told
+    with suppress(OSError):
+        while True:
+            in_front = os.tcgetpgrp(terminal) == os.getpgrp()
+            if gone.poll(LOOK_MS):
+                break
+    if in_front:
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 class _Lasting(io.FileIO):

@@ -29,7 +29,7 @@ from redsm5.data.posts import SYMPTOMS
 from redsm5.data.tokenize import build_tokenizer
 from redsm5.engine import files, migrations, paths
 from redsm5.engine.errors import InputError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.spec import completed_snapshot, snapshot_of, validate
 from redsm5.engine.storage import tensors
@@ -219,5 +219,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _damaged(folder: Path, what: str) -> InputError:
-    remedy = "Export the trial again into a new folder, or copy the folder again: `just export ID --to DIR`."
-    return InputError(f"the exported model cannot be read: {what}", where=str(folder), remedy=typed(remedy))
+    again = command("export", "ID", "--to", "DIR")
+    remedy = f"Export the trial again into a new folder, or copy the folder again: `{again}`."
+    return InputError(f"the exported model cannot be read: {what}", where=str(folder), remedy=remedy)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.spec import flatten
 from redsm5.engine.tables import duration_text
@@ -97,10 +97,11 @@ def render_page(trial_folder: Path) -> str:
     """
     report = load(trial_folder / paths.REPORT, EvaluationReport)
     if report is None:
+        again = command("evaluate", trial_folder.name.removeprefix("trial_"), experiments=trial_folder.parent)
         raise InputError(
             "there is no report",
             where=str(trial_folder / paths.REPORT),
-            remedy=typed("A trial gets one as it completes; `just evaluate ID` writes it again."),
+            remedy="A trial gets one as it completes; " f"`{again}` writes it again.",
         )
     found: list[str] = []
     record = _record(trial_folder, found)

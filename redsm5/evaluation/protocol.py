@@ -11,6 +11,7 @@ Shapes: P posts, K labels, 9 or 10.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from redsm5.data import Splits
 from redsm5.data.duplicates import originals
 from redsm5.data.posts import Post, labels_of
 from redsm5.engine.errors import InputError
+from redsm5.engine.installed import command
 from redsm5.engine.tables import Row
 from redsm5.evaluation.baseline import decisions, fit, predictions_of
 from redsm5.evaluation.bootstrap import SAMPLES, bounds, criteria_samples, weightings
@@ -117,12 +119,18 @@ def authors_svm(train: Sequence[Post], test: Sequence[Post]) -> Decisions:
 
 
 def of_trial(
-    part: Part, name: str, predictions: PredictionsRecord, report: EvaluationReport, fingerprint: str
+    part: Part,
+    name: str,
+    predictions: PredictionsRecord,
+    report: EvaluationReport,
+    fingerprint: str,
+    experiments: Path,
 ) -> list[Row]:
     """A trained trial on the test posts of its split, from its predictions and the thresholds of its report.
 
     Args:
         fingerprint: of the posts and their splits.
+        experiments: the trial's folder's.
 
     Raises:
         InputError: the trial had others, or was not evaluated on the test split.
@@ -130,7 +138,8 @@ def of_trial(
     if predictions.split != "test":
         raise InputError(
             f"trial {predictions.trial_id} was last evaluated on the {predictions.split} split",
-            remedy="Evaluate it on the test split: `just evaluate ID --split test`.",
+            remedy="Evaluate it on the test split: "
+            f"`{command('evaluate', predictions.trial_id, '--split', 'test', experiments=experiments)}`.",
         )
     if report.data_fingerprint != fingerprint:
         raise InputError(

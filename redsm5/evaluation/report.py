@@ -20,7 +20,7 @@ from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, now
 from redsm5.engine.errors import NoCheckpointError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.receipts import environment
 from redsm5.engine.records import Manifest, TrialRecord
 from redsm5.engine.spec import snapshot_of
@@ -256,11 +256,10 @@ def _load_each(
     while not found:
         best = store.best()
         if not best:
+            again = command("train", f"trial.id={identity.trial_id}", experiments=store.folder.parent.parent)
             raise NoCheckpointError(
                 f"trial {identity.trial_id} has no valid checkpoint",
-                remedy=typed(
-                    "Resume it with `just train trial.id=...`, or train a new trial with the same configuration."
-                ),
+                remedy=f"Resume it: `{again}`; or train a new trial with the same configuration.",
             )
         for checkpoint in best:
             try:

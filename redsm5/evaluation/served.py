@@ -18,7 +18,7 @@ from redsm5.data.posts import SYMPTOMS
 from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, TrainingError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.jsonio import dumps
 from redsm5.engine.records import Shipped, StudyRecord, TrialRecord
 from redsm5.engine.redaction import redact
@@ -93,19 +93,21 @@ def register(exported: Path, trial: Path, record: TrialRecord, name: str) -> str
         tracker.ship(trial)  # so that there is a run
         shipped = load(trial / paths.SHIPPED, Shipped)
         if shipped is None:
-            raise InputError("the trial has no run in MLflow", where=str(trial), remedy=typed("Run `just sync` first."))
+            raise InputError(
+                "the trial has no run in MLflow",
+                where=str(trial),
+                remedy=f"Run `{command('sync', experiments=trial.parent)}` first.",
+            )
         with _tracking(uri):
             return _logged(exported, record, shipped.run_id, name)
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("mlflow", "requests", "urllib3"):
             raise
+        check = command("doctor", "--tracking-uri", "URI", experiments=trial.parent)
         raise TrainingError(
             f"MLflow did not take the model: {redact(str(error).splitlines()[0])}",
             where=redact(uri),
-            remedy=typed(
-                f"The folder {exported} is complete. Check MLflow (`just doctor --tracking-uri URI`), then export to "
-                "another folder."
-            ),
+            remedy=f"The folder {exported} is complete. Check MLflow (`{check}`), then export to another folder.",
         ) from None
 
 

@@ -14,7 +14,7 @@ from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, NoCheckpointError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command, typed
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.spec import load_config, load_snapshot
 from redsm5.engine.storage.checkpoint import load_weights
@@ -100,10 +100,11 @@ def report_of(folder: Path) -> EvaluationReport:
         )
     report = load(folder / paths.REPORT, EvaluationReport)
     if report is None or report.decision_thresholds is None:
+        again = command("evaluate", folder.name.removeprefix("trial_"), experiments=folder.parent)
         raise InputError(
             "the trial has no report with thresholds, so it is not completed, or an older version evaluated it",
             where=str(folder),
-            remedy=typed("Name a completed trial; `just evaluate` writes the report of one again."),
+            remedy=f"Name a completed trial; `{again}` writes the report of one again.",
         )
     return report
 
@@ -149,9 +150,10 @@ def _checkpoint(folder: Path, trial_id: str, name: str) -> dict[str, bytearray]:
     checkpoint = folder / paths.CHECKPOINTS / name
     with files.Lock(folder / paths.LOCK, shared=True):  # nothing is evicted meanwhile
         if not checkpoint.is_dir():
+            again = command("rebuild", trial_id, experiments=folder.parent)
             raise NoCheckpointError(
                 f"the weights of trial {trial_id} were deleted ({name})",
-                remedy=typed(f"`just rebuild {trial_id}` trains it again and puts them back; or name another trial."),
+                remedy=f"`{again}` trains it again and puts them back; or name another trial.",
             )
         try:
             return read_verified(checkpoint)
@@ -159,7 +161,8 @@ def _checkpoint(folder: Path, trial_id: str, name: str) -> dict[str, bytearray]:
             raise NoCheckpointError(
                 f"the checkpoint is damaged: {error}",
                 where=str(checkpoint),
-                remedy=typed("`just evaluate` evaluates the next best one, and reports on that."),
+                remedy=f"`{command('evaluate', trial_id, experiments=folder.parent)}` evaluates the next best one, and "
+                "reports on that.",
             ) from None
 
 

@@ -57,8 +57,7 @@ from redsm5.data.synthesize import write_csvs
 from redsm5.data.tokenize import tokenizer_of
 from redsm5.engine import documents, files, paths
 from redsm5.engine.errors import ConfigError, TrainingError, exit_with_message
-from redsm5.engine.installed import SCRIPTS
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import SCRIPTS, quoted
 from redsm5.engine.records import Confirmed, StudyRecord, TrialRecord
 from redsm5.engine.spec import with_parameters
 from redsm5.engine.storage.checkpoint import load_best

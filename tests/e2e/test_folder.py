@@ -148,7 +148,7 @@ def test_a_read_only_folder_can_be_looked_at(study: Path) -> None:
             assert (done.returncode, done.stderr) == (0, ""), command
             assert done.stdout
         for command, words in (
-            (["scripts/summarize.py"], "just summary --json"),
+            (["scripts/summarize.py"], "just summary"),
             (["scripts/sync.py"], "Permission denied"),
         ):
             done = as_a_person_without_rights(*command, "--experiments", str(study))

@@ -64,7 +64,8 @@ def test_a_completed_trial_has_a_receipt_of_its_weights(whole: Path) -> None:
 
 def test_deleted_weights_come_back_to_the_bit(whole: Path, evicted: Path) -> None:
     said = run("checkpoints.py", "night#1", "--experiments", str(evicted))
-    assert f"`just rebuild {trial(evicted, 1).name.removeprefix('trial_')}` trains them again" in said
+    trial_id = trial(evicted, 1).name.removeprefix("trial_")
+    assert f"`just rebuild {trial_id} --experiments '{evicted}'` trains them again" in said
     for number in (0, 1):
         assert "every metric and the weights are bit-identical" in rebuild(evicted, f"night#{number}")
     assert weights(evicted) == weights(whole)

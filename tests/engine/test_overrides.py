@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from redsm5.config import Config, compose
 from redsm5.engine.compose import plain_values
 from redsm5.engine.errors import ConfigError
-from redsm5.engine.overrides import as_typed, is_text, parsed, quoted, values_of
+from redsm5.engine.installed import quoted
+from redsm5.engine.overrides import as_typed, is_text, parsed, values_of
 from redsm5.engine.spec import flatten, snapshot_of
 from redsm5.engine.study.resuming import trial_config
 from redsm5.engine.study.space import read_enqueued
@@ -111,6 +112,53 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Any:
 
 def test_what_describes_a_symptom_is_text_too() -> None:
     assert compose(["symptoms.FATIGUE=2026"]).symptoms["FATIGUE"] == "2026"
+
+
+LISTS = {
+    "a list": ("[2026,5e12345]", ["2026", "5e12345"]),
+    "a list with spaces": ("[ 007 , true ]", ["007", "true"]),
+    "quoted items": ("['1e5',\"a, b\"]", ["1e5", "a, b"]),
+    "paths": ("[/a (old)/x,it's]", ["/a (old)/x", "it's"]),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_the_texts_of_a_list_are_what_was_typed(case: str) -> None:
+    typed, meant = LISTS[case]
+    key = "train.augmentation.translation_models"
+    words = ["train.augmentation.methods=[back_translation]", "train.augmentation.probability=0.1", f"{key}={typed}"]
+    assert value_of(compose(words), key) == meant
+    assert plain_values(Config, words[2:]) == {key: meant}
+
+
+def test_the_texts_of_a_mapping_are_what_was_typed() -> None:
+    words = ["data=dataset", "data.path=2026", "data.columns={text:2026,post_id: 1e5 ,status:'a, b'}"]
+    assert compose(words).data.columns == {"text": "2026", "post_id": "1e5", "status": "a, b"}
+    assert compose([*words[:2], "data.columns={}"]).data.columns == {}
+    assert compose([*words[:2], "data.columns.text=007"]).data.columns == {"text": "007"}
+
+
+def test_the_choices_of_a_text_field_are_text_on_the_command_line_and_in_a_file(tmp_path: Path) -> None:
+    space = "{model.revision:{type:categorical,choices:[2026,5e12345,main]},train.epochs:{type:int,low:1,high:2}}"
+    found = compose([f"search.space={space}"]).search.space
+    assert found["model.revision"].checked() == ["2026", "5e12345", "main"]
+    assert found["train.epochs"].checked() == (1, 2, 2)
+    file = tmp_path / "space.yaml"
+    file.write_text("model.revision: {type: categorical, choices: [2026, 5e12345, 1_0]}\nstudy.name: 1e5\n")
+    config = compose([f"study.space={file}"])
+    assert config.search.space["model.revision"].checked() == ["2026", "5e12345", "1_0"]
+    assert config.study.name == "1e5"
+
+
+def test_the_lists_of_a_set_have_text_as_typed(tmp_path: Path) -> None:
+    sets = tmp_path / "sets.yaml"
+    sets.write_text(
+        "- {train.augmentation.methods: [swap], train.augmentation.probability: 0.1,"
+        " train.augmentation.translation_models: [2026, 5e12345]}\n"
+    )
+    space = "search.space={train.epochs:{type:int,low:1,high:2}}"
+    (read,) = read_enqueued(compose([f"study.enqueue={sets}", space]), ReDSM5())
+    assert read["train.augmentation.translation_models"] == ["2026", "5e12345"]
 
 
 def test_null_is_no_value_where_that_may_be_and_refused_where_not() -> None:

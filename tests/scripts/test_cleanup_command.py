@@ -44,8 +44,11 @@ def test_it_says_what_it_would_delete_and_how_and_deletes_nothing(script: Run, e
         *("litter", "-", "-", "1,000", str(checkpoints / ".tmp-epoch-0002"), "half", "written")
     ]
     assert f"litter: 2 found, {STATE + 200 + 1000:,} bytes; 0 deleted" in lines
-    assert "Nothing was deleted: `just cleanup --execute` deletes litter and orphans." in lines
-    assert "`just cleanup --execute --evict` deletes them" in lines[-1]
+    assert (
+        f"Nothing was deleted: `just cleanup --execute --experiments {experiments}` deletes litter and orphans."
+        in lines
+    )
+    assert f"`just cleanup --execute --evict --experiments {experiments}` deletes them" in lines[-1]
     assert sorted(experiments.rglob("*")) == before
 
 

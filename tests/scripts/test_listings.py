@@ -114,7 +114,7 @@ def test_a_folder_that_is_not_there_is_refused_and_not_made(
 
 def test_where_nothing_is_yet_they_say_what_comes_next(script: Run, tmp_path: Path) -> None:
     paths.trial_dir(tmp_path, TRIAL).mkdir()
-    assert "run `just hpo`" in script("studies.py", "--experiments", tmp_path).stdout
+    assert f"run `just hpo experiments={tmp_path}`" in script("studies.py", "--experiments", tmp_path).stdout
     assert "the first comes after an epoch" in script("checkpoints.py", TRIAL, "--experiments", tmp_path).stdout
 
 

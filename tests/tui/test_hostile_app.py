@@ -147,7 +147,7 @@ async def test_a_folder_that_is_removed_and_made_anew_is_shown_anew(folder):
             await looked(app, pilot)
             await looked(app, pilot)
             assert app.snapshot.empty
-            assert "run `just hpo`" in " ".join(on_screen(app).split())
+            assert "run `just hpo" in " ".join(on_screen(app).split())
             folder.root.mkdir()
             folder.study(states=("completed", "running"))
             await looked(app, pilot)

@@ -36,7 +36,7 @@ def test_the_folder_comes_from_the_environment_where_none_is_named(sample):
 def test_an_empty_folder_says_what_to_do(tmp_path):
     done = tui("--experiments", str(tmp_path), "--once")
     assert done.returncode == 0
-    assert done.stdout == f"No experiments in {tmp_path} yet: run `just hpo`\n"
+    assert done.stdout == f"No experiments in {tmp_path} yet: run `just hpo experiments={tmp_path}`\n"
 
 
 def test_a_missing_folder_is_refused_with_a_remedy(tmp_path):

@@ -136,7 +136,10 @@ def test_without_a_budget_the_gauge_says_what_is_there(folder):
 
 
 def test_an_empty_folder_says_what_to_do_next(tmp_path):
-    assert overview.page(View(Snapshot(tmp_path, exists=True))) == f"No experiments in {tmp_path} yet: run `just hpo`"
+    assert (
+        overview.page(View(Snapshot(tmp_path, exists=True)))
+        == f"No experiments in {tmp_path} yet: run `just hpo experiments={tmp_path}`"
+    )
 
 
 def test_a_folder_that_cannot_be_read_says_what_to_do_next(tmp_path):

@@ -174,11 +174,11 @@ async def test_an_empty_folder_says_what_to_do_on_every_screen_and_fills_by_itse
         await settled(pilot)
         for key in SCREENS:
             await pressed(pilot, key)
-            assert "yet: run `just hpo`" in words(app)
+            assert "yet: run `just hpo" in words(app)
         folder.whole()
         for key in SCREENS if exists else "16":
             await pressed(pilot, key)
-            assert "yet: run `just hpo`" not in words(app)
+            assert "yet: run `just hpo" not in words(app)
         await pressed(pilot, "6")
         assert "0 marked. Mark 2 to 8 trials: m in Trials (2)" in words(app)
 

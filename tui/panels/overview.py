@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from rich.text import Text
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE
 from redsm5.engine.records import TrialRecord
 
@@ -13,7 +13,7 @@ from ..read.view import View
 from . import text
 from .storage import usage
 from .study import best, empty, metric, resume, status, title
-from .text import DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
+from .text import COMMAND, DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
 from .text import trials as trials_of
 
 PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
@@ -75,7 +75,8 @@ def _idle(snapshot: Snapshot) -> str:
     if study is None:
         return "Nothing is running."
     if study.state == "completed":
-        return typed("The study is done. 4 shows the report of its best trial; `just summary` makes its page.")
+        page = clean(command("summary", study.name, experiments=snapshot.experiments), COMMAND)
+        return f"The study is done. 4 shows the report of its best trial; `{page}` makes its page."
     if snapshot.driven:
         if PAUSE in snapshot.orders:
             return "Paused as requested: p resumes it."

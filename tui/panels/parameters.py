@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from rich.text import Text
 
-from redsm5.engine.installed import typed
 from redsm5.engine.records import TrialRecord
 
 from ..read.reader import Trials, score
@@ -113,7 +112,7 @@ def bars(told: Importance | None, keys: Sequence[str], width: int, failed: str) 
     """A line for each parameter: its share of the variance, or why it is unknown."""
     page = Text.assemble((f"{failed}\n" if failed else "", "yellow"))
     if told is None:
-        page.append(typed("No summary of this study yet: i computes the importance, as `just summary` does."), text.DIM)
+        page.append("No summary of this study yet: i computes the importance, as the summary's page does.", text.DIM)
         return page
     told_keys = [*keys, *(key for key in told.parameter_importance if key not in keys)][:200]
     room = max(width - NAME - 8, 8)

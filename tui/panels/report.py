@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.reports import CHOSEN_BY_VALIDATION, CriterionMetrics, EvaluationReport
 
 from ..read.view import View
@@ -14,13 +14,9 @@ def missing(view: View) -> Text:
     detail = view.detail
     assert detail is not None
     trial, name = detail.record, text.number(detail.record)
+    again = text.clean(command("evaluate", trial.trial_id, experiments=view.snapshot.experiments), text.COMMAND)
     if any("evaluation_report" in problem for problem in detail.problems):
-        return Text(
-            typed(
-                f"The report of trial {name} cannot be read: `just evaluate "
-                f"{text.clean(trial.trial_id, 60)}` writes it again."
-            )
-        )
+        return Text(f"The report of trial {name} cannot be read: `{again}` writes it again.")
     if trial.duplicate_of:
         return Text(
             f"Trial {name} is a duplicate of trial {text.clean(trial.duplicate_of, 60)}: see that trial's report."
@@ -31,11 +27,11 @@ def missing(view: View) -> Text:
         "completed": (
             "was trained by a script of its own, which writes no report here: 3 shows its metrics."
             if detail.config.get("study.script")
-            else f"has no report: `just evaluate {text.clean(trial.trial_id, 60)}` writes it."
+            else f"has no report: `{again}` writes it."
         ),
         "finishing": "is being evaluated right now.",
     }.get(trial.state, f"is {trial.state}: its report is written once it has trained all {trial.epochs} epochs.")
-    return Text(typed(f"Trial {name} {said}"))
+    return Text(f"Trial {name} {said}")
 
 
 def report(report: EvaluationReport, width: int) -> Text:

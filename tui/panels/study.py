@@ -1,16 +1,12 @@
 """What every screen says of the study: its name, state, progress, metric and best score; or why there is none."""
 
-import os
-import shlex
-from pathlib import Path
-
 from rich.text import Text
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
 from ..read.reader import Snapshot, score
-from .text import DIM, clean, number, state, trials, value
+from .text import COMMAND, DIM, clean, number, state, trials, value
 
 
 def title(snapshot: Snapshot) -> Text:
@@ -53,11 +49,7 @@ def orders(snapshot: Snapshot) -> str:
 def resume(snapshot: Snapshot) -> str:
     """The command that resumes the study, for a shell in the folder in which the app was started."""
     assert snapshot.study
-    words = [f"study.name={clean(snapshot.study.name)}"]
-    usual = Path(os.environ.get("REDSM5_EXPERIMENTS") or "experiments")
-    if snapshot.experiments.absolute() != usual.absolute():
-        words.append(f"experiments={clean(str(snapshot.experiments.absolute()), 4096)}")
-    return typed(f"just hpo {shlex.join(words)}")
+    return clean(snapshot.study.resumed_by(snapshot.experiments), COMMAND)
 
 
 def waits(snapshot: Snapshot) -> bool:
@@ -83,12 +75,12 @@ def empty(snapshot: Snapshot) -> Text:
         return Text.assemble(
             f"{clean(str(snapshot.experiments))} cannot be read: {clean(snapshot.error)}.\n\n",
             "Fix its permissions, or use another folder: ",
-            ("just tui --experiments DIR", "bold"),
+            (command("tui", "--experiments", "DIR"), "bold"),
             justify="center",
         )
     return Text.assemble(
         f"No experiments in {clean(str(snapshot.experiments))} yet: run ",
-        (typed("`just hpo`"), "bold"),
+        (f"`{clean(command('hpo', experiments=snapshot.experiments), COMMAND)}`", "bold"),
         "\n\nThis view fills once the first trial starts.",
         justify="center",
     )

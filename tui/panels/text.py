@@ -53,6 +53,9 @@ NAMES = {
 }
 
 
+COMMAND = 1000  # characters of a command that can be pasted
+
+
 def clean(text: str, longest: int = LONGEST) -> str:
     """One line that is safe for the terminal: without control, format or surrogate characters, and of
     limited length.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 
 from ..read.detail import LogLine, TrialDetail
 from ..read.reader import score
@@ -45,15 +45,18 @@ def remedy(view: View, detail: TrialDetail) -> str:
     """What to do about a trial's error, by its kind."""
     error = detail.record.error
     kind = error.kind if error else ""
+    experiments = view.snapshot.experiments
+    clean_up = text.clean(command("cleanup", "--execute", experiments=experiments), text.COMMAND)
     if detail.record.state == "interrupted":
         if view.snapshot.study:
             return f"{study.resume(view.snapshot)} resumes it"
-        return typed(f"just train trial.id={text.clean(detail.record.trial_id, 60)} resumes it")
+        alone = command("train", f"trial.id={detail.record.trial_id}", experiments=experiments)
+        return f"{text.clean(alone, text.COMMAND)} resumes it"
     return {
         "not_finite": "lower train.learning_rate, or train.mixed_precision=no",
         "out_of_memory": "lower train.batch_size, and raise train.accumulation_steps to match",
         "timeout": "raise study.trial_timeout in a new study, or lower train.epochs",
-        "disk": "just cleanup --execute, or raise retention.max_total_size",
+        "disk": f"{clean_up}, or raise retention.max_total_size",
         "killed": "see logs/output.log in its folder; the system may have been out of memory",
     }.get(kind, "see its log below, and logs/output.log in its folder")
 
@@ -93,7 +96,8 @@ def checkpoints(view: View, detail: TrialDetail) -> Text:
         page.append(f"  {text.clock(line.timestamp, view.now)} {text.shorter(line.reason)}\n", text.DIM)
     if receipt := detail.receipt:
         gone = not any(line.bytes for line in detail.checkpoints)
-        rebuild = typed(f"; just rebuild {text.clean(detail.record.trial_id, 60)[:8]} trains it again") if gone else ""
+        again = command("rebuild", detail.record.trial_id[:8], experiments=view.snapshot.experiments)
+        rebuild = f"; {text.clean(again, text.COMMAND)} trains it again" if gone else ""
         page.append(f"trained in {text.duration(receipt.seconds)}{rebuild}\n", text.DIM)
     page.rstrip()
     return page or Text("no checkpoint yet", text.DIM)

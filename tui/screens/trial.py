@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.widgets import Static, Tab, Tabs
 
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 
 from ..panels import text
 from ..panels import trial as panels
@@ -76,7 +76,8 @@ class TrialScreen(ChartsScreen):
         self._view = view
         detail = view.detail
         if detail is None:
-            self.put("about", typed("No trial yet: `just hpo` starts the first one.") if not view.selected else "…")
+            start = text.clean(command("hpo", experiments=view.snapshot.experiments), text.COMMAND)
+            self.put("about", f"No trial yet: `{start}` starts the first one." if not view.selected else "…")
             return
         other = self._other(view)
         beside = other if self.beside else None

@@ -51,7 +51,7 @@ def asked(what: str, view: View, experiments: Path, selected: str | None) -> tup
     study = view.snapshot.study
     assert study
     give = partial(control.give, experiments, study.study_id)
-    name = text.clean(study.name)
+    name, again = text.clean(study.name), study_panel.resume(view.snapshot)
     if what == "pause" and paths.PAUSE in view.snapshot.orders:
         go_on = partial(control.take_back, experiments, study.study_id, paths.PAUSE)
         return f"Resume {name}?", go_on, f"{name} resumes its interrupted trial."
@@ -74,12 +74,11 @@ def asked(what: str, view: View, experiments: Path, selected: str | None) -> tup
             "Requested: the trial saves a checkpoint at its next step.",
         ),
         "stop": (
-            f"End {name} after the running trial? `{study_panel.resume(view.snapshot)}` resumes it later.",
+            f"End {name} after the running trial? `{again}` resumes it later.",
             "Requested: the search ends after this trial.",
         ),
         "stop-now": (
-            f"Stop {name} now? The running trial saves a checkpoint; "
-            f"`{study_panel.resume(view.snapshot)}` resumes it later.",
+            f"Stop {name} now? The running trial saves a checkpoint; `{again}` resumes it later.",
             "Requested: the trial saves a checkpoint at its next step, and the search ends.",
         ),
     }[what]

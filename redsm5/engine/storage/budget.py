@@ -24,7 +24,7 @@ from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import BudgetMismatchError, DiskError, IncompatibleCheckpointError, InputError, Interrupted
 from redsm5.engine.files import NotRegularError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.owned import NotOursError
 from redsm5.engine.records import FINISHED, BudgetEntry, BudgetLedger, TrialRecord
 from redsm5.engine.rungs import chances
@@ -40,8 +40,7 @@ LARGEST_SHOWN = 3
 SHARE_OF_BASE = 0.25
 GONE_FIRST = ("failed", "pruned")
 EVICTABLE = FINISHED | {"paused"}
-COMMANDS = (
-    typed("just cleanup --execute"),
+REMEDIES = (
     "delete studies that are no longer needed",
     "raise retention.max_total_size",
     "lower retention.min_free_disk_percent",
@@ -353,18 +352,19 @@ class Budget:
 
     def _no_room(self, needed: int, free: int, where: str) -> DiskError:
         largest = largest_files(self._experiments)
+        remedies = (command("cleanup", "--execute", experiments=self._experiments), *REMEDIES)
         payload = {
             "needed_bytes": needed,
             "free_bytes": max(free, 0),
             "where": where,
             "largest_files": [{"path": str(path), "bytes": size} for path, size in largest],
-            "commands": COMMANDS,
+            "commands": remedies,
         }
         self._log("not enough space for checkpoints", **payload)
         names = "".join(f"\n    {size:>14,} bytes  {path}" for path, size in largest)
         return DiskError(
             f"{needed:,} bytes are needed, but only {max(free, 0):,} are free {where}",
-            remedy=f"The largest files:{names}\n  Possible remedies: {'; '.join(COMMANDS)}.",
+            remedy=f"The largest files:{names}\n  Possible remedies: {'; '.join(remedies)}.",
         )
 
 

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import Interrupted
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import quoted
 from redsm5.engine.spec import StudySpec, validate
 from redsm5.engine.study.launch import launch_trial
 from redsm5.engine.study.outcomes import draw_report

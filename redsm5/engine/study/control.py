@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import Interrupted, LockedError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.records import FINISHED
 from redsm5.engine.study.registry import Scoreboard
 from redsm5.engine.waiting import Stop, wait_until
@@ -59,11 +59,12 @@ class Control:
                     )
         # It is held exclusively only under the study's lock, or by a mark, which cannot be shared.
         if not self._workers.acquire(timeout_s=2.0):
+            test = command("doctor", experiments="DIR")
             raise LockedError(
                 "another worker is running this study, and a file system without locks allows only one",
                 where=str(self.folder.parent),
                 remedy=f"Wait for it to end; if its machine crashed, remove {self._workers.mark}. For several "
-                + typed("workers, put the experiments folder on a file system with locks: `just doctor` tests one."),
+                f"workers, put the experiments folder on a file system with locks: `{test}` tests one.",
             )
         if self._workers.by_mark:
             mark = str(self._workers.mark)
@@ -97,8 +98,9 @@ class Control:
         if not self._pauses(trial_id):
             return
         board.note("paused")
+        app = command("tui", experiments=self.folder.parent.parent)
         self._log.warning(
-            typed("the study is paused as requested: to resume it, remove this file or press p in `just tui`"),
+            f"the study is paused as requested: to resume it, remove this file or press p in `{app}`",
             file=str(self.folder / paths.PAUSE),
         )
         ended = self.asked(paths.STOP_NOW, paths.STOP)

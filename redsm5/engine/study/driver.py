@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from redsm5.engine import files, owned, paths
 from redsm5.engine.documents import load_lines
 from redsm5.engine.errors import ConfigError, DiskError, InputError, Interrupted
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.records import FINISHED, ErrorRecord, Event, TrialRecord
 from redsm5.engine.rungs import Promotion
 from redsm5.engine.sections import SearchConfig
@@ -172,9 +172,8 @@ class Driver:
                 left = self.shipper.close(hurried=lambda: self.stop_now.requested)
                 if left or self.shipper.failing:
                     what = {"rows": left, "reports": self.shipper.reports}
-                    self.log.warning(
-                        typed("some metrics or reports are not in MLflow yet: `just sync` ships them"), **what
-                    )
+                    again = command("sync", experiments=self.experiments)
+                    self.log.warning(f"some metrics or reports are not in MLflow yet: `{again}` ships them", **what)
         if outcome == "completed":
             check_result(self.board)
             drop_unused_bases(self.folder)
@@ -184,7 +183,7 @@ class Driver:
                 best=best and f"{best.value:.4f} in trial {best.number}",
                 **said_of(confirmed),
                 on_disk=size_text(self.board.bytes()),
-                summary=typed(f"just summary {name}"),
+                summary=command("summary", name, experiments=self.experiments),
             )
             for sentence in self.task.verdict(self.config, self.board.study):
                 self.log.info(sentence)

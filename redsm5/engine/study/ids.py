@@ -13,7 +13,7 @@ from pathlib import Path
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import ConfigError, InputError
-from redsm5.engine.installed import typed
+from redsm5.engine.installed import command
 from redsm5.engine.records import StudyRecord, TrialRecord
 from redsm5.engine.study.trial import read_record
 
@@ -52,7 +52,10 @@ def find_study(experiments: Path, wanted: str | None) -> StudyRecord:
     if damaged:
         raise damaged[0]
     if not records:
-        raise InputError(f"there are no studies in {experiments} yet", remedy=typed("Run `just hpo` first."))
+        raise InputError(
+            f"there are no studies in {experiments} yet",
+            remedy=f"Run `{command('hpo', experiments=experiments)}` first.",
+        )
     names = ", ".join(sorted(record.name for record in records))
     raise InputError(f"there is no study {wanted} in {experiments}", remedy=f"The studies there: {names}.")
 

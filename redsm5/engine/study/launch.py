@@ -16,8 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from redsm5.engine import environment, files, paths
 from redsm5.engine.errors import ConfigError, Interrupted
-from redsm5.engine.installed import LAUNCH_DIR, SCRIPTS
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import LAUNCH_DIR, SCRIPTS, quoted
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.searchspace import with_first_values
 from redsm5.engine.spec import StudySpec, launch_settings, with_parameters

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from redsm5.engine.errors import ConfigError, nearest
-from redsm5.engine.overrides import is_text, refuse_secrets
+from redsm5.engine.overrides import refuse_secrets, text_as_typed
 from redsm5.engine.rungs import Ladder, ladder
 from redsm5.engine.searchspace import holds, read_yaml
 from redsm5.engine.sections import CategoricalParameter, Parameter
@@ -154,8 +154,8 @@ def _with_text(config: StudySpec, values: Any, words: Any) -> Any:
     """A parameter set in which each text field has the text as typed, even if it looks like a number."""
     if not (isinstance(values, dict) and isinstance(words, dict)):
         return values
-    typed = {key: word for key, word in words.items() if isinstance(word, str) and is_text(type(config), key)}
-    return {key: value if value is None else typed.get(key, value) for key, value in values.items()}
+    kind = type(config)
+    return {key: text_as_typed(kind, str(key), value, words.get(str(key), value)) for key, value in values.items()}
 
 
 def _checked_set(config: C, task: Task[C], values: Any, where: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
+from redsm5.engine import installed
 from redsm5.engine.errors import UNUSABLE_PATH, RedSM5Error
-from redsm5.engine.installed import typed
 from redsm5.engine.redaction import redact_address
 
 REFUSED = "set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, as the server requires"
@@ -72,8 +73,8 @@ def in_trash(uri: str, kind: str, identity: str, name: str) -> NotTakenError:
     )
 
 
-def remedy(error: str, uri: str = "") -> str | None:
-    """What to do about an error of MLflow's client, where that is known."""
+def remedy(error: str, uri: str = "", experiments: Path | None = None) -> str | None:
+    """What to do about an error of MLflow's client, where that is known; `experiments` is the folder of the metrics."""
     if any(sign in error for sign in _REFUSALS):
         return REFUSED
     if any(sign in error for sign in _CERTIFICATE):
@@ -86,9 +87,10 @@ def remedy(error: str, uri: str = "") -> str | None:
             if local
             else "upgrade the server"
         )
-    again = typed("`just sync`")
+    again = f"`{installed.command('sync', experiments=experiments)}`"
     if any(sign in error for sign in _FULL):
-        here = typed("free disk space: `just cleanup --execute` deletes reclaimable files")
+        clean = installed.command("cleanup", "--execute", experiments=experiments)
+        here = f"free disk space: `{clean}` deletes reclaimable files"
         there = f"free disk space on MLflow's server (`df -h` there shows which disk); then ship again: {again}"
         return here if local else there
     if local and _READ_ONLY in error:

@@ -96,14 +96,15 @@ class Left:
 class _Trouble:
     """Logs a failure once, and its end once. Rejected trials are named, up to SAID of them."""
 
-    def __init__(self, uri: str, log: Log, lost: str, found: str) -> None:
+    def __init__(self, uri: str, experiments: Path, log: Log, lost: str, found: str) -> None:
+        self._experiments = experiments
         self._uri, self._log, self._lost, self._found = uri, log, lost, found
         self._said: set[str] = set()
 
     def note(self, error: Exception, folder: Path | None) -> str:
         """Say why, unless that has been said; the reason, with its remedy."""
         text = redact(_first_line(error))
-        advice = error.remedy if isinstance(error, RedSM5Error) else remedy(str(error), self._uri)
+        advice = error.remedy if isinstance(error, RedSM5Error) else remedy(str(error), self._uri, self._experiments)
         one = of_one_trial(error)
         said = text if one else "MLflow does not answer"
         reason = f"{text}\n{advice}" if advice else text
@@ -153,8 +154,8 @@ class Shipper(threading.Thread):
         self._reports: list[Path] = []  # trials of which all else has arrived
         self._reasons: dict[Path, str] = {}
         self._held: dict[Path, str] = {}  # by other processes, when last looked at
-        self._metrics_trouble = _Trouble(uri, log, LOST, FOUND)
-        self._report_trouble = _Trouble(uri, log, REPORT_LOST, REPORT_FOUND)
+        self._metrics_trouble = _Trouble(uri, artifacts.parent, log, LOST, FOUND)
+        self._report_trouble = _Trouble(uri, artifacts.parent, log, REPORT_LOST, REPORT_FOUND)
         self._closing = threading.Event()
         self._tracker: Tracker | None = None
         self._progress_at = math.inf  # importing MLflow and making its database take the time that they take

@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_written(experiments: Path
     assert used(experiments) == 0
     [payload] = [facts for sentence, facts in trial.said if sentence == "not enough space for checkpoints"]
     assert payload["needed_bytes"] == RESERVE
-    assert payload["commands"][0] == "just cleanup --execute"
+    assert payload["commands"][0] == f"just cleanup --execute --experiments {experiments}"
     assert json.dumps(payload)
 
 

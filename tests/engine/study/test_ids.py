@@ -123,7 +123,7 @@ def test_where_there_is_none_or_only_a_damaged_one_the_error_says_so(tmp_path: P
         find_study(tmp_path / "nowhere", None)
     with pytest.raises(InputError, match="there are no studies in ") as caught:
         find_study(tmp_path, None)
-    assert caught.value.remedy == "Run `just hpo` first."
+    assert caught.value.remedy == f"Run `just hpo experiments={tmp_path}` first."
     folder = add_study(tmp_path, OLD, "damaged")
     (folder / paths.STUDY).write_text("{")
     for wanted in (None, OLD, "night"):
