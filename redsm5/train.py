@@ -4,7 +4,7 @@ It is plain Accelerate. What makes it resume to the bit, keep within the byte bu
 (redsm5/engine/session.py). Several processes train one trial together, each with its share of every batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -23,7 +23,7 @@ from redsm5.engine.storage.checkpoint import seed_everything
 from redsm5.evaluation.folds import FoldScores
 from redsm5.evaluation.predict import predict
 from redsm5.evaluation.report import evaluate_trial, write_report
-from redsm5.evaluation.thresholds import default_thresholds, validation_metrics
+from redsm5.evaluation.thresholds import default_thresholds, report_metrics, validation_metrics
 from redsm5.model import (
     EmbeddingAdversary,
     MultiTaskModel,
@@ -63,8 +63,9 @@ def main(session: Session) -> None:
     session.finish(report)
 
 
-def train(session: Session, accelerator: Accelerator, fold: int) -> Callable[[], None]:
-    """Train a fold's model on the posts of the other folds; what is returned writes the trial's report with it."""
+def train(session: Session, accelerator: Accelerator, fold: int) -> Callable[[], Mapping[str, float]]:
+    """Train a fold's model on the posts of the other folds; what is returned writes the trial's report with it, and
+    returns its test metrics."""
     # -----------------------------------------------------------------------------------------------------------------
     # data, model, optimizer
 
@@ -136,12 +137,11 @@ def train(session: Session, accelerator: Accelerator, fold: int) -> Callable[[],
     # -----------------------------------------------------------------------------------------------------------------
     # the report, of the best epoch, on the test posts
 
-    def report() -> None:
+    def report() -> dict[str, float]:
         best = session.best_in_memory
         record, store = session.trial.record, session.store
-        write_report(
-            session.trial.folder,
-            evaluate_trial(record, config, splits, bare_model, tokenizer, store, accelerator, in_memory=best),
-        )
+        evaluation = evaluate_trial(record, config, splits, bare_model, tokenizer, store, accelerator, in_memory=best)
+        write_report(session.trial.folder, evaluation)
+        return report_metrics(evaluation.report.test_metrics)
 
     return report

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -10,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, Interrupted, TrainingError, exit_with_message
 from redsm5.engine.installed import command
+from redsm5.engine.records import StudyRecord
 from redsm5.engine.redaction import REDACTED, redact
 from redsm5.engine.spec import load_snapshot
 from redsm5.engine.study.registry import read_studies
@@ -49,6 +51,12 @@ def trials_by_uri(experiments: Path, log: FilteringBoundLogger) -> tuple[dict[st
     for uri, folders in repeats.items():
         by_uri[uri] += folders
     return by_uri, unreadable
+
+
+def complete_studies(experiments: Path, folders: Sequence[Path]) -> list[StudyRecord]:
+    """The complete studies of these trials."""
+    of = {record.study_id for folder in folders if (record := read_record(folder))}
+    return [study for study in read_studies(experiments)[0] if study.study_id in of and study.state == "completed"]
 
 
 def what_is_left(left: list[Left]) -> str:
@@ -96,6 +104,8 @@ def main() -> int:
         shipper = Shipper(uri, experiments / paths.MLFLOW_ARTIFACTS, log.warning)
         for folder in folders:
             shipper.watch(folder)
+        for study in complete_studies(experiments, folders):
+            shipper.name_winner(study)
         shipper.start()
         shipper.close(hurried=lambda: stop.requested)
         left += shipper.left()

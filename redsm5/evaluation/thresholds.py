@@ -169,10 +169,18 @@ def pr_curves(predictions: Predictions, posts: Sequence[Post]) -> dict[str, list
 
 def validation_metrics(metrics: TestMetrics) -> dict[str, float]:
     """The metrics of an epoch by their names in the journal; undefined ones are NaN."""
+    return {name: float("nan") if value is None else value for name, value in _named("val", metrics).items()}
+
+
+def report_metrics(metrics: TestMetrics) -> dict[str, float]:
+    """The report's metrics by their names in the journal, so that MLflow has them; undefined ones are left out."""
+    return {name: value for name, value in _named("test", metrics).items() if value is not None}
+
+
+def _named(split: str, metrics: TestMetrics) -> dict[str, float | None]:
     criteria = metrics.criteria_matching.model_dump(exclude={"per_criterion", "undefined"})
     evidence = metrics.evidence_binding.model_dump(exclude={"undefined"})
-    named = {f"val_{k}": v for k, v in criteria.items()} | {f"val_evidence_{k}": v for k, v in evidence.items()}
-    return {name: float("nan") if value is None else value for name, value in named.items()}
+    return {f"{split}_{k}": v for k, v in criteria.items()} | {f"{split}_evidence_{k}": v for k, v in evidence.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -168,6 +168,7 @@ class Driver:
                     self.board.write(state=outcome, confirmed=confirmed)
                     self.control.leave()
             finally:
+                self.shipper.name_winner(self.board.study)
                 self.log.info("shipping the last metrics to MLflow")
                 left = self.shipper.close(hurried=lambda: self.stop_now.requested)
                 if left or self.shipper.failing:

@@ -24,7 +24,7 @@ from tenacity import (
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load
 from redsm5.engine.errors import InputError, LockedError, RedSM5Error
-from redsm5.engine.records import Shipped
+from redsm5.engine.records import Shipped, StudyRecord
 from redsm5.engine.redaction import redact
 from redsm5.engine.spec import StudySpec
 from redsm5.engine.tracking import local
@@ -156,6 +156,7 @@ class Shipper(threading.Thread):
         self._held: dict[Path, str] = {}  # by other processes, when last looked at
         self._metrics_trouble = _Trouble(uri, artifacts.parent, log, LOST, FOUND)
         self._report_trouble = _Trouble(uri, artifacts.parent, log, REPORT_LOST, REPORT_FOUND)
+        self._complete: dict[str, StudyRecord] = {}
         self._closing = threading.Event()
         self._tracker: Tracker | None = None
         self._progress_at = math.inf  # importing MLflow and making its database take the time that they take
@@ -168,6 +169,10 @@ class Shipper(threading.Thread):
         """Ship this trial from now on."""
         if folder not in self._folders:
             self._folders.append(folder)
+
+    def name_winner(self, study: StudyRecord) -> None:
+        """Tag the winner of a complete study, once all of it has arrived; the last one named of each study."""
+        self._complete[study.study_id] = study
 
     def close(self, hurried: Callable[[], bool] = lambda: False) -> int:
         """Ship what is left, as long as that gets on, and stop; the number of rows that MLflow has not confirmed.
@@ -245,6 +250,8 @@ class Shipper(threading.Thread):
             self._metrics_trouble.over()
         if not away:
             others_at_work |= self._ship_reports(tracker)
+        if self._closing.is_set() and not failed:
+            failed = not self._name_winners(tracker)
         self._look_at_backlog()
         self.away = away
         self.failing = failed or bool(self._reports)
@@ -293,6 +300,16 @@ class Shipper(threading.Thread):
         else:
             self._report_trouble.over()
         return others_at_work
+
+    def _name_winners(self, tracker: Tracker) -> bool:
+        """Whether all are named."""
+        try:
+            for study_id in list(self._complete):
+                tracker.name_winner(self._complete[study_id])
+                del self._complete[study_id]
+        except Exception as error:
+            self._metrics_trouble.note(error, None)
+        return not self._complete
 
     def _put_last(self, folders: list[Path], folder: Path, reason: str) -> None:
         folders.remove(folder)

@@ -16,7 +16,7 @@ from typing import Any
 from redsm5.engine import files, paths
 from redsm5.engine.documents import load, milliseconds
 from redsm5.engine.errors import InputError, LockedError
-from redsm5.engine.records import FINISHED, Shipped, TrialRecord
+from redsm5.engine.records import FINISHED, Shipped, StudyRecord, TrialRecord
 from redsm5.engine.spec import flatten, load_snapshot
 from redsm5.engine.tracking import local
 from redsm5.engine.tracking.access import NotTakenError, in_trash, is_refusal
@@ -25,6 +25,7 @@ from redsm5.engine.tracking.journal import JournalReader
 BATCH_ROWS = 1000  # MLflow's limit for one log_batch
 BATCH_PARAMS = 100  # MLflow's limit, too
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow shows a run below another one
+WINNER = "winner"  # the tag of the run that a study chose
 VALUE_CHARS = 6000  # MLflow's limit for a parameter's value; a tag's is higher
 OLDER_LIMITS = (500, 250)  # those of servers before 2.8 and 1.28
 REQUEST_TIMEOUT_S = 20
@@ -111,7 +112,7 @@ class Tracker:
             shipped = self._cursor(folder, record, config)
             shipped = self._ship_params(folder, config, shipped)
             shipped = self._ship_rows(folder, shipped)
-            self._ship_state(folder, record, shipped)
+            self._ship_state(folder, record, shipped, str(config["study"].get("name") or ""))
         if record.state not in FINISHED:
             return False
         self._journals.pop(folder, None)
@@ -140,6 +141,21 @@ class Tracker:
             artifacts: Any = get_artifact_repository(location, tracking_uri=self.uri)
             artifacts.log_artifact(str(folder / paths.REPORT))
             self._confirm(folder, shipped, report=True)
+
+    def name_winner(self, study: StudyRecord) -> None:
+        """Tag the run of a complete study's winner, and no other: `confirmed`, or `best` where it confirmed none."""
+        found = study.confirmed or study.best
+        experiment = self._client.get_experiment_by_name(study.name)
+        if study.state != "completed" or found is None or experiment is None:
+            return
+        ours = f"tags.study_id = '{study.study_id}'"
+        kind = "confirmed" if study.confirmed else "best"
+        for run in self._client.search_runs([experiment.experiment_id], f"{ours} AND tags.{WINNER} LIKE '%'"):
+            if run.data.tags.get("trial_id") != found.trial_id:
+                self._client.delete_tag(run.info.run_id, WINNER)
+        for run in self._client.search_runs([experiment.experiment_id], f"tags.trial_id = '{found.trial_id}'"):
+            if run.data.tags.get(WINNER) != kind:
+                self._client.set_tag(run.info.run_id, WINNER, kind, synchronous=True)
 
     def _ship_params(self, folder: Path, config: dict[str, Any], shipped: Shipped) -> Shipped:
         from mlflow import MlflowException
@@ -202,13 +218,15 @@ class Tracker:
             shipped = self._confirm(folder, shipped, rows=journal.rows, bytes=journal.bytes)
         return shipped
 
-    def _ship_state(self, folder: Path, record: TrialRecord, shipped: Shipped) -> None:
+    def _ship_state(self, folder: Path, record: TrialRecord, shipped: Shipped, study: str) -> None:
         from mlflow.entities import RunTag
 
         if (shipped.state, shipped.finished_at) == (record.state, record.finished_at):
             return
         tags: dict[str, Any] = {"state": record.state, "epochs": record.epochs}
         tags |= {"resumes": record.resumes, "exit_code": record.exit_code}
+        if record.study_id:
+            tags["study"] = study[:VALUE_CHARS]
         if record.duplicate_of:
             tags["duplicate_of"] = record.duplicate_of
         if record.rung is not None:
