@@ -32,6 +32,7 @@ KEYS = {
     },
     "Overview": {
         "a A": "objective over trials, time, or a parameter",
+        "Enter": "the chart fills the screen; in Parameters too",
     },
     "Trials": {
         "/": "filter: gated  head=mlp_*  lr<5e-5  !failed; Esc clears it",
@@ -45,8 +46,8 @@ KEYS = {
         "arrows": "choose a chart; in Compare, and enlarged by Enter, ← → points",
         "n b  /": "next charts, previous charts; filter them by name",
         "+ = - z": "zoom in, out, see all; the wheel zooms, a click is a point",
-        "w l a r": "smooth, log axis, step or epoch, best trial behind",
-        "v f Tab": "log severity, find in the log; next panel, if shown",
+        "w l a r": "smooth, log axis, step, epoch or time, best trial behind",
+        "v f \\ Tab": "log: severity, find, wrap; next panel, where Enter opens a line",
     },
     "Storage": {
         "u": "look for reclaimable files again",

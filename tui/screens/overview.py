@@ -25,6 +25,8 @@ class OverviewScreen(FolderScreen):
         Binding("p", "app.order('pause')", "Pause"),
         Binding("a", "axis(1)", "Axis", show=False),
         Binding("A", "axis(-1)", "Previous axis", show=False),
+        Binding("enter", "fill", "Fill the screen", show=False),
+        Binding("escape", "fill(False)", "Back", show=False),
     ]
 
     _axis = NUMBER

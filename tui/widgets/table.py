@@ -45,8 +45,8 @@ class Table(ScrollView, can_focus=True):
             super().__init__()
             self.key = key
 
-    def __init__(self, id: str | None = None, fixed: int = 0) -> None:
-        super().__init__(id=id)
+    def __init__(self, id: str | None = None, fixed: int = 0, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
         self.columns: tuple[Column, ...] = ()
         self.keys: Sequence[str] = ()
         self.cursor = 0
@@ -138,6 +138,9 @@ class Table(ScrollView, can_focus=True):
             self._scroll(self.cursor)
         elif self.cursor >= top + rows:
             self._scroll(self.cursor - rows + 1)
+
+    def on_resize(self) -> None:
+        self._see()
 
     def _scroll(self, y: int) -> None:
         self.scroll_to(y=y, animate=False, force=True)  # works also before the scrollbar of the new rows exists
