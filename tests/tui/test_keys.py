@@ -39,6 +39,7 @@ from tui.screens.overview import OverviewScreen
 from tui.screens.parameters import ParametersScreen
 from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
+from tui.screens.studies import StudiesScreen
 from tui.screens.trial import TrialScreen
 from tui.screens.trials import TrialsScreen
 from tui.widgets.table import Table
@@ -92,7 +93,7 @@ STEPS = {
             ("t", lambda app: app.theme == "textual-dark"),
             ("c", lambda app: app.clipboard == app.view.selected),
             ("C", lambda app: app.clipboard.endswith(f"experiments/trial_{app.view.selected}")),
-            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-machine-*.svg")]) == 1),
+            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-studies-*.svg")]) == 1),
             ("1", lambda app: side(app) == 52),
             ("less_than_sign", lambda app: side(app) == 56),
             ("greater_than_sign", lambda app: side(app) == 52),
@@ -127,6 +128,9 @@ STEPS = {
             ("a", lambda app: "val_f1_macro over head" in shown(app) and "mlp_residual" in shown(app)),
             ("A", lambda app: "val_f1_macro over time" in shown(app)),
             ("A", lambda app: "val_f1_macro over the trials" in shown(app)),
+            ("v", lambda app: "val_f1_macro by epoch" in shown(app)),
+            ("v", lambda app: "timeline" in shown(app)),
+            ("v", lambda app: "val_f1_macro over the trials" in shown(app)),
             ("enter", lambda app: "lately" not in shown(app)),
             ("escape", lambda app: "lately" in shown(app)),
             ("p", lambda app: "Pause" in asked(app)),
@@ -285,6 +289,7 @@ STEPS = {
         ],
     ),
     MachineScreen: (["8"], []),
+    StudiesScreen: (["9"], [("escape", lambda app: app.current_mode == "overview")]),
     HelpScreen: (
         [],
         [

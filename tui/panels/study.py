@@ -60,6 +60,12 @@ def resume(snapshot: Snapshot) -> str:
     return typed(f"just hpo {shlex.join(words)}")
 
 
+def started(before: Snapshot, now: Snapshot) -> list[str]:
+    """The names of the studies that are new since the snapshot before."""
+    known = {study.study_id for study in before.studies}
+    return [clean(s.name, 60) for s in now.studies if s.study_id not in known] if before.exists else []
+
+
 def waits(snapshot: Snapshot) -> bool:
     """Whether the study can be resumed: it is paused or has no driver, and is not complete."""
     return bool(

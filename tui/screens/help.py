@@ -14,7 +14,7 @@ from ..panels.text import state
 KEYS = {
     "everywhere": {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
-        "7  8": "Parameters, Machine",
+        "7  8  9": "Parameters, Machine, Studies: Enter opens one",
         "s": "next study",
         "N": "note on the trial, in Trials, Trial and Report; empty deletes it",
         "c  C": "copy the trial's id; copy its folder (OSC 52)",
@@ -32,6 +32,7 @@ KEYS = {
     },
     "Overview": {
         "a A": "objective over trials, time, or a parameter",
+        "v": "objective, curves of all trials, timeline",
         "Enter": "the chart fills the screen; in Parameters too",
     },
     "Trials": {
