@@ -41,6 +41,7 @@ from .screens.storage import StorageScreen
 from .screens.studies import StudiesScreen
 from .screens.trial import TrialScreen
 from .screens.trials import TrialsScreen
+from .widgets.colours import LIGHT
 from .write import control, export
 from .write.memory import Here, Memory
 from .write.orders import ORDERS, Do, asked, refusal, resumption
@@ -119,6 +120,7 @@ class TerminalApp(App[None]):
         if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
             self.theme = self.memory.theme
         self.memory.follow(self, ("theme",), "TerminalApp")
+        self.ansi_theme_light = LIGHT
         self.set_interval(SAVE_S, self._remember)
         for number in () if self.is_headless else (signal.SIGHUP, signal.SIGTERM):
             if signal.getsignal(number) is signal.SIG_DFL:  # ignored under nohup

@@ -10,7 +10,7 @@ from redsm5.engine.installed import typed
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
 from ..read.reader import Snapshot, score
-from .text import DIM, clean, number, state, trials, value
+from .text import clean, number, state, trials, value
 
 
 def title(snapshot: Snapshot) -> Text:
@@ -19,7 +19,7 @@ def title(snapshot: Snapshot) -> Text:
         return line.append("single trials" if snapshot.trials else clean(str(snapshot.experiments)))
     line.append(clean(snapshot.study.name), "bold")
     if len(snapshot.studies) > 1:
-        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})", DIM)
+        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})")
     return line
 
 
