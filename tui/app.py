@@ -24,6 +24,7 @@ from redsm5.engine import paths
 
 from .host import Host
 from .panels import text
+from .panels.study import started
 from .read.look import Looker, Wanted
 from .read.reader import Snapshot
 from .read.view import View
@@ -37,8 +38,10 @@ from .screens.overview import OverviewScreen
 from .screens.parameters import ParametersScreen
 from .screens.report import ReportScreen
 from .screens.storage import StorageScreen
+from .screens.studies import StudiesScreen
 from .screens.trial import TrialScreen
 from .screens.trials import TrialsScreen
+from .widgets.colours import LIGHT
 from .write import control, export
 from .write.memory import Here, Memory
 from .write.orders import ORDERS, Do, asked, refusal, resumption
@@ -68,6 +71,7 @@ class TerminalApp(App[None]):
         "compare": CompareScreen,
         "parameters": ParametersScreen,
         "machine": MachineScreen,
+        "studies": StudiesScreen,
     }
     DEFAULT_MODE = "overview"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
@@ -116,6 +120,7 @@ class TerminalApp(App[None]):
         if self.memory.theme in self.available_themes and not os.environ.get("TEXTUAL_THEME"):
             self.theme = self.memory.theme
         self.memory.follow(self, ("theme",), "TerminalApp")
+        self.ansi_theme_light = LIGHT
         self.set_interval(SAVE_S, self._remember)
         for number in () if self.is_headless else (signal.SIGHUP, signal.SIGTERM):
             if signal.getsignal(number) is signal.SIG_DFL:  # ignored under nohup
@@ -162,7 +167,9 @@ class TerminalApp(App[None]):
                 # Full collections skip its records. Of 10,000 trials: the shortest takes 28 ms, and 107 ms otherwise.
                 gc.freeze()
                 self._forget(view.snapshot)
-            self.view = view
+            before, self.view = self.view, view
+            for name in started(before.snapshot, view.snapshot) if before else ():
+                self.notify(f"{name} has started: 9 lists the studies.", title="new study", markup=False)
             if monotonic() > max(collected + COLLECT_S, self._touched + IDLE_S):
                 gc.collect()
                 collected = monotonic()
@@ -232,7 +239,12 @@ class TerminalApp(App[None]):
     def action_next_study(self) -> None:
         if self.snapshot and self.snapshot.study:
             ids = [study.study_id for study in self.snapshot.studies]
-            self._study_id = ids[(ids.index(self.snapshot.study.study_id) + 1) % len(ids)]
+            self.choose(ids[(ids.index(self.snapshot.study.study_id) + 1) % len(ids)])
+
+    def choose(self, study_id: str) -> None:
+        """Show another study on all screens."""
+        if self.snapshot is None or self.snapshot.study is None or study_id != self.snapshot.study.study_id:
+            self._study_id = study_id
             self._selected, self._pinned, self._marked = None, None, []
             self.hurry()
 
@@ -313,6 +325,9 @@ class TerminalApp(App[None]):
             yield SystemCommand(
                 mode.capitalize(), f"Show screen {mode}", partial(self.run_action, f"switch_mode('{mode}')")
             )
+        for study in reversed(self.snapshot.studies[-20:] if self.snapshot else ()):
+            name = text.clean(study.name, 60)
+            yield SystemCommand(f"Study {name}", f"Show study {name}", partial(self.choose, study.study_id))
         for order, (title, meaning) in ORDERS.items():
             yield SystemCommand(title, meaning, partial(self.action_order, order))
         yield SystemCommand("Copy trial id", "To the terminal's clipboard", partial(self.action_copy, "id"))

@@ -30,5 +30,8 @@ class Host(Protocol):
     def select(self, trial_id: str | None) -> None:
         """Select a trial on all screens."""
 
+    def choose(self, study_id: str) -> None:
+        """Show another study on all screens."""
+
     def hurry(self) -> None:
         """Read the folder again at once, since the screen needs other data."""

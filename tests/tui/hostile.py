@@ -29,6 +29,7 @@ from redsm5.reports import (
 )
 from tui.panels import (
     compare,
+    log,
     machine,
     objective,
     overview,
@@ -251,12 +252,17 @@ def shown(view, word="x"):
         one = replace(view, selected=detail.record.trial_id)
         parts += [trial.about(one, detail), trial.remedy(one, detail), trial.system(detail)]
         parts += [trial.configuration(detail, other) for other in view.details.values()]
-        parts += [trial.checkpoints(one, detail), trial.log(detail.log, one), report.missing(one)]
+        parts += [
+            trial.checkpoints(one, detail),
+            *(log.whole(line, one.now) for line in detail.log),
+            *(log.said(line) for line in detail.log),
+            report.missing(one),
+        ]
         if detail.report:
             parts.append(report.report(detail.report, 74))
         for series in [*detail.series.values()][:10]:
-            for log in (False, True):
-                parts.append(draw(Chart([Line(series.steps, series.values)], log=log), 30, 7))
+            for scale in (False, True):
+                parts.append(draw(Chart([Line(series.steps, series.values)], log=scale), 30, 7))
     if view.details:
         parts += [compare.parameters([*view.details.values()]), compare.symptoms([*view.details.values()])]
     return "\n".join(part if isinstance(part, str) else part.plain for part in parts)

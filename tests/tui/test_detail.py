@@ -9,7 +9,9 @@ import pytest
 
 from redsm5.engine import paths
 from redsm5.engine.records import Decision, MetricRow, Receipt, RetentionRow
+from tests.tui.conftest import NOW
 from tests.tui.hostile import evaluation
+from tui.panels.log import rows, said, whole
 from tui.panels.trial import checkpoints, configuration
 from tui.read import files
 from tui.read.detail import LOG, LOG_LINES, MOST_METRICS, TrialReader, flatten, log_line
@@ -165,7 +167,29 @@ def test_why_the_driver_ended_it(trial):
 def test_a_line_of_the_log_with_its_context():
     raw = {"timestamp": "t", "severity": "warning", "message": "slow", "context": {"s": 3, "exception": "long"}}
     line = log_line(json.dumps(raw).encode())
-    assert (line.timestamp, line.severity, line.message) == ("t", "WARNING", "slow s=3")
+    assert (line.timestamp, line.severity, line.message) == ("t", "WARNING", "slow")
+    assert said(line) == "slow s=3"
+    assert "exception  long" in whole(line, NOW).plain
+
+
+def test_bytes_and_durations_in_the_log_are_for_people_and_whole_also_as_they_were_written():
+    context = {"bytes": 461500, "seconds": 1.4, "train_seconds": 252, "minutes_left": 64.2, "on_disk": "2.8 MB",
+               "epoch": 3, "val_f1_macro": 0.66666, "weights_only": True}  # fmt: skip
+    line = log_line(json.dumps({"message": "told", "context": context}).encode())
+    assert said(line) == (
+        "told bytes=462 kB seconds=1.4 s train_seconds=4:12 minutes_left=1:04:12 on_disk=2.8 MB epoch=3"
+        " val_f1_macro=0.6667 weights_only=True"
+    )
+    assert "bytes  462 kB  (461500)" in whole(line, NOW).plain
+
+
+def test_a_wrapped_line_loses_nothing():
+    line = log_line(json.dumps({"message": "word " * 100}).encode())
+    found = rows([line], 60, wrapped=True)
+    assert len(found) > 10
+    assert " ".join(piece for _, piece in found.values()) == ("word " * 100).strip()
+    assert all(len(piece) <= 60 - 23 for _, piece in found.values())
+    assert len(rows([line], 60, wrapped=False)) == 1
 
 
 @pytest.mark.parametrize(

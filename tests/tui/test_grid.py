@@ -9,7 +9,7 @@ from redsm5.engine import paths
 from tests.tui.pilots import beneath, charts, chosen, pressed, settled, shown
 from tui import app as app_module
 from tui.app import TerminalApp
-from tui.panels.curves import Curve, beside, ends, nearest, ordered, place, spread
+from tui.panels.curves import Curve, beside, elapsed, ends, nearest, ordered, place, spread
 from tui.read.detail import Series
 from tui.widgets import plot
 from tui.widgets.grid import BY_WHEEL, ChartGrid
@@ -194,7 +194,7 @@ async def wheel_anywhere(pilot):
 
 def grid(*rows, by_epoch=False):
     """One with these curves of one metric, which is not on a screen."""
-    made = ChartGrid(by_epoch=by_epoch, everywhere=True)
+    made = ChartGrid(axis="epoch" if by_epoch else "step", everywhere=True)
     curves = [Curve(Series(list(xs), list(xs), [0.5] * len(xs)), "cyan") for xs in rows]
     made.show("it", ["loss"], lambda name: curves)
     return made
@@ -250,3 +250,11 @@ def test_the_order_of_the_metrics():
     names = ["system_cpu", "train_lr", "val_loss", "a", "val_f1", "train_loss"]
     assert ordered(names, "val_f1") == ["val_f1", "val_loss", "train_loss", "a", "train_lr", "system_cpu"]
     assert ordered(["b", "a"], "val_f1") == ["a", "b"]
+
+
+def test_the_time_of_a_point_counts_from_the_trials_start_and_never_goes_back():
+    """The pause between the second and the third point counts; a clock that was set back stops."""
+    times = [f"2026-03-14T07:{minute:02d}:00.000Z" for minute in (1, 2, 30, 29, 31)]
+    assert elapsed(times, "2026-03-14T07:00:00.000Z") == [60, 120, 1800, 1800, 1860]
+    assert elapsed(times[:2], "") == [0, 60]
+    assert [place(x, "time") for x in (4.21, 252, 3852)] == ["4.2 s", "4:12", "1:04:12"]

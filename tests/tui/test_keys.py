@@ -1,5 +1,7 @@
 """Every key does what the help says of it; a key without a step here fails the last test."""
 
+import json
+
 import pytest
 from textual.binding import Binding
 from textual.widgets import Input, Tabs
@@ -30,12 +32,14 @@ from tui.screens.charts import ChartsScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
+from tui.screens.line import LineScreen
 from tui.screens.machine import MachineScreen
 from tui.screens.note import NoteScreen
 from tui.screens.overview import OverviewScreen
 from tui.screens.parameters import ParametersScreen
 from tui.screens.report import ReportScreen
 from tui.screens.storage import StorageScreen
+from tui.screens.studies import StudiesScreen
 from tui.screens.trial import TrialScreen
 from tui.screens.trials import TrialsScreen
 from tui.widgets.table import Table
@@ -89,7 +93,7 @@ STEPS = {
             ("t", lambda app: app.theme == "textual-dark"),
             ("c", lambda app: app.clipboard == app.view.selected),
             ("C", lambda app: app.clipboard.endswith(f"experiments/trial_{app.view.selected}")),
-            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-machine-*.svg")]) == 1),
+            ("S", lambda app: len([*app.experiments.parent.glob("redsm5-studies-*.svg")]) == 1),
             ("1", lambda app: side(app) == 52),
             ("less_than_sign", lambda app: side(app) == 56),
             ("greater_than_sign", lambda app: side(app) == 52),
@@ -124,6 +128,11 @@ STEPS = {
             ("a", lambda app: "val_f1_macro over head" in shown(app) and "mlp_residual" in shown(app)),
             ("A", lambda app: "val_f1_macro over time" in shown(app)),
             ("A", lambda app: "val_f1_macro over the trials" in shown(app)),
+            ("v", lambda app: "val_f1_macro by epoch" in shown(app)),
+            ("v", lambda app: "timeline" in shown(app)),
+            ("v", lambda app: "val_f1_macro over the trials" in shown(app)),
+            ("enter", lambda app: "lately" not in shown(app)),
+            ("escape", lambda app: "lately" in shown(app)),
             ("p", lambda app: "Pause" in asked(app)),
         ],
     ),
@@ -181,6 +190,10 @@ STEPS = {
             ("right", lambda app: chosen(app) == ["train_loss"]),
             ("left", lambda app: chosen(app) == ["val_loss"]),
             ("up", lambda app: chosen(app) == ["val_f1_macro"]),
+            ("v", lambda app: log_title(app) == "v: info and above" and "DEBUG" not in shown(app)),
+            ("v", lambda app: log_title(app) == "v: warning and above" and "INFO" not in shown(app)),
+            ("v", lambda app: log_title(app) == "v: error and above" and "nothing at this severity" in shown(app)),
+            ("v", lambda app: log_title(app) == "v: debug and above" and "DEBUG" in shown(app)),
             ("enter", lambda app: charts(app) == ["val_f1_macro"]),
             ("left", lambda app: beneath(app) == "0.283 at step 300, epoch 10"),
             ("left", lambda app: beneath(app) == "0.300 at step 270, epoch 9"),
@@ -188,10 +201,6 @@ STEPS = {
             ("w", lambda app: charts(app) == ["val_f1_macro (smoothed)"]),
             ("l", lambda app: charts(app) == ["val_f1_macro (smoothed, log)"]),
             ("a", lambda app: "epoch 10" in shown(app) and "step 30 " not in shown(app)),
-            ("v", lambda app: log_title(app) == "v: info and above" and "DEBUG" not in shown(app)),
-            ("v", lambda app: log_title(app) == "v: warning and above" and "INFO" not in shown(app)),
-            ("v", lambda app: log_title(app) == "v: error and above" and "nothing at this severity" in shown(app)),
-            ("v", lambda app: log_title(app) == "v: debug and above" and "DEBUG" in shown(app)),
             ("plus", lambda app: charts(app) == ["val_f1_macro (smoothed, log, epoch 5.5 to 10)"]),
             ("equals_sign", lambda app: charts(app) == ["val_f1_macro (smoothed, log, epoch 7.75 to 10)"]),
             ("minus", lambda app: charts(app) == ["val_f1_macro (smoothed, log, epoch 5.5 to 10)"]),
@@ -213,6 +222,7 @@ STEPS = {
             (("o", "k", "enter"), lambda app: "✎ ok" in shown(app)),
             ("N", lambda app: isinstance(app.screen, NoteScreen)),
             (("backspace", "backspace", "enter"), lambda app: "✎" not in shown(app) and not app.memory.notes),
+            ("backslash", lambda app: app.screen.wrapped),
             ("tab", lambda app: app.screen.query_one(Tabs).active == "tab-configuration"),
             ("escape", lambda app: app.current_mode == "trials"),
         ],
@@ -253,12 +263,13 @@ STEPS = {
             ("plus", lambda app: charts(app) == ["val_f1_macro (epoch 1.5 to 6)"]),
             ("equals_sign", lambda app: charts(app) == ["val_f1_macro (epoch 1.75 to 4)"]),
             ("minus", lambda app: charts(app) == ["val_f1_macro (epoch 1.5 to 6)"]),
+            ("a", lambda app: charts(app) == ["val_f1_macro (after 48.0 s to 2:24)"]),
             ("a", lambda app: charts(app) == ["val_f1_macro (step 60 to 180)"]),
             ("a", lambda app: charts(app) == ["val_f1_macro (epoch 2 to 6)"]),
             ("w", lambda app: charts(app) == ["val_f1_macro (smoothed, epoch 2 to 6)"]),
             ("l", lambda app: charts(app) == ["val_f1_macro (smoothed, log, epoch 2 to 6)"]),
             ("z", lambda app: charts(app) == ["val_f1_macro (smoothed, log)"]),
-            ("a", lambda app: "step 300" in shown(app)),
+            ("a", lambda app: "after 4:00" in shown(app)),
             ("escape", lambda app: len(charts(app)) == 6),
             ("slash", lambda app: app.screen.query_one(Input).has_focus),
             (("e", "v", "i"), lambda app: charts(app) == ["val_evidence_f1 (smoothed, log)"]),
@@ -273,9 +284,12 @@ STEPS = {
             ("n", lambda app: "parameters 2 of 2" in shown(app) and "key_11" in shown(app)),
             ("b", lambda app: "parameters 1 of 2" in shown(app) and "key_11" not in shown(app)),
             ("i", lambda app: "of 35 of 1 trial" in shown(app) and "43.1%" in shown(app)),
+            ("enter", lambda app: "importance" not in shown(app)),
+            ("escape", lambda app: "importance" in shown(app)),
         ],
     ),
     MachineScreen: (["8"], []),
+    StudiesScreen: (["9"], [("escape", lambda app: app.current_mode == "overview")]),
     HelpScreen: (
         [],
         [
@@ -284,6 +298,17 @@ STEPS = {
             for step in (
                 ("question_mark", lambda app: "the search keeps running" in shown(app)),
                 (key, lambda app: not isinstance(app.screen, HelpScreen) and app.is_running),
+            )
+        ],
+    ),
+    LineScreen: (
+        ["2", "home", "3", "tab", "tab", "tab", "enter"],
+        [
+            step
+            for key in ("escape", "enter", "q")
+            for step in (
+                (key, lambda app: not isinstance(app.screen, LineScreen) and app.is_running),
+                ("enter", lambda app: "a line of the log" in shown(app)),
             )
         ],
     ),
@@ -334,7 +359,7 @@ def bound(binder):
 
 def test_no_key_is_without_a_step():
     screens = {*FolderScreen.__subclasses__(), *ChartsScreen.__subclasses__()} - {ChartsScreen}
-    binders = {TerminalApp, Table, HelpScreen, ConfirmScreen, NoteScreen, *screens}
+    binders = {TerminalApp, Table, HelpScreen, ConfirmScreen, LineScreen, NoteScreen, *screens}
     assert binders == set(STEPS)
     tested = {binder: {key for key, _ in STEPS[binder][1] if isinstance(key, str)} for binder in binders}
     assert [(b.__name__, key) for b in binders for key in bound(b) if key not in tested[b]] == []
@@ -346,7 +371,7 @@ def test_the_help_names_every_key():
     told = " ".join(f"{key} {what}" for keys in KEYS.values() for key, what in keys.items())
     names = {"left_square_bracket": "[", "right_square_bracket": "]", "slash": "/", "question_mark": "?"}
     names |= {"less_than_sign": "<", "greater_than_sign": ">", "plus": "+", "minus": "-", "equals_sign": "="}
-    names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "pagedown": "n", "pageup": "b"}
+    names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "backslash": "\\", "pagedown": "n", "pageup": "b"}
     names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 6" for n in range(1, 7)}
     binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen, NoteScreen)]
     assert [key for b in binders for key in bound(b) if names.get(key, key) not in told] == []
@@ -493,6 +518,76 @@ async def test_the_arrows_scroll_the_panel_that_tab_chose(two):
         await until(pilot, lambda: panel.scroll_offset.y == 2)
         await pressed(pilot, "tab", "tab", "tab", "down")
         assert chosen(app) == ["val_loss"]
+
+
+def long_line(folder, trial):
+    """A line of the log that no terminal shows in one line."""
+    path = paths.trial_dir(folder.root, trial) / paths.LOGS / "log.jsonl"
+    context = {"bytes": 461500, "reason": "neither last nor best " * 20 + "the end"}
+    line = {"timestamp": folder.ago(0), "severity": "ERROR", "message": "checkpoint: delete", "context": context}
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 60)])
+async def test_enter_opens_a_line_of_the_log_whole_and_the_backslash_wraps_it(night, folder, size):
+    long_line(folder, folder.of(0))
+    app = TerminalApp(night)
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2", "home", "3", "tab", "tab", "tab")
+        assert "checkpoint: delete" in shown(app), shown(app)
+        assert "the end" not in shown(app)
+        await pressed(pilot, "enter")
+        assert isinstance(app.screen, LineScreen)
+        assert "bytes  462 kB  (461500)" in shown(app)
+        assert "the end" in shown(app)
+        await pressed(pilot, "escape")
+        await pressed(pilot, "backslash")
+        assert "the end" in shown(app)
+        await pressed(pilot, "enter")
+        assert isinstance(app.screen, LineScreen)
+        await pressed(pilot, "escape", "backslash")
+        assert "the end" not in shown(app)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("keys", "chart"),
+    [
+        ((), "#objective"),
+        (("2", "home", "3"), "#plot-0"),
+        (("2", "m", "up", "m", "6"), "#plot-0"),
+        (("7",), "#parallel"),
+    ],
+)
+async def test_enter_on_a_chart_fills_the_screen_and_escape_brings_the_rest_back(night, keys, chart):
+    app = TerminalApp(night)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settled(pilot)
+        for key in keys:
+            await pressed(pilot, key)
+        before = app.screen.query_one(chart).region
+        await pressed(pilot, "enter")
+        large = app.screen.query_one(chart).region
+        assert large.width == 120
+        assert large.height >= 36 - 5
+        await pressed(pilot, "escape")
+        assert app.screen.query_one(chart).region == before
+
+
+@pytest.mark.asyncio
+async def test_the_x_axis_is_the_step_the_epoch_or_the_time_since_the_trial_began(night):
+    app = TerminalApp(night)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "2", "home", "3", "enter")
+        seen = []
+        for _ in range(4):
+            seen.append(next(word for word in ("step ", "epoch ", "after ") if word in shown(app).split("\n")[-3]))
+            await pressed(pilot, "a")
+        assert seen == ["step ", "epoch ", "after ", "step "]
 
 
 @pytest.mark.asyncio

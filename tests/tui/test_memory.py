@@ -200,7 +200,7 @@ async def test_the_next_start_shows_what_the_last_one_left(frozen, state):
         screen = app.screen
         assert isinstance(screen, TrialScreen)
         grid = screen.grid
-        assert (grid.smooth, grid.log_axis, screen.beside, grid.by_epoch) == (True, True, False, False)
+        assert (grid.smooth, grid.log_axis, screen.beside, grid.axis) == (True, True, False, "step")
         assert "✎ look" in shown(app)
 
 

@@ -20,12 +20,14 @@ class Column:
     right: bool = True
 
 
-def segments(cell: Cell, column: Column, style: Style) -> list[Segment]:
-    """A cell padded to its width, with a blank on each side; longer text ends in an ellipsis."""
+def segments(cell: Cell, column: Column, style: Style, *, plain: bool = False) -> list[Segment]:
+    """A cell padded to its width, with a blank on each side; longer text ends in an ellipsis; `plain`: all of it in
+    the one style, as on the bar of the cursor, where no other colour can be read.
+    """
     text = cell if isinstance(cell, Text) else Text(cell)
-    plain = text.plain
-    long = cell_len(plain) > column.width
-    shown = set_cell_size(plain, max(column.width - 1, 0)) + "…" if long else plain
-    own = style + Style.parse(str(text.spans[0].style)) if text.spans else style
+    whole = text.plain
+    long = cell_len(whole) > column.width
+    shown = set_cell_size(whole, max(column.width - 1, 0)) + "…" if long else whole
+    own = style + Style.parse(str(text.spans[0].style)) if text.spans and not plain else style
     gap = " " * (column.width - cell_len(shown))
     return [Segment(f" {gap}{shown} " if column.right else f" {shown}{gap} ", own)]

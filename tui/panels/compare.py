@@ -18,7 +18,7 @@ MARKERS = "●■▲◆○□△◇"
 def curves(details: Sequence[TrialDetail], name: str) -> list[Curve]:
     """The curves of one metric, one for each trial that has it."""
     return [
-        Curve(series, STYLES[place], MARKERS[place], text.number(detail.record))
+        Curve(series, STYLES[place], MARKERS[place], text.number(detail.record), start=detail.record.started_at or "")
         for place, detail in enumerate(details)
         if (series := detail.series.get(name))
     ]

@@ -3,19 +3,24 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..read.detail import Series
+from .text import duration, time_of
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One trial's values of a metric. `marker`: drawn along it, and before its value; `behind`: for comparison only."""
+    """One trial's values of a metric. `marker`: drawn along it, and before its value; `behind`: for comparison only;
+    `start`: when the trial began, from which its time counts.
+    """
 
     series: Series
     style: str
     marker: str = ""
     number: str = ""
     behind: bool = False
+    start: str = ""
 
 
 def ordered(names: Iterable[str], metric: str) -> list[str]:
@@ -25,8 +30,13 @@ def ordered(names: Iterable[str], metric: str) -> list[str]:
     return first + [name for name in there if name not in first]
 
 
-def place(x: float) -> str:
-    """The label of an x position: all digits of a step, four digits of a fractional epoch."""
+AXES = ("step", "epoch", "time")
+
+
+def place(x: float, axis: str = "step") -> str:
+    """The label of an x position: all digits of a step, four digits of a fractional epoch, a time as 4.2 s or 4:12."""
+    if axis == "time":
+        return f"{x:.1f} s" if x < 60 else duration(x)
     return f"{x:.0f}" if abs(x) >= 1000 or x == int(x) else f"{x:.4g}"
 
 
@@ -48,6 +58,12 @@ def beside(rows: Sequence[Sequence[float]], at: float, by: int) -> float:
         return min(after) if after else nearest(rows, at)
     before = [xs[i - 1] for xs in rows if (i := bisect_left(xs, at))]
     return max(before) if before else nearest(rows, at)
+
+
+def elapsed(times: Sequence[str], start: str) -> list[float]:
+    """The seconds on the clock from the trial's start to each time, pauses included; they never go back."""
+    began = time_of(start or (times[0] if times else "")).timestamp()
+    return [*accumulate((max(time_of(time).timestamp() - began, 0.0) for time in times), max)]
 
 
 def spread(epochs: Sequence[float]) -> Sequence[float]:

@@ -6,7 +6,7 @@ from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
 from ..read.reader import Snapshot, score
-from .text import COMMAND, DIM, clean, number, state, trials, value
+from .text import COMMAND, clean, number, state, trials, value
 
 
 def title(snapshot: Snapshot) -> Text:
@@ -15,7 +15,7 @@ def title(snapshot: Snapshot) -> Text:
         return line.append("single trials" if snapshot.trials else clean(str(snapshot.experiments)))
     line.append(clean(snapshot.study.name), "bold")
     if len(snapshot.studies) > 1:
-        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})", DIM)
+        line.append(f" ({snapshot.studies.index(snapshot.study) + 1} of {len(snapshot.studies)})")
     return line
 
 
@@ -50,6 +50,12 @@ def resume(snapshot: Snapshot) -> str:
     """The command that resumes the study, for a shell in the folder in which the app was started."""
     assert snapshot.study
     return clean(snapshot.study.resumed_by(snapshot.experiments), COMMAND)
+
+
+def started(before: Snapshot, now: Snapshot) -> list[str]:
+    """The names of the studies that are new since the snapshot before."""
+    known = {study.study_id for study in before.studies}
+    return [clean(s.name, 60) for s in now.studies if s.study_id not in known] if before.exists else []
 
 
 def waits(snapshot: Snapshot) -> bool:

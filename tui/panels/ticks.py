@@ -85,7 +85,7 @@ def labelled(found: Sequence[float], write: Label | None = None) -> list[str]:
     step = min((b - a for a, b in itertools.pairwise(found)), default=0.0)
     large = max(map(abs, found), default=0.0)
     if not step >= 1e-3 or large >= 1e5:
-        return [value(y) for y in found]
+        return [value(y) if y else "0" for y in found]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     decimals += any(abs(y * 10**decimals - round(y * 10**decimals)) > 1e-6 for y in found)
     return [f"{y:.{min(decimals, 4)}f}" for y in found]

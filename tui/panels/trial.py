@@ -1,13 +1,12 @@
-"""The Trial screen's panels as lines of text: state, configuration, checkpoints, log, system metrics."""
+"""The Trial screen's panels as lines of text: state, configuration, checkpoints, system metrics."""
 
 import math
-from collections.abc import Sequence
 
 from rich.text import Text
 
 from redsm5.engine.installed import command
 
-from ..read.detail import LogLine, TrialDetail
+from ..read.detail import TrialDetail
 from ..read.reader import score
 from ..read.view import View
 from . import study, text
@@ -101,19 +100,6 @@ def checkpoints(view: View, detail: TrialDetail) -> Text:
         page.append(f"trained in {text.duration(receipt.seconds)}{rebuild}\n", text.DIM)
     page.rstrip()
     return page or Text("no checkpoint yet", text.DIM)
-
-
-STYLES = {"WARNING": "yellow", "ERROR": "red", "DEBUG": "dim"}
-
-
-def log(lines: Sequence[LogLine], view: View) -> Text:
-    page = Text()
-    for line in lines:
-        page.append(f"{text.clock(line.timestamp, view.now)} ", text.DIM)
-        page.append(f"{line.severity:<8}", STYLES.get(line.severity, ""))
-        page.append(f"{text.clean(line.message)}\n")
-    page.rstrip()
-    return page or Text("nothing at this severity", text.DIM)
 
 
 def system(detail: TrialDetail) -> Text:

@@ -15,24 +15,31 @@ from .reports import EvaluationReport
 LOG = "log.jsonl"
 LOG_TAIL = 1 << 18  # bytes
 LOG_LINES = 500
+MOST_FACTS = 50
 MOST_METRICS = 400
 SEVERITIES = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass
 class Series:
-    """A metric over time: its value after each step, and the epochs completed by then, in the order of the steps."""
+    """A metric over time: its value after each step, the epochs completed by then, and when that was, in the order of
+    the steps.
+    """
 
     steps: list[int] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    times: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class LogLine:
+    """A line of the log; `facts`: its context, as name and value."""
+
     timestamp: str
     severity: str
     message: str
+    facts: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class TrialReader:
             if not series.steps or row.step > series.steps[-1]:
                 series.steps.append(row.step)
                 series.epochs.append(row.epoch)
+                series.times.append(row.timestamp)
                 series.values.append(row.value)
         if len(found) != len(self._series) or self._metrics.restarted:
             found = dict(sorted(found.items(), key=lambda item: (item[0].startswith("system_"), item[0])))
@@ -185,18 +193,19 @@ def _checkpoint(folder: Path, rows: list[RetentionRow]) -> CheckpointLine:
 
 
 def log_line(raw: bytes) -> LogLine | None:
-    """A line of the log: time, severity, and the message followed by its context."""
+    """A line of the log: time, severity, message and context."""
     try:
         line = loads(raw)
         if not isinstance(line, dict):
             return None
         severity = str(line.get("severity", "INFO")).upper()
         context = line.get("context")
-        facts = [f"{k}={v}" for k, v in context.items() if k != "exception"] if isinstance(context, dict) else []
+        facts = [*context.items()][:MOST_FACTS] if isinstance(context, dict) else []
         return LogLine(
             timestamp=str(line.get("timestamp", "")),
             severity=severity if severity in SEVERITIES else "INFO" if severity != "CRITICAL" else "ERROR",
-            message=" ".join([str(line.get("message", "")), *facts[:20]]),
+            message=str(line.get("message", "")),
+            facts=tuple((key, v if isinstance(v, int | float) else str(v)) for key, v in facts),
         )
     except (ValueError, RecursionError):  # deeply nested JSON may be readable, and yet too deep to serialize
         return None

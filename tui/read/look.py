@@ -9,12 +9,15 @@ from redsm5.engine import paths
 from .detail import TrialReader
 from .files import Documents
 from .machine import Machine, MachineView
-from .reader import Reader
+from .many import Many, ManyReader
+from .reader import Reader, Snapshot
 from .reports import Importance
 from .storage import StorageReader
+from .studies import StudiesReader
 from .view import View
 
 MOST_AT_WORK = 8  # trials whose newest metrics are shown beside the machine's
+MANY_S = 0.1  # for reading the curves of all trials, in each look
 FOLLOWED = 16  # trials whose folders stay in memory
 
 
@@ -43,6 +46,7 @@ class Looker:
         self._reader = Reader(experiments)
         self._storage = StorageReader(experiments)
         self._machine = Machine(experiments)
+        self._studies, self._many = StudiesReader(experiments), ManyReader(experiments)
         self._summaries = Documents()
         self._trials: dict[str, TrialReader] = {}
         self._first = True
@@ -62,6 +66,7 @@ class Looker:
         by_need: dict[str, list[str | None]] = {
             "selected": [selected, reference],
             "marked": [*marked],
+            "many": [trial.trial_id for trial in trials.active[:1]],
             "active": [trial.trial_id for trial in trials.active[:1]],
             "machine": [trial.trial_id for trial in trials.active[:MOST_AT_WORK]],
         }
@@ -74,9 +79,17 @@ class Looker:
             marked=tuple(marked),
             details=details,
             storage=self._storage.look(study, trials, 0.0 if first else wanted.counting_s),
+            studies=self._studies.look(snapshot.studies) if wanted.needs == "studies" else (),
+            many=self._look_at_many(snapshot) if wanted.needs == "many" else Many(),
             importance=self._importance(study) if wanted.needs == "parameters" else None,
             machine=MachineView() if first else self._measure(wanted.needs, details),
         )
+
+    def _look_at_many(self, snapshot: Snapshot) -> Many:
+        study = snapshot.study
+        if study is None:
+            return Many()
+        return self._many.look(study.study_id, study.metric, snapshot.trials, MANY_S)
 
     def _importance(self, study: str | None) -> Importance | None:
         path = paths.study_dir(self._experiments, study) / paths.SUMMARY if study else None

@@ -8,9 +8,11 @@ from redsm5.engine.records import TrialRecord
 
 from .detail import TrialDetail
 from .machine import MachineView
+from .many import Many
 from .reader import Snapshot
 from .reports import Importance
 from .storage import StorageView
+from .studies import StudyLine
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class View:
         pinned: the trial with which the others are compared; None: the best.
         marked: the trials to compare, in the order in which they were marked.
         details: the details of the trials that the visible screen needs.
+        studies: all studies side by side, if the visible screen shows them.
+        many: the curves and times of all trials, if it shows them.
         importance: the parameter importance in the study's summary.json; None if there is none.
         machine: the load of the machine on which the app runs.
         writable: whether orders can be given.
@@ -34,6 +38,8 @@ class View:
     marked: tuple[str, ...] = ()
     details: Mapping[str, TrialDetail] = field(default_factory=dict)
     storage: StorageView = field(default_factory=StorageView)
+    studies: tuple[StudyLine, ...] = ()
+    many: Many = field(default_factory=Many)
     importance: Importance | None = None
     machine: MachineView = field(default_factory=MachineView)
     writable: bool = False

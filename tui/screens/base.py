@@ -100,6 +100,10 @@ class FolderScreen(Screen[None]):
         else:
             self.show(view)
 
+    def action_fill(self, on: bool | None = None) -> None:
+        """Show the screen's chart alone, or with the other panels again."""
+        self.set_class(not self.has_class("-filled") if on is None else on, "-filled")
+
     def put(self, id: str, content: Text | str, title: str | None = None, subtitle: str | None = None) -> None:
         """Show text in a panel, if it has changed; markup in it is not parsed."""
         panel = self.query_one(f"#{id}", Static)

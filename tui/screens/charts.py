@@ -11,7 +11,7 @@ class ChartsScreen(FolderScreen):
     def on_mount(self) -> None:
         super().on_mount()
         name = f"{type(self).__name__}.charts"
-        self.host.memory.recall(self.grid, ("smooth", "log_axis", "by_epoch"), called=name)
+        self.host.memory.recall(self.grid, ("smooth", "log_axis", "axis"), called=name)
 
     @property
     def grid(self) -> ChartGrid:

@@ -29,7 +29,7 @@ class CompareScreen(ChartsScreen):
     def body(self) -> ComposeResult:
         yield self.line()
         with Container(id="compare"):
-            yield ChartGrid(id="curves", by_epoch=True, everywhere=True)
+            yield ChartGrid(id="curves", axis="epoch", everywhere=True)
             with VerticalScroll(id="symptoms", classes="panel"):
                 yield Static(id="symptoms-text", markup=False)
             with VerticalScroll(id="parameters", classes="panel"):

@@ -14,7 +14,7 @@ from ..panels.text import state
 KEYS = {
     "everywhere": {
         "1 to 6": "Overview, Trials, Trial, Report, Storage, Compare",
-        "7  8": "Parameters, Machine",
+        "7  8  9": "Parameters, Machine, Studies: Enter opens one",
         "s": "next study",
         "N": "note on the trial, in Trials, Trial and Report; empty deletes it",
         "c  C": "copy the trial's id; copy its folder (OSC 52)",
@@ -32,6 +32,8 @@ KEYS = {
     },
     "Overview": {
         "a A": "objective over trials, time, or a parameter",
+        "v": "objective, curves of all trials, timeline",
+        "Enter": "the chart fills the screen; in Parameters too",
     },
     "Trials": {
         "/": "filter: gated  head=mlp_*  lr<5e-5  !failed; Esc clears it",
@@ -45,8 +47,8 @@ KEYS = {
         "arrows": "choose a chart; in Compare, and enlarged by Enter, ← → points",
         "n b  /": "next charts, previous charts; filter them by name",
         "+ = - z": "zoom in, out, see all; the wheel zooms, a click is a point",
-        "w l a r": "smooth, log axis, step or epoch, best trial behind",
-        "v f Tab": "log severity, find in the log; next panel, if shown",
+        "w l a r": "smooth, log axis, step, epoch or time, best trial behind",
+        "v f \\ Tab": "log: severity, find, wrap; next panel, where Enter opens a line",
     },
     "Storage": {
         "u": "look for reclaimable files again",

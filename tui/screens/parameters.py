@@ -29,6 +29,8 @@ class ParametersScreen(FolderScreen):
         Binding("i", "importance", "Importance"),
         Binding("n", "page(1)", "More parameters", show=False),
         Binding("b", "page(-1)", "Previous parameters", show=False),
+        Binding("enter", "fill", "Fill the screen", show=False),
+        Binding("escape", "fill(False)", "Back", show=False),
     ]
 
     def __init__(self) -> None:

@@ -11,15 +11,17 @@ from textual.widgets import Static, Tab, Tabs
 
 from redsm5.engine.installed import command
 
-from ..panels import text
+from ..panels import log, text
 from ..panels import trial as panels
 from ..panels.curves import Curve, ordered
-from ..read.detail import SEVERITIES, TrialDetail
+from ..read.detail import SEVERITIES, LogLine, TrialDetail
 from ..read.query import words
 from ..read.view import View
 from ..widgets.frame import head
 from ..widgets.grid import GRID_KEYS, ChartGrid
+from ..widgets.table import Table
 from .charts import ChartsScreen
+from .line import LineScreen
 
 PANELS = ("charts", "configuration", "checkpoints", "log")
 
@@ -27,7 +29,7 @@ PANELS = ("charts", "configuration", "checkpoints", "log")
 class TrialScreen(ChartsScreen):
     needs: ClassVar[str] = "selected"
     side: ClassVar[tuple[str, int]] = ("#trial", 52)
-    kept: ClassVar[tuple[str, ...]] = ("beside",)
+    kept: ClassVar[tuple[str, ...]] = ("beside", "wrapped")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left_square_bracket", "app.neighbour(-1)", "Previous", show=False),
         Binding("right_square_bracket", "app.neighbour(1)", "Next", show=False),
@@ -36,6 +38,7 @@ class TrialScreen(ChartsScreen):
         Binding("escape", "back", "Back", show=False),
         *GRID_KEYS,
         Binding("r", "beside", "Reference", show=False),
+        Binding("backslash", "wrap", "Wrap the log", show=False),
         Binding("v", "severity", "Severity", show=False),
         Binding("tab", "panel(1)", "Panel", show=False, priority=True),
         Binding("m", "app.mark", "Mark", show=False),
@@ -48,6 +51,9 @@ class TrialScreen(ChartsScreen):
         self._finding = False  # whether the input is searched for in the log
         self._severity = 0
         self._panel = 0
+        self.wrapped = False  # whether long lines of the log take several
+        self._lines: dict[str, tuple[LogLine, str]] = {}
+        self._logged: object = None  # the trial whose log is shown
         self.beside = True  # whether the reference's curves are drawn behind this trial's
         self._view: View | None = None
         self._seen: dict[str, tuple[object, ...]] = {}
@@ -65,8 +71,7 @@ class TrialScreen(ChartsScreen):
             with Container(id="below"):
                 with VerticalScroll(id="checkpoints", classes="panel"):
                     yield Static(id="checkpoints-text", markup=False)
-                with VerticalScroll(id="log", classes="panel"):
-                    yield Static(id="log-text", markup=False)
+                yield Table(id="log", classes="panel")
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -96,21 +101,43 @@ class TrialScreen(ChartsScreen):
             kept = sum(line.bytes > 0 for line in detail.checkpoints)
             self.put("checkpoints-text", panels.checkpoints(view, detail))
             head(self.query_one("#checkpoints"), f"checkpoints: {kept} kept, {len(detail.checkpoints) - kept} gone")
-        if self._news("log", detail.folder, len(detail.log), detail.log[-1:], self._severity, self._wanted):
-            self._log_of(view, detail)
+        width = self.query_one("#log").size.width
+        how = self._severity, self._wanted, self.wrapped, width
+        if width and self._news("log", detail.folder, len(detail.log), detail.log[-1:], *how):
+            self._log_of(view, detail, width)
 
     def _news(self, panel: str, *seen: object) -> bool:
         """Whether a panel's data have changed: rewriting hundreds of lines would delay keys."""
         before, self._seen[panel] = self._seen.get(panel), seen
         return before != seen
 
-    def _log_of(self, view: View, detail: TrialDetail) -> None:
+    def _log_of(self, view: View, detail: TrialDetail, width: int) -> None:
+        """Show the chosen lines; the cursor follows the newest one if it was there."""
         lines = [line for line in detail.log if SEVERITIES.index(line.severity) >= self._severity]
-        lines = [line for line in lines if words(self._wanted)(line.message)]
-        self.put("log-text", panels.log(lines, view))
+        wanted = words(self._wanted)
+        lines = [line for line in lines if wanted(log.said(line))]
+        table = self.query_one("#log", Table)
+        follows, other = table.cursor >= len(table.keys) - 1, self._logged != detail.folder
+        self._lines, self._logged = log.rows(lines, width, self.wrapped), detail.folder
+        nothing = ("", "", "nothing at this severity" if detail.log else "no log yet")
+        shown = partial(log.cells, now=view.now)
+        rows = self._lines
+        table.fill(log.columns(width), [*rows] or ["-"], lambda key: shown(key, rows[key]) if key in rows else nothing)
+        if follows or other:
+            table.action_go(-1)
         title = f"log: {len(lines)} of the last {len(detail.log)} lines"
-        head(self.query_one("#log"), title, f"v: {SEVERITIES[self._severity].lower()} and above")
-        self.query_one("#log", VerticalScroll).scroll_end(animate=False)
+        head(table, title, f"v: {SEVERITIES[self._severity].lower()} and above")
+
+    @on(Table.Chosen)
+    def _opened(self) -> None:
+        """Open the line of the cursor whole."""
+        key = self.query_one("#log", Table).cursor_key
+        if self._view and (row := self._lines.get(key or "")):
+            self.app.push_screen(LineScreen(log.whole(row[0], self._view.now)))
+
+    def action_wrap(self) -> None:
+        self.wrapped = not self.wrapped
+        self._again()
 
     def _other(self, view: View) -> TrialDetail | None:
         """The pinned or best trial, if it is not this one."""
@@ -122,9 +149,11 @@ class TrialScreen(ChartsScreen):
         )
 
     def _curves(self, detail: TrialDetail, other: TrialDetail | None, name: str) -> list[Curve]:
-        own = Curve(detail.series[name], "cyan")
+        own = Curve(detail.series[name], "cyan", start=detail.record.started_at or "")
         behind = other.series.get(name) if other else None
-        return [Curve(behind, "magenta", behind=True), own] if behind else [own]
+        if other is None or behind is None:
+            return [own]
+        return [Curve(behind, "magenta", behind=True, start=other.record.started_at or ""), own]
 
     # -----------------------------------------------------------------------------------------------------------------
     # keys
@@ -161,7 +190,9 @@ class TrialScreen(ChartsScreen):
         self.query_one(Tabs).active = f"tab-{PANELS[self._panel]}"
         self._show_panel()
         panel = self.query_one(f"#{PANELS[self._panel]}")
-        self.set_focus(panel if isinstance(panel, VerticalScroll) else None)  # the arrows scroll it, or choose a chart
+        self.set_focus(
+            panel if isinstance(panel, VerticalScroll | Table) else None
+        )  # the arrows scroll it, or choose a chart
 
     @on(Tabs.TabActivated)
     def _tab(self, event: Tabs.TabActivated) -> None:

@@ -1,11 +1,13 @@
 """Metrics as a grid of charts: pages, a filter by name, one chart enlarged, a shared hairline and x range.
 
-The hairline and the range are positions on the x axis, steps or epochs, so that they mean the same in each chart.
+The hairline and the range are positions on the x axis, steps, epochs or times, so that they mean the same in each
+chart.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -14,12 +16,13 @@ from textual.containers import Container
 
 from ..panels import text
 from ..panels.chart import Chart, Line, panned, smoothed, zoomed
-from ..panels.curves import Curve, beside, ends, nearest, place, spread
+from ..panels.curves import AXES, Curve, beside, elapsed, ends, nearest, place, spread
 from ..panels.ticks import bounds, unit
 from ..read.query import words
 from .frame import head
 from .plot import Plot
 
+T = TypeVar("T")
 SLOTS = 12  # the most charts visible at once
 CHART_WIDTH, CHART_HEIGHT = 34, 8  # the minimum, with the border
 BY_KEY, BY_WHEEL = 2.0, 1.25  # zoom factor per key press or wheel step
@@ -38,7 +41,7 @@ GRID_KEYS: list[BindingType] = [
     Binding("z", "grid('whole')", "Zoom to fit", show=False),
     Binding("w", "grid('flip', 'smooth')", "Smooth", show=False),
     Binding("l", "grid('flip', 'log_axis')", "Log axis", show=False),
-    Binding("a", "grid('flip', 'by_epoch')", "Step or epoch", show=False),
+    Binding("a", "grid('next_axis')", "Step, epoch or time", show=False),
 ]
 
 
@@ -48,13 +51,13 @@ class ChartGrid(Container):
     `everywhere`: the hairline is shown in all charts of the grid, else only in the enlarged one.
     """
 
-    def __init__(self, *, by_epoch: bool = False, everywhere: bool = False, id: str | None = None) -> None:
+    def __init__(self, *, axis: str = "step", everywhere: bool = False, id: str | None = None) -> None:
         super().__init__(id=id)
         self.everywhere = everywhere
         self.large = False
         self.query_words = ""
         self.smooth = self.log_axis = False
-        self.by_epoch = by_epoch
+        self.axis = axis
         self._page = self._chosen = 0
         self._at: float | None = None  # the x position of the hairline
         self._window: tuple[float, float] | None = None  # the visible part of the x axis; None: all
@@ -62,7 +65,7 @@ class ChartGrid(Container):
         self._all: Sequence[str] = ()
         self._curves: Callable[[str], Sequence[Curve]] = lambda name: ()
         self._empty = "no metric yet"
-        self._shapes: dict[tuple[str, int], tuple[Sequence[float], int, Sequence[float]]] = {}
+        self._shapes: dict[tuple[str, int], tuple[Sequence[object], int, Sequence[float]]] = {}
 
     def compose(self) -> ComposeResult:
         for slot in range(SLOTS):
@@ -133,17 +136,24 @@ class ChartGrid(Container):
         how = [word for word, on in (("smoothed", self.smooth), ("log", self.log_axis)) if on]
         if self._window:
             left, right = self._window
-            how.append(f"{self._word} {place(left)} to {place(right)}")
+            how.append(f"{self._at_x(left)} to {place(right, self._axis)}")
         plot.set_class(chosen, "chosen")
         title = text.clean(name, 60) + (f" ({', '.join(how)})" if how else "")
         head(plot, title, page if page and at is None else self._legend(curves, at))
         drawn = [(id(c.series), len(c.series.values), c.series.values[-1:], c.style, c.behind) for c in curves]
-        seen = (self._of, name, self.smooth, self.log_axis, self.by_epoch, self._window, drawn)
+        seen = (self._of, name, self.smooth, self.log_axis, self._axis, self._window, drawn)
         plot.show(seen, lambda: self._chart(name, curves), at)
 
     @property
+    def _axis(self) -> str:
+        return self.axis if self.axis in AXES else AXES[0]  # it may be from a file
+
+    @property
     def _word(self) -> str:
-        return "epoch" if self.by_epoch else "step"
+        return "after" if self._axis == "time" else self._axis
+
+    def _at_x(self, x: float) -> str:
+        return f"{self._word} {place(x, self._axis)}"
 
     def _legend(self, curves: Sequence[Curve], at: float | None) -> str:
         """The last value of each trial up to the hairline, and its position."""
@@ -156,16 +166,21 @@ class ChartGrid(Container):
                 said.append(f"{curve.marker} {number}{text.value(values[last]) if last >= 0 else '–'}")
             elif not curve.behind and at is not None and last >= 0:
                 step, epoch = curve.series.steps[last], curve.series.epochs[last]
-                return f"{text.value(values[last])} at step {step}, epoch {epoch}"
+                when = f"{self._at_x(xs[last])}, step" if self._axis == "time" else "at step"
+                return f"{text.value(values[last])} {when} {step}, epoch {epoch}"
             elif not curve.behind and last >= 0:
                 return text.value(values[last])
-        return " ".join(said) + (f"  at {self._word} {place(at)}" if said and at is not None and self.large else "")
+        return " ".join(said) + (
+            f"  {'' if self._axis == 'time' else 'at '}{self._at_x(at)}"
+            if said and at is not None and self.large
+            else ""
+        )
 
     def _chart(self, name: str, curves: Sequence[Curve]) -> Chart:
         lines = []
         for curve in curves:
             xs, values = self._xs(curve), curve.series.values
-            smooth = self._shape(smoothed, values) if self.smooth else values
+            smooth = self._shape("smoothed", smoothed, values) if self.smooth else values
             if curve.behind and len(xs) < 2:
                 continue
             if self.smooth and not curve.behind and not curve.marker:
@@ -176,20 +191,24 @@ class ChartGrid(Container):
                 sight = slice(bisect_left(xs, left), bisect_right(xs, right))
                 some = slice(sight.start, sight.stop, max((sight.stop - sight.start) // 6, 1))
                 lines.append(Line(xs[some], smooth[some], curve.style, "points", curve.marker))
-        word, window = self._word, self._window
+        window = self._window
         empty = "nothing in this range: z zooms to fit" if window else "nothing to draw"
         within = bounds(name, [end for line in lines if line.ys for end in (min(line.ys), max(line.ys))])
-        return Chart(lines, self.log_axis, lambda x: f"{word} {place(x)}", window, empty, within, unit(name))
+        return Chart(lines, self.log_axis, self._at_x, window, empty, within, unit(name))
 
     def _xs(self, curve: Curve) -> Sequence[float]:
         """The x positions, as many as there are values: the trial may be writing meanwhile."""
         n = len(curve.series.values)
-        xs = self._shape(spread, curve.series.epochs) if self.by_epoch else curve.series.steps
+        xs: Sequence[float] = curve.series.steps
+        if self._axis == "epoch":
+            xs = self._shape("epoch", spread, curve.series.epochs)
+        elif self._axis == "time":
+            xs = self._shape("time", partial(elapsed, start=curve.start), curve.series.times)
         return xs if len(xs) == n else xs[:n]
 
-    def _shape(self, make: Callable[[Sequence[float]], Sequence[float]], values: Sequence[float]) -> Sequence[float]:
-        """`make(values)`, cached until there are more values."""
-        key = make.__name__, id(values)
+    def _shape(self, name: str, make: Callable[[Sequence[T]], Sequence[float]], values: Sequence[T]) -> Sequence[float]:
+        """`make(values)`, cached under this name until there are more values."""
+        key = name, id(values)
         known = self._shapes.get(key)
         if known is None or known[0] is not values or known[1] != len(values):
             if len(self._shapes) > 1000:
@@ -205,19 +224,23 @@ class ChartGrid(Container):
         self._again()
 
     def flip(self, what: str) -> None:
-        """Toggle a way to draw; if the x axis changes, the hairline and the window move to the same points on it."""
+        """Toggle a way to draw."""
+        setattr(self, what, not getattr(self, what))
+        self._again()
+
+    def next_axis(self) -> None:
+        """Draw over the next x axis; the hairline and the window move to the same points on it."""
         curves = self._chosen_curves()
         before = self._xs(curves[-1]) if curves else ()
-        setattr(self, what, not getattr(self, what))
-        if what == "by_epoch":
-            after = self._xs(curves[-1]) if curves else ()
+        self.axis = AXES[(AXES.index(self._axis) + 1) % len(AXES)]
+        after = self._xs(curves[-1]) if curves else ()
 
-            def there(x: float) -> float:
-                return after[min(bisect_left(before, x), len(after) - 1)]
+        def there(x: float) -> float:
+            return after[min(bisect_left(before, x), len(after) - 1)]
 
-            self._at = there(self._at) if self._at is not None and after else None
-            window = (there(self._window[0]), there(self._window[1])) if self._window and after else None
-            self._window = window if window and window[0] < window[1] else None
+        self._at = there(self._at) if self._at is not None and after else None
+        window = (there(self._window[0]), there(self._window[1])) if self._window and after else None
+        self._window = window if window and window[0] < window[1] else None
         self._again()
 
     def turn(self, by: int) -> None:
@@ -238,6 +261,7 @@ class ChartGrid(Container):
 
     def enlarge(self) -> None:
         self.large = not self.large
+        self.screen.set_class(self.large, "-filled")  # the other panels make way
         if not self.everywhere:
             self._at = None
         self._again()

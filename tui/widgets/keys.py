@@ -49,5 +49,5 @@ class Keys(Static):
                         said = ""
                     key = f"[@click={action}]{key}[/]" if not said else key
                     said = f" [@click={action}]{said}[/]" if said else ""
-                    words.append(f"[bold $footer-key-foreground]{key}[/]{said}")
+                    words.append(f"[bold $text]{key}[/]{said}")
         return words

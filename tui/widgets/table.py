@@ -45,8 +45,8 @@ class Table(ScrollView, can_focus=True):
             super().__init__()
             self.key = key
 
-    def __init__(self, id: str | None = None, fixed: int = 0) -> None:
-        super().__init__(id=id)
+    def __init__(self, id: str | None = None, fixed: int = 0, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
         self.columns: tuple[Column, ...] = ()
         self.keys: Sequence[str] = ()
         self.cursor = 0
@@ -84,7 +84,7 @@ class Table(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width, shift = self.size.width, self.scroll_offset.x
-        place = y - 1 + self.scroll_offset.y
+        place, on = y - 1 + self.scroll_offset.y, False
         if y == 0:
             style = self.get_component_rich_style("table--header")
             cells: Sequence[Cell] = [column.label for column in self.columns]
@@ -97,7 +97,7 @@ class Table(ScrollView, can_focus=True):
         key, made_of = self.keys[place] if y else "", (style, width, shift, self.columns)
         if (drawn := self._strips.get(key)) and drawn[0] is cells and drawn[1] == made_of:
             return drawn[2]
-        pieces = [segments(c, column, style) for c, column in zip(cells, self.columns, strict=False)]
+        pieces = [segments(c, column, style, plain=on) for c, column in zip(cells, self.columns, strict=False)]
         fixed = Strip([s for piece in pieces[: self._fixed] for s in piece])
         rest = Strip([s for piece in pieces[self._fixed :] for s in piece])
         rest = rest.crop(shift, shift + max(width - fixed.cell_length, 0))
@@ -138,6 +138,9 @@ class Table(ScrollView, can_focus=True):
             self._scroll(self.cursor)
         elif self.cursor >= top + rows:
             self._scroll(self.cursor - rows + 1)
+
+    def on_resize(self) -> None:
+        self._see()
 
     def _scroll(self, y: int) -> None:
         self.scroll_to(y=y, animate=False, force=True)  # works also before the scrollbar of the new rows exists
