@@ -26,6 +26,8 @@ def table(summary: StudySummary) -> str:
         test = best.test_metrics.criteria_matching.f1_macro if best.test_metrics else None
         beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
         lines.append(f"best {summary.metric} on validation: {best.value:.4f}, trial {best.number}{beside}")
+    if left := summary.time_left:
+        lines.append(str(left))
     lines += _confirmation(summary)
     rows: list[Row] = [
         {
