@@ -18,6 +18,8 @@ from redsm5.engine.records import (
     TrialRecord,
     TrialState,
 )
+from redsm5.engine.tables import left_text
+from redsm5.engine.timeline import TimeLeft
 
 CHOSEN_BY_VALIDATION = "Trials are chosen by validation; test scores are shown, never used to choose."
 
@@ -376,6 +378,17 @@ class StorageSummary(Record):
     budget: int | None
 
 
+class SecondsLeft(Record):
+    """The time that a study still takes, in seconds: an estimate, and the range that holds it nine of ten times."""
+
+    seconds: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return left_text(TimeLeft(self.seconds, self.low, self.high, None))
+
+
 class StudySummary(SecondForm):
     """summary.json. `trials` are the search's, by validation, best first; those that repeat one are in `confirmation`.
     Paths are relative to the experiments folder; `problems` names what could not be read.
@@ -396,6 +409,7 @@ class StudySummary(SecondForm):
     problems: list[str]
     confirmation: ConfirmationSummary | None = None
     baseline: SummaryBaseline | None = None
+    time_left: SecondsLeft | None = None
 
 
 # The documents with a file of their own, by the names of their schemas in redsm5/schemas/.

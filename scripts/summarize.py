@@ -28,6 +28,8 @@ def table(summary: StudySummary) -> str:
         beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
         lines.append(f"best {summary.metric} on validation: {best.value:.4f}, trial {best.number}{beside}")
     lines += remarks(summary.metric, best, summary.baseline, summary.trials)
+    if left := summary.time_left:
+        lines.append(str(left))
     lines += _confirmation(summary)
     rows: list[Row] = [
         {

@@ -11,6 +11,7 @@ from typing import Any
 
 from redsm5.engine.jsonio import dumps, finite
 from redsm5.engine.terminal import escaped, one_line
+from redsm5.engine.timeline import TimeLeft
 
 FORMATS = ("table", "json", "csv")
 GAP = "  "
@@ -67,6 +68,14 @@ def duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def left_text(left: TimeLeft | None) -> str:
+    """The time left and its range, for a person."""
+    if left is None:
+        return "time left not known yet"
+    shown, low, high = map(duration_text, left[:3])
+    return f"{shown} left" if low == high else f"{shown} left ({low} to {high})"
 
 
 def _cell(value: str | float | None) -> str:

@@ -1,18 +1,19 @@
-"""Disk usage of a study's checkpoints over time, from the retention journals of its trials.
+"""A study in time: the disk usage of its checkpoints so far, from its trials' retention journals, and the time left.
 
-A row says `keep` with a checkpoint's bytes, or `strip` or `delete` with the bytes freed; a `keep` row with more bytes
-than the checkpoint had before is a new save. After a save the journal lists older checkpoints first, although the new
-one was on disk before they were deleted; here the new one comes first. The figure for keeping everything counts each
-checkpoint once, in full.
+A row of a journal says `keep` with a checkpoint's bytes, or `strip` or `delete` with the bytes freed; a `keep` row with
+more bytes than the checkpoint had before is a new save. After a save the journal lists older checkpoints first,
+although the new one was on disk before they were deleted; here the new one comes first. The figure for keeping
+everything counts each checkpoint once, in full.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
 from redsm5.engine.documents import milliseconds
-from redsm5.engine.records import RetentionRow
+from redsm5.engine.records import FINISHED, RetentionRow, StudyRecord, TrialRecord
 
 ONE_PLAN_MS = 60_000  # rows within it come from one save
 
@@ -71,3 +72,146 @@ def changes(journal: Sequence[RetentionRow]) -> list[Change]:
         on_disk, written = sizes[row.checkpoint] - before, row.bytes if saved else 0
         found.insert(place, Change(time, on_disk, written, full_sizes[row.checkpoint] - full_before))
     return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# time left
+
+AT_WORK = frozenset({"preparing", "running", "finishing"})
+SPREAD, KNOWN_AS = 0.5, 2  # before any is known: the relative spread of trials' times, which counts as so many trials
+NINE_OF_TEN = 1.645  # standard deviations
+FEWEST_REPEATS = 2  # of a configuration that is confirmed
+
+
+class TimeLeft(NamedTuple):
+    """Seconds until a study is done, with as many trials at a time as now, and about nine of ten times between `low`
+    and `high`; and how many trials an hour it finishes, None before the first.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    trials_per_hour: float | None
+
+
+class _Known(NamedTuple):
+    """What the trials of a search say of the next ones, in seconds of work.
+
+    Attributes:
+        each: a trial's. variance: of a trial's, as a share of it squared. of: how many trials say so.
+        open: what is left of each unfinished trial. at_work: of each that is trained now.
+        finished: how many. worked: all seconds so far.
+    """
+
+    each: float
+    variance: float
+    of: int
+    open: list[float]
+    at_work: list[float]
+    finished: int
+    worked: float
+
+
+def time_left(study: StudyRecord, trials: Iterable[TrialRecord]) -> TimeLeft | None:
+    """The time that a study still takes, from its trials' own records; None before the first epoch has ended.
+
+    Counted is what trials really ran: no pause between two starts, and nothing twice. Of an unfinished trial its epochs
+    so far are subtracted. Trials that run side by side share the work. Repeats that confirm the best are part of it.
+    """
+    searched: list[TrialRecord] = []
+    repeats: list[TrialRecord] = []
+    for trial in trials:
+        (repeats if trial.confirms else searched).append(trial)
+    if study.state == "completed":
+        return TimeLeft(0.0, 0.0, 0.0, None)
+    try:
+        return _time_left(study, searched, repeats)
+    except (ArithmeticError, KeyError, TypeError, ValueError):  # the files of somebody else, which no version wrote
+        return None
+
+
+def _time_left(study: StudyRecord, searched: Sequence[TrialRecord], repeats: Sequence[TrialRecord]) -> TimeLeft | None:
+    if (known := _known(searched)) is None:
+        return None
+    work, deviation = _of_rungs(study, searched, known) or _of_trials(study, known)
+    fewest, most = _of_repeats(study, searched, repeats, known)
+    at_work = [*known.at_work, *(known.each for repeat in repeats if repeat.state in AT_WORK)]
+    workers = max(len(at_work), 1)
+    factor = math.exp(NINE_OF_TEN * deviation / work) if work > 0 else 1.0
+    longest = max(known.at_work, default=0.0) if work > 0 else 0.0
+    low, middle, high = (
+        max(seconds / workers, longest)
+        for seconds in (work / factor + fewest, work + (fewest + most) / 2, work * factor + most)
+    )
+    rate = 3600 * workers * known.finished / known.worked if known.finished and known.worked > 0 else None
+    return TimeLeft(middle, min(low, middle), high, rate)
+
+
+def _cost(trial: TrialRecord) -> float:
+    """The seconds that a trial was trained; older versions noted none, and for their trials it is start to end."""
+    return max(trial.active_seconds - trial.repeated_seconds, 0.0) or trial.seconds or 0.0
+
+
+def _known(searched: Sequence[TrialRecord]) -> _Known | None:
+    costs, whole, begun = [], [], []
+    for trial in searched:
+        if trial.state in FINISHED:
+            costs.append(_cost(trial))
+        else:
+            begun.append((trial, pace := _cost(trial) / trial.epoch if trial.epoch else 0.0))
+            whole += [pace * trial.epochs] if pace else []
+    said = costs if any(costs) else whole
+    if not said:
+        return None
+    each, variance = _mean_and_variance(said)
+    left = [pace * (trial.epochs - trial.epoch) if pace else each for trial, pace in begun]
+    at_work = [seconds for (trial, _), seconds in zip(begun, left, strict=True) if trial.state in AT_WORK]
+    worked = sum(map(_cost, searched))
+    return _Known(each, variance, len(said), left, at_work, len(costs), worked)
+
+
+def _mean_and_variance(said: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the variance as a share of its square; of few values, mostly what is assumed beforehand."""
+    mean = sum(said) / len(said)
+    apart = sum((value / mean - 1) ** 2 for value in said)
+    return mean, (KNOWN_AS * SPREAD**2 + apart) / (KNOWN_AS + len(said) - 1)
+
+
+def _of_trials(study: StudyRecord, known: _Known) -> tuple[float, float]:
+    """The seconds of work that are left, and their standard deviation: trials differ, and their mean is not certain."""
+    new = max(study.trials.wanted - known.finished - len(known.open), 0)
+    apart = sum(seconds**2 for seconds in known.open) + known.each**2 * (new + new**2 / known.of)
+    return sum(known.open) + known.each * new, math.sqrt(known.variance * apart)
+
+
+def _of_rungs(study: StudyRecord, searched: Sequence[TrialRecord], known: _Known) -> tuple[float, float] | None:
+    """The same of a search whose trials pause at rungs, by its epochs; None of another one."""
+    section, train = study.config.get("study"), study.config.get("train")
+    if not (isinstance(section, dict) and isinstance(train, dict) and section.get("pruner") == "asha"):
+        return None
+    from redsm5.engine.rungs import ladder  # imports NumPy
+
+    epochs = sum(trial.epoch for trial in searched)
+    paces = [pace for trial in searched if trial.epoch and (pace := _cost(trial) / trial.epoch)]
+    if not paces or known.finished >= study.trials.wanted:
+        return 0.0, 0.0
+    _, variance = _mean_and_variance(paces)
+    expected = ladder(section, max(trial.epochs for trial in searched), train["epochs"])
+    left = max(expected.expected_epochs(study.trials.wanted) - epochs, 0.0) * known.worked / epochs
+    return left, left * math.sqrt(variance * (1 / len(paces) + 1 / study.trials.wanted))
+
+
+def _of_repeats(
+    study: StudyRecord, searched: Sequence[TrialRecord], repeats: Sequence[TrialRecord], known: _Known
+) -> tuple[float, float]:
+    """The fewest and most seconds of work of the repeats that study.confirm still asks for."""
+    section = study.config.get("study")
+    confirm = section.get("confirm") if isinstance(section, dict) else None
+    if not (isinstance(confirm, dict) and confirm.get("top")):
+        return 0.0, 0.0
+    full = [cost for trial in searched if trial.state == "completed" and (cost := _cost(trial))]
+    each = sum(full) / len(full) if full else known.each
+    done = sum(1.0 if repeat.state in FINISHED else repeat.epoch / repeat.epochs for repeat in repeats)
+    most = confirm["top"] * confirm["repeats"]
+    fewest = min(confirm["top"] * FEWEST_REPEATS + confirm["repeats"] - FEWEST_REPEATS, most)
+    return max(fewest - done, 0.0) * each, max(most - done, 0.0) * each

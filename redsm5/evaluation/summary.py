@@ -19,7 +19,7 @@ from redsm5.engine.documents import load, load_lines, milliseconds, now
 from redsm5.engine.errors import InputError
 from redsm5.engine.records import RetentionRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.sections import Parameter, SearchConfig
-from redsm5.engine.timeline import Moment, storage_over_time
+from redsm5.engine.timeline import Moment, storage_over_time, time_left
 from redsm5.evaluation.confirmation import confirmation_of
 from redsm5.evaluation.importance import parameter_importance
 from redsm5.evaluation.standing import beside_baseline, beside_best, with_test
@@ -29,6 +29,7 @@ from redsm5.reports import (
     CHOSEN_BY_VALIDATION,
     EvaluationReport,
     ParameterImportance,
+    SecondsLeft,
     StorageSummary,
     StudySummary,
     SummaryBest,
@@ -166,7 +167,16 @@ def summarize(experiments: Path, found: StudyFiles, moments: Sequence[Moment]) -
             study, found.trials, found.tests, lambda trial_id: _report_of(experiments, trial_id)
         ),
         baseline=beside_baseline(experiments, study, scores.get(best.trial_id) if best else None),
+        time_left=_time_left(found),
     )
+
+
+def _time_left(found: StudyFiles) -> SecondsLeft | None:
+    """What the study still takes, running or once it is resumed; None of one that is done, or before an epoch."""
+    left = time_left(found.study, found.trials.values())
+    if left is None or found.study.state == "completed":
+        return None
+    return SecondsLeft(seconds=round(left.seconds, 1), low=round(left.low, 1), high=round(left.high, 1))
 
 
 def _report_of(experiments: Path, trial_id: str) -> str | None:

@@ -12,6 +12,7 @@ from redsm5 import reports
 from redsm5.engine import paths
 from redsm5.engine.records import StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.study.ids import find_study
+from redsm5.engine.study.registry import Scoreboard
 from redsm5.evaluation.summary import write_summary
 from redsm5.reports import StudySummary
 from tests.evaluation.conftest import (
@@ -26,6 +27,7 @@ from tests.evaluation.conftest import (
     report_of,
     trial_of,
 )
+from tui.read.reader import Reader
 
 EVIL = "x</table><script>alert(1)</script>$\\frac{"
 
@@ -301,3 +303,19 @@ def test_keys_of_another_version_confirm_nothing(experiments: Path) -> None:
     for section in ({"confirm": {"top": 3, "votes": 9}}, {"confirm": 7}, {"confirm": None}, {}, None):
         (paths.study_dir(experiments, STUDY) / paths.STUDY).write_bytes(study_of(config={"study": section}).to_json())
         assert summarized(experiments).confirmation is None
+
+
+def test_the_time_left_is_the_same_in_the_summary_the_app_the_list_and_the_driver(experiments: Path) -> None:
+    folder = paths.study_dir(experiments, STUDY)
+    study = StudyRecord.model_validate_json((folder / paths.STUDY).read_bytes())
+    board = Scoreboard(experiments, study)
+    board.refresh(T)
+    board.write()
+    summary = write_summary(experiments, board.study)
+    seen = Reader(experiments).read(STUDY).time_left
+    counted = board.time_left()
+    assert summary.time_left is not None
+    assert counted == seen
+    assert counted is not None
+    assert summary.time_left.seconds == round(counted.seconds, 1) > 0
+    assert str(summary.time_left) in (folder / paths.SUMMARY_PAGE).read_text()

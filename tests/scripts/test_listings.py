@@ -64,12 +64,16 @@ def test_studies_are_listed_with_their_best_and_what_they_take_on_disk(script: R
             "best_trial": TRIAL,
             "bytes": size,
             "logs": 2468,
+            "seconds_left": 0.0,
+            "seconds_left_low": 0.0,
+            "seconds_left_high": 0.0,
             "created_at": "2026-01-31T12:00:00.000Z",
         }
     ]
     assert size > 0
     table = script("studies.py", "--experiments", experiments).stdout.splitlines()
-    assert (table[0].split()[-3:], table[1].split()[-2]) == (["logs", "created", "at"], "2,468")
+    assert table[0].split()[-5:] == ["logs", "seconds", "left", "created", "at"]
+    assert table[1].split()[-4:-1] == ["2,468", "0", "s"]
     (row,) = csv.DictReader(io.StringIO(script("studies.py", "--experiments", experiments, "--format", "csv").stdout))
     assert row["logs"] == "2468"
 

@@ -71,6 +71,7 @@ def test_of_redsm5_only_what_reads_its_records_is_imported():
         "documents",
         "records",
         "jsonio",
+        "tables",
         "timeline",
         "waiting",
         "migrations",

@@ -35,8 +35,8 @@ def test_the_overview_says_it_all(frozen):
         "disk 41.2 GB free of 250.0 GB (16%)",
         "keep-all would hold 67.0 GB: 91.5% less",
         "4 ✔ completed   1 ✂ pruned   1 ✗ failed   1 ⊘ interrupted",
-        "10.6 trials/h",
-        "done Sat 09:00 in 1:19:20",
+        "12.9 trials/h",  # six in 7 * 240 s of work, the interrupted trial's included
+        "in 58:00",  # 12 trials of 240 s, the one that begins, and six of ten epochs of the interrupted one
         "last save stalled 0.14 s",
         "● #7  running  epoch 4 of 10",
         "val_f1_macro 0.355 at epoch 4, 0:12 ago · best here 0.432, epoch 3",

@@ -16,26 +16,25 @@ from .study import best, empty, metric, resume, status, title
 from .text import COMMAND, DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
 from .text import trials as trials_of
 
+LONGEST_LEFT_S = 1e8  # three years: beyond it nothing is told
 PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
 
 
 def pace(view: View, *, words: bool = False) -> Text:
-    """The trials' outcomes, the trials per hour since the first started, and when the study may be done."""
+    """The trials' outcomes, the trials per hour of work, and when the study may be done."""
     snapshot, line = view.snapshot, Text()
     for name in ("completed", "pruned", "failed", "paused", "interrupted", "queued"):
         if count := snapshot.trials.counts[name]:
             line.append(f"{count:,} ").append_text(state(name, word=words)).append("   ")
     if not line:
         line.append("no trial has finished yet", DIM)
-    ended, first, last = snapshot.trials.span
-    hours = (time_of(last) - time_of(first)).total_seconds() / 3600 if first and last else 0.0
-    if hours > 0:
-        per_hour = ended / hours
-        line.append(f"\n{per_hour:.1f} trials/h" if per_hour < 100 else f"\n{per_hour:,.0f} trials/h")
-        left = snapshot.study.trials.wanted - ended if snapshot.study else 0
-        if left > 0 and snapshot.trials.active and left / per_hour < 1e5:
-            done = (view.now + timedelta(hours=left / per_hour)).astimezone()
-            line.append(f"\ndone {done:%a %H:%M} in {duration(3600 * left / per_hour)}")
+    if left := snapshot.time_left:
+        if (per_hour := left.trials_per_hour) is not None:
+            line.append(f"\n{per_hour:.1f} trials/h" if per_hour < 100 else f"\n{per_hour:,.0f} trials/h")
+        if left.seconds > 0 and snapshot.trials.active and left.high < LONGEST_LEFT_S:
+            done = (view.now + timedelta(seconds=left.seconds)).astimezone()
+            line.append(f"\ndone {done:%a %H:%M} in {duration(left.seconds)}")
+            line.append(f"\n{duration(left.low)} to {duration(left.high)}", DIM)
     for trial in snapshot.trials.active[:1]:
         if (detail := view.details.get(trial.trial_id)) and (stall := detail.series.get("system_save_stall_seconds")):
             line.append(f"\nlast save stalled {stall.values[-1]:.2f} s")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from redsm5.engine import paths
 from redsm5.engine.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
+from redsm5.engine.timeline import TimeLeft, time_left
 
 from .driver import driven
 from .files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
@@ -171,6 +172,7 @@ class Snapshot:
         disk_free, disk_total: bytes of the file system.
         unreadable: files that exist but are not valid.
         error: why the folder cannot be read at all.
+        time_left: of the study; None before its first epoch.
     """
 
     experiments: Path
@@ -187,6 +189,7 @@ class Snapshot:
     disk_total: int = 0
     unreadable: tuple[Path, ...] = ()
     error: str | None = None
+    time_left: TimeLeft | None = None
 
     @property
     def empty(self) -> bool:
@@ -216,6 +219,7 @@ class Reader:
         self.experiments = experiments
         self._documents = Documents()
         self._names: tuple[int, list[str]] = (-1, [])
+        self._left: tuple[StudyRecord | None, Trials | None, TimeLeft | None] = (None, None, None)
         self._study: _Study | None = None
         self._latest: dict[str, tuple[Lines, MetricRow | None]] = {}
 
@@ -256,7 +260,14 @@ class Reader:
             disk_free=disk.free,
             disk_total=disk.total,
             unreadable=tuple(sorted(self._documents.unreadable)),
+            time_left=self._time_left(study, trials),
         )
+
+    def _time_left(self, study: StudyRecord | None, trials: Trials) -> TimeLeft | None:
+        """Computed anew only after a change: it is a loop over all trials."""
+        if self._left[0] is not study or self._left[1] is not trials:
+            self._left = study, trials, time_left(study, trials) if study else None
+        return self._left[2]
 
     def _listing(self) -> list[str]:
         """The names of the study and trial folders; listed again only after one was added or removed."""

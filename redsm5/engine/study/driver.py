@@ -508,8 +508,10 @@ class Driver:
         if record.confirms:
             done = self.confirmation.place(record)
         else:
-            left = self.board.seconds_left()
-            facts["minutes_left"] = None if left is None else round(left / 60, 1)
+            left = self.board.time_left()
+            facts["minutes_left"] = left and round(left.seconds / 60, 1)
+            if left and left.seconds:
+                facts["between"] = f"{left.low / 60:.1f} and {left.high / 60:.1f}"
         self.log.info(f"trial {record.label} {record.state}: {done}", **facts)
         return record
 

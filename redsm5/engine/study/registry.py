@@ -15,7 +15,6 @@ from redsm5.engine.errors import ConfigError, InputError
 from redsm5.engine.overrides import ADDRESSES
 from redsm5.engine.records import FINISHED, StudyBest, StudyIndex, StudyRecord, StudyState, TrialCounts, TrialRecord
 from redsm5.engine.redaction import REDACTED
-from redsm5.engine.rungs import ladder
 from redsm5.engine.spec import (
     MAY_CHANGE,
     StudySpec,
@@ -30,6 +29,7 @@ from redsm5.engine.spec import (
 from redsm5.engine.study import space
 from redsm5.engine.study.trial import read_record
 from redsm5.engine.task import Task
+from redsm5.engine.timeline import TimeLeft, time_left
 
 C = TypeVar("C", bound=StudySpec)
 SETTLED = FINISHED | {"paused"}  # of a trial that nobody works on now
@@ -237,7 +237,6 @@ class Scoreboard:
         self._index = self.folder / paths.INDEX
         self._rows: dict[str, tuple[TrialRecord, bytes]] = {}  # as they stand in the index
         self._seen: tuple[int, int] | None = None  # the index that was read or written last
-        self._took: dict[str, float] = {}  # seconds of each that is finished
         self.trials: dict[str, TrialRecord] = {}
         self.unreadable: dict[str, InputError] = {}  # by trial: its record is there, and cannot be read
         self.take_in_the_others()
@@ -321,30 +320,9 @@ class Scoreboard:
             self._seen = version
         self.refresh(going_on)
 
-    def seconds_left(self) -> float | None:
-        """The estimated time of the remaining trials, if they take as long as the finished ones; with paused trials, of
-        the remaining epochs.
-        """
-        if self.study.config["study"].get("pruner") == "asha":
-            return self._seconds_of_epochs()
-        for record in self.trials.values():
-            counts = record.state in FINISHED and record.confirms is None
-            if counts and record.trial_id not in self._took and record.seconds is not None:
-                self._took[record.trial_id] = record.seconds
-        wanted = self.study.trials.wanted - self.study.trials.finished
-        return sum(self._took.values()) / len(self._took) * wanted if self._took else None
-
-    def _seconds_of_epochs(self) -> float | None:
-        searched = [record for record in self.trials.values() if record.confirms is None]
-        epochs = sum(record.epoch for record in searched)
-        if epochs == 0 or self.study.trials.finished >= self.study.trials.wanted:
-            return 0.0 if epochs else None
-        each = sum(record.active_seconds for record in searched) / epochs
-        most = max(record.epochs for record in searched)
-        config = self.study.config
-        pauses = ladder(config["study"], most, config["train"]["epochs"])
-        expected = pauses.expected_epochs(self.study.trials.wanted)
-        return max(expected - epochs, 0.0) * each
+    def time_left(self) -> TimeLeft | None:
+        """The time that the study still takes; None before the first epoch has ended."""
+        return time_left(self.study, self.trials.values())
 
     def bytes(self) -> int:
         """Bytes of all checkpoints, with the pretrained weights that they refer to."""

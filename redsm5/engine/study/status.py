@@ -8,7 +8,7 @@ from rich.status import Status
 
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study.registry import Scoreboard
-from redsm5.engine.tables import duration_text
+from redsm5.engine.tables import left_text
 
 
 def size_text(size: int) -> str:
@@ -23,16 +23,16 @@ def size_text(size: int) -> str:
 
 def status_text(board: Scoreboard, trial: TrialRecord) -> str:
     """Trial i of n, where it stands, the best so far, bytes on disk, time left."""
-    counts, best, left = board.study.trials, board.study.best, board.seconds_left()
+    counts, best, left = board.study.trials, board.study.best, board.time_left()
     place = f"trial {min(counts.finished + 1, counts.wanted)} of {counts.wanted}"
     if trial.confirms:
-        place, left = f"confirming, trial {trial.label}", None
+        place = f"confirming, trial {trial.label}"
     parts = [
         f"{place}: {trial.state}",
         f"epoch {trial.epoch} of {trial.epochs}",
         f"best {best.value:.4f} (trial {best.number})" if best else "no best yet",
         f"{size_text(board.bytes())} on disk",
-        f"{duration_text(left)} left" if left is not None else "time left not known yet",
+        left_text(left),
     ]
     return " · ".join(parts)
 

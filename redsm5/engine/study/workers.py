@@ -29,7 +29,7 @@ from redsm5.engine.study.launch import processes_of
 from redsm5.engine.study.registry import Scoreboard, study_by_name
 from redsm5.engine.study.sharing import SHARED
 from redsm5.engine.study.signals import StopRequest, die_with_parent
-from redsm5.engine.tables import duration_text
+from redsm5.engine.tables import left_text
 from redsm5.engine.terminal import show
 from redsm5.engine.waiting import wait_until
 
@@ -247,12 +247,11 @@ class Bar:
         if self._epochs is None:
             self._epochs = epochs
         pace = (epochs - self._epochs) / max(time.monotonic() - self._began, 1.0) * 60
-        left = Scoreboard(self._experiments, record).seconds_left()
-        running = max(record.trials.running, 1)
+        left = Scoreboard(self._experiments, record).time_left()
         said: list[Any] = [
             f"best {record.best.value:.4f} (trial {record.best.number})" if record.best else "no best yet",
             f"{pace:.1f} epochs a minute",
-            "time left not known yet" if left is None else f"{duration_text(left / running)} left",
+            left_text(left),
         ]
         self._progress.update(
             self._task, completed=record.trials.finished, total=record.trials.wanted, description=" · ".join(said)

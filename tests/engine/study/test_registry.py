@@ -193,12 +193,14 @@ def test_of_a_metric_that_is_minimized_the_lowest_is_the_best(tmp_path: Path) ->
 def test_the_time_left_is_that_of_the_trials_still_wanted(tmp_path: Path) -> None:
     board = Scoreboard(tmp_path, begin(configuration(tmp_path, "study.trials=5")))
     board.write()
-    assert board.seconds_left() is None, "nothing is known before the first trial"
+    assert board.time_left() is None, "nothing is known before the first epoch"
     for number, seconds in enumerate([10, 20]):
-        times = {"started_at": "2026-01-31T12:00:00.000Z", "finished_at": f"2026-01-31T12:00:{seconds}.000Z"}
-        board.refresh([write_trial(tmp_path, number, "completed", 0.5, **times)])
+        times = {"started_at": "2026-01-31T12:00:00.000Z", "finished_at": "2026-01-31T23:00:00.000Z"}
+        board.refresh([write_trial(tmp_path, number, "completed", 0.5, active_seconds=float(seconds), **times)])
     board.write()
-    assert board.seconds_left() == 15 * 3
+    left = board.time_left()
+    assert left is not None
+    assert left.seconds == pytest.approx(15 * 3)
 
 
 def test_studies_are_listed_oldest_first_with_the_bytes_of_their_own_trials_and_of_logs(tmp_path: Path) -> None:
