@@ -29,12 +29,15 @@ def pace(view: View, *, words: bool = False) -> Text:
     if not line:
         line.append("no trial has finished yet", DIM)
     if left := snapshot.time_left:
+        told = []
         if (per_hour := left.trials_per_hour) is not None:
-            line.append(f"\n{per_hour:.1f} trials/h" if per_hour < 100 else f"\n{per_hour:,.0f} trials/h")
-        if left.seconds > 0 and snapshot.trials.active and left.high < LONGEST_LEFT_S:
-            done = (view.now + timedelta(seconds=left.seconds)).astimezone()
-            line.append(f"\ndone {done:%a %H:%M} in {duration(left.seconds)}")
-            line.append(f"\n{duration(left.low)} to {duration(left.high)}", DIM)
+            told.append(f"{per_hour:.1f} trials/h" if per_hour < 100 else f"{per_hour:,.0f} trials/h")
+        if ends := left.seconds > 0 and snapshot.trials.active and left.high < LONGEST_LEFT_S:
+            told.append(f"in {duration(left.seconds)}")
+        line.append("\n" + " · ".join(told))
+        if ends:
+            first, last = ((view.now + timedelta(seconds=s)).astimezone() for s in (left.low, left.high))
+            line.append(f"\ndone {first:%a %H:%M} to {last:{'%H:%M' if first.date() == last.date() else '%a %H:%M'}}")
     for trial in snapshot.trials.active[:1]:
         if (detail := view.details.get(trial.trial_id)) and (stall := detail.series.get("system_save_stall_seconds")):
             line.append(f"\nlast save stalled {stall.values[-1]:.2f} s")
