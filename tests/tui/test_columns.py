@@ -1,5 +1,7 @@
 """The columns of the table of trials: what varies comes first, and what the user chose stays."""
 
+import re
+
 import pytest
 from textual.widgets import Input
 
@@ -133,3 +135,17 @@ def test_a_star_twice_is_none(note):
     assert starred(with_star_changed(note)) != starred(note)
     assert with_star_changed(with_star_changed(note)) == note
     assert tags(note) == ("#tag" if "#tag" in note else "")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("keys", [("2", "home", "4"), ("2", "home", "m", "down", "m", "6")])
+async def test_at_200_by_60_report_and_compare_fill_the_screen(night, keys):
+    """Nearly all columns are in use, and most of the lines."""
+    app = TerminalApp(night)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await settled(pilot)
+        for key in keys:
+            await pressed(pilot, key)
+        lines = [re.sub("[╭╮╰╯─│]", " ", line) for line in shown(app).split("\n")[1:-1]]
+        assert max(len(line.rstrip()) for line in lines) >= 175
+        assert sum(bool(line.strip()) for line in lines) >= 0.6 * len(lines)
