@@ -326,7 +326,7 @@ class TerminalApp(App[None]):
                 mode.capitalize(), f"Show screen {mode}", partial(self.run_action, f"switch_mode('{mode}')")
             )
         for study in reversed(self.snapshot.studies[-20:] if self.snapshot else ()):
-            name = text.clean(study.name, 60)
+            name = text.clean(study.name, 60).translate(str.maketrans("[]\\", "()/"))  # the palette parses markup
             yield SystemCommand(f"Study {name}", f"Show study {name}", partial(self.choose, study.study_id))
         for order, (title, meaning) in ORDERS.items():
             yield SystemCommand(title, meaning, partial(self.action_order, order))

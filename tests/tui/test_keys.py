@@ -29,6 +29,7 @@ from tui import app as app_module
 from tui.app import TerminalApp
 from tui.screens.base import FolderScreen
 from tui.screens.charts import ChartsScreen
+from tui.screens.columns import ColumnsScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
@@ -152,6 +153,10 @@ STEPS = {
             ("W", lambda app: written(app) == ["2", "3", "5", "7"] and "redsm5-trials-night-search" in notices(app)),
             ("escape", lambda app: len(rows(app)) == 8 and not app.screen.query_one(Input).display),
             ("home", lambda app: cursor(app) == 0),
+            ("asterisk", lambda app: app.memory.notes[app.view.selected] == "★"),
+            ("asterisk", lambda app: not app.memory.notes),
+            ("L", lambda app: isinstance(app.screen, ColumnsScreen)),
+            ("escape", lambda app: app.screen.query_one(Table).has_focus and rows(app)),
             ("N", lambda app: "note on trial #0" in shown(app)),
             (("g", "o", "enter"), lambda app: "note" in header(app) and "go" in shown(app).split("\n")[3]),
             ("slash", lambda app: app.screen.query_one(Input).has_focus),
@@ -312,6 +317,13 @@ STEPS = {
             )
         ],
     ),
+    ColumnsScreen: (
+        ["2", "L"],
+        [
+            ("space", lambda app: "[ ] epoch" in words(app)),
+            ("escape", lambda app: "epoch" in header(app)),
+        ],
+    ),
     NoteScreen: (
         ["2", "N"],
         [
@@ -359,7 +371,7 @@ def bound(binder):
 
 def test_no_key_is_without_a_step():
     screens = {*FolderScreen.__subclasses__(), *ChartsScreen.__subclasses__()} - {ChartsScreen}
-    binders = {TerminalApp, Table, HelpScreen, ConfirmScreen, LineScreen, NoteScreen, *screens}
+    binders = {TerminalApp, Table, HelpScreen, ColumnsScreen, ConfirmScreen, LineScreen, NoteScreen, *screens}
     assert binders == set(STEPS)
     tested = {binder: {key for key, _ in STEPS[binder][1] if isinstance(key, str)} for binder in binders}
     assert [(b.__name__, key) for b in binders for key in bound(b) if key not in tested[b]] == []
@@ -371,7 +383,16 @@ def test_the_help_names_every_key():
     told = " ".join(f"{key} {what}" for keys in KEYS.values() for key, what in keys.items())
     names = {"left_square_bracket": "[", "right_square_bracket": "]", "slash": "/", "question_mark": "?"}
     names |= {"less_than_sign": "<", "greater_than_sign": ">", "plus": "+", "minus": "-", "equals_sign": "="}
-    names |= {"escape": "Esc", "enter": "Enter", "tab": "Tab", "backslash": "\\", "pagedown": "n", "pageup": "b"}
+    names |= {
+        "escape": "Esc",
+        "enter": "Enter",
+        "tab": "Tab",
+        "backslash": "\\",
+        "asterisk": "*",
+        "space": "Space",
+        "pagedown": "n",
+        "pageup": "b",
+    }
     names |= dict.fromkeys(("left", "right", "up", "down"), "arrows") | {str(n): "1 to 6" for n in range(1, 7)}
     binders = [binder for binder in STEPS if binder not in (Table, ConfirmScreen, NoteScreen)]
     assert [key for b in binders for key in bound(b) if names.get(key, key) not in told] == []

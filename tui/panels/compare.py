@@ -29,50 +29,77 @@ def compared(view: View) -> list[TrialDetail]:
     return [view.details[trial_id] for trial_id in view.marked if trial_id in view.details]
 
 
-def parameters(details: Sequence[TrialDetail]) -> Text:
-    """The parameters in which they differ, one column per trial; above them, their states and scores."""
+def parameters(details: Sequence[TrialDetail], width: int = 0, height: int = 0) -> Text:
+    """The parameters in which they differ, one column per trial; above them, their states and scores.
+
+    The columns take the width; what is the same in all trials follows where there is room.
+    """
+    each = min(max((width - 20) // max(len(details), 1), 13), 40)
     page = Text(f"{'':<20}")
     for place, detail in enumerate(details):
-        page.append(f"{MARKERS[place]} {text.number(detail.record):<11}", STYLES[place])
+        page.append(f"{MARKERS[place]} {text.number(detail.record):<{each - 2}}", STYLES[place])
     rows: list[tuple[str, list[str]]] = [
         ("state", [d.record.state for d in details]),
         ("best", [text.value(score(d.record)) for d in details]),
         ("epochs", [f"{d.record.epoch}/{d.record.epochs}" for d in details]),
         ("bytes", [text.size(d.record.bytes) for d in details]),
     ]
-    keys = sorted({key for d in details for key in d.record.parameters})
+    keys, first = sorted({key for d in details for key in d.record.parameters}), details[0].record.parameters
     for key in keys:
         settings = [d.record.parameters.get(key, "–") for d in details]
         if any(setting != settings[0] for setting in settings):
             rows.append((text.parameter_name(key), [text.parameter(setting) for setting in settings]))
     for name, cells in rows:
-        page.append(f"\n{name:<20.19}", text.DIM).append("".join(f"{cell:<13.12}" for cell in cells))
+        page.append(f"\n{name:<20.19}", text.DIM).append("".join(f"{cell:<{each}.{each - 1}}" for cell in cells))
+    alike = [key for key in keys if text.parameter_name(key) not in {name for name, _ in rows}]
+    for key in alike[: max(height - len(rows) - 2, 0)]:
+        page.append(f"\n{text.parameter_name(key):<20.19}in all  {text.parameter(first.get(key, '–'))}", text.DIM)
     return page
 
 
-def symptoms(details: Sequence[TrialDetail]) -> Text:
-    """The first trial's F1 per symptom, and the others' differences from it."""
+def symptoms(details: Sequence[TrialDetail], width: int = 0, height: int = 0) -> Text:
+    """The first trial's F1 per symptom, and the others' differences from it; with bars where there is room."""
     first = details[0].report
     if first is None:
         return Text(
             f"trial {text.number(details[0].record)} has no report to compare with: first mark another one", text.DIM
         )
     others = [_by_symptom(detail) for detail in details[1:]]
+    rows = [(row.id, row.f1) for row in first.test_metrics.criteria_matching.per_criterion]
+    rows.append(("macro F1", first.test_metrics.criteria_matching.f1_macro))
+    if width >= 40 and height >= len(rows) * (len(details) + 2):
+        return _with_bars(details, [(name, [f1, *(other.get(name) for other in others)]) for name, f1 in rows], width)
     page = Text.assemble((f"{'':<18}{text.number(details[0].record):>7}", text.DIM))
     for detail in details[1:]:
         page.append(f"{text.number(detail.record):>8}", text.DIM)
-    rows = [(row.id, row.f1) for row in first.test_metrics.criteria_matching.per_criterion]
-    rows.append(("macro F1", first.test_metrics.criteria_matching.f1_macro))
     for name, f1 in rows:
         page.append(f"\n{text.clean(name, 18):<18}").append(f"{'–' if f1 is None else f'{f1:.2f}':>7}", "bold")
         for other in others:
-            there = other.get(name)
-            if f1 is None or there is None:
-                page.append(f"{'–':>8}", text.DIM)
-            else:
-                change = there - f1
-                style = "green" if change > 0.005 else "red" if change < -0.005 else text.DIM
-                page.append(f"{change:>+8.2f}".replace("-", "−"), style)
+            page.append_text(_change(other.get(name), f1))
+    return page
+
+
+def _change(there: float | None, f1: float | None) -> Text:
+    """A difference in eight characters."""
+    if f1 is None or there is None:
+        return Text(f"{'–':>8}", text.DIM)
+    change = there - f1
+    style = "green" if change > 0.005 else "red" if change < -0.005 else text.DIM
+    return Text(f"{change:>+8.2f}".replace("-", "−"), style)
+
+
+def _with_bars(details: Sequence[TrialDetail], rows: Sequence[tuple[str, list[float | None]]], width: int) -> Text:
+    """Each symptom with a line per trial: F1, the difference from the first trial, and a bar."""
+    page = Text()
+    for name, scores in rows:
+        page.append(f"{text.clean(name, 30)}\n", "bold")
+        for place, (detail, f1) in enumerate(zip(details, scores, strict=True)):
+            page.append(f"  {MARKERS[place]} {text.number(detail.record):<8}", STYLES[place])
+            page.append(f"{'–' if f1 is None else f'{f1:.2f}':>5}")
+            page.append_text(_change(f1, scores[0]) if place else Text(" " * 8))
+            page.append(f" {text.fine_bar(f1, width - 27)}", STYLES[place]).append("\n")
+        page.append("\n")
+    page.rstrip()
     return page
 
 

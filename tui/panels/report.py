@@ -34,7 +34,11 @@ def missing(view: View) -> Text:
     return Text(f"Trial {name} {said}")
 
 
-def report(report: EvaluationReport, width: int) -> Text:
+TALL = 45  # lines from which precision and recall have bars of their own
+
+
+def report(report: EvaluationReport, width: int, height: int = 0) -> Text:
+    """The report; on a high screen each symptom takes three lines."""
     metrics, evidence = report.test_metrics.criteria_matching, report.test_metrics.evidence_binding
     posts = report.data_counts.get(report.split)
     page = Text.assemble((f"{report.split} split", "bold"), f" ({posts} posts)" if posts is not None else "", "   ")
@@ -49,7 +53,7 @@ def report(report: EvaluationReport, width: int) -> Text:
     page.append(
         f"\nvalidation {text.clean(report.optimization_metric_name, 40)} {text.value(report.best_validation_score)}\n\n"
     )
-    page.append_text(table(report, width))
+    page.append_text(table(report, width, tall=height >= TALL))
     page.append("\n\nevidence   ", "bold")
     for word, name, number in (
         ("exact", "exact_match", evidence.exact_match),
@@ -74,16 +78,22 @@ def report(report: EvaluationReport, width: int) -> Text:
     return page.append(f"\n{CHOSEN_BY_VALIDATION}", "italic")
 
 
-def table(report: EvaluationReport, width: int) -> Text:
-    """A line per symptom: F1 with a bar, precision, recall, area, threshold, support and the confusion matrix."""
+def table(report: EvaluationReport, width: int, *, tall: bool = False) -> Text:
+    """A line per symptom: F1 with a bar, precision, recall, area, threshold, support and the confusion matrix.
+
+    `tall`: and a line each with a bar for precision and for recall.
+    """
     rows = report.test_metrics.criteria_matching.per_criterion
     names = max([len("symptom"), *(len(text.clean(row.id, 24)) for row in rows)])
-    bars = min(max(width - names - 50, 4), 40)
+    bars = max(width - names - 50, 4)
     lines = [Text.assemble((f"{'symptom':<{names}} {'F1':<{bars}}", text.DIM))]
     for label, cell in (("", 5), ("prec", 5), ("rec", 5), ("PR AUC", 7), ("thr", 5), ("n", 4)):
         lines[0].append(f"{label:>{cell}}", text.DIM)
     lines[0].append("".join(f"{label:>4}" for label in ("tn", "fp", "fn", "tp")), text.DIM)
-    lines += [_row(row, report, names, bars) for row in rows]
+    for row in rows:
+        lines.append(_row(row, report, names, bars))
+        for word, share in (("precision", row.precision), ("recall", row.recall)) if tall else ():
+            lines.append(Text(f"{word:>{names}} ", text.DIM).append(text.fine_bar(share, bars), "blue"))
     return Text("\n").join(lines)
 
 

@@ -13,33 +13,80 @@ from ..read.view import View
 from . import text
 from .cells import Cell, Column
 
+STAR = "★"  # a note that begins with it marks its trial
+NEVER = "never choose by this"
 SAMPLE = 200  # rows used to measure a column's width
 Sortable = tuple[bool, float, str]
 
 
-def columns(trials: Trials, metric: str, notes: Mapping[str, str]) -> tuple[Column, ...]:
-    """The columns, with the widths that the first and last rows need."""
+# Columns that are hidden unless they are asked for, with their meaning.
+EXTRA = {
+    "star": "★ of your own: * gives and takes it",
+    "tags": "tags: the words of the note that begin with #",
+    "started": "start time",
+    "test": f"test F1 ({NEVER})",
+}
+USUAL = {"epoch": "epoch", "time": "time", "bytes": "bytes", "again": "times resumed", "error": "error", "note": "note"}
+
+
+def offered(trials: Trials) -> list[tuple[str, str]]:
+    """The columns that can be shown or hidden, with their meaning."""
+    return [*USUAL.items(), *EXTRA.items(), *((key, text.clean(key, 60)) for key in trials.parameters)]
+
+
+def columns(
+    trials: Trials, metric: str, notes: Mapping[str, str], changed: frozenset[str] = frozenset()
+) -> tuple[Column, ...]:
+    """The columns, with the widths that the first and last rows need; parameters that vary come first.
+
+    Args:
+        changed: the keys of the usual ones that are hidden, and of the others that are shown.
+    """
     sample = [*trials[:SAMPLE], *trials[-SAMPLE:]]
-    of_parameters = [
-        Column(key, name, max([len(name), *(len(text.parameter(t.parameters.get(key, "–"))) for t in sample)]))
-        for key in trials.parameters
-        if (name := text.parameter_name(key))
-    ]
+    varying: list[Column] = []
+    constant: list[Column] = []
+    for key in trials.parameters:
+        name, found = text.parameter_name(key), [text.parameter(t.parameters.get(key, "–")) for t in sample]
+        column = Column(key, name, max([len(name), *map(len, found)]))
+        (varying if len(set(found)) > 1 else constant).append(column)
     errors = [len(reason(t)) for t in sample if t.error]
-    noted = [len(note) for trial_id, note in notes.items() if trial_id in trials.by_id]
-    return (
+    noted = [notes[t.trial_id] for t in sample if t.trial_id in notes]
+    tagged = [len(tags(note)) for note in noted]
+    fixed = [
         Column("", "", 2, right=False),
         Column("#", "#", max(3, len(str(len(trials))) + (2 if trials.searched < len(trials) else 0))),
         Column("state", "state", 13, right=False),
         Column("objective", metric, max(6, len(metric))),
+    ]
+    rest = [
+        Column("star", "★", 1, right=False),
+        *varying,
         Column("epoch", "epoch", 7),
         Column("time", "time", 8),
+        Column("test", "test F1!", 8),
+        Column("started", "started", 15),
         Column("bytes", "bytes", 8),
         Column("again", "again", 5),
-        *of_parameters,
+        *constant,
         *([Column("error", "error", min(max([5, *errors]), 80), right=False)] if errors else []),
-        *([Column("note", "note", min(max([4, *noted]), 80), right=False)] if noted else []),
-    )
+        Column("tags", "tags", min(max([4, *tagged]), 40), right=False),
+        *([Column("note", "note", min(max([4, *map(len, noted)]), 80), right=False)] if noted else []),
+    ]
+    return (*fixed, *(column for column in rest if (column.key in EXTRA) == (column.key in changed)))
+
+
+def tags(note: str) -> str:
+    """The words of a note that begin with #."""
+    return " ".join(word for word in note.split() if word.startswith("#") and len(word) > 1)
+
+
+def starred(note: str) -> bool:
+    return note.startswith(STAR)
+
+
+def with_star_changed(note: str) -> str:
+    """The note with a star before it, or without the one that it had."""
+    return note.removeprefix(STAR).strip() if starred(note) else f"{STAR} {note}".strip()
 
 
 def reason(trial: TrialRecord) -> str:
@@ -77,6 +124,9 @@ def sorting(key: str, notes: Mapping[str, str]) -> Callable[[TrialRecord], Sorta
         "again": lambda t: t.resumes,
         "error": lambda t: t.error.message if t.error else None,
         "note": lambda t: notes.get(t.trial_id),
+        "star": lambda t: starred(notes.get(t.trial_id, "")) or None,
+        "tags": lambda t: tags(notes.get(t.trial_id, "")) or None,
+        "started": lambda t: t.started_at,
     }
 
     def by(trial: TrialRecord) -> Sortable:
@@ -115,6 +165,7 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
     best = view.snapshot.trials.best
     sign = "★" if best and best.trial_id == trial.trial_id else "◆" if trial.trial_id == view.pinned else " "
     sign += "•" if trial.trial_id in view.marked else " "
+    note = view.notes.get(trial.trial_id, "")
     own: dict[str, Cell] = {
         "": Text.assemble((sign, "bold yellow")),
         "#": trial.label,
@@ -125,7 +176,11 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
         "bytes": text.size(trial.bytes),
         "again": str(trial.resumes),
         "error": Text.assemble((reason(trial), "red")),
-        "note": text.clean(view.notes.get(trial.trial_id, "")),
+        "note": text.clean(note.removeprefix(STAR).strip()),
+        "star": Text.assemble((STAR if starred(note) else "", "bold yellow")),
+        "tags": text.clean(tags(note), 40),
+        "started": text.clock(trial.started_at, view.now) if trial.started_at else "–",
+        "test": text.value(view.tests.get(trial.trial_id)),
     }
     return [own[c.key] if c.key in own else text.parameter(trial.parameters.get(c.key, "–")) for c in columns]
 

@@ -12,12 +12,13 @@ from .machine import Machine, MachineView
 from .many import Many, ManyReader
 from .reader import Reader, Snapshot
 from .reports import Importance
+from .scores import ScoresReader
 from .storage import StorageReader
 from .studies import StudiesReader
 from .view import View
 
 MOST_AT_WORK = 8  # trials whose newest metrics are shown beside the machine's
-MANY_S = 0.1  # for reading the curves of all trials, in each look
+MANY_S = 0.1  # for reading the curves or the test scores of all trials, in each look
 FOLLOWED = 16  # trials whose folders stay in memory
 
 
@@ -47,6 +48,7 @@ class Looker:
         self._storage = StorageReader(experiments)
         self._machine = Machine(experiments)
         self._studies, self._many = StudiesReader(experiments), ManyReader(experiments)
+        self._scores = ScoresReader(experiments)
         self._summaries = Documents()
         self._trials: dict[str, TrialReader] = {}
         self._first = True
@@ -81,6 +83,7 @@ class Looker:
             storage=self._storage.look(study, trials, 0.0 if first else wanted.counting_s),
             studies=self._studies.look(snapshot.studies) if wanted.needs == "studies" else (),
             many=self._look_at_many(snapshot) if wanted.needs == "many" else Many(),
+            tests=self._scores.look(trials, MANY_S) if wanted.needs == "tests" else {},
             importance=self._importance(study) if wanted.needs == "parameters" else None,
             machine=MachineView() if first else self._measure(wanted.needs, details),
         )

@@ -26,6 +26,7 @@ class View:
         details: the details of the trials that the visible screen needs.
         studies: all studies side by side, if the visible screen shows them.
         many: the curves and times of all trials, if it shows them.
+        tests: macro F1 on the test split by trial id, if the visible screen shows it.
         importance: the parameter importance in the study's summary.json; None if there is none.
         machine: the load of the machine on which the app runs.
         writable: whether orders can be given.
@@ -40,6 +41,7 @@ class View:
     storage: StorageView = field(default_factory=StorageView)
     studies: tuple[StudyLine, ...] = ()
     many: Many = field(default_factory=Many)
+    tests: Mapping[str, float] = field(default_factory=dict)
     importance: Importance | None = None
     machine: MachineView = field(default_factory=MachineView)
     writable: bool = False

@@ -46,7 +46,9 @@ class CompareScreen(ChartsScreen):
         metric = view.snapshot.study.metric if view.snapshot.study else ""
         names = ordered({name for detail in details for name in detail.series}, metric)
         self.grid.show("compare", names, partial(curves, details))
-        self.put("parameters-text", parameters(details))
+        panel = self.query_one("#parameters").size
+        self.put("parameters-text", parameters(details, panel.width - 2, panel.height - 1))
         head(self.query_one("#parameters"), "parameters that differ")
-        self.put("symptoms-text", symptoms(details))
+        panel = self.query_one("#symptoms").size
+        self.put("symptoms-text", symptoms(details, panel.width - 2, panel.height))
         head(self.query_one("#symptoms"), f"F1 by symptom, difference to {text.number(details[0].record)}")

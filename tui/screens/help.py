@@ -41,6 +41,7 @@ KEYS = {
         "o O  i": "sort by the next, the previous column; reverse the order",
         "m  M": "mark for comparison; clear the marks",
         "Enter  W": "open the trial; write the table as CSV",
+        "L  *": "choose the columns (Space shows or hides); your star",
     },
     "Trial, Compare, Report": {
         "[ ]": "previous trial, next trial",

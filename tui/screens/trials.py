@@ -16,20 +16,35 @@ from redsm5.engine.records import TrialRecord
 
 from ..panels import text
 from ..panels.cells import Cell, Column
-from ..panels.trials import cells, columns, counts, detail, sorting, states, values
+from ..panels.trials import (
+    EXTRA,
+    NEVER,
+    cells,
+    columns,
+    counts,
+    detail,
+    offered,
+    sorting,
+    starred,
+    states,
+    tags,
+    values,
+    with_star_changed,
+)
 from ..read.query import matcher
 from ..read.reader import ACTIVE
 from ..read.view import View
 from ..widgets.table import Table
 from ..write import export
 from .base import FolderScreen
+from .columns import ColumnsScreen
 
 PAUSE_S = 0.1  # pause in typing before thousands of trials are filtered
 MOST_ROWS = 500  # rows whose cells are cached
 
 
 class TrialsScreen(FolderScreen):
-    kept: ClassVar[tuple[str, ...]] = ("_query", "_sort", "_falling")
+    kept: ClassVar[tuple[str, ...]] = ("_query", "_sort", "_falling", "_chosen_columns")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("escape", "leave_filter", "Clear filter", show=False),
@@ -38,6 +53,8 @@ class TrialsScreen(FolderScreen):
         Binding("i", "reverse", "Reverse the order", show=False),
         Binding("m", "app.mark", "Mark", show=False),
         Binding("N", "app.note", "Note", show=False),
+        Binding("L", "columns", "Columns", show=False),
+        Binding("asterisk", "star", "Star", show=False, key_display="*"),
         Binding("W", "write", "Write as CSV", show=False),
     ]
 
@@ -45,12 +62,22 @@ class TrialsScreen(FolderScreen):
         super().__init__()
         self._query = ""
         self._sort, self._falling = "#", False
+        self._chosen_columns = ""  # keys: of the usual columns that are hidden, and of the others that are shown
         self._made_of: tuple[object, ...] = ()
         self._texts: dict[str, tuple[TrialRecord, dict[str, object]]] = {}
         self._rows: dict[str, tuple[tuple[object, ...], list[Cell]]] = {}
         self._columns: tuple[Column, ...] = ()
         self._view: View | None = None
         self._typing: Timer | None = None
+
+    @property
+    def _changed(self) -> frozenset[str]:
+        return frozenset(self._chosen_columns.split())
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        """The reports are read only while their column is shown."""
+        return "tests" if "test" in self._changed else ""
 
     def body(self) -> ComposeResult:
         yield Static(id="counts", markup=False)
@@ -75,7 +102,17 @@ class TrialsScreen(FolderScreen):
     def show(self, view: View) -> None:
         self._view = view
         trials, table = view.snapshot.trials, self.query_one(Table)
-        made_of = (trials, self._query, self._sort, self._falling, view.marked, view.pinned, view.notes)
+        made_of = (
+            trials,
+            self._query,
+            self._sort,
+            self._falling,
+            view.marked,
+            view.pinned,
+            view.notes,
+            view.tests,
+            self._chosen_columns,
+        )
         if made_of[0] is not (self._made_of or (None,))[0] or made_of[1:] != self._made_of[1:]:
             self._made_of = made_of
             self.run_worker(self._arrange(view), exclusive=True, group="rows")
@@ -88,7 +125,7 @@ class TrialsScreen(FolderScreen):
         """Filter and sort in a thread, so that thousands of trials do not delay a key; then fill the table."""
         metric = text.clean(view.snapshot.study.metric, 12) if view.snapshot.study else "best"
         metric = metric.removesuffix("_macro")
-        self._columns = await asyncio.to_thread(columns, view.snapshot.trials, metric, view.notes)
+        self._columns = await asyncio.to_thread(columns, view.snapshot.trials, metric, view.notes, self._changed)
         keys = await asyncio.to_thread(self._chosen, view)
         told = matcher(self._query).told
         self.put("told", text.clean(told))
@@ -121,7 +158,8 @@ class TrialsScreen(FolderScreen):
         known = self._texts.get(trial.trial_id)
         if known is None or known[0] is not trial:
             known = self._texts[trial.trial_id] = trial, values(trial, self._columns[3].label)
-        known[1]["note"] = notes.get(trial.trial_id, "")
+        note = notes.get(trial.trial_id, "")
+        known[1].update(note=note, tags=tags(note), star="★" if starred(note) else "")
         return known[1]
 
     def _cells(self, key: str) -> Sequence[Cell]:
@@ -131,7 +169,7 @@ class TrialsScreen(FolderScreen):
             return ()
         best, clock = self._view.snapshot.trials.best, self._view.now if trial.state in ACTIVE else None
         marks = (best and best.trial_id == key, key == self._view.pinned, key in self._view.marked)
-        made_of = (trial, clock, marks, self._view.notes.get(key), self._columns)
+        made_of = (trial, clock, marks, self._view.notes.get(key), self._columns, self._view.tests.get(key))
         known = self._rows.get(key)
         if known is None or known[0] != made_of:
             if len(self._rows) > MOST_ROWS:
@@ -144,6 +182,8 @@ class TrialsScreen(FolderScreen):
         arrow = "▼" if self._falling else "▲"
         label = next((c.label for c in self._columns if c.key == self._sort), text.parameter_name(self._sort))
         line.append(f"   sorted by {label} {arrow}", text.DIM)
+        if "test" in self._changed:
+            line.append(f"   test F1: {NEVER}", "yellow")
         if view.marked:
             line.append(f"   {len(view.marked)} marked", "bold")
         return line.append_text(states(view, word=self.size.width >= 120))
@@ -173,7 +213,7 @@ class TrialsScreen(FolderScreen):
         self.query_one(Table).focus()
 
     def action_sort(self, by: int) -> None:
-        keys = [column.key for column in self._columns if column.label]
+        keys = [column.key for column in self._columns if column.label and column.key != "test"]
         at = keys.index(self._sort) if self._sort in keys else 0
         self._order(keys[(at + by) % len(keys)])
 
@@ -189,6 +229,31 @@ class TrialsScreen(FolderScreen):
         else:
             self.notify(text.clean(str(path), 4096), title=f"{text.trials(len(ids))} written", markup=False)
 
+    def action_columns(self) -> None:
+        """Ask which columns to show."""
+        if self._view is None:
+            return
+        choices = offered(self._view.snapshot.trials)
+        extra, changed = frozenset(EXTRA), self._changed
+        usual = frozenset(key for key, _ in choices) - extra
+
+        def answered(shown: frozenset[str] | None) -> None:
+            if shown is not None:
+                elsewhere = changed - usual - extra  # of other studies' parameters
+                self._chosen_columns = " ".join(sorted((usual - shown) | (extra & shown) | elsewhere))
+                self._again()
+                self.host.hurry()
+
+        self.app.push_screen(ColumnsScreen(choices, (usual - changed) | (extra & changed)), answered)
+
+    def action_star(self) -> None:
+        """Give the trial a star of the user's, or take it away."""
+        if trial_id := self.query_one(Table).cursor_key:
+            memory = self.host.memory
+            if not memory.note(trial_id, with_star_changed(memory.notes.get(trial_id, ""))):
+                self.notify("There are too many notes: delete some others.", severity="warning")
+            self.host.hurry()
+
     def action_reverse(self) -> None:
         self._falling = not self._falling
         self._again()
@@ -198,6 +263,8 @@ class TrialsScreen(FolderScreen):
         if event.key == self._sort:
             self._falling = not self._falling
             self._again()
+        elif event.key == "test":
+            self.notify(f"Trials are not sorted by their test score: {NEVER}.", severity="warning")
         elif event.key:
             self._order(event.key)
 
