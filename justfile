@@ -124,12 +124,22 @@ checkpoints *flags: setup
 cleanup *flags: setup
     @exec {{ redsm5 }} cleanup "$@"
 
+# List the configuration's keys, with values and defaults: just keys [WORD] [--format table|json|csv]
+[no-exit-message]
+keys *words: setup
+    @exec {{ redsm5 }} keys "$@"
+
+# Print the completion of commands, keys and ids for a shell: eval "$(just completion bash)"; zsh, fish
+[no-exit-message]
+completion *shell: setup
+    @exec {{ redsm5 }} completion "$@"
+
 # Ship waiting metrics to MLflow
 [no-exit-message]
 sync *flags: setup
     @exec {{ redsm5 }} sync "$@"
 
-# Check that what a study needs works here: just doctor [--json] [--experiments DIR]; runs without setup, too
+# Check that what a study needs works here: just doctor [--format table|json|csv] [--experiments DIR]; runs without setup, too
 [no-exit-message]
 doctor *flags:
     #!/bin/sh

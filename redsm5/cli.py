@@ -26,6 +26,8 @@ COMMANDS = {
     "summary": ("summarize.py", "summarize a study as JSON and as a page"),
     "checkpoints": ("checkpoints.py", "list a trial's checkpoints, kept or deleted, and why"),
     "cleanup": ("cleanup.py", "show reclaimable disk space; with --execute, delete it"),
+    "keys": ("keys.py", "list the configuration's keys: just keys WORD"),
+    "completion": ("completion.py", "print the completion of commands, keys and ids for bash, zsh or fish"),
     "sync": ("sync.py", "ship waiting metrics to MLflow"),
     "doctor": ("doctor.py", "check that what a study needs works here"),
     "sample-model": ("sample_model.py", "unpack a small pretrained encoder, for model=minilm"),

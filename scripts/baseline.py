@@ -1,4 +1,8 @@
-"""Train the baseline (TF-IDF with linear SVMs) on the same splits and report it: `just baseline [overrides]`."""
+"""Train the baseline (TF-IDF with linear SVMs) on the same splits and report it: `just baseline [overrides]`.
+
+just baseline                                   on the synthetic posts
+just baseline data=csv data.dir=DIR             on the posts of a folder, to compare a search on them with
+"""
 
 import json
 import sys
@@ -14,7 +18,7 @@ from redsm5.engine.errors import exit_with_message
 from redsm5.engine.migrations import LEGACY
 from redsm5.engine.spec import snapshot_of
 from redsm5.engine.study.launch import note_ignored
-from redsm5.engine.terminal import show
+from redsm5.engine.terminal import help_asked, show
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.evaluation.page import write_page
 from redsm5.evaluation.table import report_table
@@ -24,6 +28,8 @@ NAME = "tfidf-svm"
 
 
 def main() -> int:
+    if help_asked(sys.argv[1:], "just baseline", __doc__):
+        return 0
     files.make_private()
     config = compose(sys.argv[1:])
     log = open_logs(None)

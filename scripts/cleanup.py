@@ -10,7 +10,7 @@ from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.installed import command
 from redsm5.engine.storage.cleanup import KINDS, Found, cleanup
 from redsm5.engine.study.registry import read_studies
-from redsm5.engine.tables import add_format, as_json, as_table
+from redsm5.engine.tables import add_format, as_csv, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
 
 COLUMNS = ("kind", "order", "study", "bytes", "path", "reason")
@@ -75,14 +75,17 @@ def main() -> int:
         "--evict", action="store_true", help="with --execute: also delete what the budget would evict next"
     )
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
-    add_format(parser, ("table", "json"))
+    add_format(parser)
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
     files.make_private()
     if not experiments.is_dir():
         raise InputError(f"there is no folder {experiments}", remedy="Name the experiments folder with --experiments.")
     told = document(arguments, cleanup(experiments, execute=arguments.execute, evict=arguments.evict))
-    show(as_json(told) if arguments.format == "json" else text(told))
+    if arguments.format == "csv":
+        show(as_csv([*COLUMNS, "deleted"], told["items"]))
+    else:
+        show(as_json(told) if arguments.format == "json" else text(told))
     return 0
 
 

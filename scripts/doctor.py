@@ -1,4 +1,4 @@
-"""Check that what a study needs works here: `just doctor [--json] [--experiments DIR] [--tracking-uri URI]`.
+"""Check that what a study needs works here: `just doctor [--format json] [--experiments DIR] [--tracking-uri URI]`.
 
 The exit code is 1 if something required does not work, else 0. It must run on a broken installation: it needs only the
 standard library, and runs on a Python that is too old for the rest.
@@ -19,7 +19,7 @@ from redsm5.doctor import Finding, examine, folder, services, software  # noqa: 
 from redsm5.engine.files import make_private  # noqa: E402
 from redsm5.engine.installed import CHECKOUT  # noqa: E402
 from redsm5.engine.surroundings import prepare  # noqa: E402
-from redsm5.engine.tables import as_json  # noqa: E402
+from redsm5.engine.tables import add_format, add_json, as_csv, as_json  # noqa: E402
 from redsm5.engine.terminal import Parser, one_line, show  # noqa: E402
 
 
@@ -28,7 +28,8 @@ def main() -> int:
     parser = Parser(prog="just doctor", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     parser.add_argument("--tracking-uri", help="MLflow's address; default: the one that the studies used last")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_format(parser)
+    add_json(parser)
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
     found = examine(
@@ -50,9 +51,11 @@ def main() -> int:
         }
     )
     fit = all(finding.state != "fail" for finding in found.values())
-    if arguments.json:
-        checks = [{"name": name, **vars(finding)} for name, finding in found.items()]
+    checks = [{"name": name, **vars(finding)} for name, finding in found.items()]
+    if arguments.format == "json":
         show(as_json({"ok": fit, "checks": checks}))
+    elif arguments.format == "csv":
+        show(as_csv([*checks[0]], checks))
     else:
         for name, finding in found.items():
             show(as_line(name, finding))

@@ -1,4 +1,9 @@
-"""Train one trial and ship its metrics: `just train [overrides]`; trial.id=UUID resumes that trial."""
+"""Train one trial and ship its metrics: `just train [overrides]`; trial.id=UUID resumes that trial.
+
+just train train.epochs=10 train.learning_rate=1e-3     a trial with these values
+just train trial.id=UUID                                resumes a trial, or, with train.epochs=20, extends it
+just train dry_run=true                                 a few steps, of which only a log is written
+"""
 
 import sys
 from collections.abc import Sequence
@@ -23,12 +28,15 @@ from redsm5.engine.study.resuming import allow_more_epochs, trial_config
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.study.trial import create_trial, read_record
 from redsm5.engine.surroundings import note_open_to_all
+from redsm5.engine.terminal import help_asked
 from redsm5.engine.tracking.logs import open_logs
 from redsm5.engine.tracking.shipper import Shipper, tracking_uri
 from redsm5.task import task_of
 
 
 def main() -> int:
+    if help_asked(sys.argv[1:], "just train", __doc__):
+        return 0
     make_private()
     stop = StopRequest()
     task, words = task_of(sys.argv[1:])

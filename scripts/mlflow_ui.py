@@ -8,7 +8,7 @@ from pathlib import Path
 from redsm5.engine import paths
 from redsm5.engine.errors import InputError, LockedError, exit_with_message
 from redsm5.engine.files import make_private
-from redsm5.engine.installed import command
+from redsm5.engine.installed import command, typed
 from redsm5.engine.terminal import one_line, show
 from redsm5.engine.tracking import local
 
@@ -16,6 +16,9 @@ SWITCHES = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUT
 
 
 def main() -> int:
+    if {"-h", "--help"}.intersection(sys.argv[1:]):
+        show(typed(f"{__doc__}\n\nThe flags are those of `mlflow ui --help`, such as --port 5001."))
+        return 0
     experiments = Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments"))
     database, artifacts = experiments / paths.MLFLOW_DB, experiments.resolve() / paths.MLFLOW_ARTIFACTS
     if not database.is_file():
@@ -30,7 +33,7 @@ def main() -> int:
     words = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local.own_uri(experiments)]
     words += ["--default-artifact-root", artifacts.as_uri()]  # else artifacts go to the current folder
     words += ["--host", "127.0.0.1", "--workers", "1", *sys.argv[1:]]
-    os.execve(sys.executable, words, {**os.environ, **SWITCHES})
+    return os.execve(sys.executable, words, {**os.environ, **SWITCHES})
 
 
 if __name__ == "__main__":

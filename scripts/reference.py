@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from redsm5.config import Config, compose
 from redsm5.engine import errors
 from redsm5.engine.errors import RedSM5Error
+from redsm5.engine.sections import allowed, as_typed, models_in, proposed, said_of
 from redsm5.engine.terminal import Parser, show
 from redsm5.sections import VALIDATION_METRICS
 
@@ -73,76 +74,9 @@ EXIT_CODES = {
 # keys
 
 
-def said_of(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
-    """What a class's docstring says of the class, and its `Attributes:` block of each field, inherited ones included.
-
-    An entry names one field or several (`a, b: …`); a line may hold a second entry after the end of a sentence.
-    """
-    about, fields = "", dict[str, str]()
-    names = rf"(?:{'|'.join(model.model_fields)})"
-    for cls in (c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel):
-        text, _, block = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
-        about = about or linked(text)
-        for entry in re.split(r"\n {4}(?! )", "\n" + block.split("\n\n")[0]):
-            parts = re.split(rf"(?:^|(?<=\. ))({names}(?:, {names})*): ", " ".join(entry.split()))
-            for together, meaning in zip(parts[1::2], parts[2::2], strict=True):
-                for name in together.split(", "):
-                    fields.setdefault(name, linked(meaning))
-    return about, fields
-
-
 def linked(text: str) -> str:
     """The text in one line, with links to the pages that it names."""
     return re.sub(r"\bdocs/([\w-]+\.md)", r"[docs/\1](\1)", " ".join(text.split()))
-
-
-def allowed(schema: Any) -> str:
-    """The values that a field's JSON Schema allows, in words."""
-    if not isinstance(schema, dict) or not schema:
-        return "any value"
-    if "anyOf" in schema:
-        *others, last = map(allowed, schema["anyOf"])
-        return f"{', '.join(others)}, or {last}"
-    if "enum" in schema or "const" in schema:
-        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
-    match schema.get("type"):
-        case "null":
-            return "`null`"
-        case "boolean":
-            return "`true`, `false`"
-        case "string":
-            words, empty = schema.get("description"), not schema.get("minLength")
-            return f"text: {words}" if words else "text" if empty else "text, not empty"
-        case "array":
-            length = {schema.get("minItems"), schema.get("maxItems")}
-            count = f" of {length.pop()}" if len(length) == 1 and length != {None} else ""
-            return f"list{count}: {allowed(schema['items'])}"
-        case "object" if "additionalProperties" in schema:
-            names, value = schema.get("propertyNames"), schema["additionalProperties"]
-            below = isinstance(value, dict) and ("oneOf" in value or "$ref" in value)
-            values = "what is below" if below else allowed(value)
-            return f"mapping from {allowed(names) if names else 'text'} to {values}"
-        case "integer" | "number" as kind:
-            return ", ".join(filter(None, [{"integer": "whole number", "number": "number"}[kind], bounds(schema)]))
-    raise ValueError(f"no words for {schema}")
-
-
-def bounds(schema: Mapping[str, Any]) -> str:
-    """The limits of a number, in words."""
-    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    limits = [f"{word} {schema[name]:.10g}" for name, word in words.items() if name in schema]
-    if "minimum" in schema and "maximum" in schema:
-        limits = [f"{schema['minimum']:.10g} to {schema['maximum']:.10g}"]
-    if "multipleOf" in schema:
-        limits.append(f"a multiple of {schema['multipleOf']}")
-    return ", ".join(limits)
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The classes that an annotation contains, in its order."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def sections(
@@ -165,14 +99,14 @@ def sections(
             continue
         own = "required" if field.is_required() else shown(field.get_default(call_default_factory=True))
         default = own if values is None else shown(values[name])
-        rows.append([f"`{prefix}{name}`", allowed(schema["properties"][name]), default, meanings.get(name, "")])
+        rows.append([f"`{prefix}{name}`", allowed(schema["properties"][name]), default, linked(meanings.get(name, ""))])
         inner[name] = []
         for entry in models:
             kinds = allowed(entry.model_json_schema()["properties"]["type"])
             inner[name] += sections(entry, f"{prefix}{name}.KEY with type {kinds}", None, prefix=f"{prefix}{name}.KEY.")
     heading = f"### {title}\n\n" if title else ""
     if rows:
-        yield heading + wrapped(about) + table(["key", "values", "default", "description"], rows)
+        yield heading + wrapped(linked(about)) + table(["key", "values", "default", "description"], rows)
     for name in sorted(inner):
         yield from inner[name]
 
@@ -181,15 +115,7 @@ def shown(value: Any) -> str:
     """A value as it is typed after `key=`; of a long mapping, how many entries it has."""
     if isinstance(value, Mapping) and len(value) > SHOWN_ENTRIES:
         return f"{len(value)} entries"
-    return f"`{typed(value)}`"
-
-
-def typed(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(typed, value))}]"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    return f"`{as_typed(value)}`"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -213,7 +139,7 @@ def row_of(word: str, path: Path, default: Mapping[str, Any]) -> list[str]:
     """The choice, its description, and what it changes and requires."""
     values = composed([word])
     changes = {key: value for key, value in values.items() if value != default.get(key)}
-    sets = [f"`{key}={typed(value)}`" for key, value in changes.items() if key != SPACE]
+    sets = [f"`{key}={as_typed(value)}`" for key, value in changes.items() if key != SPACE]
     if SPACE in changes:
         sets.append(f"the [search space](#search-spaces) `search={search_of(changes[SPACE])}`")
     sets += [f"requires `{key}`" for key, value in values.items() if value is None and key not in default]
@@ -266,23 +192,6 @@ def search_spaces() -> str:
     keys = list(dict.fromkeys(key for name in sorted(of, key=lambda name: -len(of[name])) for key in of[name]))
     rows = [[f"`{key}`", *(proposed(space.get(key)) for space in of.values())] for key in keys]
     return table(["key", *(f"`search={name}`" for name in of)], rows)
-
-
-def proposed(parameter: Mapping[str, Any] | None) -> str:
-    """The values of one parameter of a search space, and the condition under which it is drawn."""
-    if parameter is None:
-        return "–"
-    if "choices" in parameter:
-        values = ", ".join(f"`{typed(value) or '(none)'}`" for value in parameter["choices"])
-    else:
-        scale = ", log" if parameter.get("log") else ""
-        values = f"{parameter['low']:.10g} to {parameter['high']:.10g}{scale}"
-        if points := parameter.get("points"):
-            values += f" (grid: {points})"
-    for key, when in (parameter.get("when") or {}).items():
-        conditions = when if isinstance(when, list) else [when]
-        values += f"; if `{key}` is {' or '.join(f'`{typed(value)}`' for value in conditions)}"
-    return values
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from redsm5.engine.study.ids import HELP, find_trial
 from redsm5.engine.study.launch import note_ignored
 from redsm5.engine.study.signals import StopRequest
 from redsm5.engine.study.trial import open_store, read_record
-from redsm5.engine.tables import as_json
+from redsm5.engine.tables import add_format, add_json, as_json
 from redsm5.engine.task import Task
 from redsm5.engine.terminal import Parser, show
 from redsm5.engine.tracking.logs import open_logs
@@ -43,7 +43,8 @@ def main() -> int:
     parser.add_argument(
         "--launch", help="a launch configuration, by its name in accelerate_configs/; default: the trial's own"
     )
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    add_format(parser, ("table", "json"))
+    add_json(parser)
     arguments = parser.parse_args()
     files.make_private()
     stop = StopRequest()
@@ -57,7 +58,7 @@ def main() -> int:
         into = folder_for_repetitions(stack, arguments.into)
         training = compare_training(folder, report, train_again(config, into, task, stop, log))
     told = verdict(folder.name.removeprefix("trial_"), report, checkpoint, training)
-    show(as_json(told) if arguments.json else text(told))
+    show(as_json(told) if arguments.format == "json" else text(told))
     return 0 if told["reproduced"] else 2
 
 

@@ -1,21 +1,32 @@
-"""Summarize a study (default: the newest) as JSON and as a page: `just summary [STUDY] [--json]`."""
+"""Summarize a study (default: the newest) as JSON and as a page: `just summary [STUDY] [--format table|json|csv]`."""
 
 import errno
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from redsm5.engine import files, paths
 from redsm5.engine.errors import InputError, exit_with_message
 from redsm5.engine.installed import command
+from redsm5.engine.jsonio import dumps
 from redsm5.engine.study.ids import find_study
-from redsm5.engine.tables import Row, as_json, as_table
+from redsm5.engine.tables import Row, add_format, add_json, as_csv, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
 from redsm5.evaluation.standing import remarks
-from redsm5.reports import StudySummary
+from redsm5.reports import StudySummary, SummaryTrial
 
 COLUMNS = ("trial", "state", "validation", "95_%_interval", "near", "test_f1_macro", "epoch", "bytes", "report")
 SHOWN = 10
+
+
+TRIAL_COLUMNS = tuple(SummaryTrial.model_fields)
+
+
+def flat(trial: Mapping[str, Any]) -> Row:
+    """A trial as a row of CSV: its parameters are one cell, as JSON."""
+    return {**trial, "parameters": dumps(trial["parameters"]).decode()}
 
 
 def table(summary: StudySummary) -> str:
@@ -118,7 +129,8 @@ def write_missing_pages(experiments: Path, study_id: str) -> None:
 def main() -> int:
     parser = Parser(prog="just summary", description=__doc__)
     parser.add_argument("study", nargs="?", help="its name, its uuid or the first digits of it; default: the newest")
-    parser.add_argument("--json", action="store_true", help="print summary.json and write nothing")
+    add_format(parser, what="json, csv: print summary.json, or its trials, and write nothing; default: table")
+    add_json(parser)
     parser.add_argument("--experiments", type=Path, default=Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments")))
     arguments = parser.parse_args()
     experiments: Path = arguments.experiments
@@ -127,8 +139,9 @@ def main() -> int:
     from redsm5.evaluation.summary import make_summary, write_summary
 
     files.make_private()
-    if arguments.json:
-        show(as_json(make_summary(experiments, study)[0].model_dump(mode="json")))
+    if arguments.format != "table":
+        made = make_summary(experiments, study)[0].model_dump(mode="json")
+        show(as_json(made) if arguments.format == "json" else as_csv(TRIAL_COLUMNS, list(map(flat, made["trials"]))))
         return 0
     try:
         write_missing_pages(experiments, study.study_id)
@@ -136,7 +149,7 @@ def main() -> int:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS):
             raise
-        printed = command("summary", study.name, "--json", experiments=experiments)
+        printed = command("summary", study.name, "--format", "json", experiments=experiments)
         raise InputError(
             f"the summary cannot be written: {error.strerror}",
             where=str(error.filename),

@@ -9,10 +9,11 @@ import yaml  # OmegaConf's own reader of YAML
 from omegaconf import OmegaConf
 
 from redsm5.engine import migrations
-from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.errors import ConfigError
 from redsm5.engine.overrides import is_text, refuse_secrets, text_as_typed
 from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParameter
 from redsm5.engine.spec import StudySpec, as_choice, flatten, known_keys, searchable_keys, with_parameters
+from redsm5.engine.tables import nearest_key
 
 C = TypeVar("C", bound=StudySpec)
 
@@ -112,7 +113,7 @@ def check_space(config: StudySpec) -> None:
     for key in space:
         if key not in searchable and not config.can_be_searched(key):
             raise ConfigError(
-                f"search.space names {key}{nearest(key, searchable)}",
+                f"search.space names {key}{nearest_key(key, searchable)}",
                 remedy=f"Only keys of {', '.join(_sections(searchable))} can be searched.",
             )
     _check_conditions(config)
@@ -136,7 +137,7 @@ def _check_conditions(config: StudySpec) -> None:
     for key, parameter in space.items():
         for parent, allowed in parameter.when.items():
             if parent not in above and (parent in space or parent not in known):
-                near = nearest(parent, [*above, *(name for name in known if name not in space)])
+                near = nearest_key(parent, [*above, *(name for name in known if name not in space)])
                 raise ConfigError(
                     f"search.space: {key} depends on {parent}, which must be declared before it{near}",
                     remedy=f"Declare {parent} before it, or use another key of the configuration.",

@@ -3,10 +3,11 @@
 A task adds sections of its own (redsm5/engine/spec.py). Errors are formatted in redsm5/engine/spec.py.
 """
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -297,3 +298,100 @@ class TrialSection(Section):
     """
 
     id: Annotated[str, TRIAL_ID] | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what the classes say of their keys, for the reference and for `just keys`
+
+
+def said_of(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
+    """What a class's docstring says of the class, and its `Attributes:` block of each field, inherited ones included.
+
+    An entry names one field or several (`a, b: …`); a line may hold a second entry after the end of a sentence.
+    """
+    about, fields = "", dict[str, str]()
+    names = rf"(?:{'|'.join(model.model_fields)})"
+    for cls in (c for c in model.__mro__ if issubclass(c, BaseModel) and c is not BaseModel):
+        text, _, block = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")
+        about = about or " ".join(text.split())
+        for entry in re.split(r"\n {4}(?! )", "\n" + block.split("\n\n")[0]):
+            parts = re.split(rf"(?:^|(?<=\. ))({names}(?:, {names})*): ", " ".join(entry.split()))
+            for together, meaning in zip(parts[1::2], parts[2::2], strict=True):
+                for name in together.split(", "):
+                    fields.setdefault(name, " ".join(meaning.split()))
+    return about, fields
+
+
+def allowed(schema: Any) -> str:
+    """The values that a field's JSON Schema allows, in words."""
+    if not isinstance(schema, dict) or not schema:
+        return "any value"
+    if "anyOf" in schema:
+        *others, last = map(allowed, schema["anyOf"])
+        return f"{', '.join(others)}, or {last}"
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    match schema.get("type"):
+        case "null":
+            return "`null`"
+        case "boolean":
+            return "`true`, `false`"
+        case "string":
+            words, empty = schema.get("description"), not schema.get("minLength")
+            return f"text: {words}" if words else "text" if empty else "text, not empty"
+        case "array":
+            length = {schema.get("minItems"), schema.get("maxItems")}
+            count = f" of {length.pop()}" if len(length) == 1 and length != {None} else ""
+            return f"list{count}: {allowed(schema['items'])}"
+        case "object" if "additionalProperties" in schema:
+            names, value = schema.get("propertyNames"), schema["additionalProperties"]
+            below = isinstance(value, dict) and ("oneOf" in value or "$ref" in value)
+            values = "what is below" if below else allowed(value)
+            return f"mapping from {allowed(names) if names else 'text'} to {values}"
+        case "integer" | "number" as kind:
+            return ", ".join(filter(None, [{"integer": "whole number", "number": "number"}[kind], bounds(schema)]))
+    raise ValueError(f"no words for {schema}")
+
+
+def bounds(schema: Mapping[str, Any]) -> str:
+    """The limits of a number, in words."""
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    limits = [f"{word} {schema[name]:.10g}" for name, word in words.items() if name in schema]
+    if "minimum" in schema and "maximum" in schema:
+        limits = [f"{schema['minimum']:.10g} to {schema['maximum']:.10g}"]
+    if "multipleOf" in schema:
+        limits.append(f"a multiple of {schema['multipleOf']}")
+    return ", ".join(limits)
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The classes that an annotation contains, in its order."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def as_typed(value: Any) -> str:
+    """A value as it is typed after `key=`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(as_typed, value))}]"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def proposed(parameter: Mapping[str, Any] | None) -> str:
+    """The values of one parameter of a search space, and the condition under which it is drawn."""
+    if parameter is None:
+        return "–"
+    if "choices" in parameter:
+        values = ", ".join(f"`{as_typed(value) or '(none)'}`" for value in parameter["choices"])
+    else:
+        scale = ", log" if parameter.get("log") else ""
+        values = f"{parameter['low']:.10g} to {parameter['high']:.10g}{scale}"
+        if points := parameter.get("points"):
+            values += f" (grid: {points})"
+    for key, when in (parameter.get("when") or {}).items():
+        conditions = when if isinstance(when, list) else [when]
+        values += f"; if `{key}` is {' or '.join(f'`{as_typed(value)}`' for value in conditions)}"
+    return values

@@ -17,11 +17,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from redsm5.engine import files, migrations, paths
 from redsm5.engine.documents import unreadable
 from redsm5.engine.errors import ConfigError, InputError, nearest
-from redsm5.engine.installed import LAUNCH_DIR
+from redsm5.engine.installed import LAUNCH_DIR, command
 from redsm5.engine.jsonio import dumps, loads
 from redsm5.engine.overrides import ADDRESSES, is_group
 from redsm5.engine.redaction import redact_address
 from redsm5.engine.sections import RetentionConfig, SearchConfig, Section, StudyConfig, TrainingLoop, TrialSection
+from redsm5.engine.tables import nearest_key
 
 ENGINE_CONF = Path(__file__).parent / "conf"
 
@@ -160,7 +161,7 @@ def validate(kind: type[C], raw: Mapping[Any, Any]) -> C:
     except ValidationError as error:
         faults = [_fault(kind, e["type"], e["loc"], e.get("input"), e["msg"]) for e in error.errors()]
         raise ConfigError(
-            "\n".join(dict.fromkeys(faults)), remedy="docs/reference.md describes the keys and their values."
+            "\n".join(dict.fromkeys(faults)), remedy=f"`{command('keys')}` lists the keys and their values."
         ) from None
 
 
@@ -180,7 +181,7 @@ def with_parameters(config: C, parameters: Mapping[str, Any]) -> C:
         target = raw
         for section in sections:
             if not isinstance(target.get(section), dict):
-                raise ConfigError(f"unknown key {key}={value!r}{nearest(key, known_keys(config))}")
+                raise ConfigError(f"unknown key {key}={value!r}{nearest_key(key, known_keys(config))}")
             target = target[section]
         target[name] = value
     return validate(type(config), raw)
@@ -368,7 +369,7 @@ def _fault(kind: type[StudySpec], error: str, loc: tuple[int | str, ...], value:
         allowed = (
             f"; {section or 'the top level'} has: {', '.join(n.rpartition('.')[2] for n in known)}" if known else ""
         )
-        return f"unknown key {key}={value}{nearest(key, known) or nearest(key, every)}{allowed}"
+        return f"unknown key {key}={value}{nearest(key, known) or nearest_key(key, every)}{allowed}"
     if error == "value_error":
         return f"{key}: {message.removeprefix('Value error, ')}"
     if error == "missing":

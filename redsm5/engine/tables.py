@@ -7,22 +7,60 @@ import argparse
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from redsm5.engine.errors import closest, nearest
 from redsm5.engine.jsonio import dumps, finite
 from redsm5.engine.terminal import escaped, one_line
-from redsm5.engine.timeline import TimeLeft
+
+if TYPE_CHECKING:  # the doctor prints its table without any package
+    from redsm5.engine.timeline import TimeLeft
 
 FORMATS = ("table", "json", "csv")
 GAP = "  "
 COMPUTED = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes these for a formula
 
+# What columns and lines call the keys of these names.
+SHORT_NAMES = {
+    "model_id": "model",
+    "criteria_head_type": "head",
+    "criteria_pooling": "pooling",
+    "criteria_hidden_dim": "hidden",
+    "evidence_head_type": "evidence",
+    "task_coupling": "coupling",
+    "input_format": "format",
+    "loss_function": "loss",
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "accumulation_steps": "accumulate",
+}
+
 Row = Mapping[str, str | int | float | None]
 """A row's values by the names of their columns; every row has the same ones in the same order."""
 
 
-def add_format(parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS) -> None:
-    parser.add_argument("--format", choices=formats, default="table", help="how it is printed; default: table")
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """A suggestion of the known key that may be meant: one that is shown so, ends so, or is like it; or ""."""
+    last = key.rpartition(".")[2]
+    full = {short: name for name, short in SHORT_NAMES.items()}.get(key, last)
+    by_end = {other.rpartition(".")[2]: other for other in reversed(known)}
+    if full in by_end:
+        return f"; nearest: {by_end[full]}"
+    if said := nearest(key, known):
+        return said
+    close = closest(last, [*by_end]) if last else None
+    return f"; nearest: {by_end[close]}" if close else ""
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The older way to write --format json, which is not shown."""
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help=argparse.SUPPRESS)
+
+
+def add_format(
+    parser: argparse.ArgumentParser, formats: Sequence[str] = FORMATS, what: str = "how it is printed; default: table"
+) -> None:
+    parser.add_argument("--format", choices=formats, default="table", help=what)
 
 
 def as_json(document: Any) -> str:
@@ -70,7 +108,7 @@ def duration_text(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def left_text(left: TimeLeft | None) -> str:
+def left_text(left: "TimeLeft | None") -> str:
     """The time left and its range, for a person."""
     if left is None:
         return "time left not known yet"

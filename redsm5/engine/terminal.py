@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from redsm5.engine.installed import typed
@@ -68,6 +69,22 @@ def _in_encoding(found: "re.Match[str]", encoding: str) -> str:
     except UnicodeEncodeError:
         return _as_json(found) if unicodedata.category(found[0])[0] in "LMN" else "?"
     return found[0]
+
+
+def help_asked(words: Sequence[str], prog: str, doc: str | None) -> bool:
+    """Print the help of a command that takes overrides, if a word asks for it: -h or --help."""
+    if not {"-h", "--help"}.intersection(words):
+        return False
+    lines = [
+        f"usage: {typed(prog)} [KEY=VALUE ...]",
+        "",
+        (doc or "").strip(),
+        "",
+        "KEY=VALUE sets a key (train.epochs=10), or chooses a group's file (model=bert_base).",
+        "`just keys` lists all keys, `just keys WORD` those that have to do with a word; docs/reference.md has groups.",
+    ]
+    show("\n".join(map(typed, "\n".join(lines).splitlines())))
+    return True
 
 
 class Parser(argparse.ArgumentParser):

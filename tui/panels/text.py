@@ -11,6 +11,7 @@ from functools import lru_cache
 from rich.text import Text
 
 from redsm5.engine.records import Event, TrialRecord
+from redsm5.engine.tables import SHORT_NAMES
 
 SYMBOLS = {
     "queued": "…",
@@ -37,22 +38,6 @@ STYLES = {
 }
 DIM = "dim"
 LONGEST = 500  # the most characters of one value from a file
-# Short names of parameters; other parameters are named by the last part of their key.
-NAMES = {
-    "model_id": "model",
-    "criteria_head_type": "head",
-    "criteria_pooling": "pooling",
-    "criteria_hidden_dim": "hidden",
-    "evidence_head_type": "evidence",
-    "task_coupling": "coupling",
-    "input_format": "format",
-    "loss_function": "loss",
-    "learning_rate": "lr",
-    "batch_size": "batch",
-    "accumulation_steps": "accumulate",
-}
-
-
 COMMAND = 1000  # characters of a command that can be pasted
 
 
@@ -119,7 +104,7 @@ def parameter(setting: object) -> str:
 def parameter_name(key: str) -> str:
     """A parameter's name in a column or a line: its short name, or the last part of its key."""
     last = clean(key, 80).rsplit(".", 1)[-1]
-    return NAMES.get(last, last)
+    return SHORT_NAMES.get(last, last)
 
 
 def state(name: str, *, word: bool = True) -> Text:

@@ -64,7 +64,7 @@ def importance(experiments: Path, study_id: str) -> Importance:
     Raises:
         OSError: it refused, or could not be run; the message says why.
     """
-    said = _run("summarize", "--json", "--experiments", str(experiments), "--", study_id)
+    said = _run("summarize", "--format", "json", "--experiments", str(experiments), "--", study_id)
     try:
         return parse(said, Importance)
     except ValueError as error:

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from redsm5.engine.errors import ConfigError, nearest
+from redsm5.engine.errors import ConfigError
 from redsm5.engine.overrides import refuse_secrets, text_as_typed
 from redsm5.engine.rungs import Ladder, ladder
 from redsm5.engine.searchspace import holds, read_yaml
 from redsm5.engine.sections import CategoricalParameter, Parameter
 from redsm5.engine.spec import StudySpec, as_choice, flatten, searchable_keys, with_parameters
+from redsm5.engine.tables import nearest_key
 from redsm5.engine.task import Task
 
 MAX_GRID = 10_000  # points; as many trials as an experiments folder is made for
@@ -167,7 +168,7 @@ def _checked_set(config: C, task: Task[C], values: Any, where: str) -> dict[str,
     for key, value in values.items():
         if key not in searchable:
             raise ConfigError(
-                f"unknown key {key}={value}{nearest(str(key), searchable)}",
+                f"unknown key {key}={value}{nearest_key(str(key), searchable)}",
                 where=where,
                 remedy="A parameter set has dotted keys that can be searched, for example train.epochs.",
             )
