@@ -187,7 +187,7 @@ async def test_of_a_killed_driver_p_copies_the_command_that_resumes_the_study(fo
         folder.leave()
         await settled(pilot)
         assert "■ no driver" in shown(app)
-        assert "Nothing is running. 1 trial interrupted. This command resumes the search" in words(app)
+        assert "Nothing is running. 1 interrupted. To resume it:" in words(app)
         await pilot.press("e", "E", "x")
         assert not isinstance(app.screen, ConfirmScreen)
         assert notices(app).count("Nothing runs night-search, so nothing would obey.") == 3

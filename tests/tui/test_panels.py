@@ -50,9 +50,13 @@ def test_the_overview_says_it_all(frozen):
     ("states", "state", "says"),
     [
         (("completed",) * 3, "completed", "The study is done. 4 shows the report of its best trial"),
-        (("completed", "interrupted"), "running", "(p copies it):\n    just hpo study.name=night-search "),
+        (
+            ("completed", "interrupted"),
+            "running",
+            "1 interrupted. To resume it:\n    just hpo study.name=night-search ",
+        ),
         (("completed",), "stopped", "  just hpo study.name=night-search experiments=/"),
-        ((), "running", "Nothing is running. This command resumes"),
+        ((), "running", "Nothing is running. To resume it:"),
     ],
 )
 def test_where_nothing_runs_it_says_how_to_go_on(folder, states, state, says):

@@ -14,7 +14,6 @@ from . import text
 from .storage import usage
 from .study import best, empty, metric, resume, status, title
 from .text import COMMAND, DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
-from .text import trials as trials_of
 
 LONGEST_LEFT_S = 1e8  # three years: beyond it nothing is told
 PASSING = ("queued", "preparing", "finishing")  # states that the next one supersedes
@@ -88,8 +87,8 @@ def _idle(snapshot: Snapshot) -> str:
         return f"Trial {number(waiting[-1])} is starting." if waiting else "The driver is starting a trial."
     held = trials.counts["interrupted"] + len(trials.active)  # those that were killed still claim to run
     paused = "\nA pause is still ordered: p takes it back." if PAUSE in snapshot.orders else ""
-    waits = f" {trials_of(held)} interrupted." if held else ""
-    return f"Nothing is running.{waits} This command resumes the search (p copies it):\n  {resume(snapshot)}{paused}"
+    waits = f" {held:,} interrupted." if held else ""
+    return f"Nothing is running.{waits} To resume it:\n  {resume(snapshot)}{paused}"
 
 
 def _at_work(view: View, trial: TrialRecord) -> list[Text]:
