@@ -65,7 +65,7 @@ def values(schema: dict[str, object]) -> Iterator[tuple[str, str]]:
     yield from walk(properties, "")
 
 
-BASH = r"""# Completion of redsm5 for bash and zsh, made by `just completion`.
+BASH = r"""# Completion of redsm5 for bash and zsh, made by `just completion bash`.
 if [ -n "${ZSH_VERSION-}" ]; then
     whence compdef >/dev/null || { autoload -Uz compinit && compinit -D -u; }
     autoload -U +X bashcompinit && bashcompinit
@@ -164,7 +164,7 @@ complete -o default -F _redsm5_complete redsm5
 [ -z "$_redsm5_checkout" ] || complete -o default -F _redsm5_complete just
 """
 
-FISH = r"""# Completion of redsm5 for fish, made by `just completion`.
+FISH = r"""# Completion of redsm5 for fish, made by `just completion fish`.
 set -g __redsm5_checkout @CHECKOUT@
 
 function __redsm5_ours # whether it is redsm5, or just in the checkout

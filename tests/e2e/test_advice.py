@@ -43,6 +43,7 @@ FILLED = {
     "*sys.argv[1:]": "",  # what was typed itself
     "URI": "sqlite:///{experiments}/mlflow.db",
     "ID": "{trial}",
+    "WORD": "rate",
     "FILE": "{posts}",
     "DIR": "{experiments}",
 }

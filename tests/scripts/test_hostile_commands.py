@@ -171,7 +171,7 @@ def test_json_holds_the_very_names_and_csv_those_without_escapes(run: Callable[.
     assert json.loads(run("studies", "--format", "json").stdout)[0]["name"] == HARM
     assert json.loads(run("summarize", "--json").stdout)["name"] == HARM
     rows = list(csv.reader(io.StringIO(run("studies", "--format", "csv").stdout.decode())))
-    assert [len(row) for row in rows] == [10, 10]
+    assert [len(row) for row in rows] == [13, 13]
 
 
 def test_a_report_s_figures_and_a_verdict_stay_in_their_lines() -> None:
