@@ -411,6 +411,11 @@ class StudySummary(SecondForm):
     baseline: SummaryBaseline | None = None
     time_left: SecondsLeft | None = None
 
+    @property
+    def others(self) -> list[SummaryTrial]:
+        """The trials but the best one."""
+        return [row for row in self.trials if self.best is None or row.trial_id != self.best.trial_id]
+
 
 # The documents with a file of their own, by the names of their schemas in redsm5/schemas/.
 SCHEMAS: dict[str, type[Document]] = {

@@ -18,8 +18,7 @@ from redsm5.engine.sections import CategoricalParameter
 from redsm5.engine.spec import as_choice, flatten, load_snapshot
 from redsm5.engine.study.registry import study_by_name
 from redsm5.engine.task import CheckedData, Task
-from redsm5.evaluation.standing import beside_baseline, remarks, with_test
-from redsm5.noise import scores_of
+from redsm5.noise import beside_baseline, remarks, scores_of, with_test
 from redsm5.reports import SummaryBest
 
 METHODS = "train.augmentation.methods"

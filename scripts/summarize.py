@@ -14,7 +14,7 @@ from redsm5.engine.jsonio import dumps
 from redsm5.engine.study.ids import find_study
 from redsm5.engine.tables import Row, add_format, add_json, as_csv, as_json, as_table
 from redsm5.engine.terminal import Parser, one_line, show
-from redsm5.evaluation.standing import remarks
+from redsm5.noise import remarks
 from redsm5.reports import StudySummary, SummaryTrial
 
 COLUMNS = ("trial", "state", "validation", "95_%_interval", "near", "test_f1_macro", "epoch", "bytes", "report")
@@ -38,7 +38,7 @@ def table(summary: StudySummary) -> str:
         test = best.test_metrics.criteria_matching.f1_macro if best.test_metrics else None
         beside = "" if test is None else f"; its F1 macro on the test split: {test:.4f}"
         lines.append(f"best {summary.metric} on validation: {best.value:.4f}, trial {best.number}{beside}")
-    lines += remarks(summary.metric, best, summary.baseline, summary.trials)
+    lines += remarks(summary.metric, best, summary.baseline, [row.within_noise for row in summary.others])
     if left := summary.time_left:
         lines.append(str(left))
     lines += _confirmation(summary)

@@ -12,9 +12,17 @@ from redsm5.engine.errors import InputError
 from redsm5.engine.records import StudyRecord
 from redsm5.evaluation.bootstrap import criteria_samples, weightings
 from redsm5.evaluation.predict import Predictions
-from redsm5.evaluation.standing import beside_baseline, remarks, with_test
 from redsm5.evaluation.thresholds import default_thresholds, score, score_samples, vector
-from redsm5.noise import Scores, baseline_of, interval_of_difference, scores_of, within_noise
+from redsm5.noise import (
+    Scores,
+    baseline_of,
+    beside_baseline,
+    interval_of_difference,
+    remarks,
+    scores_of,
+    with_test,
+    within_noise,
+)
 from redsm5.reports import PredictionsRecord, ScoreSamples, SummaryBest
 from redsm5.task import baseline_command
 from tests.evaluation.conftest import STUDY, report_of

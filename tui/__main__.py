@@ -13,6 +13,7 @@ from redsm5.engine.terminal import Parser, show
 
 from .panels import overview
 from .read.reader import Reader
+from .read.standing import StandingReader
 from .read.storage import StorageReader
 from .read.view import View
 
@@ -81,7 +82,8 @@ def print_once(experiments: Path) -> int:
     snapshot = Reader(experiments).read()
     study = snapshot.study.study_id if snapshot.study else None
     counted = StorageReader(experiments).look(study, snapshot.trials, ONCE_S)
-    show(overview.page(View(snapshot, storage=counted)))
+    standing = StandingReader(experiments).look(snapshot.study, snapshot.trials, ONCE_S)
+    show(overview.page(View(snapshot, storage=counted, standing=standing)))
     return 0
 
 

@@ -12,7 +12,7 @@ from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParamet
 from redsm5.engine.timeline import Moment
 from redsm5.evaluation import plots
 from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
-from redsm5.evaluation.standing import remarks
+from redsm5.noise import remarks
 from redsm5.reports import StudySummary, SummaryTrial
 
 MOST_LINES = 300  # trials in the parallel coordinates; if there are more, a sample evenly spaced by rank
@@ -39,7 +39,7 @@ def render_summary(
         summary=summary,
         best_row=next((row for row in summary.trials if summary.best and row.trial_id == summary.best.trial_id), None),
         best_metrics=_best_metrics(summary),
-        remarks=remarks(summary.metric, summary.best, summary.baseline, summary.trials),
+        remarks=remarks(summary.metric, summary.best, summary.baseline, [row.within_noise for row in summary.others]),
         baseline_link=_link(experiments, summary.baseline.report) if summary.baseline else None,
         links={trial_id: link for trial_id, report in reports if (link := _link(experiments, report))},
         numbers=numbers,

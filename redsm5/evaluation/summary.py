@@ -22,9 +22,8 @@ from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time, time_left
 from redsm5.evaluation.confirmation import confirmation_of
 from redsm5.evaluation.importance import parameter_importance
-from redsm5.evaluation.standing import beside_baseline, beside_best, with_test
 from redsm5.evaluation.studypage import render_summary, scored
-from redsm5.noise import Scores, scores_of
+from redsm5.noise import Scores, beside_baseline, beside_best, scores_of, with_test
 from redsm5.reports import (
     CHOSEN_BY_VALIDATION,
     EvaluationReport,

@@ -227,7 +227,7 @@ def look(root, kept=None, most=3):
 
 def shown(view, word="x"):
     """All that the screens would show of it."""
-    parts = [overview.page(view), study.empty(view.snapshot), overview.pace(view), overview.leader(view.snapshot)]
+    parts = [overview.page(view), study.empty(view.snapshot), overview.pace(view), overview.leader(view)]
     parts += [study.title(view.snapshot), study.status(view.snapshot), *overview.lately(view)]
     now = int(time.time() * 1000)
     parts += [storage.usage(view.snapshot, view.storage, 40, now), *storage.moves(view, 60, now)]
@@ -237,7 +237,7 @@ def shown(view, word="x"):
     parts += [column.label for column in columns]
     parts.append(trials.counts(view, 1))
     for t in view.snapshot.trials[:20]:
-        parts += [*trials.cells(t, view, columns), trials.detail(t)]
+        parts += [*trials.cells(t, view, columns), trials.detail(t, view)]
         for column in columns:
             trials.sorting(column.key, view.notes)(t)
     keys = ordered(view.snapshot.trials.parameters, view.importance)
@@ -259,12 +259,15 @@ def shown(view, word="x"):
             report.missing(one),
         ]
         if detail.report:
-            parts.append(report.report(detail.report, 74))
+            parts.append(report.report(detail.report, view.standing, 74))
         for series in [*detail.series.values()][:10]:
             for scale in (False, True):
                 parts.append(draw(Chart([Line(series.steps, series.values)], log=scale), 30, 7))
     if view.details:
-        parts += [compare.parameters([*view.details.values()]), compare.symptoms([*view.details.values()])]
+        parts += [
+            compare.parameters([*view.details.values()], view.standing),
+            compare.symptoms([*view.details.values()], view.standing),
+        ]
     return "\n".join(part if isinstance(part, str) else part.plain for part in parts)
 
 

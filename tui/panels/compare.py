@@ -6,6 +6,7 @@ from rich.text import Text
 
 from ..read.detail import TrialDetail
 from ..read.reader import score
+from ..read.standing import Standing
 from ..read.view import View
 from . import text
 from .curves import Curve
@@ -29,8 +30,9 @@ def compared(view: View) -> list[TrialDetail]:
     return [view.details[trial_id] for trial_id in view.marked if trial_id in view.details]
 
 
-def parameters(details: Sequence[TrialDetail], width: int = 0, height: int = 0) -> Text:
-    """The parameters in which they differ, one column per trial; above them, their states and scores.
+def parameters(details: Sequence[TrialDetail], standing: Standing, width: int = 0, height: int = 0) -> Text:
+    """The parameters in which they differ, one column per trial; above them, their states and scores, and whether these
+    are within noise of the best.
 
     The columns take the width; what is the same in all trials follows where there is room.
     """
@@ -41,6 +43,8 @@ def parameters(details: Sequence[TrialDetail], width: int = 0, height: int = 0) 
     rows: list[tuple[str, list[str]]] = [
         ("state", [d.record.state for d in details]),
         ("best", [text.value(score(d.record)) for d in details]),
+        ("95 % interval", [_bounds(standing, d.record.trial_id) for d in details]),
+        ("noise", ["≈ the best" if d.record.trial_id in standing.near else "" for d in details]),
         ("epochs", [f"{d.record.epoch}/{d.record.epochs}" for d in details]),
         ("bytes", [text.size(d.record.bytes) for d in details]),
     ]
@@ -49,6 +53,7 @@ def parameters(details: Sequence[TrialDetail], width: int = 0, height: int = 0) 
         settings = [d.record.parameters.get(key, "–") for d in details]
         if any(setting != settings[0] for setting in settings):
             rows.append((text.parameter_name(key), [text.parameter(setting) for setting in settings]))
+    rows = [(name, cells) for name, cells in rows if any(cells)]
     for name, cells in rows:
         page.append(f"\n{name:<20.19}", text.DIM).append("".join(f"{cell:<{each}.{each - 1}}" for cell in cells))
     alike = [key for key in keys if text.parameter_name(key) not in {name for name, _ in rows}]
@@ -57,8 +62,15 @@ def parameters(details: Sequence[TrialDetail], width: int = 0, height: int = 0) 
     return page
 
 
-def symptoms(details: Sequence[TrialDetail], width: int = 0, height: int = 0) -> Text:
-    """The first trial's F1 per symptom, and the others' differences from it; with bars where there is room."""
+def _bounds(standing: Standing, trial_id: str) -> str:
+    bounds = standing.intervals.get(trial_id)
+    return f"{bounds[0]:.2f}–{bounds[1]:.2f}" if bounds else ""
+
+
+def symptoms(details: Sequence[TrialDetail], standing: Standing, width: int = 0, height: int = 0) -> Text:
+    """The first trial's F1 per symptom, and the others' differences from it; with bars where there is room. Below, the
+    baseline's macro F1.
+    """
     first = details[0].report
     if first is None:
         return Text(
@@ -68,7 +80,8 @@ def symptoms(details: Sequence[TrialDetail], width: int = 0, height: int = 0) ->
     rows = [(row.id, row.f1) for row in first.test_metrics.criteria_matching.per_criterion]
     rows.append(("macro F1", first.test_metrics.criteria_matching.f1_macro))
     if width >= 40 and height >= len(rows) * (len(details) + 2):
-        return _with_bars(details, [(name, [f1, *(other.get(name) for other in others)]) for name, f1 in rows], width)
+        each = [(name, [f1, *(other.get(name) for other in others)]) for name, f1 in rows]
+        return _with_bars(details, each, width).append_text(_baseline(standing))
     page = Text.assemble((f"{'':<18}{text.number(details[0].record):>7}", text.DIM))
     for detail in details[1:]:
         page.append(f"{text.number(detail.record):>8}", text.DIM)
@@ -76,7 +89,13 @@ def symptoms(details: Sequence[TrialDetail], width: int = 0, height: int = 0) ->
         page.append(f"\n{text.clean(name, 18):<18}").append(f"{'–' if f1 is None else f'{f1:.2f}':>7}", "bold")
         for other in others:
             page.append_text(_change(other.get(name), f1))
-    return page
+    return page.append_text(_baseline(standing))
+
+
+def _baseline(standing: Standing) -> Text:
+    """The line of the baseline, if there is one."""
+    f1 = standing.test_f1_macro
+    return Text("" if f1 is None else f"\n{'baseline macro F1':<18}{f1:>7.2f}", text.DIM)
 
 
 def _change(there: float | None, f1: float | None) -> Text:

@@ -43,12 +43,14 @@ def pace(view: View, *, words: bool = False) -> Text:
     return line
 
 
-def leader(snapshot: Snapshot) -> Text:
-    """The best trial and its parameters, one per line."""
-    trial = snapshot.trials.best
+def leader(view: View) -> Text:
+    """The best trial, what to know of its score, and its parameters, one per line."""
+    trial = view.snapshot.trials.best
     if trial is None or trial.best is None:
         return Text("no trial completed yet", DIM)
     page = Text.assemble((f"★ {number(trial)}", "bold"), f"  {value(trial.best.value)} after epoch {trial.best.epoch}")
+    for sentence in view.standing.remarks:
+        page.append(f"\n{sentence}", "yellow")
     for key, setting in [*trial.parameters.items()][:50]:
         page.append(f"\n  {parameter(setting):<14}").append(f" {parameter_name(key)}", DIM)
     return page
@@ -136,7 +138,8 @@ def page(view: View, most: int = 10) -> str:
         return empty(snapshot).plain.split("\n")[0]
     lines = [
         f"{title(snapshot).plain}   {status(snapshot).plain}",
-        f"{metric(snapshot)}: {best(snapshot)}",
+        f"{metric(snapshot)}: {best(view)}",
+        *(clean(sentence, 400) for sentence in view.standing.remarks),
         "",
         *(f"storage  {line}" for line in usage(snapshot, view.storage, chart=False).plain.split("\n")),
         *(f"pace     {line.rstrip()}" for line in pace(view, words=True).plain.split("\n")),

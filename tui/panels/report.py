@@ -5,6 +5,7 @@ from rich.text import Text
 from redsm5.engine.installed import command
 from redsm5.reports import CHOSEN_BY_VALIDATION, CriterionMetrics, EvaluationReport
 
+from ..read.standing import Standing
 from ..read.view import View
 from . import text
 
@@ -37,8 +38,8 @@ def missing(view: View) -> Text:
 TALL = 45  # lines from which precision and recall have bars of their own
 
 
-def report(report: EvaluationReport, width: int, height: int = 0) -> Text:
-    """The report; on a high screen each symptom takes three lines."""
+def report(report: EvaluationReport, standing: Standing, width: int, height: int = 0) -> Text:
+    """The report, with how the trial stands; on a high screen each symptom takes three lines."""
     metrics, evidence = report.test_metrics.criteria_matching, report.test_metrics.evidence_binding
     posts = report.data_counts.get(report.split)
     page = Text.assemble((f"{report.split} split", "bold"), f" ({posts} posts)" if posts is not None else "", "   ")
@@ -51,8 +52,9 @@ def report(report: EvaluationReport, width: int, height: int = 0) -> Text:
         page.append(word.replace(" ", "\u00a0") + "\u00a0", text.DIM).append(text.value(number), "bold")
         page.append(f"{interval(report, name)}   ", text.DIM)
     page.append(
-        f"\nvalidation {text.clean(report.optimization_metric_name, 40)} {text.value(report.best_validation_score)}\n\n"
+        f"\nvalidation {text.clean(report.optimization_metric_name, 40)} {text.value(report.best_validation_score)}"
     )
+    page.append_text(_standing(report.trial_id, standing)).append("\n\n")
     page.append_text(table(report, width, tall=height >= TALL))
     page.append("\n\nevidence   ", "bold")
     for word, name, number in (
@@ -76,6 +78,19 @@ def report(report: EvaluationReport, width: int, height: int = 0) -> Text:
         page.append(f" validation {text.value(checkpoint.val_metric)}   {report.split} macro F1 {text.value(f1)}   ")
         page.append(f"{path}\n", text.DIM)
     return page.append(f"\n{CHOSEN_BY_VALIDATION}", "italic")
+
+
+def _standing(trial_id: str, standing: Standing) -> Text:
+    """The interval of the validation score, whether it is within noise of the best, and the baseline's scores."""
+    bounds, line = standing.intervals.get(trial_id), Text()
+    if bounds:
+        line.append(f"\u00a0{text.interval(bounds)}", text.DIM)
+    if trial_id in standing.near:
+        line.append("   ≈ within noise of the best")
+    if standing.test_f1_macro is not None:
+        line.append("   baseline", text.DIM)
+        line.append(f" {text.value(standing.value)} on validation, test macro F1 {text.value(standing.test_f1_macro)}")
+    return line
 
 
 def table(report: EvaluationReport, width: int, *, tall: bool = False) -> Text:

@@ -6,7 +6,8 @@ from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
 from ..read.reader import Snapshot, score
-from .text import COMMAND, clean, number, state, trials, value
+from ..read.view import View
+from .text import COMMAND, clean, interval, number, state, trials, value
 
 
 def title(snapshot: Snapshot) -> Text:
@@ -65,11 +66,15 @@ def waits(snapshot: Snapshot) -> bool:
     )
 
 
-def best(snapshot: Snapshot) -> str:
-    trial = snapshot.trials.best
+def best(view: View) -> str:
+    """The best trial, its interval, and how many others are within noise of it."""
+    trial = view.snapshot.trials.best
     if trial is None:
         return "no trial completed yet"
-    return f"best {value(score(trial))} · {number(trial)}"
+    said = f"best {value(score(trial))} · {number(trial)}"
+    if bounds := view.standing.intervals.get(trial.trial_id):
+        said += f" · {interval(bounds)}"
+    return said + (f" · {len(view.standing.near)} within noise" if view.standing.near else "")
 
 
 def metric(snapshot: Snapshot) -> str:

@@ -41,6 +41,11 @@ LONGEST = 500  # the most characters of one value from a file
 COMMAND = 1000  # characters of a command that can be pasted
 
 
+def interval(bounds: tuple[float, float]) -> str:
+    """A 95 % interval."""
+    return f"[{value(bounds[0])}, {value(bounds[1])}]"
+
+
 def clean(text: str, longest: int = LONGEST) -> str:
     """One line that is safe for the terminal: without control, format or surrogate characters, and of
     limited length.

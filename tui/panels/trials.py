@@ -161,9 +161,10 @@ def states(view: View, *, word: bool) -> Text:
 
 
 def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cell]:
-    """A row: a star for the best, a diamond for the pinned one, a dot for marked ones."""
+    """A row: ★ for the best, ≈ if it is within noise of it, a diamond for the pinned one, a dot for marked ones."""
     best = view.snapshot.trials.best
     sign = "★" if best and best.trial_id == trial.trial_id else "◆" if trial.trial_id == view.pinned else " "
+    sign = "≈" if sign == " " and trial.trial_id in view.standing.near else sign
     sign += "•" if trial.trial_id in view.marked else " "
     note = view.notes.get(trial.trial_id, "")
     own: dict[str, Cell] = {
@@ -185,7 +186,7 @@ def cells(trial: TrialRecord, view: View, columns: Sequence[Column]) -> list[Cel
     return [own[c.key] if c.key in own else text.parameter(trial.parameters.get(c.key, "–")) for c in columns]
 
 
-def detail(trial: TrialRecord) -> Text:
+def detail(trial: TrialRecord, view: View) -> Text:
     """All of one trial: its uuid, its error or the trial it duplicates, and its parameters."""
     line = Text.assemble(
         (text.number(trial), "bold"), "  ", text.state(trial.state), f"  {text.clean(trial.trial_id, 60)}"
@@ -198,6 +199,10 @@ def detail(trial: TrialRecord) -> Text:
         line.append(f"\nrepeat of {text.clean(trial.confirms, 60)}, to confirm its score")
     elif trial.best:
         line.append(f"\nbest {text.value(trial.best.value)} after epoch {trial.best.epoch} of {trial.epochs}")
+        if bounds := view.standing.intervals.get(trial.trial_id):
+            line.append(f", 95 % interval {text.interval(bounds)}")
+        if trial.trial_id in view.standing.near:
+            line.append(", within noise of the best")
     else:
         line.append("\nno score yet", text.DIM)
     for key, setting in [*trial.parameters.items()][:50]:

@@ -13,12 +13,14 @@ from .many import Many, ManyReader
 from .reader import Reader, Snapshot
 from .reports import Importance
 from .scores import ScoresReader
+from .standing import StandingReader
 from .storage import StorageReader
 from .studies import StudiesReader
 from .view import View
 
 MOST_AT_WORK = 8  # trials whose newest metrics are shown beside the machine's
 MANY_S = 0.1  # for reading the curves or the test scores of all trials, in each look
+STANDING_S = 0.02  # for reading the scores of the best trials, likewise
 FOLLOWED = 16  # trials whose folders stay in memory
 
 
@@ -48,7 +50,7 @@ class Looker:
         self._storage = StorageReader(experiments)
         self._machine = Machine(experiments)
         self._studies, self._many = StudiesReader(experiments), ManyReader(experiments)
-        self._scores = ScoresReader(experiments)
+        self._scores, self._standing = ScoresReader(experiments), StandingReader(experiments)
         self._summaries = Documents()
         self._trials: dict[str, TrialReader] = {}
         self._first = True
@@ -84,6 +86,7 @@ class Looker:
             studies=self._studies.look(snapshot.studies) if wanted.needs == "studies" else (),
             many=self._look_at_many(snapshot) if wanted.needs == "many" else Many(),
             tests=self._scores.look(trials, MANY_S) if wanted.needs == "tests" else {},
+            standing=self._standing.look(snapshot.study, trials, 0.0 if first else STANDING_S),
             importance=self._importance(study) if wanted.needs == "parameters" else None,
             machine=MachineView() if first else self._measure(wanted.needs, details),
         )

@@ -46,9 +46,9 @@ class StandingReader:
         self._last, self._looked = Standing(), -AGAIN_S
 
     def look(self, study: StudyRecord | None, trials: Trials, seconds: float) -> Standing:
-        """What is known after so many seconds of reading."""
+        """What is known after so many seconds of reading; without any, nothing is read."""
         best = trials.best
-        if study is None or best is None:
+        if study is None or best is None or seconds <= 0:
             return Standing()
         if trials is not self._trials:
             completed = [t for t in trials if t.state == "completed" and t.confirms is None and score(t) is not None]

@@ -11,6 +11,7 @@ from .machine import MachineView
 from .many import Many
 from .reader import Snapshot
 from .reports import Importance
+from .standing import Standing
 from .storage import StorageView
 from .studies import StudyLine
 
@@ -27,6 +28,7 @@ class View:
         studies: all studies side by side, if the visible screen shows them.
         many: the curves and times of all trials, if it shows them.
         tests: macro F1 on the test split by trial id, if the visible screen shows it.
+        standing: how the best trials stand to each other and to the baseline.
         importance: the parameter importance in the study's summary.json; None if there is none.
         machine: the load of the machine on which the app runs.
         writable: whether orders can be given.
@@ -42,6 +44,7 @@ class View:
     studies: tuple[StudyLine, ...] = ()
     many: Many = field(default_factory=Many)
     tests: Mapping[str, float] = field(default_factory=dict)
+    standing: Standing = field(default_factory=Standing)
     importance: Importance | None = None
     machine: MachineView = field(default_factory=MachineView)
     writable: bool = False

@@ -47,8 +47,8 @@ class CompareScreen(ChartsScreen):
         names = ordered({name for detail in details for name in detail.series}, metric)
         self.grid.show("compare", names, partial(curves, details))
         panel = self.query_one("#parameters").size
-        self.put("parameters-text", parameters(details, panel.width - 2, panel.height - 1))
+        self.put("parameters-text", parameters(details, view.standing, panel.width - 2, panel.height - 1))
         head(self.query_one("#parameters"), "parameters that differ")
         panel = self.query_one("#symptoms").size
-        self.put("symptoms-text", symptoms(details, panel.width - 2, panel.height))
+        self.put("symptoms-text", symptoms(details, view.standing, panel.width - 2, panel.height))
         head(self.query_one("#symptoms"), f"F1 by symptom, difference to {text.number(details[0].record)}")

@@ -60,7 +60,7 @@ class OverviewScreen(FolderScreen):
         self.put("storage", storage.usage(snapshot, view.storage, width, now_ms), "storage")
         self.put("now", overview.happening(view), "now")
         self.put("pace", overview.pace(view), "pace")
-        self.put("best", overview.leader(snapshot), "best")
+        self.put("best", overview.leader(view), "best")
         lines = overview.lately(view)
         self.put("lately", Text("\n").join(lines) if lines else Text("nothing yet", text.DIM), "lately")
 
@@ -85,7 +85,7 @@ class OverviewScreen(FolderScreen):
         over = self._axis if self._axis in (NUMBER, TIME) else text.parameter_name(self._axis)
         marks = legend(snapshot.trials)
         title = f"{study.metric(snapshot)} over {over}" + (f": {marks}" if marks else "")
-        head(objective, title, study.best(snapshot))
+        head(objective, title, study.best(view))
         objective.show((self._axis, snapshot.trials), lambda: chart(snapshot.trials, self._axis, metric))
 
     def action_view(self) -> None:

@@ -44,4 +44,4 @@ class ReportScreen(FolderScreen):
         if detail.report is None:
             self.put("report-text", missing(view))
             return
-        self.put("report-text", report(detail.report, self.size.width - 6, self.size.height))
+        self.put("report-text", report(detail.report, view.standing, self.size.width - 6, self.size.height))

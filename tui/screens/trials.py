@@ -288,8 +288,9 @@ class TrialsScreen(FolderScreen):
 
     def _detail(self) -> None:
         key = self.query_one(Table).cursor_key
-        trial = self._view.snapshot.trials.by_id.get(key or "") if self._view else None
-        if trial:
-            self.put("detail", detail(trial))
+        view = self._view
+        trial = view.snapshot.trials.by_id.get(key or "") if view else None
+        if view and trial:
+            self.put("detail", detail(trial, view))
         else:
             self.put("detail", "No trial matches: Esc clears the filter." if self._query else "")
