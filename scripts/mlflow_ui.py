@@ -16,11 +16,11 @@ SWITCHES = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUT
 
 
 def main() -> int:
-    if {"-h", "--help"}.intersection(sys.argv[1:]):
-        show(typed(f"{__doc__}\n\nThe flags are those of `mlflow ui --help`, such as --port 5001."))
-        return 0
     experiments = Path(os.environ.get("REDSM5_EXPERIMENTS", "experiments"))
     database, artifacts = experiments / paths.MLFLOW_DB, experiments.resolve() / paths.MLFLOW_ARTIFACTS
+    if not database.is_file() and {"-h", "--help"}.intersection(sys.argv[1:]):  # else it is MLflow's own
+        show(typed(f"{__doc__}\n\nThe flags are those of `mlflow ui --help`, such as --port 5001."))
+        return 0
     if not database.is_file():
         raise InputError(
             f"{database} does not exist", remedy=f"Run `{command('hpo')}` first, or set REDSM5_EXPERIMENTS."

@@ -432,13 +432,13 @@ def test_the_ui_is_opened_on_the_folder_as_it_is_now(experiments: Path, tmp_path
     ship(experiments)
     there = tmp_path / "there"
     experiments.rename(there)
-    command = [sys.executable, str(ROOT / "scripts" / "mlflow_ui.py"), "--help"]
+    command = [sys.executable, str(ROOT / "scripts" / "mlflow_ui.py")]
 
-    def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "REDSM5_EXPERIMENTS": str(folder)}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run([*command, *flags], env=env, capture_output=True, text=True, timeout=120, check=False)
 
-    done = run(there)
+    done = run(there, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     check_all_is_here(there)
     done = run(experiments)
