@@ -50,7 +50,7 @@ def test_the_table_names_a_repeat_by_its_configuration_and_number(confirmed):
     by = panel.sorting("#", {})
     assert sorted(seen.trials, key=by) == list(seen.trials)
     assert panel.counts(view, 6).plain == "4 of 4 trials and 2 repeats"
-    assert f"repeat of {seen.trials[3].trial_id}" in panel.detail(seen.trials[4]).plain
+    assert f"repeat of {seen.trials[3].trial_id}" in panel.detail(seen.trials[4], view).plain
 
 
 def test_the_overview_is_printed(confirmed):
