@@ -168,8 +168,8 @@ def remarks(
     if best.gap:
         said.append(
             f"the best trial's {metric} is {best.value:.4f} {_interval(best.low, best.high)} on validation but "
-            f"{best.test:.4f} {_interval(best.test_low, best.test_high)} on the test posts: more than noise; it was "
-            "chosen for its luck, or the splits differ"
+            f"{best.test:.4f} {_interval(best.test_low, best.test_high)} on the test posts: more than noise "
+            "explains: a search favours what fits its validation posts by luck"
         )
     if baseline and baseline.difference is not None and baseline.test is not None:
         verdict = {True: "it is beaten", False: "it is not beaten, it is better", None: "these posts cannot tell"}
