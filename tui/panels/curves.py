@@ -24,8 +24,12 @@ class Curve:
 
 
 def ordered(names: Iterable[str], metric: str) -> list[str]:
-    """The study's metric first, then the losses, the machine's metrics last."""
-    there = sorted(names, key=lambda name: (name.startswith("system_"), name))
+    """The study's metric first, then the losses, the machine's metrics last. Test metrics, which have one value each,
+    are in the report.
+    """
+    there = sorted(
+        (name for name in names if not name.startswith("test_")), key=lambda name: (name.startswith("system_"), name)
+    )
     first = [name for name in dict.fromkeys((metric, "val_loss", "train_loss")) if name in there]
     return first + [name for name in there if name not in first]
 

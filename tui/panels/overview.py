@@ -1,6 +1,7 @@
 """The Overview's panels as lines of text: pure functions of the snapshot and the time, so `--once` prints the same."""
 
 from datetime import timedelta
+from textwrap import fill
 
 from rich.text import Text
 
@@ -43,14 +44,18 @@ def pace(view: View, *, words: bool = False) -> Text:
     return line
 
 
-def leader(view: View) -> Text:
-    """The best trial, what to know of its score, and its parameters, one per line."""
+def leader(view: View, width: int = 0) -> Text:
+    """The best trial, what to know of its score, and its parameters, one per line.
+
+    Args:
+        width: at which sentences go on in the next line; 0: nowhere.
+    """
     trial = view.snapshot.trials.best
     if trial is None or trial.best is None:
         return Text("no trial completed yet", DIM)
     page = Text.assemble((f"★ {number(trial)}", "bold"), f"  {value(trial.best.value)} after epoch {trial.best.epoch}")
     for sentence in view.standing.remarks:
-        page.append(f"\n{sentence}", "yellow")
+        page.append("\n" + (fill(sentence, width, subsequent_indent="  ") if width else sentence), "yellow")
     for key, setting in [*trial.parameters.items()][:50]:
         page.append(f"\n  {parameter(setting):<14}").append(f" {parameter_name(key)}", DIM)
     return page
@@ -79,7 +84,7 @@ def _idle(snapshot: Snapshot) -> str:
         return "Nothing is running."
     if study.state == "completed":
         page = clean(command("summary", study.name, experiments=snapshot.experiments), COMMAND)
-        return f"The study is done. 4 shows the report of its best trial; `{page}` makes its page."
+        return f"The study is done. 4 shows the report of its best trial.\n  {page}"
     if snapshot.driven:
         if PAUSE in snapshot.orders:
             return "Paused as requested: p resumes it."

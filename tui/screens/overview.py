@@ -60,7 +60,8 @@ class OverviewScreen(FolderScreen):
         self.put("storage", storage.usage(snapshot, view.storage, width, now_ms), "storage")
         self.put("now", overview.happening(view), "now")
         self.put("pace", overview.pace(view), "pace")
-        self.put("best", overview.leader(view), "best")
+        best = self.query_one("#best").size.width
+        self.put("best", overview.leader(view, max(best - 2, 20)), "best")
         lines = overview.lately(view)
         self.put("lately", Text("\n").join(lines) if lines else Text("nothing yet", text.DIM), "lately")
 
