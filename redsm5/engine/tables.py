@@ -16,6 +16,21 @@ FORMATS = ("table", "json", "csv")
 GAP = "  "
 COMPUTED = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # a spreadsheet takes these for a formula
 
+# What columns and lines call the keys of these names.
+SHORT_NAMES = {
+    "model_id": "model",
+    "criteria_head_type": "head",
+    "criteria_pooling": "pooling",
+    "criteria_hidden_dim": "hidden",
+    "evidence_head_type": "evidence",
+    "task_coupling": "coupling",
+    "input_format": "format",
+    "loss_function": "loss",
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "accumulation_steps": "accumulate",
+}
+
 Row = Mapping[str, str | int | float | None]
 """A row's values by the names of their columns; every row has the same ones in the same order."""
 
