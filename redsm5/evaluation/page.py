@@ -1,7 +1,8 @@
 """A trial's report as a self-contained HTML page: evaluation_report.html next to evaluation_report.json.
 
-It is made from the files in the trial's folder only, needs no script and no network, and escapes their content. The
-page names files that are missing or damaged, and gives the reason of undefined metrics.
+It is made from the files in the trial's folder only, but for the links to other pages (neighbours.py), needs no script
+and no network, and escapes their content. The page names files that are missing or damaged, and gives the reason of
+undefined metrics.
 """
 
 import math
@@ -19,6 +20,7 @@ from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.spec import flatten
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots
+from redsm5.evaluation.neighbours import block, with_links_of
 from redsm5.evaluation.pagetable import Cell, Column, PageTable, scores
 from redsm5.evaluation.rendering import figure, render, value_text, words
 from redsm5.reports import (
@@ -78,13 +80,15 @@ TRAIN_LOSS, VAL_LOSS = "train_loss", "val_loss"
 
 
 def write_page(trial_folder: Path) -> Path:
-    """Write the page of a trial's report atomically, and return its path. The caller holds the trial's lock.
+    """Write the page of a trial's report atomically, and return its path; it keeps the links to other pages that it
+    had. The caller holds the trial's lock.
 
     Raises:
         InputError: the report is missing or damaged.
     """
     page = trial_folder / paths.REPORT_PAGE
-    files.write_atomic(page, render_page(trial_folder).encode(errors="replace"))
+    html = with_links_of(render_page(trial_folder), page)
+    files.write_atomic(page, html.encode(errors="replace"))
     return page
 
 
@@ -106,10 +110,11 @@ def render_page(trial_folder: Path) -> str:
     rows = _journal(trial_folder, found)
     study = report.config.get("study")
     name = f" of study {study['name']}" if isinstance(study, dict) and study.get("name") and report.study_id else ""
-    number = record.number if record else None
+    of = f"Trial {report.trial_id[:8] if record is None or record.number is None else record.number}"
+    home = f"../{paths.study_dir(Path(), report.study_id or '').name}/{paths.SUMMARY_PAGE}"
     return render(
         "trial.html",
-        heading=f"Trial {report.trial_id[:8] if number is None else number}{name}",
+        heading="Baseline: TF-IDF and linear SVMs" if trial_folder.name.startswith("baseline_") else f"{of}{name}",
         report=report,
         record=record,
         seconds=record and record.seconds,
@@ -120,6 +125,7 @@ def render_page(trial_folder: Path) -> str:
         checkpoints=_checkpoints(report),
         **_configuration(report, record),
         origin=_origin(report),
+        links=block([("The study", home)] if (trial_folder / home).exists() else []),
     )
 
 

@@ -1,4 +1,4 @@
-"""In a real browser nothing of a page is cut: on wide and narrow screens, in the light and the dark, and on paper."""
+"""The pages of a whole study lead to each other; in a browser nothing is cut on screens and on paper."""
 
 import random
 from pathlib import Path
@@ -16,6 +16,7 @@ from tests.browser import cut, needs_chromium
 from tests.evaluation.conftest import (
     STUDY,
     MakeTrial,
+    Page,
     calibration_of,
     id_of,
     metrics,
@@ -60,20 +61,34 @@ def searched(tmp_path: Path, make_trial: MakeTrial) -> Path:
         parameters = {key: _drawn(parameter, rng) for key, parameter in space.items()}
         best = {"epoch": 3, "value": number / TRIALS}
         record = trial_of(id_of(number), number, parameters=parameters, best=best)
-        make_trial(id_of(number), record=record, **whole_report(id_of(number)))
+        told_of = whole_report(id_of(number)) if number == TRIALS - 1 else {"report": report_of(id_of(number))}
+        make_trial(id_of(number), record=record, **told_of)
     for of in (TRIALS - 1, TRIALS - 2):
         for n in (1, 2):
             trial_id = id_of(100 * of + n)
             again = {"best": {"epoch": 3, "value": of / TRIALS}, "confirms": id_of(of), "repeat": n}
-            make_trial(trial_id, record=trial_of(trial_id, of, active_seconds=9.0, **again), **whole_report(trial_id))
+            record = trial_of(trial_id, of, active_seconds=9.0, **again)
+            write_page(make_trial(trial_id, record=record, report=report_of(trial_id)))
     baseline = make_trial(BASELINE, **whole_report(BASELINE, study_id=None))
     (baseline / paths.TRIAL).unlink()
     baseline.rename(tmp_path / f"baseline_{BASELINE}")
     write_page(tmp_path / f"baseline_{BASELINE}")
-    for trial in paths.trial_dirs(tmp_path):
-        write_page(trial)
+    for number in (TRIALS - 2, TRIALS - 1):
+        write_page(paths.trial_dir(tmp_path, id_of(number)))
     write_summary(tmp_path, find_study(tmp_path, None))
     return tmp_path
+
+
+def test_repeats_lead_to_each_other_to_the_study_and_to_the_baseline(searched: Path) -> None:
+    def told(trial_id: str) -> set[str]:
+        page = Page((paths.trial_dir(searched, trial_id) / paths.REPORT_PAGE).read_text())
+        return {value for value in page.values("href") if value.startswith("../")}
+
+    everywhere = {f"../study_{STUDY}/{paths.SUMMARY_PAGE}", f"../baseline_{BASELINE}/{paths.REPORT_PAGE}"}
+    first, second = (id_of(100 * (TRIALS - 1) + n) for n in (1, 2))
+    assert told(first) == everywhere | {f"../trial_{second}/{paths.REPORT_PAGE}"}
+    assert told(second) == everywhere | {f"../trial_{first}/{paths.REPORT_PAGE}"}
+    assert told(id_of(TRIALS - 1)) == everywhere | {f"../trial_{id_of(TRIALS - 2)}/{paths.REPORT_PAGE}"}
 
 
 @needs_chromium
