@@ -1,16 +1,15 @@
 """A trial's report as a self-contained HTML page: evaluation_report.html next to evaluation_report.json.
 
-It is made from the files in the trial's folder only, needs no script and no network, and escapes their content. The
-page names files that are missing or damaged, and gives the reason of undefined metrics.
+It is made from the files in the trial's folder only, but for the links to other pages (neighbours.py), needs no script
+and no network, and escapes their content. The page names files that are missing or damaged, and gives the reason of
+undefined metrics.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from redsm5.engine import files, paths
@@ -19,9 +18,11 @@ from redsm5.engine.errors import InputError
 from redsm5.engine.installed import command
 from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.spec import flatten
-from redsm5.engine.tables import duration_text
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots
+from redsm5.evaluation.neighbours import block, with_links_of
+from redsm5.evaluation.pagetable import Cell, Column, PageTable, scores
+from redsm5.evaluation.rendering import figure, render, value_text, words
 from redsm5.reports import (
     Calibration,
     CalibrationBin,
@@ -79,13 +80,15 @@ TRAIN_LOSS, VAL_LOSS = "train_loss", "val_loss"
 
 
 def write_page(trial_folder: Path) -> Path:
-    """Write the page of a trial's report atomically, and return its path. The caller holds the trial's lock.
+    """Write the page of a trial's report atomically, and return its path; it keeps the links to other pages that it
+    had. The caller holds the trial's lock.
 
     Raises:
         InputError: the report is missing or damaged.
     """
     page = trial_folder / paths.REPORT_PAGE
-    files.write_atomic(page, render_page(trial_folder).encode(errors="replace"))
+    html = with_links_of(render_page(trial_folder), page)
+    files.write_atomic(page, html.encode(errors="replace"))
     return page
 
 
@@ -108,10 +111,11 @@ def render_page(trial_folder: Path) -> str:
     rows = _journal(trial_folder, found)
     study = report.config.get("study")
     name = f" of study {study['name']}" if isinstance(study, dict) and study.get("name") and report.study_id else ""
-    number = record.number if record else None
+    of = f"Trial {report.trial_id[:8] if record is None or record.number is None else record.number}"
+    home = f"../{paths.study_dir(Path(), report.study_id or '').name}/{paths.SUMMARY_PAGE}"
     return render(
         "trial.html",
-        heading=f"Trial {report.trial_id[:8] if number is None else number}{name}",
+        heading="Baseline: TF-IDF and linear SVMs" if trial_folder.name.startswith("baseline_") else f"{of}{name}",
         report=report,
         record=record,
         seconds=record and record.seconds,
@@ -119,41 +123,11 @@ def render_page(trial_folder: Path) -> str:
         found=found,
         **_metrics(report),
         **_learning(rows, report),
+        checkpoints=_checkpoints(report),
         **_configuration(report, record),
         origin=_origin(report),
+        links=block([("The study", home)] if (trial_folder / home).exists() else []),
     )
-
-
-def render(template: str, **context: Any) -> str:
-    """Render a template of this package."""
-    return _templates().get_template(template).render(context)
-
-
-@cache
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "percent": _percent, "duration": duration_text, "time": _time}
-    return environment
-
-
-def figure(value: float | None) -> str:
-    """A score for display."""
-    return "–" if value is None else f"{value:.3f}" if math.isfinite(value) else "not finite"
-
-
-def _percent(value: float) -> str:
-    """A share as a CSS length, clamped to 0 to 100 %."""
-    return f"{100 * min(max(value, 0.0), 1.0):.1f}" if math.isfinite(value) else "0"
-
-
-def _time(value: str) -> str:
-    return value[:16].replace("T", " ")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -187,12 +161,14 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
             "title": "Criteria: which symptoms a post shows",
             "caption": "Below each value, its 95 % interval: a bootstrap over posts.",
             "rows": _rows("criteria_matching", CRITERIA, criteria, report),
+            "name": "criteria",
             "undefined": _by_reason((CRITERIA.get(k, (words(k),))[0], why) for k, why in criteria.undefined.items()),
         },
         {
             "title": "Evidence: where the post shows them",
             "caption": "Over pairs of post and symptom; spans are compared without whitespace at their ends.",
             "rows": _rows("evidence_binding", EVIDENCE, evidence, report),
+            "name": "evidence",
             "undefined": _by_reason((EVIDENCE.get(k, (words(k),))[0], why) for k, why in evidence.undefined.items()),
         },
     ]
@@ -201,9 +177,10 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
     symptoms = [_symptom(row, thresholds) for row in criteria.per_criterion]
     ids = {row.id for row in criteria.per_criterion}
     return {
-        "groups": groups,
+        "groups": [group | {"table": _scores(group["name"], group["title"], group["rows"])} for group in groups],
         "cards": [rows[key] | {"label": _card_label(key)} for key in CARDS],
         "symptoms": symptoms,
+        "by_symptom": _by_symptom(symptoms),
         "undefined": _by_reason(
             (f"{words(row.id)} ({', '.join(map(words, fields))})", why)
             for row in criteria.per_criterion
@@ -227,8 +204,13 @@ def _probabilities(report: EvaluationReport) -> dict[str, Any]:
     plotted += [(words(row.id), f"error {figure(row.ece)}", row.bins) for row in found.per_criterion]
     return {
         "calibration": {
-            "rows": _rows("calibration", CALIBRATION, found, report),
-            "symptoms": [{"name": words(row.id), "brier": row.brier, "ece": row.ece} for row in found.per_criterion],
+            "table": _scores("calibration", "Calibration", _rows("calibration", CALIBRATION, found, report)),
+            "symptoms": PageTable(
+                "Calibration by symptom",
+                "calibration-by-symptom",
+                [Column("Symptom"), Column("Brier score", "bar"), Column("Calibration error", "bar")],
+                [[Cell(words(row.id)), Cell(row.brier), Cell(row.ece)] for row in found.per_criterion],
+            ),
             "undefined": _by_reason(found.undefined.items()),
             "plots": [svg for n, each in enumerate(plotted) if (svg := _reliability(n, *each))],
         }
@@ -252,8 +234,21 @@ def _ranking(report: EvaluationReport) -> dict[str, Any]:
         return {"ranking": None}
     return {
         "ranking": {
-            "rows": _rows("sentence_ranking", RANKING, found, report),
-            "symptoms": [row.model_dump() | {"name": words(row.id)} for row in found.per_criterion],
+            "table": _scores("ranking", "Sentence ranking", _rows("sentence_ranking", RANKING, found, report)),
+            "symptoms": PageTable(
+                "Sentence ranking by symptom",
+                "ranking-by-symptom",
+                [
+                    Column("Symptom"),
+                    Column("Posts", "number"),
+                    Column("Average precision", "bar"),
+                    Column("nDCG@10", "bar"),
+                ],
+                [
+                    [Cell(words(row.id)), Cell(row.posts), Cell(row.average_precision), Cell(row.ndcg_at_10)]
+                    for row in found.per_criterion
+                ],
+            ),
             "undefined": _by_reason(
                 (words(row.id), why) for row in found.per_criterion for why in sorted({*row.undefined.values()})
             ),
@@ -284,6 +279,10 @@ def _rows(
     return rows
 
 
+def _scores(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> PageTable:
+    return scores(name, title, [(row["label"], row["definition"], row["value"], row["interval"]) for row in rows])
+
+
 def _by_reason(undefined: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """The undefined values, grouped by reason."""
     names: dict[str, list[str]] = {}
@@ -297,12 +296,6 @@ def _card_label(key: str) -> str:
     return CRITERIA[name][0] if task == "criteria_matching" else f"Evidence: {EVIDENCE[name][0]}"
 
 
-def words(name: str) -> str:
-    """A name from the data or the code as words: DEPRESSED_MOOD, pr_auc."""
-    text = name.replace("_", " ")
-    return text.capitalize() if text.isupper() else text.replace("pr auc", "PR AUC").replace("f1", "F1")
-
-
 def _symptom(row: CriterionMetrics, thresholds: Mapping[str, float] | None) -> dict[str, Any]:
     confusion = []
     for label, counts in zip(("absent", "present"), row.confusion_matrix, strict=False):
@@ -314,6 +307,31 @@ def _symptom(row: CriterionMetrics, thresholds: Mapping[str, float] | None) -> d
         "threshold": FIXED_THRESHOLD if thresholds is None else thresholds.get(row.id),
         "confusion": confusion,
     }
+
+
+def _by_symptom(symptoms: Sequence[Mapping[str, Any]]) -> PageTable:
+    columns = [Column("Symptom"), Column("Support", "number")]
+    columns += [Column(label, "bar") for label in ("F1", "Precision", "Recall", "PR AUC")]
+    rows = [
+        [
+            Cell(row["name"]),
+            *(Cell(row[key]) for key in ("support", "f1", "precision", "recall", "pr_auc", "threshold")),
+        ]
+        for row in symptoms
+    ]
+    return PageTable("By symptom", "by-symptom", [*columns, Column("Threshold", "number")], rows)
+
+
+def _checkpoints(report: EvaluationReport) -> PageTable:
+    labels = ("Epoch", "Validation", "F1 macro", "F1 micro", "PR AUC macro", "Accuracy", "Evidence F1", "Exact match")
+    rows = []
+    for row in report.evaluated_checkpoints:
+        criteria, evidence = row.test_metrics.criteria_matching, row.test_metrics.evidence_binding
+        values = [row.val_metric, criteria.f1_macro, criteria.f1_micro, criteria.macro_pr_auc, criteria.accuracy]
+        values += [evidence.f1, evidence.exact_match]
+        rows.append([Cell(row.checkpoint_id.split("/")[-1]), Cell(row.epoch), *map(Cell, values)])
+    columns = [Column("Checkpoint"), *(Column(label, "number") for label in labels)]
+    return PageTable("Evaluated checkpoints", "checkpoints", columns, rows)
 
 
 def _curve(position: int, row: CriterionMetrics, report: EvaluationReport) -> dict[str, Any] | None:
@@ -360,16 +378,6 @@ def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict
         )
     any_set = any(row["set"] for rows in sections.values() for row in rows)
     return {"configuration": sections, "any_set": any_set}
-
-
-def value_text(value: Any) -> str:
-    if value is None or value == []:
-        return "–"
-    if isinstance(value, list):
-        return ", ".join(map(value_text, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _origin(report: EvaluationReport) -> list[tuple[str, str]]:

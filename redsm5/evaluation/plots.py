@@ -152,6 +152,7 @@ def history(
     baseline: float | None = None,
     *,
     maximize: bool = True,
+    narrow: bool = False,
 ) -> str:
     """(trial number, value) by outcome, and the best so far; failed trials have no value and are drawn
     at the bottom. The baseline's value is a dashed line.
@@ -183,13 +184,15 @@ def history(
             axes.axhline(baseline, color=INK, linestyle="--", linewidth=1.0, label="baseline")
         axes.set(xlabel="trial", ylabel=metric)
         axes.margins(y=0.12)
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        _legend_below(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 8, integer=True, min_n_ticks=1))
+        _legend_below(axes, narrow)
 
-    return _svg("history", f"{metric} of each trial, and the best so far", (9.2, 3.6), draw)
+    return _svg(_name("history", narrow), f"{metric} of each trial, and the best so far", _size(narrow), draw)
 
 
-def storage(unit: str, kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None) -> str:
+def storage(
+    unit: str, kept: Sequence[Point], keep_all: Sequence[Point], budget: int | None, *, narrow: bool = False
+) -> str:
     """(time in `unit`, bytes), logarithmic: the bytes kept, the bytes if everything had been kept, and the budget."""
 
     def draw(axes: Axes) -> None:
@@ -204,52 +207,85 @@ def storage(unit: str, kept: Sequence[Point], keep_all: Sequence[Point], budget:
         high = max(max((y for _, y in keep_all), default=1.0), budget or 1.0)
         axes.set_ylim(low / 1.5, high * 1.8)
         axes.set(xlabel=f"{unit} since the first checkpoint", ylabel="bytes of checkpoints")
-        _legend_below(axes)
+        if narrow:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        _legend_below(axes, narrow)
 
-    return _svg("storage", "Bytes of checkpoints over time, against keeping everything", (9.2, 3.6), draw)
+    title = "Bytes of checkpoints over time, against keeping everything"
+    return _svg(_name("storage", narrow), title, _size(narrow), draw)
 
 
 def parallel_coordinates(
-    axes_names: Sequence[str],
-    ticks: Sequence[Sequence[tuple[float, str]]],
+    axes: Sequence[tuple[str, Sequence[tuple[float, str]]]],
     lines: Sequence[Sequence[float]],
     marked: Sequence[int],
+    *,
+    narrow: bool = False,
 ) -> str:
-    """One line per trial, across one vertical axis per parameter and one for the value.
+    """One line per trial, across one vertical axis for the value and one per parameter.
+
+    The axes stand in as many rows as they need; each row begins with the axis of the value, so that it is read with
+    every parameter.
 
     Args:
-        axes_names: the names of the K axes; the last is the value's.
-        ticks: for each axis, heights in [0, 1] and their labels; NOT_DRAWN is below 0.
+        axes: the name of each of the K axes, the value's first, with heights in [0, 1] and their labels; NOT_DRAWN is
+            below 0.
         lines: the K heights of each trial, the best trial first.
         marked: which lines belong to the best tenth.
     """
+    most = 2 if narrow else 7  # parameters in a row
+    rows = max(math.ceil((len(axes) - 1) / most), 1)
+    size = math.ceil((len(axes) - 1) / rows)
+    row_axes = [[0, *range(first, min(first + size, len(axes)))] for first in range(1, len(axes), size)] or [[0]]
 
-    def draw(axes: Axes) -> None:
-        xs = range(len(axes_names))
-        rest = [i for i in range(1, len(lines)) if i not in set(marked)]
-        for chosen, colour, width, alpha in (
-            (rest, MUTED, 0.7, 0.35),
-            ([i for i in marked if i], ACCENT, 1.1, 0.85),
-            ([0] if lines else [], SECOND, 2.2, 1.0),
-        ):
-            paths = [list(zip(xs, lines[i], strict=True)) for i in chosen]
-            axes.add_collection(LineCollection(paths, color=colour, linewidths=width, alpha=alpha))
-        for x, labels in zip(xs, ticks, strict=True):
-            axes.axvline(x, color=INK, linewidth=0.8)
-            for height, label in labels:
-                axes.plot([x - 0.03, x], [height, height], color=INK, linewidth=0.8)
-                axes.annotate(
-                    label, (x, height), (-5, 0), textcoords="offset points", ha="right", va="center", fontsize=8
-                )
-        axes.set(xlim=(-0.85, len(axes_names) - 0.7), ylim=(-0.2, 1.06))
-        axes.set_yticks([])
-        axes.set_xticks(list(xs), [name.replace(".", ".\n") for name in axes_names], color=INK)
-        axes.tick_params(length=0)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
+    def draw(figure: Figure) -> None:
+        for place, k in zip(np.ravel(figure.subplots(rows, squeeze=False)), row_axes, strict=True):
+            picked = [[line[i] for i in k] for line in lines]
+            _parallel_row(place, [axes[i] for i in k], picked, marked, size + 1)
 
-    width = 1.35 * len(axes_names) + 0.6
-    return _svg("parallel", "Parameters and value of each completed trial", (width, 3.9), draw)
+    inches = 3.75 if narrow else 1.2 * (size + 1)
+    title = "Parameters and value of each completed trial"
+    return _figure(_name("parallel", narrow), title, (inches, (2.9 if narrow else 3.5) * rows), draw)
+
+
+def _parallel_row(
+    axes: Axes,
+    columns: Sequence[tuple[str, Sequence[tuple[float, str]]]],
+    lines: Sequence[Sequence[float]],
+    marked: Sequence[int],
+    room: int,
+) -> None:
+    """The lines across these columns, in a row with room for so many."""
+    xs = range(len(columns))
+    rest = [i for i in range(1, len(lines)) if i not in set(marked)]
+    for chosen, colour, width, alpha in (
+        (rest, MUTED, 0.7, 0.35),
+        ([i for i in marked if i], ACCENT, 1.1, 0.85),
+        ([0] if lines else [], SECOND, 2.2, 1.0),
+    ):
+        paths = [list(zip(xs, lines[i], strict=True)) for i in chosen]
+        axes.add_collection(LineCollection(paths, color=colour, linewidths=width, alpha=alpha))
+    for x, (_, labels) in zip(xs, columns, strict=True):
+        axes.axvline(x, color=INK, linewidth=0.8)
+        for height, label in labels:
+            axes.plot([x - 0.03, x], [height, height], color=INK, linewidth=0.8)
+            axes.annotate(label, (x, height), (-5, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
+    axes.set(xlim=(-0.9, room - 0.5), ylim=(-0.2, 1.06))
+    axes.set_yticks([])
+    axes.set_xticks(list(xs), [_wrapped(name) for name, _ in columns], color=INK)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _wrapped(name: str, longest: int = 16) -> str:
+    """A name in lines that break after dots and underscores, or where they are too long."""
+    lines = [""]
+    for part in re.findall(rf"[^._]{{1,{longest - 1}}}[._]?|[._]", name):
+        if len(lines[-1]) + len(part) > longest:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines[:4])
 
 
 NOT_DRAWN = -0.13  # the height of a parameter that a trial did not have
@@ -258,13 +294,27 @@ NOT_DRAWN = -0.13  # the height of a parameter that a trial did not have
 # SVG
 
 
+def _name(name: str, narrow: bool) -> str:
+    return f"{name}-narrow" if narrow else name
+
+
+def _size(narrow: bool) -> tuple[float, float]:
+    """Inches; a narrow figure fits into the 360 pixels that a telephone leaves without being made smaller."""
+    return (3.75, 3.3) if narrow else (9.2, 3.6)
+
+
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axes], None]) -> str:
+    """A figure of one pair of axes; see `_figure`."""
+    return _figure(name, title, inches, lambda figure: draw(figure.add_subplot()))
+
+
+def _figure(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     """The figure as an <svg> with its title for screen readers; its ids begin with `name`, unique on the page."""
     out = io.StringIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the browser's fonts draw the text, not matplotlib's
         figure = Figure(figsize=inches, layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure)
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=no_metadata)
     drawn = out.getvalue()
@@ -280,8 +330,10 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Axe
     )
 
 
-def _legend_below(axes: Axes) -> None:
-    axes.get_figure(root=True).legend(loc="outside lower center", ncols=5, columnspacing=1.4, handletextpad=0.5)  # type: ignore[union-attr]
+def _legend_below(axes: Axes, narrow: bool) -> None:
+    figure = axes.get_figure(root=True)
+    assert figure
+    figure.legend(loc="outside lower center", ncols=2 if narrow else 5, columnspacing=1.4, handletextpad=0.5)
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:

@@ -1,7 +1,7 @@
 """A study's summary as a self-contained HTML page, summary.html in its folder, with links to its trials' pages."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from redsm5.engine import paths
 from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParameter
 from redsm5.engine.timeline import Moment
 from redsm5.evaluation import plots
-from redsm5.evaluation.page import CRITERIA, EVIDENCE, render, value_text
+from redsm5.evaluation.page import CRITERIA, EVIDENCE
+from redsm5.evaluation.rendering import render, short_names, value_text
+from redsm5.evaluation.studytables import confirmation_table, importance_table, trials_table, varying
 from redsm5.noise import remarks
 from redsm5.reports import StudySummary, SummaryTrial
 
@@ -27,34 +29,52 @@ def render_summary(
     """The page of a summary; `space` is the search space, `moments` the storage over time."""
     completed = [row for row in summary.trials if row.state == "completed" and scored(row) is not None]
     fresh = [row for row in completed if row.duplicate_of is None]
-    numbers = {row.trial_id: row.number for row in summary.trials}
     confirmed = summary.confirmation.configurations if summary.confirmation else []
     reports = [(row.trial_id, row.report) for row in summary.trials]
     reports += [(repeat.trial_id, repeat.report) for row in confirmed for repeat in row.trials]
     importance = sorted(
         summary.parameter_importance.items(), key=lambda item: (item[1].conditional, -(item[1].share or -1.0))
     )
+    links = {trial_id: link for trial_id, report in reports if (link := _link(experiments, report))}
+    baseline_link = _link(experiments, summary.baseline.report) if summary.baseline else None
+    searched = list(dict.fromkeys([*space, *(key for row in summary.trials for key in row.parameters)]))
+    shown = varying(summary.trials, searched)
+    drawn = varying(fresh, list(space))
     return render(
         "study.html",
         summary=summary,
         best_row=next((row for row in summary.trials if summary.best and row.trial_id == summary.best.trial_id), None),
         best_metrics=_best_metrics(summary),
         remarks=remarks(summary.metric, summary.best, summary.baseline, [row.within_noise for row in summary.others]),
-        baseline_link=_link(experiments, summary.baseline.report) if summary.baseline else None,
-        links={trial_id: link for trial_id, report in reports if (link := _link(experiments, report))},
-        numbers=numbers,
-        importance=importance,
+        baseline_link=baseline_link,
+        links=links,
+        numbers={row.trial_id: row.number for row in summary.trials},
+        importance=importance_table(importance),
         untold=(
             [] if any(i.share is not None for _, i in importance) else sorted({i.reason or "" for _, i in importance})
         ),
-        searched=list(dict.fromkeys([*space, *(key for row in summary.trials for key in row.parameters)])),
+        confirmed=confirmation_table(summary, links),
+        trials=trials_table(summary, shown, links, baseline_link),
+        same=_told(summary.trials, [key for key in searched if key not in shown]),
         history=_history(summary, completed, fresh),
-        parallel=_parallel(summary.metric, space, fresh),
+        parallel=_parallel(summary.metric, {key: space[key] for key in drawn}, fresh),
+        constant=_told(fresh, [key for key in space if key not in drawn]),
         shown=min(len(fresh), MOST_LINES),
         of=len(fresh),
         storage=_storage(summary, moments),
         value_text=value_text,
     )
+
+
+def _told(trials: Sequence[SummaryTrial], keys: Sequence[str]) -> list[str]:
+    """These parameters, which do not vary, with their value."""
+    names = short_names(keys)
+    return [f"{names[key]} {value_text(trials[0].parameters.get(key))}" for key in keys] if trials else []
+
+
+def _both(draw: Callable[[bool], str]) -> dict[str, Markup]:
+    """A figure for wide pages and for narrow ones, of which the stylesheet shows one."""
+    return {"wide": Markup(draw(False)), "narrow": Markup(draw(True))}
 
 
 def scored(row: SummaryTrial) -> float | None:
@@ -82,7 +102,9 @@ def _best_metrics(summary: StudySummary) -> list[tuple[str, float | None]]:
 # figures
 
 
-def _history(summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Sequence[SummaryTrial]) -> Markup | None:
+def _history(
+    summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Sequence[SummaryTrial]
+) -> dict[str, Markup] | None:
     def points(rows: Sequence[SummaryTrial]) -> list[plots.Point]:
         known = [(row.number, scored(row)) for row in rows]
         return sorted((float(x), y) for x, y in known if x is not None and y is not None)
@@ -95,10 +117,11 @@ def _history(summary: StudySummary, completed: Sequence[SummaryTrial], fresh: Se
     values = [value for row in completed if (value := scored(row)) is not None]
     maximize = not values or values[0] >= values[-1]  # the trials come best first
     baseline = summary.baseline.value if summary.baseline else None
-    return Markup(plots.history(summary.metric, points(fresh), pruned, failed, repeated, baseline, maximize=maximize))
+    told = (summary.metric, points(fresh), pruned, failed, repeated, baseline)
+    return _both(lambda narrow: plots.history(*told, maximize=maximize, narrow=narrow))
 
 
-def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[SummaryTrial]) -> Markup | None:
+def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[SummaryTrial]) -> dict[str, Markup] | None:
     """The parallel coordinates of the trials, which come best first."""
     if len(trials) < 2 or not space:
         return None
@@ -112,11 +135,12 @@ def _parallel(metric: str, space: Mapping[str, Parameter], trials: Sequence[Summ
             columns.append((key, *column))
     if not columns:
         return None
-    columns.append((metric, *_range([scored(row) for row in trials], log=False)))
+    columns.insert(0, (metric, *_range([scored(row) for row in trials], log=False)))
+    names = {metric: metric, **short_names([key for key, _, _ in columns[1:]])}
     lines = [[heights[i] for _, heights, _ in columns] for i in kept]
     marked = [place for place, i in enumerate(kept) if i < math.ceil(len(trials) / 10)]
-    ticks = [labels for _, _, labels in columns]
-    return Markup(plots.parallel_coordinates([name for name, _, _ in columns], ticks, lines, marked))
+    axes = [(names[key], labels) for key, _, labels in columns]
+    return _both(lambda narrow: plots.parallel_coordinates(axes, lines, marked, narrow=narrow))
 
 
 def _drawn(parameter: Parameter, value: Any) -> Any:
@@ -155,7 +179,7 @@ def _absent(values: Sequence[object]) -> list[tuple[float, str]]:
     return [(plots.NOT_DRAWN, "not drawn")] if None in values else []
 
 
-def _storage(summary: StudySummary, moments: Sequence[Moment]) -> Markup | None:
+def _storage(summary: StudySummary, moments: Sequence[Moment]) -> dict[str, Markup] | None:
     if not moments:
         return None
     step = math.ceil(len(moments) / MOST_MOMENTS)
@@ -167,4 +191,5 @@ def _storage(summary: StudySummary, moments: Sequence[Moment]) -> Markup | None:
         [((moment.time - first) / UNITS[unit], float(getattr(moment, name))) for moment in thinned]
         for name in ("on_disk", "keep_all")
     )
-    return Markup(plots.storage(unit, on_disk, keep_all, summary.storage.budget))
+    budget = summary.storage.budget
+    return _both(lambda narrow: plots.storage(unit, on_disk, keep_all, budget, narrow=narrow))

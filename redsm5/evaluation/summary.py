@@ -22,6 +22,7 @@ from redsm5.engine.sections import Parameter, SearchConfig
 from redsm5.engine.timeline import Moment, storage_over_time, time_left
 from redsm5.evaluation.confirmation import confirmation_of
 from redsm5.evaluation.importance import parameter_importance
+from redsm5.evaluation.neighbours import link_pages
 from redsm5.evaluation.studypage import render_summary, scored
 from redsm5.noise import Scores, beside_baseline, beside_best, scores_of, with_test
 from redsm5.reports import (
@@ -70,13 +71,14 @@ class StudyFiles:
 
 
 def write_summary(experiments: Path, study: StudyRecord) -> StudySummary:
-    """Make a study's summary and its page, and write each atomically into the study's folder."""
+    """Make a study's summary and its page, write each atomically into the study's folder, and link all its pages."""
     folder = paths.study_dir(experiments, study.study_id)
     summary, moments = make_summary(experiments, study)
     page = render_summary(experiments, summary, space_of(study), moments)
     with files.Lock(folder / paths.LOCK):  # two writers would share a temporary file
         files.write_atomic(folder / paths.SUMMARY, summary.to_json())
         files.write_atomic(folder / paths.SUMMARY_PAGE, page.encode(errors="replace"))
+    link_pages(experiments, summary)
     return summary
 
 

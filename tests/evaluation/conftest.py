@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from redsm5.engine import paths
-from redsm5.engine.records import MetricRow, TrialRecord
+from redsm5.engine.records import MetricRow, StudyIndex, StudyRecord, TrialRecord
 from redsm5.reports import EvaluationReport
 
 TIME = "2026-01-31T12:00:00.000Z"
@@ -80,10 +80,47 @@ def report_of(trial_id: str, **changes: Any) -> EvaluationReport:
     return EvaluationReport.model_validate(fields | changes)
 
 
+def calibration_of(*names: str) -> dict[str, Any]:
+    bins = [{"count": 60, "mean_probability": 0.04, "share_positive": 0.1}]
+    bins += [{"count": 0, "mean_probability": None, "share_positive": None}] * 8
+    bins += [{"count": 20, "mean_probability": 0.93, "share_positive": 0.5}]
+    rows = [{"id": name, "brier": 0.132, "ece": 0.153, "bins": bins} for name in names]
+    return {"brier_macro": 0.142, "ece_macro": 0.163, "bins": bins, "per_criterion": rows}
+
+
+def ranking_of(*names: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [
+        {"id": name, "posts": 17, "average_precision": 0.654, "ndcg_at_10": 0.765} for name in names[:-1]
+    ]
+    undefined = dict.fromkeys(("average_precision", "ndcg_at_10"), "no post has a sentence")
+    rows.append({"id": names[-1], "posts": 0, **dict.fromkeys(undefined), "undefined": undefined})
+    return {"average_precision_macro": 0.656, "ndcg_at_10_macro": 0.767, "per_criterion": rows}
+
+
 def trial_of(trial_id: str, number: int | None = 0, **changes: Any) -> TrialRecord:
     fields = {"trial_id": trial_id, "study_id": STUDY, "number": number, "state": "completed", "created_at": TIME}
     fields |= {"epochs": 4, "epoch": 4, "parameters": {"train.learning_rate": 1e-5, "train.loss_function": "bce"}}
     return TrialRecord.model_validate(fields | changes)
+
+
+def id_of(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def study_of(**changes: Any) -> StudyRecord:
+    fields = {"study_id": STUDY, "name": "night", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
+    config = {"search": {"space": SPACE}, "retention": {"max_total_size": 10_000_000}}
+    return StudyRecord.model_validate(fields | {"trials": {"wanted": 9}, "config": config} | changes)
+
+
+def write_study(experiments: Path, study: StudyRecord, trials: list[TrialRecord] | None = None) -> Path:
+    folder = paths.study_dir(experiments, study.study_id)
+    folder.mkdir()
+    (folder / paths.STUDY).write_bytes(study.to_json())
+    if trials is not None:
+        index = StudyIndex(study_id=study.study_id, updated_at=TIME, trials=trials)
+        (folder / paths.INDEX).write_bytes(index.to_json())
+    return folder
 
 
 def journal_of(trial_id: str, values: Mapping[str, Sequence[float]]) -> bytes:
@@ -122,6 +159,9 @@ def make_trial(tmp_path: Path) -> MakeTrial:
     return make
 
 
+OURS = ("../trial_", "../study_", "../baseline_")  # where links lead
+
+
 class Page(HTMLParser):
     """What a browser would see of a page: its elements with their attributes, and its text."""
 
@@ -151,7 +191,7 @@ def check_self_contained(html: str) -> Page:
     assert not {tag for tag, _ in page.elements} & {"script", "iframe", "object", "embed", "img", "base", "form"}
     assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on") or name == "src"]
     assert [value for value in page.values("xlink:href") if not value.startswith("#")] == []
-    assert [v for v in page.values("href") if not v.startswith(("data:,", "../trial_"))] == []
+    assert [v for v in page.values("href") if not v.startswith(("data:,", *OURS))] == []
     assert "@import" not in html
     assert html.count("url(") == html.count("url(#")
     ids = page.values("id")

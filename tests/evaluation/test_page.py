@@ -22,8 +22,10 @@ from tests.evaluation.conftest import (
     SYMPTOMS,
     MakeTrial,
     Page,
+    calibration_of,
     check_self_contained,
     metrics,
+    ranking_of,
     report_of,
     trial_of,
 )
@@ -57,23 +59,6 @@ def test_the_page_shows_scores_intervals_thresholds_and_hard_negatives(make_tria
         assert words in page.text
     titles = [attrs["aria-labelledby"] for tag, attrs in page.elements if tag == "svg"]
     assert titles == ["pr0-title", "pr1-title", "losses-title", "objective-title"]
-
-
-def calibration_of(*names: str) -> dict[str, Any]:
-    bins = [{"count": 60, "mean_probability": 0.04, "share_positive": 0.1}]
-    bins += [{"count": 0, "mean_probability": None, "share_positive": None}] * 8
-    bins += [{"count": 20, "mean_probability": 0.93, "share_positive": 0.5}]
-    rows = [{"id": name, "brier": 0.132, "ece": 0.153, "bins": bins} for name in names]
-    return {"brier_macro": 0.142, "ece_macro": 0.163, "bins": bins, "per_criterion": rows}
-
-
-def ranking_of(*names: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [
-        {"id": name, "posts": 17, "average_precision": 0.654, "ndcg_at_10": 0.765} for name in names[:-1]
-    ]
-    undefined = dict.fromkeys(("average_precision", "ndcg_at_10"), "no post has a sentence")
-    rows.append({"id": names[-1], "posts": 0, **dict.fromkeys(undefined), "undefined": undefined})
-    return {"average_precision_macro": 0.656, "ndcg_at_10_macro": 0.767, "per_criterion": rows}
 
 
 def test_the_page_shows_calibration_and_the_ranking_of_sentences(make_trial: MakeTrial) -> None:

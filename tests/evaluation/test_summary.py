@@ -10,49 +10,30 @@ import pytest
 
 from redsm5 import reports
 from redsm5.engine import paths
-from redsm5.engine.records import StudyIndex, StudyRecord, TrialRecord
 from redsm5.engine.study.ids import find_study
 from redsm5.engine.study.registry import Scoreboard
 from redsm5.evaluation.summary import write_summary
 from redsm5.reports import StudySummary
 from tests.evaluation.conftest import (
-    SPACE,
     STUDY,
     TIME,
     MakeTrial,
     Page,
     check_self_contained,
+    id_of,
     json_of,
     metrics,
     report_of,
+    study_of,
     trial_of,
+    write_study,
 )
 from tui.read.reader import Reader
 
 EVIL = "x</table><script>alert(1)</script>$\\frac{"
 
 
-def id_of(number: int) -> str:
-    return f"00000000-0000-4000-8000-{number:012d}"
-
-
 T = [id_of(number) for number in range(6)]
-
-
-def study_of(**changes: Any) -> StudyRecord:
-    fields = {"study_id": STUDY, "name": "night", "state": "running", "created_at": TIME, "metric": "val_f1_macro"}
-    config = {"search": {"space": SPACE}, "retention": {"max_total_size": 10_000_000}}
-    return StudyRecord.model_validate(fields | {"trials": {"wanted": 9}, "config": config} | changes)
-
-
-def write_study(experiments: Path, study: StudyRecord, trials: list[TrialRecord] | None = None) -> Path:
-    folder = paths.study_dir(experiments, study.study_id)
-    folder.mkdir()
-    (folder / paths.STUDY).write_bytes(study.to_json())
-    if trials is not None:
-        index = StudyIndex(study_id=study.study_id, updated_at=TIME, trials=trials)
-        (folder / paths.INDEX).write_bytes(index.to_json())
-    return folder
 
 
 RETENTION = (
@@ -65,7 +46,14 @@ RETENTION = (
 def experiments(tmp_path: Path, make_trial: MakeTrial) -> Path:
     """Six trials: 1 is best on validation, 0 on the test split; 2 repeats 1; 3 is pruned, 4 failed, 5 runs."""
     trials = [
-        trial_of(T[0], 0, best={"epoch": 3, "value": 0.5}, started_at=TIME, finished_at="2026-01-31T12:01:30.000Z"),
+        trial_of(
+            T[0],
+            0,
+            best={"epoch": 3, "value": 0.5},
+            started_at=TIME,
+            finished_at="2026-01-31T12:01:30.000Z",
+            parameters={"train.learning_rate": 2e-5, "train.loss_function": "bce"},
+        ),
         trial_of(T[1], 1, best={"epoch": 3, "value": 0.7}, resumes=2),
         trial_of(T[2], 2, best={"epoch": 3, "value": 0.7}, duplicate_of=T[1]),
         trial_of(T[3], 3, state="pruned", best={"epoch": 1, "value": 0.9}),
@@ -134,7 +122,7 @@ def test_both_files_say_the_same_and_the_json_satisfies_its_schema(experiments: 
     ):
         assert words in page.text
     titles = [attrs["aria-labelledby"] for tag, attrs in page.elements if tag == "svg"]
-    assert titles == ["history-title", "parallel-title", "storage-title"]
+    assert titles == [f"{name}{of}-title" for name in ("history", "parallel", "storage") for of in ("", "-narrow")]
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
 
 
