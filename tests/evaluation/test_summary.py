@@ -10,6 +10,7 @@ import pytest
 
 from redsm5 import reports
 from redsm5.engine import paths
+from redsm5.engine.records import StudyRecord
 from redsm5.engine.study.ids import find_study
 from redsm5.engine.study.registry import Scoreboard
 from redsm5.evaluation.summary import write_summary
