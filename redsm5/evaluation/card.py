@@ -15,7 +15,7 @@ from redsm5.engine import paths
 from redsm5.engine.documents import load
 from redsm5.engine.records import StudyRecord, TrialRecord
 from redsm5.engine.spec import flatten
-from redsm5.evaluation.page import CRITERIA, EVIDENCE
+from redsm5.evaluation.metricnames import CRITERIA, EVIDENCE
 from redsm5.evaluation.rendering import figure, value_text, words
 from redsm5.reports import EvaluationReport
 

@@ -20,6 +20,7 @@ from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.spec import flatten
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots
+from redsm5.evaluation.metricnames import CALIBRATION, CRITERIA, EVIDENCE, RANKING
 from redsm5.evaluation.neighbours import block, with_links_of
 from redsm5.evaluation.pagetable import Cell, Column, PageTable, scores
 from redsm5.evaluation.rendering import figure, render, value_text, words
@@ -33,47 +34,6 @@ from redsm5.reports import (
     SentenceRanking,
 )
 
-CRITERIA = {
-    "f1_macro": ("F1, macro", "mean of the F1 of the symptoms that occur in the split"),
-    "f1_micro": ("F1, micro", "one F1 over the labels of all symptoms together"),
-    "f1_weighted": ("F1, weighted", "mean of the symptoms' F1, weighted by their support"),
-    "macro_pr_auc": ("PR AUC, macro", "mean average precision, without interpolation"),
-    "precision_macro": (
-        "Precision, macro",
-        "mean over the same symptoms: share of the posts predicted to have it that do",
-    ),
-    "recall_macro": ("Recall, macro", "mean over the same symptoms: share of the posts that have it that are found"),
-    "accuracy": ("Subset accuracy", "share of posts whose labels are all correct"),
-}
-EVIDENCE = {
-    "f1": ("Token F1", "mean over pairs with evidence: F1 between the words predicted and the words annotated"),
-    "exact_match": (
-        "Exact match",
-        "share of pairs with evidence whose predicted spans are exactly the annotated ones",
-    ),
-    "char_f1": ("Character F1", "of characters, pooled over pairs with evidence, against all annotated spans"),
-    "char_precision": (
-        "Character precision",
-        "share of the predicted characters that are annotated; 0 where none is predicted",
-    ),
-    "char_recall": ("Character recall", "share of the annotated characters that are predicted"),
-    "null_span_accuracy": ("No evidence, correct", "share of pairs without evidence for which none is predicted"),
-}
-CALIBRATION = {
-    "brier_macro": ("Brier score, macro", "mean of (probability − label)² over the posts; 0 is best"),
-    "ece_macro": (
-        "Calibration error, macro",
-        "expected calibration error in ten bins of equal width: how far a bin's mean probability is from its share of"
-        " posts with the symptom; 0 is best. It is too high in few posts, so it has no interval",
-    ),
-}
-RANKING = {
-    "average_precision_macro": (
-        "Average precision, macro",
-        "of a post's sentences, ranked for a symptom that it shows",
-    ),
-    "ndcg_at_10_macro": ("nDCG@10, macro", "the same for the ten highest sentences, discounted by rank; 1 is best"),
-}
 CARDS = ("criteria_matching.f1_macro", "criteria_matching.f1_micro", "evidence_binding.f1")
 FIXED_THRESHOLD = 0.5
 TRAIN_LOSS, VAL_LOSS = "train_loss", "val_loss"
@@ -181,6 +141,7 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
         "cards": [rows[key] | {"label": _card_label(key)} for key in CARDS],
         "symptoms": symptoms,
         "by_symptom": _by_symptom(symptoms),
+        "confusion": _confusion(criteria),
         "undefined": _by_reason(
             (f"{words(row.id)} ({', '.join(map(words, fields))})", why)
             for row in criteria.per_criterion
@@ -322,6 +283,16 @@ def _by_symptom(symptoms: Sequence[Mapping[str, Any]]) -> PageTable:
     return PageTable("By symptom", "by-symptom", [*columns, Column("Threshold", "number")], rows)
 
 
+def _confusion(criteria: CriteriaMetrics) -> PageTable:
+    labels = ("True negatives", "False positives", "False negatives", "True positives")
+    rows = [
+        [Cell(words(row.id)), *(Cell(count) for label in row.confusion_matrix for count in label)]
+        for row in criteria.per_criterion
+    ]
+    columns = [Column("Symptom"), *(Column(label, "number") for label in labels)]
+    return PageTable("Confusion matrices", "confusion", columns, rows)
+
+
 def _checkpoints(report: EvaluationReport) -> PageTable:
     labels = ("Epoch", "Validation", "F1 macro", "F1 micro", "PR AUC macro", "Accuracy", "Evidence F1", "Exact match")
     rows = []
@@ -353,12 +324,13 @@ def _learning(rows: Sequence[MetricRow], report: EvaluationReport) -> dict[str, 
     scores = [(row.epoch, row.value) for row in rows if row.metric == objective]
     drawn = []
     if plots.finite(train) or plots.finite(validation):
-        drawn.append(plots.loss_curves(train, validation))
+        drawn.append(("loss", plots.loss_curves(train, validation)))
     if plots.finite(scores):
-        drawn.append(plots.objective_curve(objective, scores, [c.epoch for c in report.evaluated_checkpoints]))
+        epochs = [checkpoint.epoch for checkpoint in report.evaluated_checkpoints]
+        drawn.append((objective, plots.objective_curve(objective, scores, epochs)))
     series = {TRAIN_LOSS: train, VAL_LOSS: validation, objective: scores}
     left_out = [name for name, points in series.items() if len(plots.finite(points)) < len(points)]
-    return {"learning": [Markup(svg) for svg in drawn], "left_out": left_out}
+    return {"learning": [(name, Markup(svg)) for name, svg in drawn], "left_out": left_out}
 
 
 def _configuration(report: EvaluationReport, record: TrialRecord | None) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from markupsafe import Markup
+
+from redsm5.evaluation.downloads import csv_address, latex_address
 from redsm5.evaluation.rendering import figure
 
 Value = str | int | float | None
@@ -17,13 +20,16 @@ class Column:
     Attributes:
         label: its heading on the page.
         kind: text; a word, of which no line breaks inside; a number, to the right; a bar from 0 to 1 under the number;
-            a picture of the number to its left with its interval, which narrow screens leave out and downloads lack.
-        name: its heading in downloads; default: the label.
+            a picture of the number to its left with its interval, which narrow screens leave out and downloads
+            lack.
+        name: its heading as CSV; default: the label.
+        only: what it is for, the page (and LaTeX) or CSV; default: both.
     """
 
     label: str
     kind: Kind = "text"
     name: str | None = None
+    only: Literal["page", "csv"] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,12 @@ class Cell:
             return self.shown
         return figure(self.value) if isinstance(self.value, float) or self.value is None else str(self.value)
 
+    @property
+    def in_line(self) -> str:
+        """What the page shows, in a line, with the interval."""
+        text = self.text if not isinstance(self.text, Markup) else str(self.value)
+        return f"{text} [{figure(self.interval[0])}, {figure(self.interval[1])}]" if self.interval else text
+
 
 @dataclass(frozen=True)
 class PageTable:
@@ -63,6 +75,36 @@ class PageTable:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     marked: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def csv(self) -> str:
+        """The address of the table as CSV: values with all digits, the ends of intervals in columns of their own."""
+        names: list[str] = []
+        rows: list[dict[str, Value]] = [{} for _ in self.rows]
+        for place, column in enumerate(self.columns):
+            if column.only == "page" or column.kind == "range":
+                continue
+            name = column.name or column.label
+            ends = any(row[place].interval for row in self.rows)
+            names += [name, f"{name} low", f"{name} high"] if ends else [name]
+            for told, row in zip(rows, self.rows, strict=True):
+                told[name] = row[place].value
+                if ends:
+                    told[f"{name} low"], told[f"{name} high"] = row[place].interval or (None, None)
+        return csv_address(names, rows)
+
+    @property
+    def latex(self) -> str:
+        """The address of the table as LaTeX, with what the page shows."""
+        columns = [(place, column) for place, column in self.on_page if column.kind != "range"]
+        told = [[row[place].in_line for place, _ in columns] for row in self.rows]
+        right = [column.kind in ("number", "bar") for _, column in columns]
+        return latex_address([column.label for _, column in columns], told, right)
+
+    @property
+    def on_page(self) -> list[tuple[int, Column]]:
+        """The columns that the page shows, with their places."""
+        return [(place, column) for place, column in enumerate(self.columns) if column.only != "csv"]
 
 
 def scores(name: str, title: str, rows: Sequence[tuple[str, str, float | None, Sequence[float] | None]]) -> PageTable:

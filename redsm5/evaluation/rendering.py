@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from redsm5.engine.tables import SHORT_NAMES, duration_text
+from redsm5.evaluation.downloads import file_name, svg_address
 
 
 def render(template: str, **context: Any) -> str:
@@ -25,6 +26,8 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["file_name"] = file_name
+    environment.filters |= {"svg_file": svg_address}
     environment.filters |= {"figure": figure, "percent": _percent, "duration": duration_text, "time": _time}
     return environment
 

@@ -11,7 +11,7 @@ from redsm5.engine import paths
 from redsm5.engine.sections import CategoricalParameter, Parameter, RangeParameter
 from redsm5.engine.timeline import Moment
 from redsm5.evaluation import plots
-from redsm5.evaluation.page import CRITERIA, EVIDENCE
+from redsm5.evaluation.metricnames import CRITERIA, EVIDENCE
 from redsm5.evaluation.rendering import render, short_names, value_text
 from redsm5.evaluation.studytables import confirmation_table, importance_table, trials_table, varying
 from redsm5.noise import remarks
@@ -42,6 +42,7 @@ def render_summary(
     drawn = varying(fresh, list(space))
     return render(
         "study.html",
+        heading=f"Study {summary.name}",
         summary=summary,
         best_row=next((row for row in summary.trials if summary.best and row.trial_id == summary.best.trial_id), None),
         best_metrics=_best_metrics(summary),
@@ -54,7 +55,7 @@ def render_summary(
             [] if any(i.share is not None for _, i in importance) else sorted({i.reason or "" for _, i in importance})
         ),
         confirmed=confirmation_table(summary, links),
-        trials=trials_table(summary, shown, links, baseline_link),
+        trials=trials_table(summary, shown, searched, links, baseline_link),
         same=_told(summary.trials, [key for key in searched if key not in shown]),
         history=_history(summary, completed, fresh),
         parallel=_parallel(summary.metric, {key: space[key] for key in drawn}, fresh),

@@ -21,8 +21,12 @@ def varying(trials: Sequence[SummaryTrial], keys: Sequence[str]) -> list[str]:
     return [key for key in keys if len({value_text(row.parameters.get(key)) for row in trials}) > 1]
 
 
-def trials_table(summary: StudySummary, keys: Sequence[str], links: Links, baseline_link: str | None) -> PageTable:
-    """The trials in the summary's order, after the baseline. `keys` are the parameters to show."""
+def trials_table(
+    summary: StudySummary, keys: Sequence[str], searched: Sequence[str], links: Links, baseline_link: str | None
+) -> PageTable:
+    """The trials in the summary's order, after the baseline. `keys` are the parameters to show; CSV has all that are
+    searched.
+    """
     best = summary.best.trial_id if summary.best else None
     names = short_names(keys)
     columns = [Column("Trial", "word"), Column("State", "word")]
@@ -30,19 +34,22 @@ def trials_table(summary: StudySummary, keys: Sequence[str], links: Links, basel
     columns += [Column("Epochs", "number"), Column("Duration", "number", "seconds")]
     columns += [Column("On disk", "number", "bytes"), Column("Resumes", "number")]
     in_lines = len(keys) > MOST_COLUMNS
-    columns += [Column(names[key], "text", key) for key in keys] if not in_lines else [Column("Parameters")]
+    columns += [Column("Parameters", only="page")] if in_lines else [Column(names[key], only="page") for key in keys]
+    columns += [Column(key, only="csv") for key in searched]
     rows: list[list[Cell]] = []
     if summary.baseline:
         scores = [Cell(summary.baseline.value), Cell(summary.baseline.test_f1_macro)]
         first = [Cell("baseline", link=baseline_link), Cell("TF-IDF, linear SVM"), *scores]
-        rows.append([*first, *[Cell()] * 4, *[Cell(shown="")] * (1 if in_lines else len(keys))])
+        rows.append([*first, *[Cell()] * 4, *[Cell(shown="")] * (len(columns) - 8)])
     marked = {len(rows) + place for place, row in enumerate(summary.trials) if row.trial_id == best}
     numbers = {row.trial_id: row.trial_id[:8] if row.number is None else str(row.number) for row in summary.trials}
     for row in summary.trials:
-        values = [Cell(_plain(row.parameters.get(key)), _short(row.parameters.get(key))) for key in keys]
         if in_lines:
             told = [f"{names[key]} {_short(row.parameters[key])}" for key in keys if key in row.parameters]
             values = [Cell(" · ".join(told), _pairs(told))]
+        else:
+            values = [Cell(shown=_short(row.parameters.get(key))) for key in keys]
+        values += [Cell(_plain(row.parameters.get(key))) for key in searched]
         rows.append([*_trial(row, best, numbers, links), *values])
     return PageTable("Trials", "trials", columns, rows, frozenset(marked))
 
@@ -79,7 +86,8 @@ def _short(value: object) -> str:
 
 
 def _plain(value: object) -> str | int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else value_text(value)
+    """A parameter's value for CSV: empty if the trial did not have it."""
+    return value if value is None or isinstance(value, str | int | float) else value_text(value)
 
 
 def importance_table(importance: Sequence[tuple[str, ParameterImportance]]) -> PageTable:

@@ -159,7 +159,8 @@ def make_trial(tmp_path: Path) -> MakeTrial:
     return make
 
 
-OURS = ("../trial_", "../study_", "../baseline_")  # where links lead
+FILES = tuple(f"data:{kind};base64," for kind in ("text/csv;charset=utf-8", "application/x-tex", "image/svg+xml"))
+OURS = ("../trial_", "../study_", "../baseline_", *FILES)  # where links lead
 
 
 class Page(HTMLParser):
