@@ -162,7 +162,7 @@ def warm(scratch: Path) -> StudySpec:
     outcomes.draw_report = lambda folder, task, log: None
     driver_module.check_data = lambda task, config, stop: CheckedData({}, "ab" * 32, ())
     driver_module.Shipper = lambda *_: SimpleNamespace(  # type: ignore[assignment,misc]
-        start=lambda: None, watch=lambda folder: None, close=lambda hurried: 0, failing=False
+        start=lambda: None, watch=id, name_winner=id, close=lambda hurried: 0, failing=False
     )
     # No sample but at an epoch's end, however long a step takes here.
     session_module.SystemMetrics = partial(SystemMetrics, clock=lambda: 0.0)  # type: ignore[assignment,misc]

@@ -33,6 +33,7 @@ FILLED = {
     "trial_folder.name.removeprefix('trial_')": "{trial}",
     "f'trial.id={identity.trial_id}'": "trial.id={trial}",
     "f'trial.id={trial_id}'": "trial.id={trial}",
+    "f'trial.id={detail.record.trial_id}'": "trial.id={trial}",
     "name": NAME,
     "study.name": NAME,
     "setting('study.name', self.name)": f"study.name={NAME}",
@@ -40,6 +41,7 @@ FILLED = {
     "*EXAMPLE": "",  # with a pretrained encoder: tests/e2e/test_minilm.py trains it
     "*lacking": "",
     "*other": "",
+    "*words": "data=synthetic",  # tests/test_noise.py reads the same posts by it
     "*sys.argv[1:]": "",  # what was typed itself
     "URI": "sqlite:///{experiments}/mlflow.db",
     "ID": "{trial}",
@@ -115,7 +117,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, shell: dict[str, str]) -> 
     study.terminate()
     assert study.wait(timeout=60) == 75
     shown = paste(command("tui", "--once", experiments=experiments), shell)
-    (advice,) = re.findall(r"`(just hpo [^`]*)` resumes it", shown.stdout)
+    (advice,) = re.findall(r"This command resumes the search .*\n +(just hpo .*)", shown.stdout)
     return experiments, advice
 
 
