@@ -117,7 +117,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, shell: dict[str, str]) -> 
     study.terminate()
     assert study.wait(timeout=60) == 75
     shown = paste(command("tui", "--once", experiments=experiments), shell)
-    (advice,) = re.findall(r"This command resumes the search .*\n +(just hpo .*)", shown.stdout)
+    (advice,) = re.findall(r"To resume it:\n +(just hpo .*)", shown.stdout)
     return experiments, advice
 
 

@@ -34,7 +34,7 @@ def pace(view: View, *, words: bool = False) -> Text:
             told.append(f"{per_hour:.1f} trials/h" if per_hour < 100 else f"{per_hour:,.0f} trials/h")
         if ends := left.seconds > 0 and snapshot.trials.active and left.high < LONGEST_LEFT_S:
             told.append(f"in {duration(left.seconds)}")
-        line.append("\n" + " · ".join(told))
+        line.append("\n" + " · ".join(told) if told else "")
         if ends:
             first, last = ((view.now + timedelta(seconds=s)).astimezone() for s in (left.low, left.high))
             line.append(f"\ndone {first:%a %H:%M} to {last:{'%H:%M' if first.date() == last.date() else '%a %H:%M'}}")
