@@ -26,6 +26,9 @@ from redsm5.evaluation.ranking import RankedPairs, ranking_samples
 SAMPLES = 1000
 SEED = 0
 EDGES = (2.5, 97.5)  # per cent
+# In 200 simulated splits of 297 posts, a symptom with 15 of them has its true metrics in 91 to 100 % of the intervals;
+# one with 7, its MCC in 85 % and its PR AUC in 87 %. Where all of a few are found, an interval would be [1, 1].
+FEWEST = 10
 SIGNED = ("mcc", "mcc_macro")  # metrics from -1 to 1, of which (1 + m) / 2 has log-odds
 CURVE_POINTS = 100
 
@@ -45,7 +48,8 @@ def confidence_intervals(
 
     Args:
         ranked: the ranked sentences, if there are any.
-        symptoms: the names of the columns; with them, each symptom's metrics have intervals too.
+        symptoms: the names of the columns; with them, each symptom's metrics have intervals too, but, other than the
+            Brier score, none if fewer than FEWEST posts have the symptom or lack it.
     """
     P = len(labels_PC)
     if P == 0:
@@ -62,7 +66,8 @@ def confidence_intervals(
         "sentence_ranking": ranking_samples(ranked, weights_RP) if ranked else {},
     }
     for c, symptom in enumerate(symptoms):
-        every = {**by_symptom, **told, "brier": brier_RC}
+        enough = FEWEST <= labels_PC[:, c].sum() <= P - FEWEST
+        every = {**(by_symptom | told if enough else {}), "brier": brier_RC}
         found[f"by_symptom.{symptom}"] = {name: values_RC[:, c] for name, values_RC in every.items()}
     samples = {f"{of}.{name}": v for of, named in found.items() for name, v in named.items() if v is not None}
     signed = {name for name in samples if name.rpartition(".")[2] in SIGNED}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, matthews_corrcoef, roc_auc_score
 
 from redsm5.data.posts import SYMPTOMS
-from redsm5.evaluation.bootstrap import confidence_intervals, symptom_samples
+from redsm5.evaluation.bootstrap import FEWEST, confidence_intervals, symptom_samples
 from redsm5.evaluation.calibration import calibration
 from redsm5.evaluation.discrimination import (
     ALL_POSITIVE,
@@ -98,6 +98,15 @@ def test_each_symptom_has_intervals_that_hold_its_own_figures():
         low, high = found[f"discrimination.{key}"]
         assert low < getattr(told, key) < high
     assert found["by_symptom.SLEEP_ISSUES.mcc"][0] < 0, "chance: from -1 to 1, not from 0"
+
+
+def test_where_few_posts_have_a_symptom_only_the_brier_score_has_an_interval():
+    probabilities_PC, labels_PC, _ = split_of(5, posts=200)
+    labels_PC[:, 0], labels_PC[:, 1] = np.arange(200) < FEWEST - 1, np.arange(200) > FEWEST - 2
+    labels_PC[:, 2] = np.arange(200) < FEWEST
+    found = confidence_intervals(probabilities_PC, labels_PC, LIMITS, pair_scores({}, {}, []), None, SYMPTOMS)
+    told = [{key.rpartition(".")[2] for key in found if key.startswith(f"by_symptom.{name}.")} for name in SYMPTOMS[:3]]
+    assert told == [{"brier"}, {"brier"}, {"f1", "precision", "recall", "pr_auc", "roc_auc", "mcc", "brier"}]
 
 
 def test_a_report_of_which_nothing_is_said_by_symptom_has_no_such_intervals():
