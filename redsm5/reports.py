@@ -106,6 +106,24 @@ class Calibration(Record):
     undefined: dict[str, str] = {}
 
 
+class SymptomDiscrimination(Record):
+    id: str
+    roc_auc: float | None
+    mcc: float | None
+    undefined: dict[str, str] = {}
+
+
+class Discrimination(Record):
+    """How well probabilities and decisions tell posts with a symptom from those without: ROC AUC and Matthews
+    correlation, means over the symptoms that define them and each one's. See redsm5/evaluation/discrimination.py.
+    """
+
+    roc_auc_macro: float | None
+    mcc_macro: float | None
+    per_criterion: list[SymptomDiscrimination]
+    undefined: dict[str, str] = {}
+
+
 class SymptomRanking(Record):
     """`posts`: how many have an evidence sentence for the symptom."""
 
@@ -197,9 +215,10 @@ class EvaluatedCheckpoint(Record):
 class EvaluationReport(SecondForm):
     """evaluation_report.json. `test_metrics` are the first best checkpoint's, on the split named in `split`.
 
-    `confidence_intervals` are 95 % intervals by a bootstrap over posts, by the metric's dotted name; `pr_curves` are
-    (recall, precision) points by symptom; `calibration` and `sentence_ranking` are null in reports of older versions;
-    `environment` is what the last bits of the results may depend on.
+    `confidence_intervals` are 95 % intervals by a bootstrap over posts, by the metric's dotted name, of a symptom
+    `by_symptom.SLEEP_ISSUES.f1`; `pr_curves` are (recall, precision) points by symptom;
+    `calibration`, `discrimination` and `sentence_ranking` are null in reports of older versions; `environment` is what
+    the last bits of the results may depend on.
     """
 
     report_id: str
@@ -217,6 +236,7 @@ class EvaluationReport(SecondForm):
     pr_curves: dict[str, list[list[float]]] = {}
     hard_negatives: HardNegativeMetrics | None = None
     calibration: Calibration | None = None
+    discrimination: Discrimination | None = None
     sentence_ranking: SentenceRanking | None = None
     data_fingerprint: str
     data_counts: dict[str, int]

@@ -41,3 +41,14 @@ RANKING = {
     ),
     "ndcg_at_10_macro": ("nDCG@10, macro", "the same for the ten highest sentences, discounted by rank; 1 is best"),
 }
+DISCRIMINATION = {
+    "roc_auc_macro": (
+        "ROC AUC, macro",
+        "mean over the symptoms that some posts have and some lack: how often a post with the symptom has the higher"
+        " probability, of all pairs of one with it and one without; 0.5 is guessing",
+    ),
+    "mcc_macro": (
+        "MCC, macro",
+        "mean of Matthews correlation of decision and label over the same symptoms; from -1 to 1, 0 is guessing",
+    ),
+}

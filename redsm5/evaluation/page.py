@@ -20,7 +20,7 @@ from redsm5.engine.records import MetricRow, TrialRecord
 from redsm5.engine.spec import flatten
 from redsm5.engine.tracking.journal import read_metrics
 from redsm5.evaluation import plots
-from redsm5.evaluation.metricnames import CALIBRATION, CRITERIA, EVIDENCE, RANKING
+from redsm5.evaluation.metricnames import CALIBRATION, CRITERIA, DISCRIMINATION, EVIDENCE, RANKING
 from redsm5.evaluation.neighbours import block, with_links_of
 from redsm5.evaluation.pagetable import Cell, Column, PageTable, scores
 from redsm5.evaluation.rendering import figure, render, value_text, words
@@ -29,6 +29,7 @@ from redsm5.reports import (
     CalibrationBin,
     CriteriaMetrics,
     CriterionMetrics,
+    Discrimination,
     EvaluationReport,
     EvidenceMetrics,
     SentenceRanking,
@@ -133,6 +134,11 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
         },
     ]
     rows = {row["key"]: row for group in groups for row in group["rows"]}
+    if report.discrimination:
+        groups[0]["rows"] += _rows("discrimination", DISCRIMINATION, report.discrimination, report)
+        groups[0]["undefined"] |= _by_reason(
+            (DISCRIMINATION[key][0], why) for key, why in report.discrimination.undefined.items()
+        )
     thresholds = report.decision_thresholds
     symptoms = [_symptom(row, thresholds) for row in criteria.per_criterion]
     ids = {row.id for row in criteria.per_criterion}
@@ -140,7 +146,7 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
         "groups": [group | {"table": _scores(group["name"], group["title"], group["rows"])} for group in groups],
         "cards": [rows[key] | {"label": _card_label(key)} for key in CARDS],
         "symptoms": symptoms,
-        "by_symptom": _by_symptom(symptoms),
+        "by_symptom": _by_symptom(symptoms, report),
         "confusion": _confusion(criteria),
         "undefined": _by_reason(
             (f"{words(row.id)} ({', '.join(map(words, fields))})", why)
@@ -151,6 +157,7 @@ def _metrics(report: EvaluationReport) -> dict[str, Any]:
         "thresholds_fixed": report.config.get("train", {}).get("thresholds") == "fixed",
         "thresholds": thresholds and {words(k): v for k, v in thresholds.items() if k not in ids},
         "hard": report.hard_negatives,
+        "discrimination": _discrimination(report),
         **_probabilities(report),
         **_ranking(report),
     }
@@ -170,7 +177,10 @@ def _probabilities(report: EvaluationReport) -> dict[str, Any]:
                 "Calibration by symptom",
                 "calibration-by-symptom",
                 [Column("Symptom"), Column("Brier score", "bar"), Column("Calibration error", "bar")],
-                [[Cell(words(row.id)), Cell(row.brier), Cell(row.ece)] for row in found.per_criterion],
+                [
+                    [Cell(words(row.id)), _of_symptom(report, row.id, "brier", row.brier), Cell(row.ece)]
+                    for row in found.per_criterion
+                ],
             ),
             "undefined": _by_reason(found.undefined.items()),
             "plots": [svg for n, each in enumerate(plotted) if (svg := _reliability(n, *each))],
@@ -220,20 +230,19 @@ def _ranking(report: EvaluationReport) -> dict[str, Any]:
 def _rows(
     task: str,
     known: Mapping[str, tuple[str, str]],
-    metrics: CriteriaMetrics | EvidenceMetrics | Calibration | SentenceRanking,
+    metrics: CriteriaMetrics | EvidenceMetrics | Calibration | Discrimination | SentenceRanking,
     report: EvaluationReport,
 ) -> list[dict[str, Any]]:
     rows = []
     for name, (label, definition) in known.items():
-        interval = report.confidence_intervals.get(f"{task}.{name}", [])
-        whole = len(interval) == 2 and all(map(math.isfinite, interval))
+        interval = _interval(report, f"{task}.{name}")
         rows.append(
             {
                 "key": f"{task}.{name}",
                 "label": label,
                 "definition": definition,
                 "value": getattr(metrics, name),
-                "interval": interval if whole and getattr(metrics, name) is not None else None,
+                "interval": None if getattr(metrics, name) is None else interval,
                 "reason": metrics.undefined.get(name, "no reason was given"),
             }
         )
@@ -264,23 +273,51 @@ def _symptom(row: CriterionMetrics, thresholds: Mapping[str, float] | None) -> d
         confusion.append((label, [(count, count / total if total else None) for count in counts]))
     return {
         **row.model_dump(include={"support", "f1", "precision", "recall", "pr_auc"}),
+        "id": row.id,
         "name": words(row.id),
         "threshold": FIXED_THRESHOLD if thresholds is None else thresholds.get(row.id),
         "confusion": confusion,
     }
 
 
-def _by_symptom(symptoms: Sequence[Mapping[str, Any]]) -> PageTable:
+def _interval(report: EvaluationReport, name: str) -> list[float] | None:
+    """The 95 % interval of a metric, if the report has it."""
+    interval = report.confidence_intervals.get(name, [])
+    return interval if len(interval) == 2 and all(map(math.isfinite, interval)) else None
+
+
+def _of_symptom(report: EvaluationReport, symptom: str, name: str, value: float | None) -> Cell:
+    return Cell(value, interval=None if value is None else _interval(report, f"by_symptom.{symptom}.{name}"))
+
+
+def _by_symptom(symptoms: Sequence[Mapping[str, Any]], report: EvaluationReport) -> PageTable:
     columns = [Column("Symptom"), Column("Support", "number")]
     columns += [Column(label, "bar") for label in ("F1", "Precision", "Recall", "PR AUC")]
-    rows = [
-        [
-            Cell(row["name"]),
-            *(Cell(row[key]) for key in ("support", "f1", "precision", "recall", "pr_auc", "threshold")),
-        ]
-        for row in symptoms
-    ]
+    rows = []
+    for row in symptoms:
+        scores = [_of_symptom(report, row["id"], name, row[name]) for name in ("f1", "precision", "recall", "pr_auc")]
+        rows.append([Cell(row["name"]), Cell(row["support"]), *scores, Cell(row["threshold"])])
     return PageTable("By symptom", "by-symptom", [*columns, Column("Threshold", "number")], rows)
+
+
+def _discrimination(report: EvaluationReport) -> dict[str, Any] | None:
+    """ROC AUC and MCC by symptom; None for a report of an older version."""
+    found = report.discrimination
+    if found is None:
+        return None
+    rows = [
+        [Cell(words(row.id)), *(_of_symptom(report, row.id, name, getattr(row, name)) for name in ("roc_auc", "mcc"))]
+        for row in found.per_criterion
+    ]
+    columns = [Column("Symptom"), Column("ROC AUC", "bar"), Column("MCC", "number")]
+    names = {"roc_auc": "ROC AUC", "mcc": "MCC"}
+    undefined = _by_reason(
+        (f"{words(row.id)} ({', '.join(names.get(field, field) for field in fields)})", why)
+        for row in found.per_criterion
+        for why, fields in _by_reason(row.undefined.items()).items()
+    )
+    table = PageTable("Discrimination by symptom", "discrimination-by-symptom", columns, rows)
+    return {"table": table, "undefined": undefined}
 
 
 def _confusion(criteria: CriteriaMetrics) -> PageTable:

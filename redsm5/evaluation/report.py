@@ -27,6 +27,7 @@ from redsm5.engine.spec import snapshot_of
 from redsm5.engine.storage.checkpoint import Identity, load_best
 from redsm5.engine.storage.store import CheckpointStore, DamagedCheckpoint, weights_sha256
 from redsm5.evaluation.calibration import calibration
+from redsm5.evaluation.discrimination import discrimination
 from redsm5.evaluation.predict import Predictions, predict
 from redsm5.evaluation.ranking import ranked_pairs, sentence_ranking
 from redsm5.evaluation.thresholds import (
@@ -37,6 +38,7 @@ from redsm5.evaluation.thresholds import (
     pr_curves,
     score,
     score_samples,
+    vector,
 )
 from redsm5.model import MultiTaskModel, identity_of, set_numerics
 from redsm5.reports import (
@@ -215,8 +217,8 @@ def evaluate_again(
 
 
 def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds) -> dict[str, Any]:
-    """The fields of a report beside its metrics: thresholds, hard negatives, intervals, curves, calibration, and the
-    ranking of sentences if the predictions have their scores.
+    """The fields of a report beside its metrics: thresholds, hard negatives, intervals, curves, calibration,
+    discrimination, and the ranking of sentences if the predictions have their scores.
     """
     ranked = None if predictions.sentences is None else ranked_pairs(predictions.sentences, posts)
     return {
@@ -229,6 +231,7 @@ def figures(predictions: Predictions, posts: Sequence[Post], limits: Thresholds)
         "confidence_intervals": intervals(predictions, posts, limits),
         "pr_curves": pr_curves(predictions, posts),
         "calibration": calibration(predictions.probabilities_P9, labels_of(posts), SYMPTOMS),
+        "discrimination": discrimination(predictions.probabilities_P9, labels_of(posts), vector(limits), SYMPTOMS),
         "sentence_ranking": ranked and sentence_ranking(ranked, len(posts)),
     }
 

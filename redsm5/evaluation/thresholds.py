@@ -126,7 +126,8 @@ def intervals(predictions: Predictions, posts: Sequence[Post], thresholds: Thres
     """95 % intervals of both tasks' metrics, by their dotted names in the report."""
     pairs = _pairs(predictions, posts, thresholds)
     ranked = None if predictions.sentences is None else ranked_pairs(predictions.sentences, posts)
-    return confidence_intervals(predictions.probabilities_P9, labels_of(posts), vector(thresholds), pairs, ranked)
+    split = (predictions.probabilities_P9, labels_of(posts), vector(thresholds))
+    return confidence_intervals(*split, pairs, ranked, SYMPTOMS)
 
 
 def score_samples(

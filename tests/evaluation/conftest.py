@@ -88,6 +88,13 @@ def calibration_of(*names: str) -> dict[str, Any]:
     return {"brier_macro": 0.142, "ece_macro": 0.163, "bins": bins, "per_criterion": rows}
 
 
+def discrimination_of(*names: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [{"id": name, "roc_auc": 0.912, "mcc": -0.123} for name in names[:-1]]
+    undefined = dict.fromkeys(("roc_auc", "mcc"), NO_POSITIVES)
+    rows.append({"id": names[-1], **dict.fromkeys(undefined), "undefined": undefined})
+    return {"roc_auc_macro": 0.913, "mcc_macro": -0.124, "per_criterion": rows}
+
+
 def ranking_of(*names: str) -> dict[str, Any]:
     rows: list[dict[str, Any]] = [
         {"id": name, "posts": 17, "average_precision": 0.654, "ndcg_at_10": 0.765} for name in names[:-1]

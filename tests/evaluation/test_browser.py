@@ -18,6 +18,7 @@ from tests.evaluation.conftest import (
     MakeTrial,
     Page,
     calibration_of,
+    discrimination_of,
     id_of,
     metrics,
     ranking_of,
@@ -44,7 +45,10 @@ def whole_report(trial_id: str, **changes: object) -> dict[str, object]:
     row, *_ = scores["criteria_matching"]["per_criterion"]
     scores["criteria_matching"]["per_criterion"] = [row | {"id": name} for name in REPORTED]
     curves = {name: [[0.0, 1.0], [0.5, 0.9], [1.0, 0.2]] for name in REPORTED}
-    told = {"calibration": calibration_of(*REPORTED), "sentence_ranking": ranking_of(*REPORTED), "pr_curves": curves}
+    names = ("f1", "precision", "recall", "pr_auc", "roc_auc", "mcc", "brier")
+    ends = {f"by_symptom.{symptom}.{name}": [0.123, 0.987] for symptom in REPORTED for name in names}
+    told = {"discrimination": discrimination_of(*REPORTED), "confidence_intervals": ends}
+    told |= {"calibration": calibration_of(*REPORTED), "sentence_ranking": ranking_of(*REPORTED), "pr_curves": curves}
     return {"report": report_of(trial_id, test_metrics=scores, **told, **changes)}
 
 

@@ -24,6 +24,7 @@ from tests.evaluation.conftest import (
     Page,
     calibration_of,
     check_self_contained,
+    discrimination_of,
     metrics,
     ranking_of,
     report_of,
@@ -83,9 +84,31 @@ def test_the_page_shows_calibration_and_the_ranking_of_sentences(make_trial: Mak
     assert titles[2:6] == [f"rel{n}-title" for n in range(4)], "all symptoms together, and each of three"
 
 
+def test_the_page_shows_discrimination_and_each_symptom_s_intervals(make_trial: MakeTrial) -> None:
+    ends = {"f1": [0.1, 0.9], "roc_auc": [0.8, 0.95], "mcc": [-0.3, 0.2], "brier": [0.1, 0.2]}
+    intervals = {f"by_symptom.SLEEP_ISSUES.{name}": both for name, both in ends.items()}
+    page = page_of(
+        make_trial,
+        calibration=calibration_of(*SYMPTOMS),
+        discrimination=discrimination_of(*SYMPTOMS),
+        confidence_intervals=intervals | {"discrimination.mcc_macro": [-0.2, 0.1]},
+    )
+    for words in (
+        "0.5 is guessing 0.913",
+        "0 is guessing -0.124 -0.200 to 0.100",
+        "Sleep issues 17 0.741 0.100 to 0.900 1.000 0.588 0.818 0.310",
+        "Sleep issues 0.912 0.800 to 0.950 -0.123 -0.300 to 0.200",
+        "Sleep issues 0.132 0.100 to 0.200 0.153",
+        "Depressed mood 0.912 -0.123",
+        f"Undefined (–), since {NO_POSITIVES}: Psychomotor (ROC AUC, MCC).",
+    ):
+        assert words in page.text
+
+
 def test_a_report_of_an_older_version_has_neither(make_trial: MakeTrial) -> None:
     text = page_of(make_trial).text
     assert "Calibration" not in text
+    assert "ROC AUC" not in text
     assert "Sentence ranking" not in text
 
 
