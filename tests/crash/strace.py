@@ -67,7 +67,8 @@ def calls(output: Path, threads: Mapping[str, int], folder: Path) -> list[Call]:
         tid, name, arguments = match.groups()
         thread = names[tid] if tid else next(iter(names.values()))
         counted[thread, name] += 1
-        decoded = unescaped(arguments)
+        # What is written to another file may name the folder.
+        decoded = unescaped(arguments.partition(", ")[0] if name == "write" else arguments)
         if str(folder) in decoded:
             found.append(Call(thread, name, counted[thread, name], subject(decoded, folder), arguments))
     return found
