@@ -207,7 +207,7 @@ def test_a_driver_that_starts_paused_says_how_it_goes_on(
     assert seen == ["paused", "running"]
     said = capsys.readouterr().err
     assert str(file) in said
-    assert "press p in `just tui`" in said
+    assert "press p in `just tui" in said
 
 
 @pytest.mark.parametrize(
