@@ -11,7 +11,7 @@ from redsm5.data import FEW_POSITIVES, Splits, few_positives, load_learnable, re
 from redsm5.engine import compose as composing
 from redsm5.engine import paths
 from redsm5.engine.errors import ConfigError, InputError
-from redsm5.engine.installed import command, quoted
+from redsm5.engine.installed import command, quoted, setting
 from redsm5.engine.records import StudyRecord
 from redsm5.engine.script import ScriptTask
 from redsm5.engine.sections import CategoricalParameter
@@ -105,7 +105,7 @@ class ReDSM5:
 
 def baseline_command(config: Config) -> str:
     """The command that trains the baseline on the posts and splits of this configuration, as it is typed here."""
-    places = [f"data.{key}={quoted(value)}" for key in ("dir", "path") if (value := getattr(config.data, key))]
+    places = [setting(f"data.{key}", value) for key in ("dir", "path") if (value := getattr(config.data, key))]
     usual = compose([f"data={config.data.source}", *places])
     names = ("study.metric", "study.direction")
     own, plain = (
@@ -117,7 +117,8 @@ def baseline_command(config: Config) -> str:
         for each in (config, usual)
     )
     words = [f"data={config.data.source}", *places]
-    words += [f"{key}={quoted(v) if isinstance(v, str) else v}" for key, v in own.items() if v != plain.get(key)]
+    changed = {key: value for key, value in own.items() if value != plain.get(key)}
+    words += [setting(key, value) if isinstance(value, str) else f"{key}={value}" for key, value in changed.items()]
     return command("baseline", *words, experiments=config.experiments)
 
 
