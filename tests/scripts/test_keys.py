@@ -108,4 +108,4 @@ def test_checks_and_reclaimable_files_are_csv_too(script: Run, tmp_path_factory:
     done = script("doctor.py", "--format", "csv", "--experiments", folder, HF_HUB_OFFLINE="1")
     assert {row["name"] for row in csv.DictReader(io.StringIO(done.stdout))} >= {"python", "space"}
     done = script("cleanup.py", "--format", "csv", "--experiments", folder)
-    assert (done.returncode, done.stdout) == (0, "kind,order,bytes,path,reason,deleted\n")
+    assert (done.returncode, done.stdout) == (0, "kind,order,study,bytes,path,reason,deleted\n")
