@@ -13,6 +13,7 @@ import pytest
 
 from redsm5.config import compose
 from redsm5.engine.documents import milliseconds
+from redsm5.engine.installed import command
 from redsm5.engine.study.registry import Scoreboard, open_study
 from redsm5.engine.study.trial import create_trial
 from redsm5.task import ReDSM5
@@ -79,7 +80,7 @@ def test_mlflow_away_for_the_whole_study_and_sync_afterwards(server: MlflowServe
     experiments = tmp_path / "e"
     output = run("hpo.py", *arguments(experiments, server.url))
     assert output.count("metrics cannot be sent to MLflow") == 1
-    assert "` ships them" in output
+    assert f"`{command('sync', experiments=experiments)}` ships them" in output
     assert "rows still wait" in run("sync.py", "--experiments", str(experiments), expect=2)
     server.start()
     assert "2 trials: every metric is in MLflow" in run("sync.py", "--experiments", str(experiments))
@@ -106,7 +107,7 @@ def test_a_signal_ends_a_study_in_seconds_while_mlflow_hangs(silent: str, tmp_pa
     os.kill(driver.pid, signal.SIGTERM)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 75, output
-    assert "` ships them" in output
+    assert f"`{command('sync', experiments=experiments)}` ships them" in output
     assert time.monotonic() - before < 15
     assert records(experiments)[0]["state"] == "interrupted"
 
@@ -119,7 +120,7 @@ def test_a_study_whose_mlflow_hangs_ends_completed_and_in_bounded_time(silent: s
     before = time.monotonic()
     output, _ = driver.communicate(timeout=90)
     assert driver.returncode == 0, output
-    assert "` ships them" in output
+    assert f"`{command('sync', experiments=experiments)}` ships them" in output
     assert time.monotonic() - before < 45
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from redsm5.doctor import services
 from redsm5.engine import files, paths
+from redsm5.engine.installed import command
 from tests.e2e.conftest import ROOT, SMALL, environment, records
 from tests.mlflow_server import FaultProxy, MlflowServer, check_arrived
 
@@ -68,7 +69,7 @@ def test_a_study_that_mlflow_does_not_let_in_loses_nothing_and_gives_nothing_awa
     printed.append(output)
     assert code == 0, output
     assert "set MLFLOW_TRACKING_TOKEN" in output
-    assert "`just sync` ships them" in output
+    assert f"`{command('sync', experiments=experiments)}` ships them" in output
     (record,) = records(experiments)
     folder = experiments / f"trial_{record['trial_id']}"
     assert record["state"] == "completed"
