@@ -11,7 +11,7 @@ from redsm5.engine import paths
 from redsm5.engine.errors import (
     ConfigError,
 )
-from redsm5.engine.overrides import quoted
+from redsm5.engine.installed import quoted
 from redsm5.engine.records import TrialRecord
 from redsm5.engine.study import resuming
 from redsm5.engine.study.resuming import trial_config
