@@ -171,7 +171,7 @@ def test_a_study_is_interrupted_resumed_and_looked_at_without_a_checkout(install
 
 def test_messages_name_commands_as_they_are_typed_without_a_checkout(installed: Installed) -> None:
     (installed.folder / "empty").mkdir()
-    assert "yet: run `redsm5 hpo`" in installed.run("studies", "--experiments", "empty")
+    assert "yet: run `redsm5 hpo experiments=empty`" in installed.run("studies", "--experiments", "empty")
     told = installed.run("sync", "--help")
     assert told.startswith("usage: redsm5 sync [-h]")
     assert "`redsm5 sync [--experiments DIR]" in " ".join(told.split())
