@@ -35,11 +35,11 @@ class NotRegularError(InputError, OSError):
     kind = "not_regular"
     resumable = True
 
-    def __init__(self, path: Path, what: str = "it is not a regular file") -> None:
+    def __init__(self, path: Path | str, what: str = "it is not a regular file") -> None:
         super().__init__(what, where=str(path), remedy="Move it out of the experiments folder, or put the file back.")
 
 
-def open_regular(path: Path) -> BufferedReader:
+def open_regular(path: Path | str) -> BufferedReader:
     """Open a regular file for reading; refuse a pipe or a device, which could block or never end.
 
     Raises:
@@ -58,7 +58,7 @@ def open_own(path: Path, flags: int) -> int:
     return _open(path, flags | os.O_NOFOLLOW)
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: Path | str, flags: int) -> int:
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from redsm5.engine.documents import milliseconds
 from redsm5.engine.records import FINISHED, RetentionRow, StudyRecord, TrialRecord
@@ -39,6 +39,19 @@ class Change(NamedTuple):
     keep_all: int
 
 
+class Row(Protocol):
+    """What is needed of a RetentionRow."""
+
+    @property
+    def timestamp(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def checkpoint(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+
+
 def storage_over_time(journals: Mapping[str, Sequence[RetentionRow]]) -> list[Moment]:
     """The bytes after each row of all trials' journals, in the order of time.
 
@@ -51,7 +64,7 @@ def storage_over_time(journals: Mapping[str, Sequence[RetentionRow]]) -> list[Mo
     return [Moment(change.time, *totals) for change, totals in zip(steps, zip(*sums, strict=True), strict=True)]
 
 
-def changes(journal: Sequence[RetentionRow]) -> list[Change]:
+def changes(journal: Sequence[Row]) -> list[Change]:
     """What each row of a trial's journal adds, each new save before the deletions that it caused."""
     sizes: dict[str, int] = defaultdict(int)  # of each checkpoint, bytes on disk
     full_sizes: dict[str, int] = defaultdict(int)  # the most that it ever had

@@ -1,10 +1,13 @@
 """The bytes are counted bit by bit, by kind, as they lie on the disk; and told back over the last hours."""
 
+import json
 import os
 import shutil
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +15,15 @@ from hypothesis import strategies as st
 
 from redsm5.engine import paths
 from redsm5.engine.documents import timestamp
-from redsm5.engine.records import RetentionRow
+from redsm5.engine.files import open_regular
+from redsm5.engine.records import RetentionAction, RetentionRow
+from redsm5.engine.timeline import changes
 from tui.panels.storage import going, usage
 from tui.panels.text import size
-from tui.read import storage
+from tui.read import journals, storage
+from tui.read.journals import Move
 from tui.read.reader import Reader, Snapshot
-from tui.read.storage import WINDOW_MS, Move, StorageReader, kinds_of, used_over_time
+from tui.read.storage import WINDOW_MS, StorageReader, kinds_of, used_over_time
 from tui.read.view import View
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True, database=None)
@@ -127,15 +133,14 @@ def test_what_is_over_and_holds_nothing_is_not_counted_again(sample, folder, mon
     with_checkpoints = {i: any(held[k] for k in ("weights", "training state")) for i, held in first.by_trial.items()}
     monkeypatch.setattr(storage, "kinds_of", lambda folder: looked.append(folder) or dict.fromkeys(storage.KINDS, 0))
     counting.look("s", trials, 10)
-    states = {trials.by_id[folder.name.removeprefix("trial_")].state for folder in looked}
-    assert states == {"running", "interrupted"}
+    assert [Path(folder).name for folder in looked] == [f"trial_{t.trial_id}" for t in trials if t.state == "running"]
     monkeypatch.setattr(storage.time, "monotonic", lambda: 1e9)
     looked.clear()
     counting.look("s", trials, 10)
-    assert {folder.name for folder in looked} == {
-        f"trial_{t.trial_id}" for t in trials if with_checkpoints[t.trial_id] or t.state in ("running", "interrupted")
+    assert {Path(folder).name for folder in looked} == {
+        f"trial_{t.trial_id}" for t in trials if with_checkpoints[t.trial_id] or t.state == "running"
     }
-    assert 2 < len(looked) < 8
+    assert 1 < len(looked) < 8
 
 
 @pytest.mark.parametrize("change", ["delete", "strip", "nothing", None])
@@ -283,3 +288,136 @@ def test_what_cleanup_would_take_of_a_study_s_logs_is_named(tmp_path):
     path = paths.study_dir(tmp_path, "11111111-2f3a-4b5c-8d7e-9f0a1b2c3d4e") / paths.LOGS
     found = {"items": [{"kind": "litter", "path": str(path), "bytes": 5, "reason": "logs beyond"}], "freed": 5}
     assert "study 11111111 logs " in going(found, "", View(Snapshot(tmp_path))).plain
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is read for it
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the trials whose journal was opened, in this order."""
+    names = []
+
+    def recording(path):
+        names.append(Path(path).parent.name)
+        return open_regular(path)
+
+    monkeypatch.setattr(journals, "open_regular", recording)
+    return names
+
+
+def test_a_journal_is_opened_once_and_again_only_when_it_has_changed(sample, folder, opened):
+    trials, counting = Reader(sample).read().trials, StorageReader(sample)
+    counting.look("s", trials, 0)
+    assert opened == []
+    first = counting.look("s", trials, 10)
+    assert sorted(opened) == sorted(f"trial_{t.trial_id}" for t in trials)
+    opened.clear()
+    for _ in range(3):
+        counting.look("s", trials, 10)
+    assert opened == []
+    running = trials.active[0]
+    journal = paths.trial_dir(sample, running.trial_id) / paths.RETENTION
+    journal.write_bytes(journal.read_bytes() + row("keep", 70, "epoch-0099").to_line())
+    grown = counting.look("s", trials, 10)
+    assert opened == [f"trial_{running.trial_id}"]
+    assert grown.keep_all == first.keep_all + 70
+    assert 70 in [move.bytes for move in grown.moves]
+
+
+def test_after_an_eviction_only_that_trial_is_read_again_and_the_total_is_right(night, folder, opened, monkeypatch):
+    snapshot = Reader(night).read()
+    study, trials = snapshot.study.study_id, snapshot.trials
+    for path in night.glob(f"trial_*/{paths.CHECKPOINTS}/*"):
+        for changed in (path, path.parent):
+            os.utime(changed, (time.time() - 3600,) * 2)
+    counting = StorageReader(night)
+    before = counting.look(study, trials, 10)
+    assert before.complete
+    opened.clear()
+    evicted = next(t for t in trials if t.state == "completed" and before.by_trial[t.trial_id]["weights"])
+    place = paths.trial_dir(night, evicted.trial_id)
+    freed = before.by_trial[evicted.trial_id]["weights"]
+    shutil.rmtree(next((place / paths.CHECKPOINTS).iterdir()))
+    told = row("delete", freed, "epoch-0009", ago=0).to_line()
+    (place / paths.RETENTION).write_bytes((place / paths.RETENTION).read_bytes() + told)
+    monkeypatch.setattr(storage.time, "monotonic", lambda: 1e9)
+    after = counting.look(study, trials, 10)
+    assert opened == [f"trial_{evicted.trial_id}"]
+    assert (after.held, after.keep_all) == (before.held - freed, before.keep_all)
+    assert evicted.trial_id not in after.largest[:1]
+
+
+def test_a_trial_whose_record_changes_is_counted_again(night, opened):
+    reader, counting = Reader(night), StorageReader(night)
+    snapshot = reader.read()
+    study, trials = snapshot.study.study_id, snapshot.trials
+    before = counting.look(study, trials, 10)
+    changed = trials[0].model_copy(update={"bytes": 1})
+    write(paths.trial_dir(night, changed.trial_id) / paths.CHECKPOINTS / "epoch-0099" / paths.WEIGHTS, 5)
+    after = counting.look(study, trials.with_changed([changed]), 10)
+    assert after.held == before.held + 5
+    assert opened.count(f"trial_{changed.trial_id}") == 1  # its journal is as before
+
+
+def test_of_a_folder_of_an_older_version_without_sizes_the_same_is_counted(night):
+    """Neither its records nor its journals' rows say what this version says."""
+    snapshot = Reader(night).read()
+    seen = StorageReader(night).look(snapshot.study.study_id, snapshot.trials, 10)
+    for path in night.glob(f"trial_*/{paths.RETENTION}"):
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        path.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "schema"}) + "\n" for r in rows))
+    older = [trial.model_copy(update={"bytes": 0}) for trial in snapshot.trials]
+    again = StorageReader(night).look(snapshot.study.study_id, older, 10)
+    assert (again.held, again.kinds["weights"], again.keep_all) == (seen.held, seen.kinds["weights"], seen.keep_all)
+    assert again.moves == seen.moves
+    assert seen.held > 0
+
+
+actions = st.sampled_from(get_args(RetentionAction))
+names = st.one_of(st.sampled_from(["epoch-0001", "epoch-0002", "step-3"]), st.text(max_size=6))
+times = st.builds(lambda ago: timestamp(datetime.now(UTC) - timedelta(minutes=ago)), st.integers(0, 600))
+rows = st.builds(
+    RetentionRow,
+    timestamp=times,
+    action=actions,
+    checkpoint=names,
+    epoch=st.integers(-3, 10**6),
+    step=st.integers(0, 10**9),
+    score=st.one_of(st.none(), st.floats()),
+    bytes=st.one_of(st.integers(0, 10**13), st.integers(-5, 5), st.integers(2**60, 2**61)),
+    reason=st.text(),
+)
+
+
+@FUZZ
+@given(st.lists(rows, max_size=12), st.sampled_from([b"", b"{", b'{"schema":1}\n', b"\xff\n"]))
+def test_a_journal_says_the_same_as_its_rows_one_by_one(tmp_path_factory, journal, torn):
+    path = tmp_path_factory.mktemp("journal") / paths.RETENTION
+    path.write_bytes(b"".join(row.to_line() for row in journal) + torn)
+    since = journals.Since.of(time.time() * 1000 - WINDOW_MS)
+    seen, by_row = journals.told(str(path), 1, since), changes(journal)
+    assert seen.keep_all == sum(change.keep_all for change in by_row)
+    assert [m.bytes for m in seen.moves] == [c.on_disk for c in by_row if c.time >= since.ms and c.on_disk]
+
+
+def test_of_very_many_moves_the_newest_are_kept(folder, monkeypatch):
+    monkeypatch.setattr(storage, "MOST_MOVES", 3)
+    trials = [folder.trial(None, n, "completed") for n in range(4)]
+    for n, trial in enumerate(trials):
+        told = [row("keep", 10 * n + k, f"epoch-000{k}", ago=60 - 10 * n - k) for k in (1, 2)]
+        folder.lines(paths.trial_dir(folder.root, trial.trial_id) / paths.RETENTION, told)
+    counting = StorageReader(folder.root)
+    for most in range(1, 5):
+        seen = counting.look(None, trials[:most], 10)
+    assert [move.bytes for move in seen.moves] == [22, 31, 32]
+    assert seen.keep_all == sum(10 * n + k for n in range(4) for k in (1, 2))
+
+
+def test_a_journal_as_this_version_writes_it_is_not_parsed_row_by_row(night, monkeypatch):
+    snapshot, parsed = Reader(night).read(), []
+    monkeypatch.setattr(journals, "records", lambda lines, kind: parsed.extend(lines) or ())
+    seen = StorageReader(night).look(snapshot.study.study_id, snapshot.trials, 10)
+    assert seen.keep_all > 0
+    assert parsed == []

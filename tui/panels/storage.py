@@ -1,9 +1,12 @@
 """The study's bytes: the budget, kinds and trials, what cleanup would free and evict next, recent moves."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.text import Text
+
+from redsm5.engine.records import TrialRecord
 
 from ..read.reader import Snapshot
 from ..read.storage import KINDS, StorageView, used_over_time
@@ -96,15 +99,13 @@ def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
     freed = found.get("freed", 0)
     page = Text.assemble((f"cleanup would free {text.size(freed)}", "bold"))
     page.append("\n" if left else " (nothing to reclaim)\n")
-    numbers = {f"trial_{t.trial_id}": text.number(t) for t in view.snapshot.trials}
+    trials = view.snapshot.trials.by_id
     for item in left[:MOST]:
-        page.append(f"  {_place(item, numbers):<26} {text.size(item['bytes']):>8}  ").append(
-            f"{_why(item)}\n", text.DIM
-        )
-    evictable = [item for item in items if item.get("kind") == "evictable" and _trial(item) in numbers]
+        page.append(f"  {_place(item, trials):<26} {text.size(item['bytes']):>8}  ").append(f"{_why(item)}\n", text.DIM)
+    evictable = [item for item in items if item.get("kind") == "evictable" and _trial(item) in trials]
     for item in evictable[:MOST]:
         page.append(f"{item.get('order') or '':>3} ", "bold").append(
-            f"{_place(item, numbers):<24} {text.size(item['bytes']):>8}  "
+            f"{_place(item, trials):<24} {text.size(item['bytes']):>8}  "
         )
         page.append(f"{_why(item)}\n", text.DIM)
     if len(evictable) > MOST:
@@ -116,16 +117,18 @@ def going(found: dict[str, Any] | None, said: str, view: View) -> Text:
 
 
 def _trial(item: dict[str, Any]) -> str:
-    return next((part for part in str(item.get("path", "")).split("/") if part.startswith("trial_")), "")
+    """The id of the trial to which it belongs; empty if it is none's."""
+    parts = str(item.get("path", "")).split("/")
+    return next((part.removeprefix("trial_") for part in parts if part.startswith("trial_")), "")
 
 
-def _place(item: dict[str, Any], numbers: dict[str, str]) -> str:
+def _place(item: dict[str, Any], trials: Mapping[str, TrialRecord]) -> str:
     trial = _trial(item)
     if not trial:  # a study's logs
         *_, folder, rest = ["", *str(item.get("path", "")).split("/")]
         return text.clean(f"study {folder.removeprefix('study_')[:8]} {rest}", 40)
-    rest = str(item.get("path", "")).rsplit(f"{trial}/", 1)[-1].removeprefix("checkpoints/")
-    name = numbers.get(trial) or text.clean(trial, 14)
+    rest = str(item.get("path", "")).rsplit(f"trial_{trial}/", 1)[-1].removeprefix("checkpoints/")
+    name = text.number(trials[trial]) if trial in trials else text.clean(f"trial_{trial}", 14)
     return text.clean(f"trial {name} {'checkpoints' if rest == 'checkpoints' else rest}", 40)
 
 
@@ -140,8 +143,7 @@ def moves(view: View, width: int, now_ms: int) -> tuple[Text, str]:
         return Text("no checkpoint was written or pruned in the last 6 hours", text.DIM), ""
     heights = used_over_time(held(view.snapshot, seen), seen.moves, now_ms, max(min(width - 2, 60), 4))
     page = Text.assemble((text.spark(heights), "cyan"), "\n")
-    numbers = [*reversed(seen.moves)][:MOST]
-    for move in numbers:
+    for move in reversed(seen.moves[-MOST:]):
         time = text.clock(_iso(move.time), view.now)
         sign, style = ("+", "green") if move.bytes > 0 else ("−", "yellow")
         number = "" if move.number is None else f"#{move.number}"
@@ -168,17 +170,17 @@ def largest(view: View, width: int) -> Text:
         page.append(
             f"{'▸' if here else ' '} {text.clean(study.name, 24):<24} {amount:>10}\n", "bold" if here else text.DIM
         )
-    page.append_text(_by_trial(view.snapshot, view.storage.by_trial, width))
+    page.append_text(_by_trial(view.snapshot, view.storage, width))
     page.rstrip()
     return page
 
 
-def _by_trial(snapshot: Snapshot, by_trial: dict[str, dict[str, int]], width: int) -> Text:
+def _by_trial(snapshot: Snapshot, seen: StorageView, width: int) -> Text:
     """As many columns as fit; the smallest trials come last."""
     names = ("all", "weights", "resume", "logs", "other")[: max((width - 7) // 9, 1)]
     page = Text.assemble((f"{'trial':<7}" + "".join(f"{name:>9}" for name in names) + "\n", text.DIM))
-    ranked = sorted(by_trial.items(), key=lambda item: -sum(item[1].values()))[:MOST]
-    for trial_id, kinds in ranked:
+    for trial_id in seen.largest:
+        kinds = seen.by_trial[trial_id]
         trial = snapshot.trials.by_id.get(trial_id)
         name = text.number(trial) if trial else "–"
         cells = [sum(kinds.values()), kinds["weights"], kinds["training state"], kinds["logs"]]
