@@ -277,10 +277,10 @@ def test_a_slow_server_that_gets_on_is_waited_for(
 ) -> None:
     """Patience is for a server that confirms nothing, not for a long journal."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a busy machine is slow
-    proxy.fault = lambda *_: time.sleep(0.3) or "pass"
+    proxy.fault = lambda *_: time.sleep(0.6) or "pass"
     folder = make_trial(tmp_path, steps=12_000)  # of which a request takes 1,000
     shipper, _ = make_shipper(proxy.url, folder)
-    shipper.PATIENCE_S = 2.5
+    shipper.PATIENCE_S = 6.0  # each request takes far less, all of them more
     shipper.start()
     wait_for(lambda: waiting(folder, proxy.url) < 12_000)
     before = time.monotonic()
