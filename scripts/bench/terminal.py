@@ -3,7 +3,8 @@
 The folder is generated in the format of the driver and the trials. The app runs in a pseudo-terminal, 160 × 48, with
 the same command as by hand, and is measured from outside: what it paints, when, with how much CPU time and memory.
 
-- first paint: from the start of the process to the first frame, and to the first one that shows the trials;
+- first paint: from the start of the process to the first frame, and to the first ones with the study and its trials;
+- counting: from the start until the bytes of all trials have been counted, and the CPU time of a core meanwhile;
 - rest: CPU time of a core while nobody writes and no key is pressed;
 - refresh: CPU time to read the folder and paint it, while four trials write;
 - keys: from a key to the first byte that is painted for it, on all screens in turn, while the trials write; separately,
@@ -58,6 +59,7 @@ from redsm5.engine.terminal import show
 COLUMNS, ROWS = 160, 48
 WRITERS = 4
 STEPS = 100  # per epoch
+COUNT_S = 900  # at most, for counting the bytes: on a slow disk it takes minutes
 WEIGHTS, WHOLE = 438_000_000, 1_314_000_000
 HEADS = ("linear", "mlp", "mlp_residual", "gated", "multi_sample_dropout")
 METRICS = ("val_f1_macro", "val_loss", "val_accuracy", "val_evidence_f1", "train_loss")
@@ -235,12 +237,15 @@ class Terminal:
             timeout_s = 0.02
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", found.decode(errors="replace"))
 
-    def until(self, wanted: str, timeout_s: float = 60.0) -> float:
-        """Seconds from the start until `wanted` is on the screen."""
+    def until(self, *wanted: str, timeout_s: float = 60.0) -> list[float]:
+        """Seconds from the start until each of these words is on the screen, or until the timeout."""
         seen, deadline = "", time.perf_counter() + timeout_s
-        while wanted not in seen and time.perf_counter() < deadline:
+        times: dict[str, float] = {}
+        while len(times) < len(wanted) and time.perf_counter() < deadline:
             seen = (seen + self.read(0.005))[-200_000:]
-        return time.perf_counter() - self.began
+            found = [word for word in wanted if word in seen and word not in times]
+            times |= dict.fromkeys(found, time.perf_counter() - self.began)
+        return [times.get(word, time.perf_counter() - self.began) for word in wanted]
 
     def press(self, key: str) -> float:
         """Seconds from the key to the first byte of output."""
@@ -274,15 +279,20 @@ KEYS = ["2", "1", "2", *[DOWN] * 20, *[UP] * 10, "\x1b[6~", "\x1b[F", "\x1b[H", 
 KEYS += ["3", "]", "]", "[", "w", "l", "4", "5", "6", "n", "1", "2", "/", *"gated lr<5e-5", "\x1b"]
 
 
-def measure(root: Path, study: Path, records: list[TrialRecord]) -> dict[str, float]:
+def measure(root: Path, study: Path, records: list[TrialRecord], *, paint_only: bool) -> dict[str, float]:
     python = sys.executable
     warm = Terminal(python, "-m", "tui", "--experiments", str(root))  # fills the page cache
     warm.until("trials/h")
     warm.close()
     app = Terminal(python, "-m", "tui", "--experiments", str(root))
-    first = app.until("Overview")
-    painted = app.until("trials/h")
-    found = {"first frame, s": first, FIRST_PAINT: painted}
+    first, named, painted = app.until("Overview", MARK, "trials/h")
+    found = {"first frame, s": first, "first paint with the study, s": named, FIRST_PAINT: painted}
+    if paint_only:
+        app.close()
+        return found
+    before, began = app.cpu(), time.perf_counter()
+    [found["bytes of all trials counted, s"]] = app.until("keep-all would hold ", timeout_s=COUNT_S)
+    found["CPU meanwhile, % of a core"] = 100 * (app.cpu() - before) / (time.perf_counter() - began)
     settle(app)
     found["memory, MB"] = app.process.memory_info().rss / 1e6
     before, began = app.cpu(), time.perf_counter()
@@ -361,7 +371,7 @@ def peers(index: Path) -> dict[str, float]:
     subprocess.run([sys.executable, "-c", "import textual.app, textual.widgets._footer"], check=True)
     imports = time.perf_counter() - began
     peer = Terminal(sys.executable, "-c", PEER, str(index))
-    painted = peer.until("completed")
+    [painted] = peer.until("completed")
     peer.process.kill()
     return {"Python and Textual imported, s": imports, PEER_PAINT: painted}
 
@@ -379,6 +389,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--keep", type=Path, help="generate into this folder and leave it, or use what is there")
+    parser.add_argument("--paint-only", action="store_true", help="measure no more than the first paint")
     arguments = parser.parse_args()
     state = tempfile.TemporaryDirectory(prefix="redsm5-tui-state-")
     os.environ["XDG_STATE_HOME"] = state.name  # no state is kept between runs
@@ -386,7 +397,7 @@ def main() -> int:
         found = list(root.glob("study_*"))
         study = found[0] if found else generate(root, arguments.trials, arguments.epochs)
         index = StudyIndex.model_validate_json((study / paths.INDEX).read_bytes())
-        results = measure(root, study, index.trials) | peers(study / paths.INDEX)
+        results = measure(root, study, index.trials, paint_only=arguments.paint_only) | peers(study / paths.INDEX)
     state.cleanup()
     rows = [{"": name.strip(), "figure": digits(value)} for name, value in results.items()]
     paint = results[PEER_PAINT] / results[FIRST_PAINT]

@@ -12,7 +12,8 @@ from tui.app import TerminalApp
 from tui.panels.axis import Axis, axis_of
 from tui.panels.parallel import BEST, FIFTH, REST, SELECTED, Parallel, Path, draw
 from tui.panels.parameters import MOST_DRAWN, bars, common, drawn, in_common, ordered, parallel, ranked
-from tui.read.reader import Snapshot, Trials
+from tui.read.reader import Snapshot
+from tui.read.trials import Trials
 from tui.read.view import View
 from tui.write import control
 

@@ -11,7 +11,8 @@ from redsm5.engine import paths
 from redsm5.engine.records import Best, BudgetEntry, BudgetLedger, Event, MetricRow
 from tui.panels.parameters import ranked
 from tui.read import files, reader
-from tui.read.reader import Reader, Trials, score
+from tui.read.reader import Reader
+from tui.read.trials import Trials, score
 
 
 def rewrite(path, **changes):

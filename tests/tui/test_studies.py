@@ -79,7 +79,9 @@ async def test_a_study_that_starts_is_told_of_once(three):
 
 
 def test_the_best_so_far_of_each_study_is_a_staircase_that_ends_with_its_last_trial(three):
-    view = Looker(three.root).look(Wanted(needs="studies"))
+    looker = Looker(three.root)
+    assert all(line.bytes is None for line in looker.look(Wanted(needs="studies")).studies), "read in the first look"
+    view = looker.look(Wanted(needs="studies"))
     shown = panels.drawn(view.studies, view)
     assert [line.record.name for line in shown] == ["night-search", "first"]
     chart = panels.best_so_far(shown, "val_f1_macro")

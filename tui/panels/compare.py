@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from ..read.detail import TrialDetail
-from ..read.reader import score
 from ..read.standing import Standing
+from ..read.trials import score
 from ..read.view import View
 from . import text
 from .curves import Curve

@@ -7,8 +7,8 @@ from rich.text import Text
 
 from ..read.detail import Series
 from ..read.many import Many, Span
-from ..read.reader import ACTIVE, Trials
 from ..read.studies import StudyLine
+from ..read.trials import ACTIVE, Trials
 from ..read.view import View
 from . import text
 from .cells import Cell, Column

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..read.reader import ACTIVE, Trials, score
+from ..read.trials import ACTIVE, Trials, score
 from . import text
 from .chart import Chart, Line
 from .ticks import bounds

@@ -13,7 +13,7 @@ from ..read.reader import Snapshot
 from ..read.view import View
 from . import text
 from .storage import usage
-from .study import best, empty, metric, resume, status, title
+from .study import READING, best, empty, metric, resume, status, title
 from .text import COMMAND, DIM, clean, duration, number, parameter, parameter_name, state, time_of, value
 
 LONGEST_LEFT_S = 1e8  # three years: beyond it nothing is told
@@ -27,7 +27,7 @@ def pace(view: View, *, words: bool = False) -> Text:
         if count := snapshot.trials.counts[name]:
             line.append(f"{count:,} ").append_text(state(name, word=words)).append("   ")
     if not line:
-        line.append("no trial has finished yet", DIM)
+        line.append(READING if snapshot.reading else "no trial has finished yet", DIM)
     if left := snapshot.time_left:
         told = []
         if (per_hour := left.trials_per_hour) is not None:
@@ -52,7 +52,7 @@ def leader(view: View, width: int = 0) -> Text:
     """
     trial = view.snapshot.trials.best
     if trial is None or trial.best is None:
-        return Text("no trial completed yet", DIM)
+        return Text(READING if view.snapshot.reading else "no trial completed yet", DIM)
     page = Text.assemble((f"★ {number(trial)}", "bold"), f"  {value(trial.best.value)} after epoch {trial.best.epoch}")
     for sentence in view.standing.remarks:
         page.append("\n" + (fill(sentence, width, subsequent_indent="  ") if width else sentence), "yellow")
@@ -82,6 +82,8 @@ def _idle(snapshot: Snapshot) -> str:
     study, trials = snapshot.study, snapshot.trials
     if study is None:
         return "Nothing is running."
+    if snapshot.reading:
+        return READING
     if study.state == "completed":
         page = clean(command("summary", study.name, experiments=snapshot.experiments), COMMAND)
         return f"The study is done. 4 shows the report of its best trial.\n  {page}"

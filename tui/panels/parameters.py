@@ -14,8 +14,8 @@ from rich.text import Text
 
 from redsm5.engine.records import TrialRecord
 
-from ..read.reader import Trials, score
 from ..read.reports import Importance
+from ..read.trials import Trials, score
 from ..read.view import View
 from . import study, text
 from .axis import Axis, axis_of, is_number

@@ -12,6 +12,7 @@ from ..read.reader import Snapshot
 from ..read.storage import KINDS, StorageView, used_over_time
 from ..read.view import View
 from . import text
+from .study import READING
 from .text import DIM, clean, size
 
 MOST = 200  # the most lines of a list
@@ -41,6 +42,8 @@ def gauge(snapshot: Snapshot, seen: StorageView, width: int) -> Text:
 
 def usage(snapshot: Snapshot, seen: StorageView, width: int = 42, now_ms: int = 0, *, chart: bool = True) -> Text:
     """The budget, the bytes by kind, the disk, and what keeping everything would take."""
+    if snapshot.reading:
+        return Text(READING)
     page = gauge(snapshot, seen, max(width - 22, 6))
     kinds = {} if seen.held is None else seen.kinds  # total and parts are of one count
     parts = [f"{name} {size(kinds[kind])}" for name, kind in _KINDS if kinds.get(kind)]

@@ -5,9 +5,12 @@ from rich.text import Text
 from redsm5.engine.installed import command
 from redsm5.engine.paths import PAUSE, PRUNE, STOP, STOP_NOW
 
-from ..read.reader import Snapshot, score
+from ..read.reader import Snapshot
+from ..read.trials import score
 from ..read.view import View
 from .text import COMMAND, clean, interval, number, state, trials, value
+
+READING = "reading the trials…"
 
 
 def title(snapshot: Snapshot) -> Text:
@@ -24,7 +27,10 @@ def status(snapshot: Snapshot) -> Text:
     """The study's state, pending control files, and its progress."""
     if snapshot.study is None:
         return Text(trials(len(snapshot.trials)) if snapshot.trials else "")
-    begun = min(len(snapshot.trials) - snapshot.trials.counts["queued"], snapshot.trials.searched)
+    if snapshot.reading:
+        begun = snapshot.study.trials.finished + snapshot.study.trials.running
+    else:
+        begun = min(len(snapshot.trials) - snapshot.trials.counts["queued"], snapshot.trials.searched)
     line = state(snapshot.study.state)
     if snapshot.study.state == "running" and not snapshot.driven:  # killed, or its machine is gone
         line = Text("■ no driver", "yellow")
@@ -70,7 +76,7 @@ def best(view: View) -> str:
     """The best trial, its interval, and how many others are within noise of it."""
     trial = view.snapshot.trials.best
     if trial is None:
-        return "no trial completed yet"
+        return READING if view.snapshot.reading else "no trial completed yet"
     said = f"best {value(score(trial))} · {number(trial)}"
     if bounds := view.standing.intervals.get(trial.trial_id):
         said += f" · {interval(bounds)}"

@@ -7,7 +7,7 @@ from rich.text import Text
 from redsm5.engine.installed import command
 
 from ..read.detail import TrialDetail
-from ..read.reader import score
+from ..read.trials import score
 from ..read.view import View
 from . import study, text
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from redsm5.engine.records import TrialRecord
 
 from ..read.files import LARGEST
-from ..read.reader import Trials, score
+from ..read.trials import Trials, score
 from ..read.view import View
 from . import text
 from .cells import Cell, Column

@@ -14,12 +14,12 @@ from .reader import Reader, Snapshot
 from .reports import Importance
 from .scores import ScoresReader
 from .standing import StandingReader
-from .storage import StorageReader
+from .storage import StorageReader, StorageView
 from .studies import StudiesReader
 from .view import View
 
 MOST_AT_WORK = 8  # trials whose newest metrics are shown beside the machine's
-MANY_S = 0.1  # for reading the curves or the test scores of all trials, in each look
+MANY_S = 0.1  # for reading all studies, or the curves or the test scores of all trials, in each look
 STANDING_S = 0.02  # for reading the scores of the best trials, likewise
 FOLLOWED = 16  # trials whose folders stay in memory
 
@@ -42,7 +42,9 @@ class Wanted:
 
 
 class Looker:
-    """Looks repeatedly. The first look is the fastest: it neither counts bytes nor measures the machine."""
+    """Looks repeatedly. The first look is the fastest: it reads no more than the study, and its trials if they are not
+    very many.
+    """
 
     def __init__(self, experiments: Path) -> None:
         self._experiments = experiments
@@ -57,7 +59,8 @@ class Looker:
 
     def look(self, wanted: Wanted) -> View:
         """A view in which all trials exist. Without a selected one it is the active, else the best, else the newest."""
-        snapshot = self._reader.read(wanted.study)
+        first, self._first = self._first, False
+        snapshot = self._reader.read(wanted.study, quick=first)
         trials, study = snapshot.trials, snapshot.study.study_id if snapshot.study else None
         selected = wanted.selected
         if selected not in trials.by_id:
@@ -75,27 +78,31 @@ class Looker:
             "machine": [trial.trial_id for trial in trials.active[:MOST_AT_WORK]],
         }
         details = {i: self._follow(i).read(trials.by_id[i]) for i in by_need.get(wanted.needs, []) if i}
-        first, self._first = self._first, False
+        many_s, standing_s = (0.0, 0.0) if first else (MANY_S, STANDING_S)
         return View(
             snapshot=snapshot,
             selected=selected,
             pinned=pinned,
             marked=tuple(marked),
             details=details,
-            storage=self._storage.look(study, trials, 0.0 if first else wanted.counting_s),
-            studies=self._studies.look(snapshot.studies) if wanted.needs == "studies" else (),
-            many=self._look_at_many(snapshot) if wanted.needs == "many" else Many(),
-            tests=self._scores.look(trials, MANY_S) if wanted.needs == "tests" else {},
-            standing=self._standing.look(snapshot.study, trials, 0.0 if first else STANDING_S),
+            storage=(
+                StorageView()
+                if snapshot.reading
+                else self._storage.look(study, trials, 0.0 if first else wanted.counting_s)
+            ),
+            studies=self._studies.look(snapshot.studies, many_s) if wanted.needs == "studies" else (),
+            many=self._look_at_many(snapshot, many_s) if wanted.needs == "many" else Many(),
+            tests=self._scores.look(trials, many_s) if wanted.needs == "tests" else {},
+            standing=self._standing.look(snapshot.study, trials, standing_s),
             importance=self._importance(study) if wanted.needs == "parameters" else None,
             machine=MachineView() if first else self._measure(wanted.needs, details),
         )
 
-    def _look_at_many(self, snapshot: Snapshot) -> Many:
+    def _look_at_many(self, snapshot: Snapshot, seconds: float) -> Many:
         study = snapshot.study
         if study is None:
             return Many()
-        return self._many.look(study.study_id, study.metric, snapshot.trials, MANY_S)
+        return self._many.look(study.study_id, study.metric, snapshot.trials, seconds)
 
     def _importance(self, study: str | None) -> Importance | None:
         path = paths.study_dir(self._experiments, study) / paths.SUMMARY if study else None

@@ -1,6 +1,7 @@
 """The curves of the study's metric in all its trials, and when each trial ran; read step by step, as trials write."""
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from redsm5.engine.records import FINISHED, Event, MetricRow, TrialRecord
 
 from .detail import Series
 from .files import Lines, records
-from .reader import ACTIVE
+from .trials import ACTIVE
 
 MOST_CURVES = 200  # of the newest trials
+AT_ONCE = 500  # events that are parsed before the clock is looked at
 
 
 class Span(NamedTuple):
@@ -47,19 +49,21 @@ class ManyReader:
         self._curves: dict[str, Series] = {}
         self._over: dict[str, TrialRecord] = {}
         self._events = Lines(paths.study_dir(self._experiments, study or "none") / paths.EVENTS)
+        self._told: deque[bytes] = deque()  # events that are read, but not parsed yet
         self._spans: dict[str, list[Span]] = {}
         self._version = 0
 
     def look(self, study: str | None, metric: str, trials: Sequence[TrialRecord], seconds: float) -> Many:
-        """What is known after reading for at most `seconds`."""
+        """What is known after reading for at most `seconds`; without any, nothing is read."""
         if (study, metric) != (self._study, self._metric):
             self._begin(study, metric)
-        self._read_events()
         deadline, pending = time.monotonic() + seconds, 0
+        if seconds > 0:
+            self._read_events(deadline)
         for trial in reversed(trials[-MOST_CURVES:]):
             if self._over.get(trial.trial_id) is trial:
                 continue
-            if time.monotonic() > deadline:
+            if seconds <= 0 or time.monotonic() > deadline:
                 pending += trial.trial_id not in self._curves
                 continue
             self._read_curve(trial)
@@ -85,10 +89,17 @@ class ManyReader:
             self._over[trial.trial_id] = trial
             self._lines.pop(trial.trial_id, None)
 
-    def _read_events(self) -> None:
+    def _read_events(self, deadline: float) -> None:
+        """Read new events, and parse those of so far until the deadline."""
         raw = self._events.look()
         if self._events.restarted:
             self._spans = {}
+            self._told.clear()
+        self._told += raw
+        while self._told and time.monotonic() < deadline:
+            self._note([self._told.popleft() for _ in range(min(len(self._told), AT_ONCE))])
+
+    def _note(self, raw: list[bytes]) -> None:
         for event in records(raw, Event):
             self._version += 1
             spans = self._spans.setdefault(event.trial_id, [])

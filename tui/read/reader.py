@@ -7,12 +7,9 @@ running ones are read again.
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from redsm5.engine import paths
 from redsm5.engine.records import FINISHED, BudgetLedger, Event, MetricRow, StudyIndex, StudyRecord, TrialRecord
@@ -20,141 +17,11 @@ from redsm5.engine.timeline import TimeLeft, time_left
 
 from .driver import driven
 from .files import LARGEST, MAX_INDEX, Documents, Lines, plausible, records
+from .trials import Trials
 
 EVENTS_TAIL = 1 << 16
+QUICK_INDEX = 1 << 24  # bytes of the largest index that is read before the first paint
 LATELY = 50
-INFINITY = float("inf")
-ACTIVE = frozenset({"preparing", "running", "finishing"})
-
-
-class Trials(tuple[TrialRecord, ...]):
-    """The trials of a study by number, with cached results; replaced only when a trial has changed.
-
-    Attributes:
-        sign: 1 if a higher score is better, -1 if a lower one is.
-    """
-
-    sign: int = 1
-
-    @cached_property
-    def by_id(self) -> dict[str, TrialRecord]:
-        return {trial.trial_id: trial for trial in self}
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {trial.trial_id: place for place, trial in enumerate(self)}
-
-    @property
-    def counts(self) -> Counter[str]:
-        """The number of trials in each state."""
-        return self._facts.counts
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of all checkpoints, as last recorded by the trials."""
-        return self._facts.bytes
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The completed trial with the best finite score, the first of equals."""
-        return self._facts.best
-
-    @property
-    def span(self) -> tuple[int, str, str]:
-        """The number of finished trials of the search, its first start and its last end; the times may be empty."""
-        return self._facts.ended, self._facts.first, self._facts.last
-
-    @property
-    def searched(self) -> int:
-        """The number of trials without those that repeat one to confirm it."""
-        return len(self) - self._facts.repeats
-
-    @property
-    def active(self) -> tuple[TrialRecord, ...]:
-        return self._facts.active
-
-    @property
-    def points(self) -> list[tuple[int, float, str]]:
-        """(number, objective, state) of each trial with a finite score."""
-        return self._facts.points
-
-    @cached_property
-    def _facts(self) -> "_Facts":
-        """One plain loop for speed: it runs over thousands of trials each time one has changed."""
-        states, active, best, highest = [], [], None, -INFINITY
-        points: list[tuple[int, float, str]] = []
-        size, ended, first, last, repeats = 0, 0, "", "", 0
-        for place, trial in enumerate(self):
-            states.append(state := trial.state)
-            size += trial.bytes
-            if state in ACTIVE:
-                active.append(trial)
-            if trial.confirms is not None:  # a repeat is no result of the search
-                repeats += 1
-                continue
-            if (began := trial.started_at) and (began < first or not first):
-                first = began
-            if state in FINISHED and (finished := trial.finished_at):
-                ended += 1
-                if finished > last:
-                    last = finished
-            if trial.best is not None and -INFINITY < (value := trial.best.value) < INFINITY:
-                points.append((place if trial.number is None else trial.number, value, state))
-                if state == "completed" and self.sign * value > highest:
-                    best, highest = trial, self.sign * value
-        return _Facts(Counter(states), size, tuple(active), points, best, ended, first, last, repeats)
-
-    @cached_property
-    def running_best(self) -> list[tuple[int, float]]:
-        """(number, score) of each completed trial that was better than all before it."""
-        found: list[tuple[int, float]] = []
-        for number, value, state in self.points:
-            if state == "completed" and (not found or self.sign * value > self.sign * found[-1][1]):
-                found.append((number, value))
-        return found
-
-    def ready(self) -> "Trials":
-        """Compute the cached results now, in the reading thread, and not when they are shown."""
-        for name in ("by_id", "running_best", "parameters"):
-            getattr(self, name)
-        return self
-
-    def with_changed(self, changed: Iterable[TrialRecord]) -> "Trials | None":
-        """The same trials with changed records; None if one is new or its place has changed."""
-        trials, by_id = list(self), dict(self.by_id)
-        for new in changed:
-            old = by_id.get(new.trial_id)
-            if old is None or (old.number, old.created_at) != (new.number, new.created_at):
-                return None
-            if not new.parameters.keys() <= old.parameters.keys():
-                return None
-            trials[self._places[new.trial_id]] = by_id[new.trial_id] = new
-        made = Trials(trials)
-        made.__dict__ |= {"sign": self.sign, "by_id": by_id, "_places": self._places, "parameters": self.parameters}
-        return made
-
-    @cached_property
-    def parameters(self) -> tuple[str, ...]:
-        """The parameter keys of all trials, at most 200."""
-        return tuple(sorted({key for trial in self for key in trial.parameters})[:200])
-
-
-class _Facts(NamedTuple):
-    counts: Counter[str]
-    bytes: int
-    active: tuple[TrialRecord, ...]
-    points: list[tuple[int, float, str]]
-    best: TrialRecord | None
-    ended: int
-    first: str
-    last: str
-    repeats: int
-
-
-def score(trial: TrialRecord) -> float | None:
-    """A trial's best objective; None if there is none or it is not finite."""
-    value = trial.best.value if trial.best else None
-    return value if value is not None and abs(value) < INFINITY else None
 
 
 @dataclass(frozen=True)
@@ -173,6 +40,7 @@ class Snapshot:
         unreadable: files that exist but are not valid.
         error: why the folder cannot be read at all.
         time_left: of the study; None before its first epoch.
+        reading: whether its trials are still to be read: then `trials` is empty.
     """
 
     experiments: Path
@@ -190,6 +58,7 @@ class Snapshot:
     unreadable: tuple[Path, ...] = ()
     error: str | None = None
     time_left: TimeLeft | None = None
+    reading: bool = False
 
     @property
     def empty(self) -> bool:
@@ -223,8 +92,11 @@ class Reader:
         self._study: _Study | None = None
         self._latest: dict[str, tuple[Lines, MetricRow | None]] = {}
 
-    def read(self, study_id: str | None = None) -> Snapshot:
-        """A snapshot of the folder with this study, or with the newest one if it is None or gone."""
+    def read(self, study_id: str | None = None, *, quick: bool = False) -> Snapshot:
+        """A snapshot of the folder with this study, or with the newest one if it is None or gone.
+
+        With `quick`, a large study is shown without its trials: reading an index of 100,000 trials takes seconds.
+        """
         try:
             names = self._listing()
             disk = shutil.disk_usage(self.experiments)
@@ -244,7 +116,8 @@ class Reader:
         chosen = study.study_id if study else None
         if self._study is None or self._study.study_id != chosen:
             self._study = _Study(self.experiments, chosen, self._documents)
-        trials = self._study.follow(names, 1 if study is None or study.maximize else -1)
+        reading = quick and self._study.large
+        trials = Trials() if reading else self._study.follow(names, 1 if study is None or study.maximize else -1)
         folder = paths.study_dir(self.experiments, chosen) if chosen else None
         return Snapshot(
             experiments=self.experiments,
@@ -260,7 +133,8 @@ class Reader:
             disk_free=disk.free,
             disk_total=disk.total,
             unreadable=tuple(sorted(self._documents.unreadable)),
-            time_left=self._time_left(study, trials),
+            time_left=None if reading else self._time_left(study, trials),
+            reading=reading,
         )
 
     def _time_left(self, study: StudyRecord | None, trials: Trials) -> TimeLeft | None:
@@ -308,6 +182,18 @@ class _Study:
         self._indexed = False
         self._trials = Trials()
         self._next_scan = 0.0
+
+    @property
+    def large(self) -> bool:
+        """Whether its index is still to be read, and reading it takes long."""
+        try:
+            return (
+                not self._by_id
+                and self._folder is not None
+                and ((self._folder / paths.INDEX).stat().st_size > QUICK_INDEX)
+            )
+        except OSError:
+            return False
 
     def follow(self, names: list[str], sign: int) -> Trials:
         """All current trials; the same object as before if none has changed.

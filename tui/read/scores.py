@@ -20,15 +20,20 @@ class ScoresReader:
         self._shown: dict[str, float] = {}
 
     def look(self, trials: Sequence[TrialRecord], seconds: float) -> dict[str, float]:
-        """Macro F1 on the test split by trial id, as far as it is known; the same object if nothing has changed."""
-        deadline = time.monotonic() + seconds
+        """Macro F1 on the test split by trial id, as far as it is known; the same object if nothing has changed.
+
+        Without any seconds, nothing is read.
+        """
+        deadline, new = time.monotonic() + seconds, {}
         for trial in reversed(trials):
             if trial.state == "completed" and trial.trial_id not in self._known:
-                if time.monotonic() > deadline:
+                if seconds <= 0 or time.monotonic() > deadline:
                     break
                 found = self._known[trial.trial_id] = self._score(trial.trial_id)
                 if found is not None:
-                    self._shown = self._shown | {trial.trial_id: found}
+                    new[trial.trial_id] = found
+        if new:
+            self._shown = self._shown | new
         return self._shown
 
     def _score(self, trial_id: str) -> float | None:

@@ -11,7 +11,7 @@ from redsm5.engine.errors import InputError
 from redsm5.engine.records import StudyRecord, TrialRecord
 from redsm5.noise import Scores, beside_baseline, best_of, remarks, scores_of, with_test, within_noise
 
-from .reader import Trials, score
+from .trials import Trials, score
 
 MOST = 100  # trials, the best ones
 AGAIN_S = 30.0  # between two looks for a baseline
@@ -54,11 +54,22 @@ class StandingReader:
             completed = [t for t in trials if t.state == "completed" and t.confirms is None and score(t) is not None]
             self._top = nlargest(MOST, completed, key=lambda trial: trials.sign * (score(trial) or 0.0))
         now = monotonic()
-        read = sum(self._of(trial, now + seconds) for trial in self._top)
+        until = now + seconds
+        read = sum(self._of(trial, until) for trial in self._top) + self._compare(best, until)
         if trials is not self._trials or read != self._read or now > self._looked + AGAIN_S:
             self._trials, self._read, self._looked = trials, read, now
             self._last = self._standing(study, best, [t for t in self._top if t.trial_id in self._scores])
         return self._last
+
+    def _compare(self, best: TrialRecord, until: float) -> int:
+        """Compare the best trial with the others; return how many have been."""
+        own, compared = self._scores.get(best.trial_id, Scores()).validation, 0
+        for trial in self._top:
+            pair, scores = (best.trial_id, trial.trial_id), self._scores.get(trial.trial_id)
+            if pair not in self._within and scores and scores.validation and monotonic() < until:
+                self._within[pair] = within_noise(own, scores.validation)
+            compared += pair in self._within
+        return compared
 
     def _of(self, trial: TrialRecord, until: float) -> bool:
         """Whether its scores are known, or nothing can be."""
@@ -76,12 +87,8 @@ class StandingReader:
     def _standing(self, study: StudyRecord, best: TrialRecord, top: list[TrialRecord]) -> Standing:
         seen = {t.trial_id: s for t in top if (s := self._scores[t.trial_id].validation)}
         own = self._scores.get(best.trial_id, Scores())
-        near: dict[str, bool | None] = {}
-        for trial_id, samples in seen.items():
-            pair = best.trial_id, trial_id
-            if pair not in self._within:
-                self._within[pair] = within_noise(own.validation, samples)
-            near[trial_id] = self._within[pair]
+        pairs = {trial_id: (best.trial_id, trial_id) for trial_id in seen}
+        near = {trial_id: self._within[pair] for trial_id, pair in pairs.items() if pair in self._within}
         baseline = beside_baseline(self._experiments, study, own)
         named = with_test(best_of(best), own, maximize=study.maximize)
         others = {trial_id: within for trial_id, within in near.items() if trial_id != best.trial_id}

@@ -17,7 +17,7 @@ from redsm5.engine import paths
 from redsm5.engine.records import TrialRecord
 
 from .journals import NOTHING, Move, Since, Told, told
-from .reader import ACTIVE
+from .trials import ACTIVE
 
 LOOK_AGAIN_S = 60.0  # at a trial that is not at work and still has checkpoints: they may be evicted
 SETTLED_NS = 2e9  # timestamps of changes are as coarse as a second on some disks

@@ -10,7 +10,7 @@ from redsm5.engine.records import StudyIndex, StudyRecord
 
 from .driver import driven
 from .files import MAX_INDEX, Documents, plausible
-from .reader import Trials
+from .trials import Trials
 
 MOST = 100  # studies that are listed, the newest ones
 SHARE = 20  # an index is read again after so many times the time that it took
@@ -42,15 +42,18 @@ class StudiesReader:
         self._documents = Documents()
         self._known: dict[str, tuple[float, StudyLine]] = {}
 
-    def look(self, studies: Sequence[StudyRecord]) -> tuple[StudyLine, ...]:
-        """The newest studies, newest first."""
-        return tuple(self._line(study) for study in reversed(studies[-MOST:]))
+    def look(self, studies: Sequence[StudyRecord], seconds: float) -> tuple[StudyLine, ...]:
+        """The newest studies, newest first, after reading indexes until so many seconds are over; without any, none."""
+        deadline = time.monotonic() + seconds if seconds > 0 else 0.0
+        return tuple(self._line(study, deadline) for study in reversed(studies[-MOST:]))
 
-    def _line(self, study: StudyRecord) -> StudyLine:
+    def _line(self, study: StudyRecord, deadline: float) -> StudyLine:
         again, known = self._known.get(study.study_id, (0.0, None))
         runs = driven(self._experiments, study)
         began = time.monotonic()
-        if known and (began < again or (known.record is study and not runs)):
+        if began > deadline and not known:
+            return StudyLine(study, runs)
+        if known and (began > deadline or began < again or (known.record is study and not runs)):
             return StudyLine(study, runs, known.best, known.bytes, known.last)
         path = paths.study_dir(self._experiments, study.study_id) / paths.INDEX
         index = self._documents.get(path, StudyIndex, MAX_INDEX)

@@ -14,8 +14,8 @@ from ..panels import study as study_panels
 from ..panels import text
 from ..panels.parallel import fit
 from ..panels.parameters import Ranked, bars, best_tenth, drawn, in_common, newest, ordered, parallel, ranked
-from ..read.reader import score
 from ..read.reports import Importance
+from ..read.trials import score
 from ..read.view import View
 from ..widgets.frame import head
 from ..widgets.plot import ParallelPlot

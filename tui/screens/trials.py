@@ -32,7 +32,7 @@ from ..panels.trials import (
     with_star_changed,
 )
 from ..read.query import matcher
-from ..read.reader import ACTIVE
+from ..read.trials import ACTIVE
 from ..read.view import View
 from ..widgets.table import Table
 from ..write import export

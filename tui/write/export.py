@@ -11,7 +11,8 @@ from redsm5.engine.jsonio import dumps, finite
 from redsm5.engine.records import TrialRecord
 
 from ..panels import text
-from ..read.reader import Snapshot, score
+from ..read.reader import Snapshot
+from ..read.trials import score
 
 LONGEST = 10_000  # characters per cell
 RUN = tuple("=+-@＝＋－＠")  # characters that begin a formula in a spreadsheet
