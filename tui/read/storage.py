@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import islice, zip_longest
 from pathlib import Path
+from time import thread_time
 
 from redsm5.engine import paths
 from redsm5.engine.records import TrialRecord
@@ -90,17 +91,19 @@ class StorageReader:
         self._filled: Sequence[TrialRecord] = ()
 
     def look(self, study_id: str | None, trials: Sequence[TrialRecord], seconds: float) -> StorageView:
-        """Continue counting for at most `seconds`; return the result so far."""
+        """Continue counting for at most `seconds` of work, or twice that on a busy machine or a slow disk; return the
+        result so far.
+        """
         if study_id != self._study:
             self._study, self._held, self._view = study_id, {}, StorageView(version=self._view.version + 1)
             self._queue.clear()
             self._queued.clear()
             self._clear()
         self._fill(trials)
-        deadline = time.monotonic() + seconds
+        deadline, worked = time.monotonic() + 2 * seconds, thread_time() + seconds
         since = Since.of(max(time.time() * 1000 - WINDOW_MS, self._oldest))
         changed = False
-        while self._queue and time.monotonic() < deadline:
+        while self._queue and time.monotonic() < deadline and thread_time() < worked:
             record = self._queue.popleft()
             self._queued.discard(record.trial_id)
             if not self._as_before(record):
